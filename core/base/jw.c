@@ -1,0 +1,220 @@
+/* jw.c - the JSON writer on mr_buf; see buf.h. */
+#include "base/buf.h"
+#include "base/sys.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MR_JW_DEPTH = 60 };
+
+void mr_jw_init(struct mr_jw *w, struct mr_buf *b)
+{
+  *w = (struct mr_jw){.b = b};
+}
+
+/* Before any value or key: the comma that is due. */
+static void jw_item(struct mr_jw *w)
+{
+  uint64_t bit = (uint64_t)1 << w->depth;
+
+  if (w->after_key) {
+    w->after_key = false;
+    return;
+  }
+  if (w->comma & bit)
+    mr_buf_char(w->b, ',');
+  w->comma |= bit;
+}
+
+static void jw_open(struct mr_jw *w, char c)
+{
+  jw_item(w);
+  mr_buf_char(w->b, c);
+  if (w->depth == MR_JW_DEPTH) {
+    mr_buf_free(w->b);
+    w->b->failed = MR_E_TOO_LARGE;
+    return;
+  }
+  w->depth++;
+  w->comma &= ~((uint64_t)1 << w->depth);
+}
+
+static void jw_close(struct mr_jw *w, char c)
+{
+  if (w->depth > 0)
+    w->depth--;
+  mr_buf_char(w->b, c);
+}
+
+void mr_jw_obj(struct mr_jw *w) { jw_open(w, '{'); }
+void mr_jw_arr(struct mr_jw *w) { jw_open(w, '['); }
+void mr_jw_obj_end(struct mr_jw *w) { jw_close(w, '}'); }
+void mr_jw_arr_end(struct mr_jw *w) { jw_close(w, ']'); }
+
+void mr_jw_key_s(struct mr_jw *w, struct mr_str key)
+{
+  jw_item(w);
+  mr_json_quote(w->b, key);
+  mr_buf_char(w->b, ':');
+  w->after_key = true;
+}
+
+void mr_jw_key(struct mr_jw *w, const char *key) { mr_jw_key_s(w, mr_str_c(key)); }
+
+void mr_jw_str(struct mr_jw *w, struct mr_str s)
+{
+  jw_item(w);
+  mr_json_quote(w->b, s);
+}
+
+void mr_jw_c(struct mr_jw *w, const char *s)
+{
+  if (s)
+    mr_jw_str(w, mr_str_c(s));
+  else
+    mr_jw_null(w);
+}
+
+void mr_jw_int(struct mr_jw *w, int64_t v)
+{
+  char t[24];
+  int n = snprintf(t, sizeof t, "%lld", (long long)v);
+  jw_item(w);
+  mr_buf_add(w->b, t, (size_t)n);
+}
+
+void mr_jw_real(struct mr_jw *w, double v)
+{
+  char t[40];
+  int n = 0;
+
+  if (!isfinite(v)) {
+    mr_buf_free(w->b);
+    w->b->failed = MR_E_INVALID;
+    return;
+  }
+  for (int digits = 15; digits <= 17; digits++) {
+    n = snprintf(t, sizeof t, "%.*g", digits, v);
+    if (strtod(t, NULL) == v)
+      break;
+  }
+  for (int i = 0; i < n; i++) /* a locale's comma must not reach the wire */
+    if (t[i] == ',')
+      t[i] = '.';
+  if (!memchr(t, '.', (size_t)n) && !memchr(t, 'e', (size_t)n) && n + 2 < (int)sizeof t) {
+    t[n++] = '.';
+    t[n++] = '0';
+  }
+  jw_item(w);
+  mr_buf_add(w->b, t, (size_t)n);
+}
+
+void mr_jw_bool(struct mr_jw *w, bool v)
+{
+  jw_item(w);
+  mr_buf_c(w->b, v ? "true" : "false");
+}
+
+void mr_jw_null(struct mr_jw *w)
+{
+  jw_item(w);
+  mr_buf_c(w->b, "null");
+}
+
+void mr_jw_raw(struct mr_jw *w, struct mr_str json)
+{
+  jw_item(w);
+  mr_buf_str(w->b, json.n ? json : MR_S("null"));
+}
+
+void mr_jw_time(struct mr_jw *w, int64_t wall_us)
+{
+  char t[28];
+  if (wall_us < 0) {
+    mr_jw_null(w);
+    return;
+  }
+  mr_time_format(wall_us, t);
+  mr_jw_c(w, t);
+}
+
+void mr_jw_kstr(struct mr_jw *w, const char *key, struct mr_str s)
+{
+  mr_jw_key(w, key);
+  mr_jw_str(w, s);
+}
+
+void mr_jw_kc(struct mr_jw *w, const char *key, const char *s)
+{
+  mr_jw_key(w, key);
+  mr_jw_c(w, s);
+}
+
+void mr_jw_kint(struct mr_jw *w, const char *key, int64_t v)
+{
+  mr_jw_key(w, key);
+  mr_jw_int(w, v);
+}
+
+void mr_jw_kraw(struct mr_jw *w, const char *key, struct mr_str json)
+{
+  mr_jw_key(w, key);
+  mr_jw_raw(w, json);
+}
+
+void mr_jw_ktime(struct mr_jw *w, const char *key, int64_t wall_us)
+{
+  mr_jw_key(w, key);
+  mr_jw_time(w, wall_us);
+}
+
+/* Appends the escape of one byte below 0x20, quote or backslash. */
+static void quote_escape(struct mr_buf *b, unsigned char c)
+{
+  static const char shorts[] = "\bb\ff\nn\rr\tt\"\"\\\\";
+  for (const char *s = shorts; *s; s += 2)
+    if ((unsigned char)s[0] == c) {
+      mr_buf_char(b, '\\');
+      mr_buf_char(b, s[1]);
+      return;
+    }
+  mr_buf_printf(b, "\\u%04x", c);
+}
+
+void mr_json_quote(struct mr_buf *b, struct mr_str s)
+{
+  mr_buf_char(b, '"');
+  while (s.n) {
+    size_t good = 0, run;
+    while (good < s.n) { /* the plain ASCII run, the common case */
+      unsigned char c = (unsigned char)s.p[good];
+      if (c < 0x20 || c == '"' || c == '\\' || c >= 0x80)
+        break;
+      good++;
+    }
+    mr_buf_add(b, s.p, good);
+    s.p += good;
+    s.n -= good;
+    if (!s.n)
+      break;
+    if ((unsigned char)s.p[0] < 0x80) {
+      quote_escape(b, (unsigned char)s.p[0]);
+      s.p++;
+      s.n--;
+      continue;
+    }
+    run = mr_utf8_cut(s, 4); /* one code point, perhaps with ASCII behind it */
+    while (run > 1 && ((unsigned char)s.p[run - 1] < 0x80))
+      run--;
+    if (run == 0) {
+      mr_buf_c(b, "\xef\xbf\xbd");
+      run = 1;
+    } else {
+      mr_buf_add(b, s.p, run);
+    }
+    s.p += run;
+    s.n -= run;
+  }
+  mr_buf_char(b, '"');
+}
