@@ -125,7 +125,7 @@ $(B)/moonrig: $(MAIN_SRC:%.c=$(B)/%.o) $(SCRIPT54) $(B)/libmoonrig.a
 # --- tests
 $(B)/tests/unit/%: tests/unit/%.c tests/unit/kit.c tests/unit/kit.h $(B)/libmoonrig.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -Itests/unit $(LDFLAGS_ALL) $< tests/unit/kit.c $(B)/libmoonrig.a -o $@ $(LIBS)
+	$(CC) $(CFLAGS_ALL) -Wno-missing-prototypes -Itests/unit $(LDFLAGS_ALL) $< tests/unit/kit.c $(B)/libmoonrig.a -o $@ $(LIBS)
 $(B)/bench/%: tests/bench/%.c $(B)/libmoonrig.a
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) $(LDFLAGS_ALL) $< $(B)/libmoonrig.a -o $@ $(LIBS)

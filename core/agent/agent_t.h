@@ -1,0 +1,95 @@
+/*
+ * agent_t - the shared insides of the agent room: the domain's body and helpers that several of its
+ * files use. Included by the .c files of core/agent only.
+ */
+#ifndef MR_AGENT_AGENT_T_H
+#define MR_AGENT_AGENT_T_H
+
+#include "agent/domain.h"
+
+enum { MR_ID_LEN = 48 };           /* ids with their NUL */
+struct mr_session;
+
+struct mr_domain {
+  const struct mr_sys *sys;
+  const struct mr_mem *mem;
+  struct mr_loop *loop;
+  struct mr_store *store;
+  struct mr_models *models;
+  struct mr_sandbox_driver *sandbox;
+  struct mr_pool *pool;
+  struct mr_tool_runner tools;
+  struct mr_hooks hooks;
+  int64_t default_ws;
+  struct mr_sessions *sessions;    /* loaded sessions: table, LRU (session.c) */
+  struct mr_keys *keys;            /* keys.c: bootstrap keys, what was checked lately */
+  bool started, draining;
+  struct mr_timer rewake;          /* looks for sessions that were dropped after a failed commit */
+  void (*idle_fn)(void *ud);
+  void *idle_ud;
+  struct mr_domain_stats stats;
+  /* limits of the configuration */
+  int retry_max;                   /* model requests tried again, default 10 */
+  int64_t retry_base_us, retry_cap_us; /* 1 s, 60 s */
+  int tool_rounds_max;             /* rounds of tool use in one turn, default 200 */
+};
+
+/* ---- lists (page.c): cursors and the {"data","next_page"} frame ---- */
+
+/* in.limit between 1 and max (dflt when absent) and in.page into *cur; a cursor remembers the order. On
+ * failure fills c->err and returns its code. */
+struct mr_page { int limit; bool ascending; struct mr_cursor cur; int64_t pos; bool backward; };
+int mr_page_read(struct mr_call *c, int dflt, int max, bool ascending, struct mr_page *p);
+/* Cursor texts, in the call's arena. */
+struct mr_str mr_page_by_time(struct mr_call *c, bool ascending, bool backward, int64_t us, struct mr_str id);
+struct mr_str mr_page_by_pos(struct mr_call *c, bool ascending, int64_t pos);
+/* created_at[gte] etc. of in into r. */
+int mr_page_range(struct mr_call *c, struct mr_range *r);
+
+/* ---- documents (doc.c): what agents, environments and files share ---- */
+
+/* metadata: merges patch (strings set, nulls delete; empty_deletes: "" too) over old (may be NULL) into
+ * out as JSON text; checks 16 pairs, keys 1-64, values <= 512 characters. */
+int mr_metadata_merge(struct mr_call *c, yyjson_val *old, yyjson_val *patch, bool empty_deletes,
+                      struct mr_buf *out);
+/* Is d of kind "..." unknown: 404 with a message naming kind and id. */
+void mr_not_found(struct mr_call *c, const char *what, struct mr_str id);
+
+/* ---- content blocks (content.c) ---- */
+
+/* Checks an array of client content blocks; allowed is a set of MR_BLOCK_*. field: for messages, e.g.
+ * "events[0].content". */
+enum { MR_BLOCK_TEXT = 1, MR_BLOCK_IMAGE = 2, MR_BLOCK_DOCUMENT = 4, MR_BLOCK_SEARCH = 8 };
+int mr_content_check(yyjson_val *arr, unsigned allowed, const char *field, struct mr_err *err);
+/* A tool handler's result (any JSON) as an array of content blocks: strings become a text block, arrays
+ * of blocks stay, other values become their JSON text; empty stays []. */
+void mr_content_from_result(const struct mr_mem *m, struct mr_str json, struct mr_buf *out);
+/* Wire content blocks as Messages API blocks for a model request. */
+void mr_content_to_model(yyjson_val *arr, struct mr_buf *out);
+
+/* ---- agents and their snapshots (agents.c, snapshot.c) ---- */
+
+/* Resolves in["agent"] of a session create to a snapshot JSON (spec sessions §2.3): fn once, on the loop,
+ * with code; snapshot, id, version and the document's rev for mr_commit_doc_expect. */
+struct mr_resolved { struct mr_str snapshot, id; int64_t version, rev; };
+void mr_agents_resolve(struct mr_call *c, yyjson_val *agent,
+                       void (*fn)(struct mr_call *c, int code, const struct mr_resolved *r));
+
+/* The environment "default" in the default workspace, made when missing; fn once, from the drain. */
+void mr_environments_ensure_default(struct mr_domain *d, void (*fn)(void *ud, int code), void *ud);
+
+/* ---- keys (keys.c) ---- */
+int mr_keys_init(struct mr_domain *d, struct mr_err *err);
+void mr_keys_free(struct mr_domain *d);
+
+/* ---- files (files.c) ---- */
+
+/* Makes the session's own copy of a file: a new file document with scope, added to commit cm, its blob
+ * linked. fn once with the new id (in the arena). */
+void mr_files_copy_to_session(struct mr_call *c, struct mr_str file_id, struct mr_str session_id,
+                              void (*fn)(struct mr_call *c, int code, const struct mr_doc_row *copy, void *ud), void *ud);
+/* Makes files of what lies in the session's outputs directory and is new or changed; fn once. */
+void mr_files_harvest(struct mr_domain *d, int64_t ws, struct mr_str session_id,
+                      void (*fn)(void *ud, int code), void *ud);
+
+#endif

@@ -1,0 +1,172 @@
+/*
+ * domain.c - the domain's life: configuration, start (what a first start needs, then waking what was
+ * running), drain and cut at the end.
+ */
+#include "agent/session_t.h"
+
+enum { WAKE_PAGE = 500 };
+
+static void on_rewake(struct mr_timer *t);
+
+static int64_t setting(yyjson_val *config, const char *section, const char *key, int64_t dflt)
+{
+  return mr_json_get_int(mr_json_get(config, section), key, dflt);
+}
+
+int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct mr_err *err)
+{
+  const struct mr_sys *sys = mr_loop_sys(o->loop);
+  struct mr_domain *d = mr_mem_zalloc(&sys->mem, sizeof *d);
+  int code;
+
+  *out = NULL;
+  if (!d)
+    return mr_err_nomem(err);
+  d->sys = sys;
+  d->mem = &sys->mem;
+  d->loop = o->loop;
+  d->store = o->store;
+  d->models = o->models;
+  d->sandbox = o->sandbox;
+  d->pool = o->pool;
+  if (o->tools)
+    d->tools = *o->tools;
+  if (o->hooks)
+    d->hooks = *o->hooks;
+  d->retry_max = (int)setting(o->config, "retries", "max", 10);
+  d->retry_base_us = setting(o->config, "retries", "base_ms", 1000) * 1000;
+  d->retry_cap_us = setting(o->config, "retries", "cap_ms", 60000) * 1000;
+  d->tool_rounds_max = (int)setting(o->config, "limits", "tool_rounds", 200);
+  mr_timer_init(&d->rewake, on_rewake);
+  code = mr_sessions_init(d, err);
+  if (code == MR_OK)
+    code = mr_keys_init(d, err);
+  if (code == MR_OK)
+    code = mr_store_workspace(d->store, MR_S("default"), &d->default_ws, err);
+  if (code != MR_OK)
+    mr_domain_free(&d);
+  *out = d;
+  return code;
+}
+
+void mr_domain_free(struct mr_domain **dp)
+{
+  struct mr_domain *d = *dp;
+
+  if (!d)
+    return;
+  mr_timer_cancel(d->loop, &d->rewake);
+  mr_sessions_free(d);
+  mr_keys_free(d);
+  mr_mem_free(d->mem, d);
+  *dp = NULL;
+}
+
+/* ---- start ---- */
+
+struct wake { struct mr_domain *d; int64_t after_no; };
+
+static void on_awake(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+{
+  struct mr_domain *d = ud;
+  if (code != MR_OK) {
+    mr_log(d->sys, MR_LOG_ERROR, "domain", "a session could not be woken: %s", err ? err->message : "");
+    return;
+  }
+  mr_turn_wake(s); /* loading it has recovered what was in flight */
+  mr_session_unref(s);
+}
+
+static void wake_page(struct wake *w);
+
+static void on_to_wake(void *ud, const struct mr_rows *r)
+{
+  struct wake *w = ud;
+  struct mr_domain *d = w->d;
+
+  if (r->code != MR_OK)
+    mr_log(d->sys, MR_LOG_ERROR, "domain", "sessions could not be listed: %s", r->err->message);
+  for (int i = 0; i < r->n; i++) {
+    w->after_no = r->sessions[i].no;
+    mr_session_get(d, r->sessions[i].owner_epoch, r->sessions[i].id, on_awake, d);
+  }
+  if (r->code == MR_OK && r->more) {
+    wake_page(w);
+    return;
+  }
+  mr_mem_free(d->mem, w);
+}
+
+static void wake_page(struct wake *w)
+{
+  mr_read_sessions_to_wake(w->d->store, WAKE_PAGE, w->after_no, on_to_wake, w);
+}
+
+static void wake_all(struct mr_domain *d)
+{
+  struct wake *w = mr_mem_zalloc(d->mem, sizeof *w);
+  if (!w)
+    return;
+  w->d = d;
+  wake_page(w);
+}
+
+/* Sessions dropped after a failed commit go on once the store takes writes again. */
+static void on_rewake(struct mr_timer *t)
+{
+  struct mr_domain *d = MR_OF(t, struct mr_domain, rewake);
+  if (!d->draining)
+    wake_all(d);
+}
+
+static void on_default(void *ud, int code)
+{
+  struct mr_domain *d = ud;
+  if (code != MR_OK)
+    mr_log(d->sys, MR_LOG_ERROR, "domain", "the environment \"default\" could not be made");
+  wake_all(d);
+}
+
+void mr_domain_start(struct mr_domain *d)
+{
+  if (d->started)
+    return;
+  d->started = true;
+  mr_environments_ensure_default(d, on_default, d);
+}
+
+/* ---- stop ---- */
+
+static void end_streams(struct mr_session *s)
+{
+  mr_stream_end_all(s, MR_E_CLOSED);
+}
+
+void mr_domain_settled(struct mr_domain *d)
+{
+  void (*fn)(void *ud) = d->idle_fn;
+  if (!fn || d->stats.model_running > 0 || d->stats.handlers_running > 0)
+    return;
+  d->idle_fn = NULL;
+  fn(d->idle_ud);
+}
+
+void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
+{
+  d->draining = true;
+  d->idle_fn = idle_fn;
+  d->idle_ud = ud;
+  mr_session_each(d, end_streams);
+  mr_domain_settled(d);
+}
+
+void mr_domain_cut(struct mr_domain *d)
+{
+  d->draining = true;
+  mr_session_each(d, mr_turn_stop_all);
+}
+
+void mr_domain_stats(const struct mr_domain *d, struct mr_domain_stats *out)
+{
+  *out = d->stats;
+}

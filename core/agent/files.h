@@ -1,0 +1,14 @@
+/* files - what files.c and files_outputs.c share. */
+#ifndef MR_AGENT_FILES_H
+#define MR_AGENT_FILES_H
+
+#include "agent/doc.h"
+
+struct mr_file {
+  struct mr_str id, filename, mime_type, session_id; /* session_id: its scope, or empty */
+  int64_t size, created_us, expires_us;              /* expires 0 = never */
+  bool downloadable;
+};
+void mr_file_write(struct mr_buf *out, const struct mr_file *f); /* the wire object */
+
+#endif

@@ -1,0 +1,226 @@
+/*
+ * history.c - what is sent to the model, as stored fragments: one JSON text per message, made once from the
+ * row that it stands for and appended, never written again. So a long session's request keeps its prefix
+ * byte for byte, and the provider's prompt cache keeps hitting.
+ */
+#include "agent/session_t.h"
+#include "agent/toolset.h"
+
+static int push(struct mr_session *s, struct mr_buf *b)
+{
+  struct mr_str frag = b->failed ? mr_str_n(NULL, 0) : mr_session_copy(s, mr_buf_get(b));
+  int code = b->failed ? b->failed : MR_OK;
+
+  mr_buf_free(b);
+  if (code != MR_OK)
+    return code;
+  if (s->nhistory == s->history_cap) {
+    int cap = s->history_cap ? s->history_cap * 2 : 16;
+    struct mr_str *v = mr_mem_realloc(s->d->mem, s->history, (size_t)cap * sizeof *v);
+    if (!v)
+      return MR_E_NOMEM;
+    s->history = v;
+    s->history_cap = cap;
+  }
+  if (!frag.p)
+    return MR_E_NOMEM;
+  s->history[s->nhistory++] = frag;
+  return MR_OK;
+}
+
+int mr_history_user(struct mr_session *s, yyjson_val *content, const char *role)
+{
+  struct mr_buf b;
+
+  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_buf_printf(&b, "{\"role\":\"%s\",\"content\":", role);
+  mr_content_to_model(content, &b);
+  mr_buf_char(&b, '}');
+  return push(s, &b);
+}
+
+int mr_history_reply(struct mr_session *s, struct mr_str content)
+{
+  struct mr_buf b;
+
+  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_buf_c(&b, "{\"role\":\"assistant\",\"content\":");
+  mr_buf_str(&b, content);
+  mr_buf_char(&b, '}');
+  return push(s, &b);
+}
+
+static void result_block(struct mr_session *s, struct mr_jw *w, const struct mr_tcall *t)
+{
+  yyjson_doc *doc = NULL;
+
+  mr_jw_obj(w);
+  mr_jw_kc(w, "type", "tool_result");
+  mr_jw_kstr(w, "tool_use_id", t->provider_id);
+  if (t->result.n > 2 && mr_json_parse(s->d->mem, t->result, SIZE_MAX, &doc, NULL) == MR_OK) {
+    mr_jw_key(w, "content");
+    w->after_key = false; /* the value is written past the writer */
+    mr_content_to_model(yyjson_doc_get_root(doc), w->b);
+    yyjson_doc_free(doc);
+  }
+  if (t->is_error) {
+    mr_jw_key(w, "is_error");
+    mr_jw_bool(w, true);
+  }
+  mr_jw_obj_end(w);
+}
+
+int mr_history_results(struct mr_session *s)
+{
+  struct mr_buf b;
+  struct mr_jw w;
+
+  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_jw_init(&w, &b);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "role", "user");
+  mr_jw_key(&w, "content");
+  mr_jw_arr(&w);
+  for (int i = 0; i < s->ncalls; i++)
+    result_block(s, &w, s->calls[i]);
+  mr_jw_arr_end(&w);
+  mr_jw_obj_end(&w);
+  return push(s, &b);
+}
+
+/* ---- the fixed part of a request ---- */
+
+static yyjson_val *toolset(struct mr_session *s)
+{
+  yyjson_val *tools = mr_json_get(yyjson_doc_get_root(s->agent_doc), "tools"), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(tools);
+
+  while (tools && (v = yyjson_arr_iter_next(&it)))
+    if (mr_str_is(mr_json_get_str(v, "type"), "agent_toolset_20260401"))
+      return v;
+  return NULL;
+}
+
+/* The setting of a built-in tool: its own config, else the toolset's default. */
+static yyjson_val *tool_setting(yyjson_val *set, struct mr_str name, const char *what)
+{
+  yyjson_val *configs = mr_json_get(set, "configs"), *v, *x;
+  yyjson_arr_iter it = yyjson_arr_iter_with(configs);
+
+  while (configs && (v = yyjson_arr_iter_next(&it)))
+    if (mr_str_eq(mr_json_get_str(v, "name"), name) && (x = mr_json_get(v, what)) && !yyjson_is_null(x))
+      return x;
+  return mr_json_get(mr_json_get(set, "default_config"), what);
+}
+
+static bool tool_enabled(yyjson_val *set, struct mr_str name)
+{
+  yyjson_val *v = tool_setting(set, name, "enabled");
+  return set && (!yyjson_is_bool(v) || yyjson_get_bool(v));
+}
+
+static yyjson_val *custom_tool(struct mr_session *s, struct mr_str name)
+{
+  yyjson_val *tools = mr_json_get(yyjson_doc_get_root(s->agent_doc), "tools"), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(tools);
+
+  while (tools && (v = yyjson_arr_iter_next(&it)))
+    if (mr_str_is(mr_json_get_str(v, "type"), "custom") && mr_str_eq(mr_json_get_str(v, "name"), name))
+      return v;
+  return NULL;
+}
+
+enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum mr_tool_kind *kind,
+                                 bool *known)
+{
+  yyjson_val *set = toolset(s);
+  struct mr_str policy;
+
+  *kind = MR_TOOL_BUILTIN;
+  *known = true;
+  if (custom_tool(s, name)) {
+    *kind = MR_TOOL_CUSTOM;
+    return MR_PERM_ALLOW;
+  }
+  if (!mr_toolset_has(name) || !tool_enabled(set, name)) {
+    *known = false;
+    return MR_PERM_DENY;
+  }
+  policy = mr_json_get_str(tool_setting(set, name, "permission_policy"), "type");
+  /* auto has no judge yet: asking is the safe reading of it. */
+  return mr_str_is(policy, "always_ask") || mr_str_is(policy, "auto") ? MR_PERM_ASK : MR_PERM_ALLOW;
+}
+
+static int prepare_tools(struct mr_session *s)
+{
+  yyjson_val *set = toolset(s), *v;
+  yyjson_val *tools = mr_json_get(yyjson_doc_get_root(s->agent_doc), "tools");
+  yyjson_arr_iter it = yyjson_arr_iter_with(tools);
+  struct mr_buf b;
+  struct mr_jw w;
+
+  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_jw_init(&w, &b);
+  mr_jw_arr(&w);
+  for (int i = 0; set && mr_toolset_at(i); i++) {
+    const struct mr_toolset_tool *t = mr_toolset_at(i);
+    if (!tool_enabled(set, mr_str_c(t->name)))
+      continue;
+    mr_jw_obj(&w);
+    mr_jw_kc(&w, "name", t->name);
+    mr_jw_kc(&w, "description", t->description);
+    mr_jw_kraw(&w, "input_schema", mr_str_c(t->schema));
+    mr_jw_obj_end(&w);
+  }
+  while (tools && (v = yyjson_arr_iter_next(&it))) {
+    if (!mr_str_is(mr_json_get_str(v, "type"), "custom"))
+      continue;
+    mr_jw_obj(&w);
+    mr_jw_kstr(&w, "name", mr_json_get_str(v, "name"));
+    mr_jw_kstr(&w, "description", mr_json_get_str(v, "description"));
+    mr_jw_key(&w, "input_schema");
+    w.after_key = false;
+    mr_json_write(&b, mr_json_get(v, "input_schema"), true);
+    mr_jw_obj_end(&w);
+  }
+  mr_jw_arr_end(&w);
+  s->tools = b.n > 2 ? mr_session_copy(s, mr_buf_get(&b)) : mr_str_n("", 0);
+  mr_buf_free(&b);
+  return s->tools.p ? MR_OK : MR_E_NOMEM;
+}
+
+static int prepare_system(struct mr_session *s)
+{
+  struct mr_str own = mr_json_get_str(yyjson_doc_get_root(s->agent_doc), "system");
+  struct mr_buf b;
+  struct mr_jw w;
+
+  mr_buf_init(&b, s->d->mem, 1 << 22);
+  mr_jw_init(&w, &b);
+  mr_jw_arr(&w);
+  if (own.n) {
+    mr_jw_obj(&w);
+    mr_jw_kc(&w, "type", "text");
+    mr_jw_kstr(&w, "text", own);
+    mr_jw_obj_end(&w);
+  }
+  if (toolset(s)) {
+    mr_jw_obj(&w);
+    mr_jw_kc(&w, "type", "text");
+    mr_jw_kc(&w, "text", mr_toolset_note);
+    mr_jw_obj_end(&w);
+  }
+  mr_jw_arr_end(&w);
+  s->system = b.n > 2 ? mr_session_copy(s, mr_buf_get(&b)) : mr_str_n("", 0);
+  mr_buf_free(&b);
+  return s->system.p ? MR_OK : MR_E_NOMEM;
+}
+
+int mr_history_prepare(struct mr_session *s)
+{
+  int code;
+  if (s->system.p)
+    return MR_OK;
+  code = prepare_tools(s);
+  return code ? code : prepare_system(s);
+}

@@ -1,0 +1,181 @@
+/*
+ * keys.c - API keys. A secret is shown once and stored as its SHA-256 alone (the document's name, so that it
+ * is found by it). What was checked lately is kept, so that a request costs no read; revoking forgets it.
+ */
+#include "agent/doc.h"
+
+#include <stdio.h>
+
+enum { CACHE = 256, SECRET_CHARS = 43 };
+
+struct mr_keys {
+  char bootstrap[65];          /* SHA-256 of MOONRIG_API_KEY, "" when none */
+  struct { char hash[65], id[MR_ID_LEN]; int64_t ws; } cache[CACHE];
+};
+
+int mr_keys_init(struct mr_domain *d, struct mr_err *err)
+{
+  d->keys = mr_mem_zalloc(d->mem, sizeof *d->keys);
+  return d->keys ? MR_OK : mr_err_nomem(err);
+}
+
+void mr_keys_free(struct mr_domain *d)
+{
+  mr_mem_free(d->mem, d->keys);
+  d->keys = NULL;
+}
+
+int mr_keys_bootstrap(struct mr_domain *d, struct mr_str secret, struct mr_err *err)
+{
+  if (secret.n < 8)
+    return mr_err_set(err, MR_E_INVALID, "api_key", "an API key has at least 8 characters");
+  mr_sha256_hex(secret, d->keys->bootstrap);
+  return MR_OK;
+}
+
+static size_t slot(const char *hash)
+{
+  size_t v = 0;
+  for (int i = 0; i < 8; i++)
+    v = v * 31 + (unsigned char)hash[i];
+  return v % CACHE;
+}
+
+struct check {
+  struct mr_domain *d;
+  char hash[65];
+  void (*fn)(void *ud, int code, int64_t ws, struct mr_str key_id);
+  void *ud;
+  struct mr_ready ready;
+  int code;
+  int64_t ws;
+  char id[MR_ID_LEN];
+};
+
+static void tell(struct mr_ready *r)
+{
+  struct check *k = MR_OF(r, struct check, ready);
+  k->fn(k->ud, k->code, k->ws, mr_str_c(k->id));
+  mr_mem_free(k->d->mem, k);
+}
+
+static void on_key(void *ud, const struct mr_rows *r)
+{
+  struct check *k = ud;
+  size_t at = slot(k->hash);
+
+  k->code = r->code != MR_OK ? r->code : MR_E_AUTH;
+  if (r->code == MR_OK && r->n > 0) {
+    k->code = MR_OK;
+    k->ws = k->d->default_ws;
+    snprintf(k->id, sizeof k->id, MR_FMT, MR_ARG(r->docs[0].id));
+    memcpy(k->d->keys->cache[at].hash, k->hash, sizeof k->hash);
+    memcpy(k->d->keys->cache[at].id, k->id, sizeof k->id);
+    k->d->keys->cache[at].ws = k->ws;
+  }
+  tell(&k->ready);
+}
+
+void mr_keys_check(struct mr_domain *d, struct mr_str secret,
+                   void (*fn)(void *ud, int code, int64_t ws, struct mr_str key_id), void *ud)
+{
+  struct check *k = mr_mem_zalloc(d->mem, sizeof *k);
+  size_t at;
+
+  if (!k) {
+    fn(ud, MR_E_NOMEM, 0, mr_str_n(NULL, 0));
+    return;
+  }
+  k->d = d;
+  k->fn = fn;
+  k->ud = ud;
+  mr_ready_init(&k->ready, tell);
+  mr_sha256_hex(secret, k->hash);
+  at = slot(k->hash);
+  if (!secret.n) {
+    k->code = MR_E_AUTH;
+  } else if (d->keys->bootstrap[0] && mr_str_eq_secret(mr_str_c(k->hash), mr_str_c(d->keys->bootstrap))) {
+    k->ws = d->default_ws;
+    snprintf(k->id, sizeof k->id, "bootstrap");
+  } else if (mr_str_eq_secret(mr_str_c(k->hash), mr_str_c(d->keys->cache[at].hash))) {
+    k->ws = d->keys->cache[at].ws;
+    memcpy(k->id, d->keys->cache[at].id, sizeof k->id);
+  } else {
+    mr_read_doc_named(d->store, d->default_ws, MR_S("key"), mr_str_c(k->hash), 1, on_key, k);
+    return;
+  }
+  mr_ready_post(d->loop, &k->ready);
+}
+
+void mr_keys_create(struct mr_call *c)
+{
+  static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+  struct mr_doc_row row = {.kind = MR_S("key"), .rev = 1};
+  unsigned char raw[SECRET_CHARS];
+  char id[MR_ID_MAX], secret[8 + SECRET_CHARS], hash[65];
+  struct mr_str name = mr_json_get_str(c->in, "name");
+  struct mr_buf body;
+  struct mr_jw w;
+
+  if (mr_id_make(c->d->sys, id, "apikey") != MR_OK || c->d->sys->random(c->d->sys->ud, raw, sizeof raw) != 0) {
+    mr_call_fail(c, MR_E_IO, NULL, "no randomness");
+    return;
+  }
+  memcpy(secret, "sk-mr-", 6);
+  for (int i = 0; i < SECRET_CHARS; i++)
+    secret[6 + i] = alphabet[raw[i] & 63];
+  secret[6 + SECRET_CHARS] = '\0';
+  mr_sha256_hex(mr_str_c(secret), hash);
+  row.id = mr_str_c(id);
+  row.name = mr_str_c(hash);
+  row.created_us = row.updated_us = mr_loop_wall_us(c->d->loop);
+  mr_buf_init(&body, c->mem, 4096);
+  mr_jw_init(&w, &body);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "id", id);
+  mr_jw_kc(&w, "type", "api_key");
+  mr_jw_kstr(&w, "name", name);
+  mr_jw_ktime(&w, "created_at", row.created_us);
+  mr_jw_obj_end(&w);
+  mr_buf_str(&c->out, mr_buf_get(&body));
+  mr_doc_create(c, &row, false);
+  /* The stored body has no secret; the answer, and it alone, does. */
+  mr_buf_reset(&c->out);
+  mr_buf_add(&c->out, body.p, body.n ? body.n - 1 : 0);
+  mr_buf_printf(&c->out, ",\"key\":\"%s\"}", secret);
+  mr_buf_free(&body);
+}
+
+void mr_keys_list(struct mr_call *c)
+{
+  mr_doc_list(c, "key", 100, 1000);
+}
+
+static int revoke(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body, struct mr_doc_row *next)
+{
+  struct mr_buf at;
+  struct mr_jw w;
+
+  memset(p->c->d->keys->cache, 0, sizeof p->c->d->keys->cache);
+  if (old->archived_us)
+    return MR_MORE;
+  next->archived_us = next->updated_us = mr_loop_wall_us(p->c->d->loop);
+  mr_buf_init(&at, p->c->mem, 64);
+  mr_jw_init(&w, &at);
+  mr_jw_time(&w, next->archived_us);
+  mr_doc_replace(&p->body, body, "revoked_at", mr_buf_get(&at));
+  mr_buf_free(&at);
+  return MR_OK;
+}
+
+void mr_keys_revoke(struct mr_call *c)
+{
+  struct mr_doc_change *p = mr_arena_alloc(c->arena, sizeof *p);
+
+  if (!p) {
+    mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
+    return;
+  }
+  *p = (struct mr_doc_change){.c = c, .kind = "key", .id = c->path[0], .make = revoke};
+  mr_doc_change(p);
+}

@@ -1,0 +1,217 @@
+/*
+ * session_create.c - POST /v1/sessions: resolves the agent to a snapshot, checks the environment, copies the
+ * input files, and makes the session, its files and its first inputs in one commit. Nothing exists before.
+ */
+#include "agent/events.h"
+#include "agent/resources.h"
+
+#include <stdio.h>
+
+enum { INITIAL_EVENTS_MAX = 50, RESOURCES_MAX = 500 };
+
+struct create {
+  struct mr_call *c;
+  char id[MR_ID_MAX], primary[MR_ID_MAX];
+  struct mr_str snapshot, agent_id;
+  int64_t agent_version, agent_rev, env_rev;
+  struct mr_str environment_id;
+  struct mr_event_batch initial;
+  struct mr_resources res;
+};
+
+static void fail(struct create *p, int code)
+{
+  mr_resources_drop(p->c->d, &p->res);
+  mr_call_done(p->c, code);
+}
+
+static void on_woken(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+{
+  (void)ud;
+  (void)err;
+  if (code != MR_OK)
+    return; /* it is found at the next start */
+  mr_turn_wake(s);
+  mr_session_unref(s);
+}
+
+static void on_committed(void *ud, const struct mr_commit_result *r)
+{
+  struct create *p = ud;
+  struct mr_call *c = p->c;
+
+  if (r->code != MR_OK) {
+    mr_err_copy(&c->err, r->err);
+    if (r->code == MR_E_CONFLICT)
+      mr_err_set(&c->err, MR_E_STATE, r->err->field, "the %s was changed at the same time: try again",
+                 r->err->field);
+    fail(p, c->err.code);
+    return;
+  }
+  if (p->initial.n > 0)
+    mr_session_get(c->d, c->who.workspace, mr_str_c(p->id), on_woken, NULL);
+  mr_call_done(c, MR_OK);
+}
+
+/* The client's part of a new session. */
+static int write_doc(struct create *p, struct mr_buf *b)
+{
+  struct mr_call *c = p->c;
+  yyjson_val *title = mr_json_get(c->in, "title");
+  struct mr_buf metadata;
+  struct mr_jw w;
+  int code;
+
+  mr_buf_init(&metadata, c->mem, 1 << 20);
+  code = mr_metadata_merge(c, NULL, mr_json_get(c->in, "metadata"), false, &metadata);
+  mr_jw_init(&w, b);
+  mr_jw_obj(&w);
+  mr_jw_key(&w, "title");
+  if (yyjson_is_str(title))
+    mr_jw_str(&w, mr_json_str(title));
+  else
+    mr_jw_null(&w);
+  mr_jw_kraw(&w, "metadata", mr_buf_get(&metadata));
+  mr_jw_key(&w, "resources");
+  mr_resources_write(&p->res, &w);
+  mr_jw_kraw(&w, "vault_ids", MR_S("[]"));
+  mr_jw_kraw(&w, "budget", MR_S("null"));
+  mr_jw_kraw(&w, "outcome_evaluations", MR_S("[]"));
+  mr_jw_obj_end(&w);
+  mr_buf_free(&metadata);
+  return code;
+}
+
+static void commit(struct create *p)
+{
+  struct mr_call *c = p->c;
+  struct mr_session_row row = {0};
+  struct mr_buf doc, head;
+  struct mr_commit *cm = mr_commit_new(c->d->store, &c->who);
+  int64_t now = mr_loop_wall_us(c->d->loop);
+  struct mr_usage none = {0};
+  struct mr_jw w;
+  int code;
+
+  mr_buf_init(&doc, c->mem, 1 << 22);
+  mr_buf_init(&head, c->mem, 1 << 16);
+  code = cm ? write_doc(p, &doc) : mr_err_nomem(&c->err);
+  mr_jw_init(&w, &head);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "primary", p->primary);
+  mr_jw_kint(&w, "active_us", 0);
+  mr_jw_kint(&w, "running_since_us", 0);
+  mr_jw_key(&w, "usage");
+  mr_usage_write(&w, &none, 0);
+  mr_jw_obj_end(&w);
+  if (code != MR_OK) {
+    mr_commit_drop(&cm);
+    fail(p, code);
+    goto out;
+  }
+  row.id = mr_str_c(p->id);
+  row.created_us = row.updated_us = now;
+  row.status = p->initial.n ? MR_S("running") : MR_S("idle");
+  row.agent_id = p->agent_id;
+  row.agent_version = p->agent_version;
+  row.environment_id = p->environment_id;
+  row.owner_epoch = 1;
+  row.agent = p->snapshot;
+  row.doc = mr_buf_get(&doc);
+  row.head = mr_buf_get(&head);
+  mr_commit_doc_expect(cm, MR_S("environment"), p->environment_id, p->env_rev);
+  mr_commit_session_new(cm, &row);
+  mr_resources_commit(&p->res, cm);
+  for (int i = 0; i < p->initial.n; i++)
+    mr_events_inbox_add(cm, row.id, &p->initial.v[i]);
+  mr_session_wire(&row, now, &c->out);
+  mr_commit_label(cm, "create");
+  mr_commit_submit(&cm, on_committed, p);
+out:
+  mr_buf_free(&doc);
+  mr_buf_free(&head);
+}
+
+static void on_resources(void *ud, int code)
+{
+  struct create *p = ud;
+  if (code != MR_OK)
+    fail(p, code);
+  else
+    commit(p);
+}
+
+static void on_environment(void *ud, const struct mr_rows *r)
+{
+  struct create *p = ud;
+  struct mr_call *c = p->c;
+  yyjson_val *events = mr_json_get(c->in, "initial_events");
+  int code = r->code;
+
+  if (code != MR_OK) {
+    mr_err_copy(&c->err, r->err);
+  } else if (r->n == 0) {
+    code = mr_err_set(&c->err, MR_E_NOTFOUND, "environment_id", "environment " MR_FMT " not found",
+                      MR_ARG(p->environment_id));
+  } else if (r->docs[0].archived_us) {
+    code = mr_err_set(&c->err, MR_E_STATE, "environment_id", "environment " MR_FMT " is archived",
+                      MR_ARG(p->environment_id));
+  } else {
+    p->env_rev = r->docs[0].rev;
+    if (yyjson_arr_size(events) > INITIAL_EVENTS_MAX)
+      code = mr_err_set(&c->err, MR_E_INVALID, "initial_events", "initial_events: at most %d events",
+                        INITIAL_EVENTS_MAX);
+    else
+      code = mr_events_check(c, NULL, events, "initial_events", &p->initial);
+  }
+  if (code != MR_OK)
+    fail(p, code);
+  else
+    mr_resources_copy(c, &p->res, mr_json_get(c->in, "resources"), mr_str_c(p->id), on_resources, p);
+}
+
+static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
+{
+  struct create *p = c->priv;
+  yyjson_doc *doc = NULL;
+  struct mr_str model;
+
+  if (code == MR_OK)
+    code = mr_json_parse(c->mem, r->snapshot, SIZE_MAX, &doc, &c->err);
+  if (code == MR_OK) {
+    model = mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "model"), "id");
+    code = mr_models_check(c->d->models, model, &c->err);
+  }
+  yyjson_doc_free(doc);
+  if (code != MR_OK) {
+    fail(p, code);
+    return;
+  }
+  p->snapshot = mr_arena_str(c->arena, r->snapshot);
+  p->agent_id = mr_arena_str(c->arena, r->id);
+  p->agent_version = r->version;
+  mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), p->environment_id, on_environment, p);
+}
+
+void mr_sessions_create(struct mr_call *c)
+{
+  struct create *p = mr_arena_alloc(c->arena, sizeof *p);
+  yyjson_val *budget = mr_json_get(c->in, "budget");
+  int code = MR_OK;
+
+  if (!p || mr_id_make(c->d->sys, p->id, "sesn") != MR_OK || mr_id_make(c->d->sys, p->primary, "sthr") != MR_OK) {
+    mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
+    return;
+  }
+  p->c = c;
+  c->priv = p;
+  p->environment_id = mr_json_get_str(c->in, "environment_id");
+  if (yyjson_arr_size(mr_json_get(c->in, "vault_ids")) > 0)
+    code = mr_err_set(&c->err, MR_E_NOTFOUND, "vault_ids", "vault_ids: no vault of this id");
+  else if (budget && !yyjson_is_null(budget))
+    code = mr_err_set(&c->err, MR_E_UNSUPPORTED, "budget", "budget: not implemented yet");
+  if (code != MR_OK)
+    mr_call_done(c, code);
+  else
+    mr_agents_resolve(c, mr_json_get(c->in, "agent"), on_agent);
+}

@@ -1,0 +1,51 @@
+/* toolset.c - names, descriptions and schemas of the built-in tools; see toolset.h. */
+#include "agent/toolset.h"
+
+static const struct mr_toolset_tool tools[] = {
+    {"bash",
+     "Run a command in a persistent bash shell inside the session's sandbox. The working directory, "
+     "variables and background jobs stay between calls; standard input is empty; standard error is "
+     "merged into the output, of which the last 102,400 characters are returned. restart starts a fresh "
+     "shell.",
+     "{\"type\":\"object\",\"properties\":{\"command\":{\"type\":\"string\"},\"restart\":{\"type\":"
+     "\"boolean\"},\"timeout_ms\":{\"type\":\"integer\",\"minimum\":0,\"description\":\"default 120000\"}}}"},
+    {"read",
+     "Read a text file or an image. Text files over 262,144 bytes need view_range.",
+     "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"view_range\":{\"type\":"
+     "\"array\",\"items\":{\"type\":\"integer\"},\"description\":\"[first, last] line, from 1; last <= 0 "
+     "reads to the end\"}},\"required\":[\"file_path\"]}"},
+    {"write",
+     "Write a whole file; missing directories are made, an existing file is replaced in one step.",
+     "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"content\":{\"type\":"
+     "\"string\"}},\"required\":[\"file_path\",\"content\"]}"},
+    {"edit",
+     "Replace old_string in a file by new_string. It must occur exactly once unless replace_all is true.",
+     "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"old_string\":{\"type\":"
+     "\"string\"},\"new_string\":{\"type\":\"string\"},\"replace_all\":{\"type\":\"boolean\"}},"
+     "\"required\":[\"file_path\",\"old_string\",\"new_string\"]}"},
+    {"glob",
+     "List files whose path matches a pattern such as **/*.csv, newest first, at most 200.",
+     "{\"type\":\"object\",\"properties\":{\"pattern\":{\"type\":\"string\"},\"path\":{\"type\":"
+     "\"string\"}},\"required\":[\"pattern\"]}"},
+    {"grep",
+     "Search files below a path for a regular expression; prints path:line:text.",
+     "{\"type\":\"object\",\"properties\":{\"pattern\":{\"type\":\"string\"},\"path\":{\"type\":"
+     "\"string\"}},\"required\":[\"pattern\"]}"},
+};
+
+const char *const mr_toolset_note =
+    "Your tools run in a sandbox. The working directory is /workspace. Files given to you are read-only "
+    "under /mnt/session/uploads. Write what the user should receive to /mnt/session/outputs.";
+
+const struct mr_toolset_tool *mr_toolset_at(int i)
+{
+  return i >= 0 && (size_t)i < sizeof tools / sizeof *tools ? &tools[i] : NULL;
+}
+
+bool mr_toolset_has(struct mr_str name)
+{
+  for (int i = 0; mr_toolset_at(i); i++)
+    if (mr_str_is(name, tools[i].name))
+      return true;
+  return false;
+}

@@ -1,0 +1,13 @@
+/* toolset - the built-in tools of agent_toolset_20260401 as the model sees them (API: tools §4.1). What
+ * they do is in sandbox/. web_fetch and web_search are part of the set but not offered yet. */
+#ifndef MR_AGENT_TOOLSET_H
+#define MR_AGENT_TOOLSET_H
+
+#include "base/str.h"
+
+struct mr_toolset_tool { const char *name, *description, *schema; };
+const struct mr_toolset_tool *mr_toolset_at(int i);  /* NULL past the end */
+bool mr_toolset_has(struct mr_str name);
+extern const char *const mr_toolset_note;            /* where files are, for the system prompt */
+
+#endif

@@ -1,0 +1,375 @@
+/*
+ * turn_tools.c - running the tool calls of a reply: intents before, results after. A call starts only when
+ * its intent is durable, so a crash never leaves a tool running that the log does not know; its result is
+ * recorded with those of its batch. Built-in tools run in the session's sandbox, custom ones in the host's
+ * handler that claimed them.
+ */
+#include "agent/session_t.h"
+
+#include <stdio.h>
+
+static const char interrupted_text[] =
+    "[{\"type\":\"text\",\"text\":\"Tool execution was interrupted before completion. Please retry.\"}]";
+
+struct host_run {              /* a handler's call: what the host sees, and whose it is */
+  struct mr_tool_run run;
+  struct mr_tcall *call;
+};
+
+bool mr_tools_running(const struct mr_session *s)
+{
+  for (int i = 0; i < s->ncalls; i++) {
+    const struct mr_tcall *c = s->calls[i];
+    if (c->attempt > 0 && !c->finished && !c->resolved)
+      return true;
+  }
+  return false;
+}
+
+/* ---- rows ---- */
+
+static bool may_start(const struct mr_tcall *c)
+{
+  if (c->resolved || c->finished || c->attempt > 0)
+    return false;
+  if (c->kind == MR_TOOL_CUSTOM)
+    return c->owned;
+  return c->perm == MR_PERM_ALLOW || (c->perm == MR_PERM_ASK && c->confirmed > 0);
+}
+
+static void intent_row(struct mr_txn *t, struct mr_tcall *c)
+{
+  mr_txn_private(t, "tool.intent",
+                 mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"attempt\":%d}", c->event_id,
+                                          c->attempt + 1)));
+}
+
+void mr_tools_intents(struct mr_txn *t)
+{
+  for (int i = 0; i < t->s->ncalls; i++)
+    if (may_start(t->s->calls[i]))
+      intent_row(t, t->s->calls[i]);
+}
+
+void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
+{
+  bool custom = c->kind == MR_TOOL_CUSTOM;
+  struct mr_buf b;
+  struct mr_jw w;
+
+  mr_txn_wire(t, &b, &w, custom ? "user.custom_tool_result" : "agent.tool_result", NULL, NULL);
+  mr_jw_kc(&w, custom ? "custom_tool_use_id" : "tool_use_id", c->event_id);
+  mr_jw_kraw(&w, "content", c->result.n ? c->result : MR_S("[]"));
+  mr_jw_key(&w, "is_error");
+  mr_jw_bool(&w, c->is_error);
+  mr_txn_end_wire(t, &b, &w);
+}
+
+void mr_tools_interrupted(struct mr_tcall *c)
+{
+  c->finished = true;
+  c->is_error = true;
+  c->result = mr_str_c(interrupted_text);
+}
+
+/* Kept apart when the rest of the batch still runs, so that a crash does not lose what is finished. */
+static void outcome_row(struct mr_session *s, struct mr_tcall *c)
+{
+  struct mr_buf b;
+  struct mr_jw w;
+  struct mr_txn t;
+
+  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_jw_init(&w, &b);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "event_id", c->event_id);
+  mr_jw_key(&w, "is_error");
+  mr_jw_bool(&w, c->is_error);
+  mr_jw_kraw(&w, "content", c->result);
+  mr_jw_obj_end(&w);
+  mr_txn_begin(&t, s, NULL, "outcome");
+  mr_txn_private(&t, "tool.outcome", mr_buf_get(&b));
+  mr_txn_commit(&t, NULL, NULL);
+  mr_buf_free(&b);
+}
+
+/* A call is over. content: content blocks as JSON text. */
+static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
+{
+  struct mr_session *s = c->s;
+
+  if (MR_FAULT("tool.finished"))
+    return;
+  c->running = false;
+  s->d->stats.tools_running--;
+  if (c->resolved || c->finished || s->poisoned)
+    return;
+  c->finished = true;
+  c->is_error = is_error;
+  c->result = mr_session_copy(s, content.n ? content : MR_S("[]"));
+  if (mr_tools_running(s) && !s->d->draining)
+    outcome_row(s, c);
+  mr_turn_wake(s);
+}
+
+static void finish_text(struct mr_tcall *c, struct mr_str text)
+{
+  struct mr_buf b;
+  struct mr_jw w;
+
+  mr_buf_init(&b, c->s->d->mem, 1 << 20);
+  mr_jw_init(&w, &b);
+  mr_jw_arr(&w);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "type", "text");
+  mr_jw_kstr(&w, "text", text);
+  mr_jw_obj_end(&w);
+  mr_jw_arr_end(&w);
+  finish(c, mr_buf_get(&b), true);
+  mr_buf_free(&b);
+}
+
+/* ---- built-in tools: the sandbox ---- */
+
+static void keep_ref(struct mr_session *s)
+{
+  const char *ref = s->sandbox ? mr_sandbox_ref(s->sandbox) : "";
+  char *copy;
+
+  if (!ref[0] || (s->sandbox_ref && strcmp(ref, s->sandbox_ref) == 0))
+    return;
+  copy = mr_mem_strdup(s->d->mem, mr_str_c(ref));
+  if (!copy)
+    return;
+  mr_mem_free(s->d->mem, s->sandbox_ref);
+  s->sandbox_ref = copy; /* the next commit's head holds it */
+}
+
+static void on_sandbox(void *ud, const struct mr_sandbox_result *r)
+{
+  struct mr_tcall *c = ud;
+  struct mr_session *s = c->s;
+
+  keep_ref(s);
+  if (r->code == MR_OK)
+    finish(c, r->content, r->is_error);
+  else if (r->code == MR_E_CANCELLED || r->code == MR_E_NOTFOUND || (r->code == MR_E_CLOSED && c->recovering))
+    finish(c, mr_str_c(interrupted_text), true);
+  else
+    finish_text(c, mr_str_c(r->err ? r->err->message : "the sandbox failed"));
+  mr_session_unref(s);
+}
+
+/* The session's input files, as read-only mounts. */
+static struct mr_sandbox *get_sandbox(struct mr_session *s)
+{
+  yyjson_val *res = mr_json_get(yyjson_doc_get_root(s->doc), "resources"), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(res);
+  struct mr_arena *a = mr_arena_new(s->d->mem, 4096);
+  struct mr_sandbox_mount *mounts;
+  struct mr_sandbox_spec spec = {.session_id = s->id};
+  char path[4096];
+
+  if (s->sandbox || !a)
+    goto out;
+  mounts = mr_arena_alloc(a, (yyjson_arr_size(res) + 1) * sizeof *mounts);
+  while (mounts && res && (v = yyjson_arr_iter_next(&it))) {
+    struct mr_str file = mr_json_get_str(v, "file_id");
+    struct mr_sandbox_mount *m = &mounts[spec.nmounts];
+    if (!mr_str_is(mr_json_get_str(v, "type"), "file") || mr_blob_path(s->d->store, file, path) != MR_OK)
+      continue;
+    m->host_path = mr_arena_str(a, mr_str_c(path)).p;
+    m->path = mr_arena_str(a, mr_json_get_str(v, "mount_path")).p;
+    spec.nmounts += m->host_path && m->path;
+  }
+  spec.mounts = mounts;
+  s->sandbox = mr_sandbox_get(s->d->sandbox, &spec, s->sandbox_ref);
+out:
+  mr_arena_free(&a);
+  return s->sandbox;
+}
+
+static void start_builtin(struct mr_tcall *c)
+{
+  struct mr_session *s = c->s;
+  struct mr_sandbox_call call = {.exec_id = mr_str_c(c->event_id), .name = c->name, .input = c->input};
+
+  if (!s->d->sandbox) {
+    finish_text(c, MR_S("this runtime has no sandbox: tools that run in one are not available"));
+    return;
+  }
+  if (!get_sandbox(s)) {
+    finish_text(c, MR_S("the sandbox could not be set up: out of memory"));
+    return;
+  }
+  mr_session_ref(s);
+  if ((c->recovering ? mr_sandbox_status(s->sandbox, call.exec_id, on_sandbox, c)
+                     : mr_sandbox_call(s->sandbox, &call, on_sandbox, c)) != MR_OK) {
+    mr_session_unref(s);
+    finish_text(c, MR_S("the sandbox does not take calls now"));
+  }
+}
+
+/* ---- custom tools: the host's handler ---- */
+
+static void run_end(struct mr_tcall *c)
+{
+  struct mr_session *s = c->s;
+  struct host_run *h = MR_OF(c->run, struct host_run, run);
+
+  c->run = NULL;
+  s->d->stats.handlers_running--;
+  mr_timer_cancel(s->d->loop, &c->deadline);
+  mr_mem_free(s->d->mem, h);
+  mr_session_unref(s);
+  mr_domain_settled(s->d);
+}
+
+void mr_tool_run_done(struct mr_domain *d, struct mr_tool_run *run, struct mr_str content, bool is_error)
+{
+  struct mr_tcall *c = MR_OF(run, struct host_run, run)->call;
+  struct mr_buf b;
+
+  mr_buf_init(&b, d->mem, SIZE_MAX / 2);
+  mr_content_from_result(d->mem, content, &b);
+  mr_session_ref(c->s);
+  finish(c, mr_buf_get(&b), is_error);
+  mr_buf_free(&b);
+  run_end(c);
+  mr_session_unref(c->s);
+}
+
+static void on_deadline(struct mr_timer *t)
+{
+  struct mr_tcall *c = MR_OF(t, struct mr_tcall, deadline);
+  struct mr_session *s = c->s;
+  char text[160];
+
+  snprintf(text, sizeof text, "The tool %.*s did not answer within %lld ms.", (int)(c->name.n > 80 ? 80 : c->name.n),
+           c->name.p, (long long)c->run->timeout_ms);
+  mr_session_ref(s);
+  s->d->tools.cancel(s->d->tools.ud, c->run);
+  run_end(c);
+  finish_text(c, mr_str_c(text));
+  mr_session_unref(s);
+}
+
+static void start_custom(struct mr_tcall *c)
+{
+  struct mr_session *s = c->s;
+  struct host_run *h = mr_mem_zalloc(s->d->mem, sizeof *h);
+
+  if (!h) {
+    finish_text(c, MR_S("out of memory"));
+    return;
+  }
+  h->call = c;
+  h->run = (struct mr_tool_run){.name = c->name, .input = c->input, .event_id = mr_str_c(c->event_id),
+                                .session_id = mr_str_c(s->id), .thread_id = mr_str_c(s->primary),
+                                .agent_id = s->agent_id, .agent_name = s->agent_name,
+                                .attempt = c->attempt};
+  c->run = &h->run;
+  s->d->stats.handlers_running++;
+  mr_timer_init(&c->deadline, on_deadline);
+  mr_session_ref(s);
+  if (s->d->tools.start(s->d->tools.ud, &h->run) != MR_OK) {
+    run_end(c);
+    finish_text(c, MR_S("no handler for this tool is loaded any more"));
+  } else if (c->run && c->run->timeout_ms > 0) {
+    mr_timer_set(s->d->loop, &c->deadline, c->run->timeout_ms * 1000);
+  }
+}
+
+/* ---- starting, stopping, recovering ---- */
+
+void mr_tools_start(struct mr_session *s)
+{
+  for (int i = 0; i < s->ncalls; i++) {
+    struct mr_tcall *c = s->calls[i];
+    if (c->attempt == 0 || c->resolved || c->finished || c->running || c->intent_seq > s->done_seq)
+      continue;
+    c->running = true;
+    s->d->stats.tools_running++;
+    s->d->stats.tool_calls++;
+    if (c->kind == MR_TOOL_CUSTOM)
+      start_custom(c);
+    else
+      start_builtin(c);
+    (void)MR_FAULT("tool.started");
+  }
+}
+
+void mr_tools_cancel(struct mr_session *s)
+{
+  for (int i = 0; i < s->ncalls; i++) {
+    struct mr_tcall *c = s->calls[i];
+    if (!c->running)
+      continue;
+    if (c->run) {
+      s->d->tools.cancel(s->d->tools.ud, c->run);
+      c->running = false;
+      s->d->stats.tools_running--;
+      run_end(c);
+    } else if (s->sandbox) {
+      mr_sandbox_cancel(s->sandbox, mr_str_c(c->event_id)); /* its callback still comes */
+    }
+  }
+}
+
+void mr_tools_forget(struct mr_session *s)
+{
+  for (int i = 0; i < s->ncalls; i++) {
+    struct mr_tcall *c = s->calls[i];
+    if (!c->running || !c->run)
+      continue;
+    s->d->tools.cancel(s->d->tools.ud, c->run);
+    c->running = false;
+    s->d->stats.tools_running--;
+    run_end(c);
+  }
+}
+
+/* A handler that ran when the process died: again if it may, else closed; unowned if nobody is left. */
+static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
+{
+  struct mr_session *s = t->s;
+  int owns = s->d->tools.owns ? s->d->tools.owns(s->d->tools.ud, c->name, s->agent_id, s->agent_name) : 0;
+
+  if (!owns && (c->attempt == 0 || c->idempotent)) {
+    mr_txn_private(t, "tool.claim",
+                   mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"owned\":false}", c->event_id)));
+    c->attempt = 0;
+  } else if (c->attempt > 0 && owns && c->idempotent) {
+    intent_row(t, c);
+  } else if (c->attempt > 0) {
+    mr_tools_interrupted(c);
+  }
+}
+
+void mr_tools_recover(struct mr_session *s)
+{
+  struct mr_txn t;
+
+  if (s->status != MR_RUNNING)
+    return;
+  mr_txn_begin(&t, s, NULL, "recover");
+  for (int i = 0; i < s->ncalls; i++) {
+    struct mr_tcall *c = s->calls[i];
+    if (c->resolved || c->finished)
+      continue;
+    if (c->kind == MR_TOOL_CUSTOM && c->owned)
+      recover_custom(&t, c);
+    else if (c->kind == MR_TOOL_BUILTIN && c->attempt > 0)
+      c->recovering = true;
+    if (c->recovering)
+      c->intent_seq = 0;
+  }
+  if (t.n == 0) {
+    mr_commit_drop(&t.c);
+    mr_arena_free(&t.arena);
+    if (!s->d->draining)
+      mr_tools_start(s);
+  } else {
+    mr_txn_commit(&t, NULL, NULL);
+  }
+}

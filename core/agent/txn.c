@@ -1,0 +1,250 @@
+/*
+ * txn.c - rows decided together become one commit. Each row is applied when it is decided and published when
+ * the commit is durable; a failed commit poisons the session. processed_at is strictly increasing in a
+ * session: max(clock, last + 1 us).
+ */
+#include "agent/session_t.h"
+
+#include <stdio.h>
+
+struct mr_commit_wait {
+  struct mr_session *s;
+  int64_t seq;
+  struct mr_arena *arena;
+  struct mr_log_row *rows;
+  int n;
+  void (*done)(void *ud, int code, const struct mr_err *err);
+  void *ud;
+};
+
+int mr_txn_begin(struct mr_txn *t, struct mr_session *s, const struct mr_origin *who, const char *label)
+{
+  struct mr_origin self = {.workspace = s->ws};
+
+  memset(t, 0, sizeof *t);
+  t->s = s;
+  t->label = label;
+  t->what = MR_SESSION_HEAD;
+  t->arena = mr_arena_new(s->d->mem, 2048);
+  t->c = mr_commit_new(s->d->store, who ? who : &self);
+  if (!t->arena || !t->c)
+    t->code = MR_E_NOMEM;
+  return t->code;
+}
+
+static int64_t next_us(struct mr_session *s)
+{
+  int64_t now = mr_loop_wall_us(s->d->loop);
+  s->last_us = now > s->last_us ? now : s->last_us + 1;
+  return s->last_us;
+}
+
+static void add_row(struct mr_txn *t, struct mr_log_row row)
+{
+  int code;
+
+  if (t->code != MR_OK)
+    return;
+  if (t->n == t->cap) {
+    int cap = t->cap ? t->cap * 2 : 16;
+    struct mr_log_row *v = mr_arena_alloc(t->arena, (size_t)cap * sizeof *v);
+    if (!v) {
+      t->code = MR_E_NOMEM;
+      return;
+    }
+    if (t->n)
+      memcpy(v, t->rows, (size_t)t->n * sizeof *v);
+    t->rows = v;
+    t->cap = cap;
+  }
+  row.body = mr_arena_str(t->arena, row.body);
+  row.type = mr_arena_str(t->arena, row.type);
+  row.event_id = mr_arena_str(t->arena, row.event_id);
+  if (!row.body.p || !row.type.p || !row.event_id.p) {
+    t->code = MR_E_NOMEM;
+    return;
+  }
+  t->rows[t->n++] = row;
+  code = mr_state_apply(t->s, &row);
+  if (code != MR_OK)
+    t->code = code;
+}
+
+void mr_txn_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type, const char *id,
+                 char id_out[MR_ID_LEN])
+{
+  char made[MR_ID_MAX];
+
+  if (!id) {
+    if (mr_id_make(t->s->d->sys, made, "sevt") != MR_OK)
+      t->code = t->code ? t->code : MR_E_IO;
+    id = made;
+  }
+  if (id_out)
+    snprintf(id_out, MR_ID_LEN, "%s", id);
+  mr_buf_init(b, t->s->d->mem, SIZE_MAX / 2);
+  mr_jw_init(w, b);
+  mr_jw_obj(w);
+  mr_jw_kc(w, "type", type);
+  mr_jw_kc(w, "id", id);
+}
+
+void mr_txn_end_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w)
+{
+  struct mr_log_row row = {.kind = MR_ROW_WIRE, .processed_us = next_us(t->s)};
+
+  mr_jw_ktime(w, "processed_at", row.processed_us);
+  mr_jw_obj_end(w);
+  if (b->failed) {
+    t->code = t->code ? t->code : b->failed;
+  } else {
+    /* "type" and "id" are the first two members, written by mr_txn_wire without escapes. */
+    struct mr_str rest = mr_buf_get(b);
+    rest.p += sizeof "{\"type\":\"" - 1;
+    rest.n -= sizeof "{\"type\":\"" - 1;
+    row.type = mr_str_split(&rest, '"');
+    rest.p += sizeof ",\"id\":\"" - 1;
+    rest.n -= sizeof ",\"id\":\"" - 1;
+    row.event_id = mr_str_split(&rest, '"');
+    row.body = mr_buf_get(b);
+    add_row(t, row);
+  }
+  mr_buf_free(b);
+}
+
+void mr_txn_plain(struct mr_txn *t, const char *type)
+{
+  struct mr_buf b;
+  struct mr_jw w;
+  mr_txn_wire(t, &b, &w, type, NULL, NULL);
+  mr_txn_end_wire(t, &b, &w);
+}
+
+void mr_txn_take(struct mr_txn *t, struct mr_input *in)
+{
+  static const char tail[] = ",\"processed_at\":null}";
+  struct mr_log_row row = {.kind = MR_ROW_WIRE, .processed_us = next_us(t->s)};
+  struct mr_session *s = t->s;
+  struct mr_buf b;
+  char at[28];
+
+  mr_time_format(row.processed_us, at);
+  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_buf_add(&b, in->body.p, in->body.n - (sizeof tail - 1));
+  mr_buf_printf(&b, ",\"processed_at\":\"%s\"}", at);
+  row.type = in->type;
+  row.event_id = mr_str_c(in->event_id);
+  row.body = mr_buf_get(&b);
+  if (b.failed)
+    t->code = b.failed;
+  else
+    add_row(t, row);
+  mr_buf_free(&b);
+  for (struct mr_input **at_in = &s->inbox; *at_in; at_in = &(*at_in)->next)
+    if (*at_in == in) {
+      *at_in = in->next;
+      if (!in->next)
+        s->inbox_tail = at_in;
+      if (t->c)
+        mr_commit_inbox_del(t->c, mr_str_c(s->id), mr_str_c(in->event_id));
+      break; /* an input that is processed on receipt was never in the inbox */
+    }
+}
+
+void mr_txn_private(struct mr_txn *t, const char *type, struct mr_str json)
+{
+  struct mr_log_row row = {.kind = MR_ROW_PRIVATE, .format = 1, .type = mr_str_c(type),
+                           .processed_us = t->s->last_us, .body = json};
+  if (!json.n)
+    t->code = t->code ? t->code : MR_E_NOMEM;
+  add_row(t, row);
+}
+
+/* ---- committing ---- */
+
+static void committed(void *ud, const struct mr_commit_result *r)
+{
+  struct mr_commit_wait *cw = ud;
+  struct mr_session *s = cw->s;
+  const struct mr_mem *mem = s->d->mem;
+  struct mr_arena *arena = cw->arena;
+
+  if (r->code == MR_OK) {
+    s->done_seq = cw->seq;
+    if (MR_FAULT("publish.before"))
+      return;
+    for (int i = 0; i < cw->n; i++) {
+      cw->rows[i].pos = r->first_pos + i;
+      if (cw->rows[i].kind == MR_ROW_WIRE) {
+        s->d->stats.events++;
+        mr_stream_publish(s, &cw->rows[i]);
+      }
+    }
+    if (MR_FAULT("publish.after"))
+      return;
+  } else {
+    mr_session_poison(s, r->err);
+  }
+  if (cw->done)
+    cw->done(cw->ud, r->code, r->err);
+  if (r->code == MR_OK && !s->poisoned)
+    mr_turn_committed(s);
+  mr_mem_free(mem, cw);
+  mr_arena_free(&arena);
+  mr_session_unref(s);
+}
+
+static void put_session(struct mr_txn *t)
+{
+  struct mr_session *s = t->s;
+  struct mr_session_row row = {0};
+  struct mr_buf head;
+
+  mr_buf_init(&head, s->d->mem, 1 << 20);
+  mr_state_head(s, &head);
+  row.id = mr_str_c(s->id);
+  row.rev = s->rev++;
+  row.owner_epoch = s->owner_epoch;
+  row.created_us = s->created_us;
+  row.updated_us = s->updated_us;
+  row.archived_us = s->archived_us;
+  row.status = mr_str_c(mr_status_name(s->status));
+  row.agent_id = s->agent_id;
+  row.environment_id = s->environment_id;
+  row.deployment_id = s->deployment_id;
+  row.agent_version = s->agent_version;
+  row.last_us = s->last_us;
+  row.due_us = s->status == MR_RESCHEDULING ? s->due_us : 0;
+  row.agent = s->agent_json;
+  row.doc = s->doc_json;
+  row.head = mr_buf_get(&head);
+  mr_commit_session_put(t->c, &row, t->what);
+  mr_buf_free(&head);
+}
+
+void mr_txn_commit(struct mr_txn *t, void (*done)(void *ud, int code, const struct mr_err *err), void *ud)
+{
+  struct mr_session *s = t->s;
+  struct mr_commit_wait *cw = mr_mem_zalloc(s->d->mem, sizeof *cw);
+  struct mr_err err;
+
+  if (t->code != MR_OK || !cw) {
+    /* The state may hold rows that will never be durable: forget it. */
+    mr_err_set(&err, t->code ? t->code : MR_E_NOMEM, NULL, "out of memory");
+    mr_commit_drop(&t->c);
+    mr_arena_free(&t->arena);
+    mr_mem_free(s->d->mem, cw);
+    mr_session_poison(s, &err);
+    if (done)
+      done(ud, err.code, &err);
+    return;
+  }
+  s->updated_us = mr_loop_wall_us(s->d->loop);
+  if (t->n)
+    mr_commit_log(t->c, mr_str_c(s->id), t->rows, t->n);
+  put_session(t);
+  mr_commit_label(t->c, t->label);
+  *cw = (struct mr_commit_wait){s, ++s->seq, t->arena, t->rows, t->n, done, ud};
+  mr_session_ref(s);
+  mr_commit_submit(&t->c, committed, cw);
+}

@@ -1,0 +1,211 @@
+/*
+ * openai - chat completions, streaming: the many servers that speak this form (llama.cpp, vLLM, Ollama,
+ * hosted ones).
+ *
+ * The request is translated in openai_form.c; here the stream becomes canonical blocks. Text opens a
+ * text block, a tool call a tool_use block with the server's id (one is made when it gives none, as ids
+ * name calls in the log). Reasoning is announced as a block of kind "thinking" at index -1 and dropped:
+ * no server takes it back. Servers differ in how they end a stream; a finish_reason makes a reply
+ * whole, with or without the closing [DONE]. Loop thread.
+ */
+#include "model/openai_form.h"
+#include "model/upstream.h"
+
+/* What a stream has open. */
+struct stream {
+  int next;      /* number of the next block */
+  int text;      /* open text block, or -1 */
+  bool thinking; /* was announced, and nothing else came since */
+  bool ended;    /* a finish_reason came */
+};
+
+/* Tool calls are numbered apart from other blocks by the server; they get numbers of their own here. */
+enum { TOOL_BASE = 1 << 20, TOOL_INDEX_MAX = 1 << 16 };
+
+static int on_text(struct mr_up_call *c, struct stream *s, struct mr_str more)
+{
+  struct mr_rblock *b = NULL;
+  int rc = MR_OK;
+  if (!more.n) return MR_OK;
+  s->thinking = false;
+  if (s->text < 0) {
+    s->text = s->next++;
+    rc =
+        mr_reply_open(&c->rb, s->text, MR_S("text"), MR_S("{\"type\":\"text\",\"text\":\"\"}"), &b);
+  } else {
+    b = mr_reply_find(&c->rb, s->text);
+  }
+  if (rc == MR_OK) rc = mr_reply_add(&c->rb, b, MR_RF_TEXT, more);
+  return mr_up_gather(c, rc);
+}
+
+static void on_thinking(struct mr_up_call *c, struct stream *s, struct mr_str more)
+{
+  if (!more.n || s->thinking) return;
+  s->thinking = true;
+  s->text = -1;
+  if (c->cbs.block) c->cbs.block(c->ud, -1, MR_S("thinking"));
+}
+
+static int open_tool(struct mr_up_call *c, struct stream *s, int index, yyjson_val *v,
+                     struct mr_rblock **b)
+{
+  struct mr_str id = mr_json_get_str(v, "id");
+  char made[MR_ID_MAX];
+  if (!id.n) {
+    if (mr_id_make(c->up->sys, made, "toolu") != MR_OK) return MR_E_NOMEM;
+    id = mr_str_c(made);
+  }
+  struct mr_buf h;
+  struct mr_jw w;
+  mr_buf_init(&h, c->mem, 1 << 16);
+  mr_jw_init(&w, &h);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "type", "tool_use");
+  mr_jw_kstr(&w, "id", id);
+  mr_jw_kstr(&w, "name", mr_json_get_str(mr_json_get(v, "function"), "name"));
+  mr_jw_kraw(&w, "input", MR_S("{}"));
+  mr_jw_obj_end(&w);
+  s->text = -1;
+  s->thinking = false;
+  int rc = h.failed ? h.failed
+                    : mr_reply_open(&c->rb, TOOL_BASE + index, MR_S("tool_use"), mr_buf_get(&h), b);
+  mr_buf_free(&h);
+  return rc;
+}
+
+/* Some servers number their calls, some send each whole and all with number 0 or none. */
+static int on_tool(struct mr_up_call *c, struct stream *s, yyjson_val *v)
+{
+  yyjson_val *fn = mr_json_get(v, "function");
+  int64_t index = mr_json_get_int(v, "index", 0);
+  struct mr_str id = mr_json_get_str(v, "id"), name = mr_json_get_str(fn, "name");
+  if (index < 0 || index > TOOL_INDEX_MAX)
+    return mr_up_fail(c, MR_MODEL_FAILED, "the stream broke its protocol: a tool call's index");
+  struct mr_rblock *b = mr_reply_find(&c->rb, TOOL_BASE + (int)index);
+  int rc = MR_OK;
+  bool another = b && id.n && name.n && !mr_reply_id_is(b, c->rb.mem, id);
+  if (!b || another) rc = open_tool(c, s, (int)index, v, &b);
+  if (rc == MR_OK) {
+    yyjson_val *args = mr_json_get(fn, "arguments");
+    if (yyjson_is_obj(args)) { /* as an object, whole: seen from some servers */
+      struct mr_buf t;
+      mr_buf_init(&t, c->rb.mem, MR_REPLY_MAX);
+      mr_json_write(&t, args, false);
+      rc = t.failed ? t.failed : mr_reply_add(&c->rb, b, MR_RF_INPUT, mr_buf_get(&t));
+      mr_buf_free(&t);
+    } else {
+      rc = mr_reply_add(&c->rb, b, MR_RF_INPUT, mr_json_str(args));
+    }
+  }
+  return mr_up_gather(c, rc);
+}
+
+static void read_usage(struct mr_usage *u, yyjson_val *v)
+{
+  if (!yyjson_is_obj(v)) return;
+  int64_t all = mr_json_get_int(v, "prompt_tokens", 0);
+  u->cache_read = mr_json_get_int(mr_json_get(v, "prompt_tokens_details"), "cached_tokens", 0);
+  u->input = all > u->cache_read ? all - u->cache_read : 0;
+  u->output = mr_json_get_int(v, "completion_tokens", 0);
+}
+
+static void on_finish(struct mr_up_call *c, struct stream *s, struct mr_str why)
+{
+  const char *to = "end_turn";
+  if (mr_str_is(why, "length"))
+    to = "max_tokens";
+  else if (mr_str_is(why, "content_filter"))
+    to = "refusal";
+  else if (mr_reply_has_tools(&c->rb))
+    to = "tool_use"; /* some say "stop" though they called */
+  mr_buf_reset(&c->stop_reason);
+  mr_buf_c(&c->stop_reason, to);
+  s->ended = true;
+}
+
+static int choice(struct mr_up_call *c, struct stream *s, yyjson_val *ch)
+{
+  yyjson_val *d = mr_json_get(ch, "delta");
+  struct mr_str think = mr_json_get_str(d, "reasoning_content");
+  if (!think.n) think = mr_json_get_str(d, "reasoning");
+  on_thinking(c, s, think);
+  int rc = on_text(c, s, mr_json_get_str(d, "content"));
+  if (rc == MR_OK) rc = on_text(c, s, mr_json_get_str(d, "refusal"));
+  size_t i, max;
+  yyjson_val *t;
+  yyjson_arr_foreach(mr_json_get(d, "tool_calls"), i, max, t)
+  {
+    if (rc == MR_OK) rc = on_tool(c, s, t);
+  }
+  struct mr_str why = mr_json_get_str(ch, "finish_reason");
+  if (rc == MR_OK && why.n) on_finish(c, s, why);
+  return rc;
+}
+
+static int frame(struct mr_up_call *c, struct mr_str event, yyjson_val *v)
+{
+  struct stream *s = c->extra;
+  (void)event;
+  if (!v) mr_up_finish(c);
+  if (!v) return MR_OK;
+  if (mr_json_get(v, "error") && !yyjson_is_null(mr_json_get(v, "error")))
+    return mr_up_fail_from(c, v);
+  read_usage(&c->usage, mr_json_get(v, "usage"));
+  yyjson_val *first = yyjson_arr_get_first(mr_json_get(v, "choices"));
+  int rc = first ? choice(c, s, first) : MR_OK;
+  /* The usage, if any, comes after the finish_reason; [DONE] or the end of the response closes. */
+  if (rc == MR_OK && s->ended) c->complete = true;
+  return rc;
+}
+
+/* ---- the provider ---- */
+
+static int start(void *self, const struct mr_model_req *req, const struct mr_model_cbs *cbs,
+                 void *ud, struct mr_model_call **out, struct mr_err *err)
+{
+  struct mr_upstream *u = self;
+  struct mr_up_call *c = mr_up_new(u, &mr_openai_vtable, cbs, ud, err);
+  if (!c) return MR_E_NOMEM;
+  c->frame = frame;
+  struct stream *s = c->extra = mr_mem_zalloc(&u->sys->mem, sizeof *s);
+  int rc = s ? MR_OK : mr_err_nomem(err);
+  if (rc == MR_OK) rc = mr_openai_body(&c->own, req, err);
+  if (rc != MR_OK) {
+    mr_up_drop(c);
+    return rc;
+  }
+  s->text = -1;
+  mr_up_header(c, "content-type: application/json");
+  mr_up_header(c, "accept: text/event-stream");
+  mr_up_header(c, "user-agent: moonrig/" MR_VERSION);
+  if (u->key) mr_up_header(c, "authorization: Bearer %s", u->key);
+  mr_up_part(c, mr_buf_get(&c->own));
+  rc = mr_up_start(c, err);
+  if (rc == MR_OK) *out = &c->call;
+  return rc;
+}
+
+static void release(void *self)
+{
+  struct mr_upstream *u = self;
+  const struct mr_mem *m = &u->sys->mem;
+  mr_upstream_clear(u);
+  mr_mem_free(m, u);
+}
+
+int mr_openai_new(void **self, const struct mr_provider_opts *o, struct mr_err *err)
+{
+  struct mr_upstream *u = mr_mem_zalloc(&o->sys->mem, sizeof *u);
+  if (!u) return mr_err_nomem(err);
+  int rc = mr_upstream_init(u, o, "openai", "https://api.openai.com", "/chat/completions",
+                            "MOONRIG_OPENAI_API_KEY", err);
+  if (rc != MR_OK) {
+    mr_mem_free(&o->sys->mem, u);
+    return rc;
+  }
+  *self = u;
+  return MR_OK;
+}
+
+const struct mr_provider_vtable mr_openai_vtable = {"openai", start, mr_up_cancel, release};

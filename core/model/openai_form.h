@@ -1,0 +1,15 @@
+/*
+ * openai_form - canonical requests in the form of chat completions. Private to this room.
+ *
+ * Invariant: what becomes of a fragment depends on that fragment alone, so that a longer session's
+ * request begins with the bytes of the shorter one and server-side prefix caches keep hitting.
+ */
+#ifndef MR_MODEL_OPENAI_FORM_H
+#define MR_MODEL_OPENAI_FORM_H
+
+#include "model/model.h"
+
+/* Appends the whole request body. MR_E_INVALID: a fragment that is no message. */
+int mr_openai_body(struct mr_buf *b, const struct mr_model_req *r, struct mr_err *err);
+
+#endif

@@ -1,0 +1,525 @@
+/*
+ * http_client.c - libcurl's multi interface on our loop; see http_client.h. libcurl's callbacks only fill
+ * memory and post: head, data and done are given to the caller from the drain. One libevent event per
+ * socket of libcurl, one timer of ours for its time-outs.
+ */
+#include "net/http_client.h"
+
+#include <curl/curl.h>
+#include <event2/event.h>
+#include <stdio.h>
+
+enum { HEADERS_MAX = 64 << 10, QUEUE_PAUSE = 1 << 20, HANDLES_KEPT = 64 };
+
+struct sock { struct sock *next, **link; struct mr_http_client *c; struct event *ev; curl_socket_t fd; };
+
+struct mr_http_client {
+  struct mr_loop *loop;
+  const struct mr_mem *mem;
+  CURLM *multi;
+  char *ca_file;
+  struct sock *socks;
+  struct mr_http_out *all;
+  struct mr_timer timer;
+  struct mr_ready act, kick;   /* libcurl is called from the drain as well */
+  CURL *kept[HANDLES_KEPT];
+  int nkept;
+  bool closing;
+};
+
+struct mr_http_out {
+  struct mr_http_client *c;
+  struct mr_http_out *next, **link;
+  struct mr_http_out_cbs cbs;
+  void *ud;
+  CURL *easy;
+  struct curl_slist *headers;
+  const struct mr_str *body;
+  int nbody, body_at;
+  size_t body_off;
+  struct mr_buf head, data;    /* filled by libcurl, emptied by the drain */
+  char error[CURL_ERROR_SIZE];
+  struct mr_ready ready;
+  struct mr_timer stall;
+  int64_t stall_us, moved_us;
+  int status;
+  int code;                    /* result once over */
+  bool head_done, head_told, over, told, in_multi, paused, user_paused, held;
+};
+
+/* ---- libcurl and the loop ---- */
+
+static void collect(struct mr_http_client *c);
+
+static void on_sock(evutil_socket_t fd, short what, void *ud)
+{
+  struct mr_http_client *c = ud;
+  int running;
+  curl_multi_socket_action(c->multi, fd, (what & EV_READ ? CURL_CSELECT_IN : 0) |
+                                             (what & EV_WRITE ? CURL_CSELECT_OUT : 0), &running);
+  mr_ready_post(c->loop, &c->act);
+}
+
+static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ud, void *sockp)
+{
+  struct mr_http_client *c = ud;
+  struct sock *s = sockp;
+  short want = (short)(EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0));
+
+  (void)easy;
+  if (what == CURL_POLL_REMOVE) {
+    if (s) {
+      event_free(s->ev);
+      *s->link = s->next;
+      if (s->next)
+        s->next->link = s->link;
+      mr_mem_free(c->mem, s);
+    }
+    return 0;
+  }
+  if (!s) {
+    s = mr_mem_zalloc(c->mem, sizeof *s);
+    if (!s)
+      return -1;
+    s->c = c;
+    s->fd = fd;
+    s->next = c->socks;
+    s->link = &c->socks;
+    if (s->next)
+      s->next->link = &s->next;
+    c->socks = s;
+    curl_multi_assign(c->multi, fd, s);
+  } else {
+    event_free(s->ev);
+  }
+  s->ev = event_new(mr_loop_base(c->loop), fd, want, on_sock, c);
+  return s->ev && event_add(s->ev, NULL) == 0 ? 0 : -1;
+}
+
+static int on_curl_timer(CURLM *m, long ms, void *ud)
+{
+  struct mr_http_client *c = ud;
+  (void)m;
+  if (ms < 0)
+    mr_timer_cancel(c->loop, &c->timer);
+  else
+    mr_timer_set(c->loop, &c->timer, (int64_t)ms * 1000);
+  return 0;
+}
+
+static void kick(struct mr_http_client *c)
+{
+  int running;
+  curl_multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+  collect(c);
+}
+
+static void on_timer(struct mr_timer *t) { kick(MR_OF(t, struct mr_http_client, timer)); }
+static void on_kick(struct mr_ready *r) { kick(MR_OF(r, struct mr_http_client, kick)); }
+static void on_act(struct mr_ready *r) { collect(MR_OF(r, struct mr_http_client, act)); }
+
+/* ---- what libcurl gives us ---- */
+
+static size_t on_header(char *p, size_t size, size_t n, void *ud)
+{
+  struct mr_http_out *r = ud;
+  struct mr_str line = mr_str_trim(mr_str_n(p, size * n)), rest = line, name;
+
+  r->moved_us = mr_loop_now_us(r->c->loop);
+  if (mr_str_starts(line, MR_S("HTTP/"))) { /* also the answer after a redirect or a 100 */
+    mr_buf_reset(&r->head);
+    r->head_done = false;
+    return size * n;
+  }
+  if (line.n == 0) {
+    long status = 0;
+    curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
+    r->status = (int)status;
+    r->head_done = status >= 200;
+    mr_ready_post(r->c->loop, &r->ready);
+    return size * n;
+  }
+  name = mr_str_split(&rest, ':');
+  for (size_t i = 0; i < name.n; i++)
+    mr_buf_char(&r->head, name.p[i] >= 'A' && name.p[i] <= 'Z' ? (char)(name.p[i] + 32) : name.p[i]);
+  mr_buf_c(&r->head, ": ");
+  mr_buf_str(&r->head, mr_str_trim(rest));
+  mr_buf_char(&r->head, '\n');
+  return r->head.failed ? 0 : size * n;
+}
+
+static bool redirecting(const struct mr_http_out *r)
+{
+  long left = 0;
+  char *to = NULL;
+  curl_easy_getinfo(r->easy, CURLINFO_REDIRECT_URL, &to);
+  curl_easy_getinfo(r->easy, CURLINFO_REDIRECT_COUNT, &left);
+  return to != NULL && r->held;
+}
+
+static size_t on_data(char *p, size_t size, size_t n, void *ud)
+{
+  struct mr_http_out *r = ud;
+
+  r->moved_us = mr_loop_now_us(r->c->loop);
+  if (redirecting(r))
+    return size * n; /* the body of an answer that is not the last */
+  if (r->data.n >= QUEUE_PAUSE || r->user_paused) {
+    r->paused = true;
+    return CURL_WRITEFUNC_PAUSE;
+  }
+  mr_buf_add(&r->data, p, size * n);
+  mr_ready_post(r->c->loop, &r->ready);
+  return r->data.failed ? 0 : size * n;
+}
+
+static size_t on_send(char *p, size_t size, size_t n, void *ud)
+{
+  struct mr_http_out *r = ud;
+  size_t room = size * n, sent = 0;
+
+  while (r->body_at < r->nbody && sent < room) {
+    struct mr_str part = r->body[r->body_at];
+    size_t k = part.n - r->body_off < room - sent ? part.n - r->body_off : room - sent;
+    if (k)
+      memcpy(p + sent, part.p + r->body_off, k);
+    sent += k;
+    r->body_off += k;
+    if (r->body_off == part.n) {
+      r->body_at++;
+      r->body_off = 0;
+    }
+  }
+  return sent;
+}
+
+static int on_rewind(void *ud, curl_off_t offset, int origin)
+{
+  struct mr_http_out *r = ud;
+  if (offset != 0 || origin != SEEK_SET)
+    return CURL_SEEKFUNC_CANTSEEK;
+  r->body_at = 0;
+  r->body_off = 0;
+  return CURL_SEEKFUNC_OK;
+}
+
+/* ---- requests that ended ---- */
+
+static int code_of(CURLcode e)
+{
+  return e == CURLE_OK ? MR_OK : e == CURLE_OPERATION_TIMEDOUT ? MR_E_TIMEOUT : e == CURLE_OUT_OF_MEMORY
+         ? MR_E_NOMEM : MR_E_IO;
+}
+
+static void over(struct mr_http_out *r, int code)
+{
+  if (r->over)
+    return;
+  r->over = true;
+  r->code = code;
+  mr_timer_cancel(r->c->loop, &r->stall);
+  if (r->in_multi)
+    curl_multi_remove_handle(r->c->multi, r->easy);
+  r->in_multi = false;
+  mr_ready_post(r->c->loop, &r->ready);
+}
+
+static void collect(struct mr_http_client *c)
+{
+  CURLMsg *m;
+  int left;
+
+  while ((m = curl_multi_info_read(c->multi, &left))) {
+    struct mr_http_out *r = NULL;
+    CURLcode result = m->data.result;
+    if (m->msg != CURLMSG_DONE)
+      continue;
+    curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&r);
+    if (result != CURLE_OK && !r->error[0])
+      snprintf(r->error, sizeof r->error, "%s", curl_easy_strerror(result));
+    over(r, code_of(result));
+  }
+}
+
+static void out_free(struct mr_http_out *r)
+{
+  struct mr_http_client *c = r->c;
+
+  *r->link = r->next;
+  if (r->next)
+    r->next->link = r->link;
+  mr_ready_cancel(c->loop, &r->ready);
+  mr_timer_cancel(c->loop, &r->stall);
+  if (r->in_multi)
+    curl_multi_remove_handle(c->multi, r->easy);
+  curl_slist_free_all(r->headers);
+  if (r->easy && c->nkept < HANDLES_KEPT && !c->closing) {
+    curl_easy_reset(r->easy);
+    c->kept[c->nkept++] = r->easy;
+  } else if (r->easy) {
+    curl_easy_cleanup(r->easy);
+  }
+  mr_buf_free(&r->head);
+  mr_buf_free(&r->data);
+  mr_mem_free(c->mem, r);
+}
+
+static void tell_done(struct mr_http_out *r)
+{
+  struct mr_http_out_done d = {.code = r->code, .status = r->status};
+  struct mr_err err;
+
+  if (r->code != MR_OK) {
+    mr_err_set(&err, r->code, NULL, "%s", r->error[0] ? r->error : mr_strerror(r->code));
+    d.err = &err;
+  }
+  r->told = true;
+  r->cbs.done(r->ud, r, &d);
+  out_free(r);
+}
+
+static void on_ready(struct mr_ready *ready)
+{
+  struct mr_http_out *r = MR_OF(ready, struct mr_http_out, ready);
+  struct mr_buf data;
+  int code;
+
+  if (r->head_done && !r->head_told && !(redirecting(r) && !r->over)) {
+    r->head_told = true;
+    if (r->cbs.head && r->code != MR_E_CANCELLED)
+      r->cbs.head(r->ud, r, r->status, mr_buf_get(&r->head));
+  }
+  if (r->data.n && !r->user_paused && r->head_told) {
+    data = r->data; /* the callback may pause or cancel */
+    mr_buf_init(&r->data, r->c->mem, SIZE_MAX / 2);
+    code = r->cbs.data && r->code != MR_E_CANCELLED ? r->cbs.data(r->ud, r, mr_buf_get(&data)) : MR_OK;
+    mr_buf_free(&data);
+    if (code != MR_OK && (!r->over || r->code == MR_OK)) {
+      r->over = false;
+      over(r, code);
+      r->code = code;
+    }
+  }
+  if (r->paused && !r->user_paused && !r->over) {
+    r->paused = false;
+    curl_easy_pause(r->easy, CURLPAUSE_CONT);
+    mr_ready_post(r->c->loop, &r->c->kick);
+  }
+  if (r->over && !r->told && !(r->user_paused && r->data.n && r->code == MR_OK))
+    tell_done(r);
+}
+
+static void on_stall(struct mr_timer *t)
+{
+  struct mr_http_out *r = MR_OF(t, struct mr_http_out, stall);
+  int64_t left = r->moved_us + r->stall_us - mr_loop_now_us(r->c->loop);
+
+  if (left > 0 || r->user_paused) {
+    mr_timer_set(r->c->loop, t, left > 0 ? left : r->stall_us);
+    return;
+  }
+  snprintf(r->error, sizeof r->error, "no data for %lld ms", (long long)(r->stall_us / 1000));
+  over(r, MR_E_TIMEOUT);
+}
+
+/* ---- starting ---- */
+
+static int set_headers(struct mr_http_out *r, const struct mr_http_out_req *q)
+{
+  for (int i = 0; i < q->nheaders; i++) {
+    char *line = mr_mem_strdup(r->c->mem, q->headers[i]);
+    struct curl_slist *l;
+    if (!line || memchr(q->headers[i].p, '\n', q->headers[i].n) || memchr(q->headers[i].p, '\r', q->headers[i].n)) {
+      mr_mem_free(r->c->mem, line);
+      return line ? MR_E_INVALID : MR_E_NOMEM;
+    }
+    l = curl_slist_append(r->headers, line);
+    mr_mem_free(r->c->mem, line);
+    if (!l)
+      return MR_E_NOMEM;
+    r->headers = l;
+  }
+  /* libcurl would wait a second for 100 Continue on large bodies. */
+  r->headers = curl_slist_append(r->headers, "Expect:");
+  return r->headers ? MR_OK : MR_E_NOMEM;
+}
+
+static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
+{
+  CURL *e = r->easy;
+  curl_off_t size = 0;
+  const char *ca = q->ca_file ? q->ca_file : r->c->ca_file;
+
+  for (int i = 0; i < q->nbody; i++)
+    size += (curl_off_t)q->body[i].n;
+  curl_easy_setopt(e, CURLOPT_URL, q->url);
+  curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, q->method);
+  curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
+  curl_easy_setopt(e, CURLOPT_PROXY, "");
+  curl_easy_setopt(e, CURLOPT_HTTPHEADER, r->headers);
+  curl_easy_setopt(e, CURLOPT_HEADERFUNCTION, on_header);
+  curl_easy_setopt(e, CURLOPT_HEADERDATA, r);
+  curl_easy_setopt(e, CURLOPT_WRITEFUNCTION, on_data);
+  curl_easy_setopt(e, CURLOPT_WRITEDATA, r);
+  curl_easy_setopt(e, CURLOPT_PRIVATE, r);
+  curl_easy_setopt(e, CURLOPT_ERRORBUFFER, r->error);
+  curl_easy_setopt(e, CURLOPT_TCP_NODELAY, 1L);
+  curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+  curl_easy_setopt(e, CURLOPT_PIPEWAIT, 0L);
+  curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)(q->connect_timeout_ms ? q->connect_timeout_ms : 10000));
+  if (q->timeout_ms)
+    curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)q->timeout_ms);
+  if (ca)
+    curl_easy_setopt(e, CURLOPT_CAINFO, ca);
+  if (q->unix_path)
+    curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, q->unix_path);
+  if (q->follow > 0) {
+    curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 1L);
+    curl_easy_setopt(e, CURLOPT_MAXREDIRS, (long)q->follow);
+  }
+  if (mr_str_is(mr_str_c(q->method), "HEAD")) {
+    curl_easy_setopt(e, CURLOPT_NOBODY, 1L);
+  } else if (q->nbody > 0 || mr_str_is(mr_str_c(q->method), "POST") || mr_str_is(mr_str_c(q->method), "PUT")) {
+    curl_easy_setopt(e, CURLOPT_POST, 1L);
+    curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, size);
+    curl_easy_setopt(e, CURLOPT_READFUNCTION, on_send);
+    curl_easy_setopt(e, CURLOPT_READDATA, r);
+    curl_easy_setopt(e, CURLOPT_SEEKFUNCTION, on_rewind);
+    curl_easy_setopt(e, CURLOPT_SEEKDATA, r);
+  }
+}
+
+int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
+                      const struct mr_http_out_cbs *cbs, void *ud, struct mr_http_out **out,
+                      struct mr_err *err)
+{
+  struct mr_http_out *r = mr_mem_zalloc(c->mem, sizeof *r);
+  int code = MR_OK;
+
+  *out = NULL;
+  if (!r)
+    return mr_err_nomem(err);
+  r->c = c;
+  r->cbs = *cbs;
+  r->ud = ud;
+  r->body = q->body;
+  r->nbody = q->nbody;
+  r->held = q->follow > 0;
+  r->next = c->all;
+  r->link = &c->all;
+  if (r->next)
+    r->next->link = &r->next;
+  c->all = r;
+  mr_buf_init(&r->head, c->mem, HEADERS_MAX);
+  mr_buf_init(&r->data, c->mem, SIZE_MAX / 2);
+  mr_ready_init(&r->ready, on_ready);
+  mr_timer_init(&r->stall, on_stall);
+  r->easy = c->nkept ? c->kept[--c->nkept] : curl_easy_init();
+  code = r->easy ? set_headers(r, q) : MR_E_NOMEM;
+  if (code == MR_OK) {
+    set_options(r, q);
+    if (curl_multi_add_handle(c->multi, r->easy) != CURLM_OK)
+      code = MR_E_NOMEM;
+    else
+      r->in_multi = true;
+  }
+  if (code != MR_OK) {
+    out_free(r);
+    return mr_err_set(err, code, NULL, code == MR_E_INVALID ? "a header holds a line break" : "out of memory");
+  }
+  if (q->stall_ms) {
+    r->stall_us = q->stall_ms * 1000;
+    r->moved_us = mr_loop_now_us(c->loop);
+    mr_timer_set(c->loop, &r->stall, r->stall_us);
+  }
+  mr_ready_post(c->loop, &c->kick);
+  *out = r;
+  return MR_OK;
+}
+
+void mr_http_out_cancel(struct mr_http_out *r)
+{
+  if (r->told)
+    return;
+  r->user_paused = false;
+  over(r, MR_E_CANCELLED);
+  r->code = MR_E_CANCELLED;
+  mr_ready_post(r->c->loop, &r->ready);
+}
+
+void mr_http_out_pause(struct mr_http_out *r, bool pause)
+{
+  r->user_paused = pause;
+  if (!pause)
+    mr_ready_post(r->c->loop, &r->ready);
+}
+
+struct mr_str mr_http_header(struct mr_str headers, const char *name)
+{
+  while (headers.p) {
+    struct mr_str line = mr_str_split(&headers, '\n'), key = mr_str_split(&line, ':');
+    if (mr_str_is(key, name))
+      return mr_str_trim(line);
+  }
+  return mr_str_n(NULL, 0);
+}
+
+/* ---- life ---- */
+
+int mr_http_client_new(struct mr_http_client **out, struct mr_loop *l, const char *ca_file, struct mr_err *err)
+{
+  const struct mr_mem *m = &mr_loop_sys(l)->mem;
+  struct mr_http_client *c = mr_mem_zalloc(m, sizeof *c);
+
+  *out = NULL;
+  if (!c)
+    return mr_err_nomem(err);
+  c->loop = l;
+  c->mem = m;
+  mr_timer_init(&c->timer, on_timer);
+  mr_ready_init(&c->act, on_act);
+  mr_ready_init(&c->kick, on_kick);
+  /* Counted by libcurl, and thread-safe from 7.84 on; there is no matching cleanup in a library. */
+  curl_global_init(CURL_GLOBAL_ALL);
+  c->multi = curl_multi_init();
+  c->ca_file = ca_file ? mr_mem_strdup(m, mr_str_c(ca_file)) : NULL;
+  if (!c->multi || (ca_file && !c->ca_file)) {
+    mr_http_client_free(&c);
+    return mr_err_nomem(err);
+  }
+  curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+  curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
+  curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
+  curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
+  curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, 256L);
+  *out = c;
+  return MR_OK;
+}
+
+void mr_http_client_free(struct mr_http_client **cp)
+{
+  struct mr_http_client *c = *cp;
+
+  if (!c)
+    return;
+  c->closing = true;
+  while (c->all) {
+    struct mr_http_out *r = c->all;
+    over(r, MR_E_CLOSED);
+    if (r->code == MR_OK)
+      r->code = MR_E_CLOSED;
+    tell_done(r);
+  }
+  for (int i = 0; i < c->nkept; i++)
+    curl_easy_cleanup(c->kept[i]);
+  if (c->multi)
+    curl_multi_cleanup(c->multi);
+  mr_timer_cancel(c->loop, &c->timer);
+  mr_ready_cancel(c->loop, &c->act);
+  mr_ready_cancel(c->loop, &c->kick);
+  mr_mem_free(c->mem, c->ca_file);
+  mr_mem_free(c->mem, c);
+  *cp = NULL;
+}

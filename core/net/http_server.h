@@ -1,0 +1,82 @@
+/*
+ * http_server - HTTP/1.1 in: llhttp parses, bufferevents (plain or OpenSSL) carry, this room frames
+ * replies and bounds everything: header bytes, idle time, pipelined requests, output waiting for a slow
+ * reader. It knows nothing of the API. Loop thread; the handler runs in the drain, never in a libevent
+ * callback.
+ *
+ * Life of an exchange: on_request once the headers are whole; the body is pushed to body() if the
+ * handler asked with mr_http_body, else discarded; the handler answers with exactly one of
+ * mr_http_reply, or mr_http_begin + mr_http_write... + mr_http_end. closed() comes once, last, whatever
+ * happened; the exchange is invalid after it.
+ */
+#ifndef MR_NET_HTTP_SERVER_H
+#define MR_NET_HTTP_SERVER_H
+
+#include "base/buf.h"
+#include "base/err.h"
+#include "loop/loop.h"
+
+struct mr_http_server;
+struct mr_http_x;   /* one exchange: a request and its reply */
+
+struct mr_http_server_opts {
+  void (*on_request)(void *ud, struct mr_http_x *x);
+  void *ud;
+  int max_connections;       /* 0 = 10,000: over it, accepted and closed with 503 */
+  size_t max_header;         /* 0 = 32 KiB -> 431 */
+  int64_t idle_ms;           /* keep-alive; 0 = 75,000 */
+  int64_t header_ms;         /* from first byte to whole headers; 0 = 15,000 -> closed */
+  size_t max_out;            /* bytes waiting for a slow reader; 0 = 4 MiB, then the connection is cut */
+};
+int mr_http_server_new(struct mr_http_server **out, struct mr_loop *l,
+                       const struct mr_http_server_opts *o, struct mr_err *err);
+struct mr_http_listen {
+  const char *address;       /* "127.0.0.1:0", "[::1]:8400", "unix:/path[,0600]", "fd:3" */
+  const char *tls_cert, *tls_key; /* PEM files; both or none */
+  bool insecure_http;        /* allow a plain listener that is not loopback */
+};
+/* actual gets the URL that clients use ("http://127.0.0.1:41234", "unix:/path"). */
+int mr_http_server_listen(struct mr_http_server *s, const struct mr_http_listen *l, char *actual,
+                          size_t n, struct mr_err *err);
+void mr_http_server_stop(struct mr_http_server *s);   /* no new connections; keep-alive off */
+int mr_http_server_active(const struct mr_http_server *s); /* exchanges not closed */
+void mr_http_server_free(struct mr_http_server **s);  /* cuts what is left; closed() callbacks run */
+struct mr_http_server_stats { uint64_t accepted, requests, refused, bytes_out; int connections; };
+void mr_http_server_stats(const struct mr_http_server *s, struct mr_http_server_stats *out);
+
+/* The request; strings live until closed(). */
+struct mr_str mr_http_method(const struct mr_http_x *x);
+struct mr_str mr_http_path(const struct mr_http_x *x);   /* raw, without the query */
+struct mr_str mr_http_query(const struct mr_http_x *x);  /* raw, without "?" */
+struct mr_str mr_http_req_header(const struct mr_http_x *x, const char *name_lower); /* p NULL: absent */
+int64_t mr_http_content_length(const struct mr_http_x *x); /* -1 chunked or unknown, 0 none */
+struct mr_str mr_http_peer(const struct mr_http_x *x);   /* "127.0.0.1:5123" or "unix" */
+struct mr_arena *mr_http_arena(struct mr_http_x *x);     /* freed after closed() */
+
+struct mr_http_x_cbs {
+  /* A piece of the body; n == 0 and last: it is whole. Return MR_OK, or MR_MORE to pause reading
+   * until mr_http_body_resume. */
+  int (*body)(void *ud, struct mr_http_x *x, struct mr_str bytes, bool last);
+  void (*drained)(void *ud, struct mr_http_x *x);  /* mr_http_write said MR_MORE: write again now */
+  void (*closed)(void *ud, struct mr_http_x *x, bool complete); /* complete: the reply was sent whole */
+};
+void mr_http_set(struct mr_http_x *x, const struct mr_http_x_cbs *cbs, void *ud);
+/* Reads the body up to max bytes. Over max: 413 is NOT sent by us; body gets last=true after
+ * mr_http_body_over becomes true and the handler answers. "Expect: 100-continue" is answered here. */
+void mr_http_body(struct mr_http_x *x, int64_t max);
+bool mr_http_body_over(const struct mr_http_x *x);
+void mr_http_body_resume(struct mr_http_x *x);
+
+/* headers: "name: value" lines without CR LF; content-length or chunked framing is added here. */
+void mr_http_reply(struct mr_http_x *x, int status, const struct mr_str *headers, int nheaders,
+                   struct mr_str body);
+/* length -1: chunked (HTTP/1.0: until close). The head is flushed at once. */
+void mr_http_begin(struct mr_http_x *x, int status, const struct mr_str *headers, int nheaders,
+                   int64_t length);
+/* MR_OK; MR_MORE: over 256 KiB wait, go on at drained(); MR_E_CLOSED: the peer is gone or was cut. */
+int mr_http_write(struct mr_http_x *x, struct mr_str bytes);
+void mr_http_end(struct mr_http_x *x);
+void mr_http_cut(struct mr_http_x *x);  /* closes the connection without a proper end */
+size_t mr_http_waiting(const struct mr_http_x *x); /* bytes not yet taken by the kernel */
+
+#endif
