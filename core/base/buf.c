@@ -26,7 +26,7 @@ static bool buf_room(struct mr_buf *b, size_t n)
     return false;
   if (b->cap > b->n && b->cap - b->n > n)
     return true;
-  if (n > b->max - b->n) {
+  if (n > b->max - b->n || n > SIZE_MAX / 4) {
     buf_fail(b, MR_E_TOO_LARGE);
     return false;
   }
@@ -130,7 +130,7 @@ char *mr_buf_take(struct mr_buf *b, size_t *n)
 {
   char *p;
 
-  if (b->failed || (!b->p && !buf_room(b, 1)))
+  if (b->failed || (!b->p && !buf_room(b, 0)))
     return NULL;
   p = b->p;
   p[b->n] = '\0';

@@ -15,7 +15,7 @@ static const struct code_info codes[] = {
     {MR_E_INVALID, 400, "invalid_request_error", "invalid request"},
     {MR_E_STATE, 400, "invalid_request_error", "not possible in this state"},
     {MR_E_BUSY, 503, "api_error", "in use by another process"},
-    {MR_E_FULL, 503, "overloaded_error", "a queue is full"},
+    {MR_E_FULL, 529, "overloaded_error", "a queue is full"},
     {MR_E_REENTRANT, 500, "api_error", "called from inside a callback"},
     {MR_E_FORKED, 500, "api_error", "the runtime belongs to the parent process"},
     {MR_E_NOTFOUND, 404, "not_found_error", "not found"},
@@ -58,17 +58,17 @@ const char *mr_err_type(int code) { return code_find(code)->type; }
 static int err_fill(struct mr_err *err, int code, const char *error_code, const char *field,
                     const char *fmt, va_list ap)
 {
+  struct mr_err e = {.size = sizeof e, .code = code, .http_status = mr_err_http_status(code)};
+
   if (!err)
     return code;
-  memset(err, 0, sizeof *err);
-  err->size = sizeof *err;
-  err->code = code;
-  err->http_status = mr_err_http_status(code);
-  snprintf(err->type, sizeof err->type, "%s", mr_err_type(code));
-  snprintf(err->error_code, sizeof err->error_code, "%s", error_code ? error_code : "");
-  snprintf(err->field, sizeof err->field, "%s", field ? field : "");
-  vsnprintf(err->message, sizeof err->message, fmt, ap);
-  err->message[mr_utf8_cut(mr_str_c(err->message), sizeof err->message)] = '\0';
+  /* Built aside: the arguments may point into *err, when a caller adds to an error. */
+  snprintf(e.type, sizeof e.type, "%s", mr_err_type(code));
+  snprintf(e.error_code, sizeof e.error_code, "%s", error_code ? error_code : "");
+  snprintf(e.field, sizeof e.field, "%s", field ? field : "");
+  vsnprintf(e.message, sizeof e.message, fmt, ap);
+  e.message[mr_utf8_whole(mr_str_c(e.message))] = '\0';
+  *err = e;
   return code;
 }
 

@@ -5,8 +5,9 @@
 #include "base/sys.h"
 
 #ifdef MR_DEBUG
+#include <pthread.h>
 #include <signal.h>
-#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -23,22 +24,40 @@ static const char *list_find(const char *list, const char *name)
   return NULL;
 }
 
+/* Which pass of this point is this? Points are told apart by their text; those of one process are few. */
+static int pass_of(const char *point)
+{
+  static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  static struct { char name[48]; int n; } seen[16];
+  int n = 0;
+
+  pthread_mutex_lock(&lock);
+  for (size_t i = 0; i < sizeof seen / sizeof *seen && n == 0; i++) {
+    if (!seen[i].name[0])
+      snprintf(seen[i].name, sizeof seen[i].name, "%s", point);
+    if (strncmp(seen[i].name, point, sizeof seen[i].name - 1) == 0)
+      n = ++seen[i].n;
+  }
+  pthread_mutex_unlock(&lock);
+  return n;
+}
+
 bool mr_fault_hit(const char *point)
 {
-  static atomic_int passes;
-  const char *what = list_find(getenv("MOONRIG_FAULT"), point);
-  const char *at;
+  const char *what = list_find(getenv("MOONRIG_FAULT"), point), *at;
+  bool die, now;
 
   if (!what)
     return false;
-  if (strncmp(what, "fail", 4) == 0)
-    return true;
-  if (strncmp(what, "kill", 4) == 0) {
-    at = what[4] == '@' ? what + 5 : "1";
-    if (atomic_fetch_add(&passes, 1) + 1 >= strtol(at, NULL, 10))
-      kill(getpid(), SIGKILL);
-  }
-  return false;
+  die = strncmp(what, "kill", 4) == 0;
+  if (!die && strncmp(what, "fail", 4) != 0)
+    return false;
+  at = what[4] == '@' ? what + 5 : NULL;
+  now = die ? pass_of(point) >= (at ? strtol(at, NULL, 10) : 1)
+            : !at || pass_of(point) == strtol(at, NULL, 10);
+  if (now && die)
+    kill(getpid(), SIGKILL);
+  return now;
 }
 
 bool mr_switch_on(const char *name)

@@ -2,6 +2,7 @@
 #include "base/json.h"
 #include "base/err.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 static void *alc_malloc(void *ctx, size_t n) { return mr_mem_alloc(ctx, n); }
@@ -55,7 +56,7 @@ int mr_json_parse(const struct mr_mem *m, struct mr_str text, size_t max_bytes, 
   if (text.n > max_bytes)
     return mr_err_set(err, MR_E_TOO_LARGE, NULL, "JSON of %zu bytes is over the limit of %zu", text.n,
                       max_bytes);
-  if (too_deep(text))
+  if (text.n > MR_JSON_DEPTH && too_deep(text))
     return mr_err_set(err, MR_E_INVALID, NULL, "JSON is nested deeper than %d levels", MR_JSON_DEPTH);
   mr_json_alc(m, &alc);
   *doc = yyjson_read_opts((char *)(uintptr_t)(text.n ? text.p : ""), text.n, YYJSON_READ_NOFLAG, &alc,
@@ -87,7 +88,9 @@ struct mr_str mr_json_get_str(yyjson_val *obj, const char *key)
 int64_t mr_json_get_int(yyjson_val *obj, const char *key, int64_t dflt)
 {
   yyjson_val *v = mr_json_get(obj, key);
-  return yyjson_is_int(v) ? yyjson_get_sint(v) : dflt;
+  if (yyjson_is_uint(v))
+    return yyjson_get_uint(v) <= INT64_MAX ? (int64_t)yyjson_get_uint(v) : dflt;
+  return yyjson_is_sint(v) ? yyjson_get_sint(v) : dflt;
 }
 
 bool mr_json_get_bool(yyjson_val *obj, const char *key, bool dflt)
@@ -133,14 +136,13 @@ static void write_sorted(struct mr_buf *b, yyjson_val *obj)
 static void write_number(struct mr_buf *b, yyjson_val *v)
 {
   struct mr_jw w;
-  if (yyjson_is_uint(v)) {
-    mr_buf_printf(b, "%llu", (unsigned long long)yyjson_get_uint(v));
-  } else if (yyjson_is_sint(v)) {
-    mr_buf_printf(b, "%lld", (long long)yyjson_get_sint(v));
-  } else {
-    mr_jw_init(&w, b);
+  mr_jw_init(&w, b);
+  if (yyjson_is_real(v))
     mr_jw_real(&w, yyjson_get_real(v));
-  }
+  else if (yyjson_is_uint(v) && yyjson_get_uint(v) > INT64_MAX)
+    mr_buf_printf(b, "%llu", (unsigned long long)yyjson_get_uint(v));
+  else
+    mr_jw_int(&w, yyjson_get_sint(v));
 }
 
 static void write_val(struct mr_buf *b, yyjson_val *v, bool sorted)
@@ -191,17 +193,37 @@ void mr_json_write(struct mr_buf *b, yyjson_val *v, bool sorted)
   write_val(b, v, sorted);
 }
 
+static bool negative(yyjson_val *i)
+{
+  return yyjson_is_sint(i) && yyjson_get_sint(i) < 0;
+}
+
+/* A whole number and a real are equal only when the real is that number exactly. */
+static bool int_is_real(yyjson_val *i, double r)
+{
+  if (r != floor(r) || r < -9223372036854775808.0 || r >= 18446744073709551616.0)
+    return false;
+  if (negative(i))
+    return r < 0 && yyjson_get_sint(i) == (int64_t)r;
+  return r >= 0 && yyjson_get_uint(i) == (uint64_t)r;
+}
+
+static bool num_equal(yyjson_val *a, yyjson_val *b)
+{
+  if (yyjson_is_real(a))
+    return yyjson_is_real(b) ? yyjson_get_real(a) == yyjson_get_real(b)
+                             : int_is_real(b, yyjson_get_real(a));
+  if (yyjson_is_real(b))
+    return int_is_real(a, yyjson_get_real(b));
+  return negative(a) == negative(b) && yyjson_get_uint(a) == yyjson_get_uint(b);
+}
+
 bool mr_json_equal(yyjson_val *a, yyjson_val *b)
 {
   if (yyjson_get_type(a) != yyjson_get_type(b))
     return false;
   switch (yyjson_get_type(a)) {
-  case YYJSON_TYPE_NUM:
-    if (yyjson_is_int(a) && yyjson_is_int(b))
-      return yyjson_get_subtype(a) == yyjson_get_subtype(b)
-                 ? yyjson_get_uint(a) == yyjson_get_uint(b)
-                 : yyjson_get_sint(a) == yyjson_get_sint(b) && yyjson_get_sint(a) >= 0;
-    return yyjson_get_num(a) == yyjson_get_num(b);
+  case YYJSON_TYPE_NUM: return num_equal(a, b);
   case YYJSON_TYPE_STR: return mr_str_eq(mr_json_str(a), mr_json_str(b));
   case YYJSON_TYPE_BOOL: return yyjson_get_bool(a) == yyjson_get_bool(b);
   case YYJSON_TYPE_ARR: {

@@ -78,10 +78,33 @@ void mr_jw_c(struct mr_jw *w, const char *s)
 
 void mr_jw_int(struct mr_jw *w, int64_t v)
 {
-  char t[24];
-  int n = snprintf(t, sizeof t, "%lld", (long long)v);
+  char t[24], *p = t + sizeof t;
+  uint64_t u = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+
+  do {
+    *--p = (char)('0' + u % 10);
+  } while (u /= 10);
+  if (v < 0)
+    *--p = '-';
   jw_item(w);
-  mr_buf_add(w->b, t, (size_t)n);
+  mr_buf_add(w->b, p, (size_t)(t + sizeof t - p));
+}
+
+/* A host's locale may have put another decimal point than a dot, of one byte or more. */
+static int drop_locale(char *t, int n)
+{
+  int o = 0;
+  bool in_point = false;
+
+  for (int i = 0; i < n; i++) {
+    bool plain = (t[i] >= '0' && t[i] <= '9') || t[i] == '-' || t[i] == '+' || t[i] == 'e';
+    if (plain)
+      t[o++] = t[i];
+    else if (!in_point)
+      t[o++] = '.';
+    in_point = !plain;
+  }
+  return o;
 }
 
 void mr_jw_real(struct mr_jw *w, double v)
@@ -99,9 +122,7 @@ void mr_jw_real(struct mr_jw *w, double v)
     if (strtod(t, NULL) == v)
       break;
   }
-  for (int i = 0; i < n; i++) /* a locale's comma must not reach the wire */
-    if (t[i] == ',')
-      t[i] = '.';
+  n = drop_locale(t, n);
   if (!memchr(t, '.', (size_t)n) && !memchr(t, 'e', (size_t)n) && n + 2 < (int)sizeof t) {
     t[n++] = '.';
     t[n++] = '0';
@@ -182,39 +203,65 @@ static void quote_escape(struct mr_buf *b, unsigned char c)
   mr_buf_printf(b, "\\u%04x", c);
 }
 
+/* How many bytes from the start need no escape; *plain: they are all ASCII. Eight at a time. */
+static size_t clean_run(struct mr_str s, bool *plain)
+{
+  const uint64_t ones = UINT64_C(0x0101010101010101), tops = ones << 7;
+  uint64_t seen = 0;
+  size_t i = 0;
+
+  for (; i + 8 <= s.n; i += 8) {
+    uint64_t v, quote, slash;
+    memcpy(&v, s.p + i, sizeof v);
+    quote = v ^ ones * '"';
+    slash = v ^ ones * '\\';
+    /* The top bit of a byte of (x - ones) & ~x is set where x is 0, and first there; for v, where
+     * the byte is below 0x20. */
+    if ((((v - ones * 0x20) & ~v) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash)) & tops)
+      break;
+    seen |= v;
+  }
+  for (; i < s.n; i++) {
+    unsigned char c = (unsigned char)s.p[i];
+    if (c < 0x20 || c == '"' || c == '\\')
+      break;
+    seen |= c;
+  }
+  *plain = (seen & tops) == 0 && (seen & 0x80) == 0;
+  return i;
+}
+
+/* Text without anything to escape but bad UTF-8. */
+static void quote_utf8(struct mr_buf *b, struct mr_str s)
+{
+  while (s.n) {
+    size_t good = mr_utf8_cut(s, s.n);
+    mr_buf_add(b, s.p, good);
+    if (good == s.n)
+      return;
+    mr_buf_c(b, "\xef\xbf\xbd");
+    s.p += good + 1;
+    s.n -= good + 1;
+  }
+}
+
 void mr_json_quote(struct mr_buf *b, struct mr_str s)
 {
   mr_buf_char(b, '"');
   while (s.n) {
-    size_t good = 0, run;
-    while (good < s.n) { /* the plain ASCII run, the common case */
-      unsigned char c = (unsigned char)s.p[good];
-      if (c < 0x20 || c == '"' || c == '\\' || c >= 0x80)
-        break;
-      good++;
-    }
-    mr_buf_add(b, s.p, good);
-    s.p += good;
-    s.n -= good;
-    if (!s.n)
-      break;
-    if ((unsigned char)s.p[0] < 0x80) {
+    bool plain;
+    size_t run = clean_run(s, &plain);
+    if (plain)
+      mr_buf_add(b, s.p, run);
+    else
+      quote_utf8(b, mr_str_n(s.p, run));
+    s.p += run;
+    s.n -= run;
+    if (s.n) {
       quote_escape(b, (unsigned char)s.p[0]);
       s.p++;
       s.n--;
-      continue;
     }
-    run = mr_utf8_cut(s, 4); /* one code point, perhaps with ASCII behind it */
-    while (run > 1 && ((unsigned char)s.p[run - 1] < 0x80))
-      run--;
-    if (run == 0) {
-      mr_buf_c(b, "\xef\xbf\xbd");
-      run = 1;
-    } else {
-      mr_buf_add(b, s.p, run);
-    }
-    s.p += run;
-    s.n -= run;
   }
   mr_buf_char(b, '"');
 }

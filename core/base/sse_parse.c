@@ -66,6 +66,8 @@ static int sse_line(struct mr_sse_parser *p, struct mr_str line)
 
 int mr_sse_parser_feed(struct mr_sse_parser *p, struct mr_str in)
 {
+  if (p->line.failed || p->data.failed || p->event.failed)
+    return MR_E_TOO_LARGE;
   while (in.n) {
     size_t k = 0;
     int r;

@@ -111,14 +111,37 @@ static size_t utf8_len(const unsigned char *p, size_t n)
 
 size_t mr_utf8_cut(struct mr_str s, size_t n)
 {
-  size_t i = 0;
-  while (i < s.n) {
-    size_t k = utf8_len((const unsigned char *)s.p + i, s.n - i);
-    if (k == 0 || i + k > n)
+  size_t i = 0, end = n < s.n ? n : s.n;
+  while (i < end) {
+    uint64_t eight;
+    size_t k;
+    if (end - i >= sizeof eight) { /* eight plain bytes at a time: most text is ASCII */
+      memcpy(&eight, s.p + i, sizeof eight);
+      if ((eight & UINT64_C(0x8080808080808080)) == 0) {
+        i += sizeof eight;
+        continue;
+      }
+    }
+    k = utf8_len((const unsigned char *)s.p + i, end - i);
+    if (k == 0)
       break;
     i += k;
   }
   return i;
+}
+
+size_t mr_utf8_whole(struct mr_str s)
+{
+  size_t back = 1;
+  while (back < 4 && back < s.n && ((unsigned char)s.p[s.n - back] & 0xc0) == 0x80)
+    back++;
+  if (back <= s.n) {
+    unsigned char lead = (unsigned char)s.p[s.n - back];
+    size_t want = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
+    if (want > back)
+      return s.n - back;
+  }
+  return s.n;
 }
 
 bool mr_utf8_valid(struct mr_str s)
@@ -195,6 +218,8 @@ int64_t mr_base64_decode(struct mr_str in, unsigned char *out)
 
   while (pad < 2 && in.n && in.p[in.n - 1] == '=')
     in.n--, pad++;
+  if (pad && (in.n + (size_t)pad) % 4 != 0)
+    return MR_E_INVALID;
   for (size_t i = 0; i < in.n; i++) {
     int d = base64_digit(in.p[i]);
     if (d < 0)

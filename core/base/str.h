@@ -34,6 +34,9 @@ bool mr_utf8_valid(struct mr_str s);
 size_t mr_utf8_chars(struct mr_str s);                  /* code points; s must be valid */
 /* Longest valid UTF-8 prefix of at most n bytes that does not cut a code point. */
 size_t mr_utf8_cut(struct mr_str s, size_t n);
+/* Length of s without an incomplete code point at its end (bad bytes elsewhere are left alone): for
+ * text that was cut at a byte limit. */
+size_t mr_utf8_whole(struct mr_str s);
 /* SHA-256 of data as 64 lower-case hex digits and NUL. (OpenSSL's libcrypto.) */
 void mr_sha256_hex(struct mr_str data, char out[65]);
 /* Base64 (standard alphabet, padded) into out of at least 4*((n+2)/3)+1 bytes; returns its length. */

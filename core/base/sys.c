@@ -62,7 +62,7 @@ void mr_log(const struct mr_sys *s, int level, const char *room, const char *fmt
   for (int i = 0; i < n; i++) /* one line, whatever the message held */
     if ((unsigned char)line[i] < 0x20)
       line[i] = ' ';
-  s->log(s->ud, level, mr_str_n(line, mr_utf8_cut(mr_str_n(line, (size_t)n), (size_t)n)));
+  s->log(s->ud, level, mr_str_n(line, mr_utf8_whole(mr_str_n(line, (size_t)n))));
 }
 
 int mr_id_make(const struct mr_sys *s, char out[MR_ID_MAX], const char *prefix)
@@ -133,7 +133,7 @@ void mr_time_format(int64_t wall_us, char out[28])
            (unsigned)(wall_us % 1000000));
 }
 
-/* n digits at *p as a number, or -1. */
+/* The next n digits as a number, or -1. */
 static int digits(struct mr_str *s, int n)
 {
   int v = 0;

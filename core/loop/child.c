@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <event2/event.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -19,7 +20,7 @@
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
-enum { CHILD_ARGS_MAX = 256, CHILD_FDS_MAX = 16 };
+enum { CHILD_ARGS_MAX = 256, CHILD_FDS_MAX = 16, KILL_WAIT_MS = 1000 };
 
 struct mr_child {
   struct mr_childs *cs;
@@ -31,6 +32,7 @@ struct mr_child {
   struct event *ev;               /* the pidfd */
   int pid, pidfd, error;
   bool spawned, released, over;
+  bool calling;                   /* inside a callback, which may release it */
 };
 
 struct mr_childs {
@@ -81,6 +83,20 @@ static int file_actions(struct mr_child *c, posix_spawn_file_actions_t *fa, int 
   return posix_spawn_file_actions_addclosefrom_np(fa, c->o.nfds);
 }
 
+/* The pidfd (close-on-exec from birth). ESRCH: it has ended and a waitpid(-1) of the host took it. */
+static int watch_pid(struct mr_child *c)
+{
+  int e;
+
+  c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
+  if (c->pidfd >= 0 || errno == ESRCH)
+    return 0;
+  e = errno; /* no descriptor left: better no process than one that nobody watches */
+  kill(c->pid, SIGKILL);
+  waitpid(c->pid, NULL, 0);
+  return e;
+}
+
 static int spawn(struct mr_child *c)
 {
   static char *const no_env[] = {NULL};
@@ -114,12 +130,7 @@ static int spawn(struct mr_child *c)
     close(dups[i]);
   posix_spawn_file_actions_destroy(&fa);
   posix_spawnattr_destroy(&at);
-  if (e == 0) {
-    c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
-    if (c->pidfd >= 0)
-      fcntl(c->pidfd, F_SETFD, FD_CLOEXEC);
-  }
-  return e;
+  return e ? e : watch_pid(c);
 }
 
 static void on_spawned(struct mr_post *p);
@@ -153,6 +164,16 @@ static void *spawner(void *arg)
 
 static void on_exit_event(evutil_socket_t fd, short what, void *ud);
 
+/* Kills it and leaves no zombie; a process that does not die at once is left to init. */
+static void end_now(struct mr_child *c)
+{
+  struct pollfd p = {.fd = c->pidfd, .events = POLLIN};
+  siginfo_t si;
+
+  if (syscall(SYS_pidfd_send_signal, c->pidfd, SIGKILL, NULL, 0) == 0 && poll(&p, 1, KILL_WAIT_MS) == 1)
+    waitid(P_PIDFD, (id_t)c->pidfd, &si, WEXITED | WNOHANG);
+}
+
 static void finish(struct mr_child *c)
 {
   siginfo_t si = {0};
@@ -162,9 +183,11 @@ static void finish(struct mr_child *c)
   c->over = true;
   if (c->ev)
     event_del(c->ev);
+  c->calling = true;
   if (!c->released && c->o.ended)
     c->o.ended(c->o.ud, c, known, known && si.si_code == CLD_EXITED ? si.si_status : -1,
                known && si.si_code != CLD_EXITED ? si.si_status : 0);
+  c->calling = false;
   if (c->released)
     child_free(c);
 }
@@ -192,10 +215,13 @@ static void on_spawned(struct mr_post *p)
   int code = MR_OK;
 
   c->spawned = true;
+  c->calling = true;
   if (c->error == 0 && c->pidfd >= 0) {
     c->ev = event_new(mr_loop_base(c->cs->loop), c->pidfd, EV_READ, on_exit_event, c);
-    if (!c->ev || event_add(c->ev, NULL) != 0)
+    if (!c->ev || event_add(c->ev, NULL) != 0) {
       c->error = ENOMEM;
+      end_now(c);
+    }
   }
   if (c->error) {
     errno = c->error;
@@ -204,18 +230,26 @@ static void on_spawned(struct mr_post *p)
   }
   if (!c->released && c->o.started)
     c->o.started(c->o.ud, c, code, code == MR_OK ? c->pid : -1, code == MR_OK ? NULL : &err);
-  if (c->released && c->over)
+  c->calling = false;
+  if (c->over && c->released)
     child_free(c);
+  else if (!c->over && c->pidfd < 0)
+    finish(c);
+}
+
+static int count(const char *const *v)
+{
+  int n = 0;
+  while (v && v[n] && n <= CHILD_ARGS_MAX)
+    n++;
+  return n;
 }
 
 static const char *const *copy_strings(struct mr_arena *a, const char *const *v)
 {
-  int n = 0;
+  int n = count(v);
   const char **out;
 
-  while (v[n])
-    if (++n > CHILD_ARGS_MAX)
-      return NULL;
   out = mr_arena_alloc(a, ((size_t)n + 1) * sizeof *out);
   for (int i = 0; out && i < n; i++)
     if (!(out[i] = mr_arena_str(a, mr_str_c(v[i])).p))
@@ -226,10 +260,13 @@ static const char *const *copy_strings(struct mr_arena *a, const char *const *v)
 int mr_child_spawn(struct mr_childs *cs, const struct mr_child_opts *o, struct mr_child **out,
                    struct mr_err *err)
 {
-  struct mr_child *c = mr_mem_zalloc(cs->mem, sizeof *c);
+  struct mr_child *c;
   int *fds;
 
   *out = NULL;
+  if (count(o->argv) > CHILD_ARGS_MAX || count(o->envp) > CHILD_ARGS_MAX || o->nfds > CHILD_FDS_MAX)
+    return mr_err_set(err, MR_E_INVALID, NULL, "too many arguments for a child process");
+  c = mr_mem_zalloc(cs->mem, sizeof *c);
   if (!c || !(c->arena = mr_arena_new(cs->mem, 512))) {
     mr_mem_free(cs->mem, c);
     return mr_err_nomem(err);
@@ -245,13 +282,19 @@ int mr_child_spawn(struct mr_childs *cs, const struct mr_child_opts *o, struct m
   c->o.argv = copy_strings(c->arena, o->argv);
   if (o->envp)
     c->o.envp = copy_strings(c->arena, o->envp);
-  if (!fds || !c->o.argv || (o->envp && !c->o.envp) || o->nfds > CHILD_FDS_MAX) {
+  if (!fds || !c->o.argv || (o->envp && !c->o.envp)) {
     child_free(c);
-    return mr_err_set(err, MR_E_INVALID, NULL, "too many arguments for a child process");
+    return mr_err_nomem(err);
   }
-  memcpy(fds, o->fds, (size_t)o->nfds * sizeof *fds);
+  for (int i = 0; i < o->nfds; i++)
+    fds[i] = o->fds[i];
   c->o.fds = fds;
   pthread_mutex_lock(&cs->lock);
+  if (cs->closing) {
+    pthread_mutex_unlock(&cs->lock);
+    child_free(c);
+    return mr_err_set(err, MR_E_CLOSED, NULL, "no process is started any more: closing");
+  }
   c->queue_next = NULL;
   *cs->tail = c;
   cs->tail = &c->queue_next;
@@ -274,9 +317,9 @@ void mr_child_release(struct mr_child **cp)
   if (!c)
     return;
   c->released = true;
-  if (c->spawned && c->over)
-    child_free(c);
   *cp = NULL;
+  if (c->over && !c->calling)
+    child_free(c);
 }
 
 int mr_childs_new(struct mr_childs **out, struct mr_loop *l, struct mr_err *err)
@@ -320,8 +363,8 @@ void mr_childs_free(struct mr_childs **csp)
   pthread_join(cs->thread, NULL);
   mr_loop_run_posts(cs->loop);
   while (cs->all) {
-    if (cs->all->o.kill_on_free)
-      mr_child_kill(cs->all, SIGKILL);
+    if (cs->all->o.kill_on_free && cs->all->pidfd >= 0 && !cs->all->over)
+      end_now(cs->all);
     child_free(cs->all);
   }
   pthread_cond_destroy(&cs->more);

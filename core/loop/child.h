@@ -1,7 +1,8 @@
 /*
  * child - processes: posix_spawn from one thread that lives as long as the runtime (a parent-death
  * signal fires when the spawning THREAD ends), a pidfd on the loop to see them end. No SIGCHLD handler;
- * a host's waitpid(-1) may steal the status, so exit_known can be false.
+ * a host's waitpid(-1) may steal the status, so exit_known can be false. A child leads a session of its
+ * own (setsid), with default signal dispositions and nothing blocked.
  */
 #ifndef MR_LOOP_CHILD_H
 #define MR_LOOP_CHILD_H
@@ -12,12 +13,14 @@ struct mr_childs; /* the spawning thread */
 struct mr_child;  /* one process */
 
 int mr_childs_new(struct mr_childs **out, struct mr_loop *l, struct mr_err *err);
-void mr_childs_free(struct mr_childs **c); /* children are left alone unless kill_on_free was set */
+/* Joins the thread; callbacks that were on their way run first. Every handle dies with it. Processes
+ * are left alone unless kill_on_free was set. */
+void mr_childs_free(struct mr_childs **c);
 
 struct mr_child_opts {
   const char *const *argv;   /* argv[0] is the path, or use fd */
   const char *const *envp;   /* whole environment; NULL = empty */
-  int exe_fd;                /* >= 0: execute this descriptor (a sealed memfd) through /proc/self/fd */
+  int exe_fd;                /* >= 0: execute this descriptor (a sealed memfd); else -1 */
   const int *fds;            /* child's fd i is our fds[i] (dup'ed); -1 = /dev/null; the rest is closed */
   int nfds;
   bool kill_on_free;

@@ -9,15 +9,13 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum { DRAIN_ITEMS = 512, DRAIN_US = 4000 };
+enum { STAGE_ITEMS = 256, STAGE_US = 2000 };
 
 static void schedule(struct mr_loop *l)
 {
-  if (l->scheduled)
+  if (l->scheduled || l->draining) /* the drain looks again before it leaves */
     return;
   l->scheduled = true;
-  if (l->draining)
-    return; /* the drain looks again before it leaves */
   event_active(l->drain_ev, EV_TIMEOUT, 0);
 }
 
@@ -76,17 +74,29 @@ void mr_ready_cancel(struct mr_loop *l, struct mr_ready *r)
 int mr_loop_post(struct mr_loop *l, struct mr_post *p)
 {
   uint64_t one = 1;
-  bool first;
+  bool first, closed;
 
   p->next = NULL;
   pthread_mutex_lock(&l->lock);
+  closed = l->closed;
   first = !l->posts;
-  *l->posts_tail = p;
-  l->posts_tail = &p->next;
+  if (!closed) {
+    *l->posts_tail = p;
+    l->posts_tail = &p->next;
+  }
   pthread_mutex_unlock(&l->lock);
+  if (closed)
+    return MR_E_CLOSED;
   if (first && write(l->wake_fd, &one, sizeof one) < 0)
     return MR_OK; /* EAGAIN: the counter is full, so the loop is awake anyway */
   return MR_OK;
+}
+
+void mr_loop_close(struct mr_loop *l)
+{
+  pthread_mutex_lock(&l->lock);
+  l->closed = true;
+  pthread_mutex_unlock(&l->lock);
 }
 
 static void on_wake(evutil_socket_t fd, short what, void *ud)
@@ -98,73 +108,105 @@ static void on_wake(evutil_socket_t fd, short what, void *ud)
   schedule(ud);
 }
 
-/* Runs what other threads posted; returns how many. */
-static int run_posts(struct mr_loop *l)
+/* The next post to run, of those taken. They hang on the loop, not on a stack, so that a post that
+ * shuts something down can have the rest run first (mr_loop_run_posts). */
+static struct mr_post *post_next(struct mr_loop *l)
 {
-  struct mr_post *p, *next;
-  int n = 0;
+  struct mr_post *p = l->taken;
+  if (p)
+    l->taken = p->next;
+  return p;
+}
 
+static void posts_take(struct mr_loop *l)
+{
+  if (l->taken)
+    return;
   pthread_mutex_lock(&l->lock);
-  p = l->posts;
+  l->taken = l->posts;
   l->posts = NULL;
   l->posts_tail = &l->posts;
   pthread_mutex_unlock(&l->lock);
-  for (; p; p = next, n++) {
-    next = p->next;
-    p->fn(p);
-  }
-  return n;
 }
 
 void mr_loop_run_posts(struct mr_loop *l)
 {
-  while (run_posts(l) > 0)
-    continue;
+  struct mr_post *p;
+
+  for (posts_take(l); (p = post_next(l)); posts_take(l))
+    p->fn(p);
 }
 
-/* ---- the drain ---- */
+/* ---- the drain ----
+ * Three stages, each with a budget of its own and at least one item a pass, so that none of posts,
+ * timers and ready objects can starve the others. */
 
-static bool over(struct mr_loop *l, int n, int64_t until)
+static void stage_begin(struct mr_loop *l)
 {
+  l->stage_n = 0;
+  l->stage_until_us = mr_loop_now_us(l) + STAGE_US;
+}
+
+/* Asked after each item: is it time to leave? */
+static bool stage_over(struct mr_loop *l)
+{
+  l->stage_n++;
   if (l->deadline_us && mr_loop_now_us(l) >= l->deadline_us) {
     event_base_loopbreak(l->base);
     return true;
   }
-  return n >= DRAIN_ITEMS || ((n & 15) == 15 && mr_loop_now_us(l) >= until);
+  return l->stage_n >= STAGE_ITEMS ||
+         ((l->stage_n & 15) == 0 && mr_loop_now_us(l) >= l->stage_until_us);
 }
 
-static bool drain_pass(struct mr_loop *l)
+static void drain_pass(struct mr_loop *l)
 {
-  int64_t until = mr_loop_now_us(l) + DRAIN_US;
-  int n = run_posts(l);
+  struct mr_post *p;
+  struct mr_timer *t;
+  int64_t now;
 
-  n += mr_timers_run(l);
+  stage_begin(l);
+  posts_take(l);
+  while ((p = post_next(l))) {
+    p->fn(p);
+    if (stage_over(l))
+      break;
+  }
+  stage_begin(l);
+  now = mr_loop_now_us(l);
+  while ((t = mr_timer_next(l, now))) {
+    t->fn(t);
+    if (stage_over(l))
+      break;
+  }
+  stage_begin(l);
   while (l->ready.head || l->last.head) {
     struct mr_ready_queue *q = l->ready.head ? &l->ready : &l->last;
     struct mr_ready *r = q->head;
-    if (over(l, n++, until))
-      return true;
     queue_del(q, r);
     r->fn(r);
+    if (stage_over(l))
+      break;
   }
-  return false;
+}
+
+static bool has_ready(const struct mr_loop *l)
+{
+  return l->taken || l->ready.head || l->last.head;
 }
 
 static void drain(struct mr_loop *l)
 {
   const struct timeval now = {0, 0};
-  bool more;
 
   if (l->draining)
     return;
   l->draining = true;
-  l->scheduled = false;
-  more = drain_pass(l);
+  drain_pass(l);
   l->draining = false;
-  if (more || l->scheduled || l->ready.head || l->last.head) {
-    l->scheduled = true; /* a zero timer, not event_active: let I/O be polled in between */
-    event_add(l->drain_ev, &now);
-  }
+  l->scheduled = has_ready(l);
+  if (l->scheduled)
+    event_add(l->drain_ev, &now); /* a zero timer, not event_active: I/O is polled in between */
   mr_timers_arm(l);
 }
 
@@ -193,7 +235,8 @@ static struct event_base *base_new(void)
 
   if (!cfg)
     return NULL;
-  if (event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_PRECISE_TIMER) == 0)
+  if (event_config_set_flag(cfg, EVENT_BASE_FLAG_NOLOCK | EVENT_BASE_FLAG_PRECISE_TIMER |
+                                       EVENT_BASE_FLAG_IGNORE_ENV) == 0)
     base = event_base_new_with_config(cfg);
   event_config_free(cfg);
   return base;
@@ -278,27 +321,42 @@ int mr_loop_run(struct mr_loop *l)
 void mr_loop_stop(struct mr_loop *l)
 {
   l->stop = true;
-  event_base_loopbreak(l->base);
+  if (l->own_base) /* a borrowed one is the host's to break */
+    event_base_loopbreak(l->base);
+}
+
+/* Is something waiting that needs no event? */
+static bool has_work(struct mr_loop *l)
+{
+  bool posted;
+
+  pthread_mutex_lock(&l->lock);
+  posted = l->posts != NULL;
+  pthread_mutex_unlock(&l->lock);
+  return posted || has_ready(l) || (l->heap_n && l->heap[0]->due_us <= mr_loop_now_us(l));
 }
 
 int mr_loop_pump(struct mr_loop *l, int64_t budget_us)
 {
+  bool late = false;
+
   mr_loop_enter(l);
   l->deadline_us = budget_us > 0 ? mr_loop_now_us(l) + budget_us : 0;
   do {
     schedule(l); /* due timers of an injected clock are seen without libevent's */
     if (event_base_loop(l->base, EVLOOP_NONBLOCK) < 0)
       break;
-  } while ((l->ready.head || l->last.head) &&
-           (!l->deadline_us || mr_loop_now_us(l) < l->deadline_us));
+    late = l->deadline_us && mr_loop_now_us(l) >= l->deadline_us;
+  } while (!late && has_work(l));
   l->deadline_us = 0;
-  return l->ready.head || l->last.head ? MR_MORE : MR_OK;
+  return has_work(l) ? MR_MORE : MR_OK;
 }
 
 int64_t mr_loop_next_timeout_us(struct mr_loop *l)
 {
   int64_t d;
-  if (l->ready.head || l->last.head || l->posts)
+
+  if (has_work(l))
     return 0;
   if (!l->heap_n)
     return -1;

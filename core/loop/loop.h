@@ -25,7 +25,7 @@ int64_t mr_loop_wall_us(struct mr_loop *l);       /* wall clock, read now */
 void mr_loop_enter(struct mr_loop *l);            /* binds the loop to the calling thread */
 bool mr_loop_inside(const struct mr_loop *l);     /* is this its thread? */
 int mr_loop_run(struct mr_loop *l);               /* until mr_loop_stop; enters by itself */
-void mr_loop_stop(struct mr_loop *l);             /* loop thread; others post a stop */
+void mr_loop_stop(struct mr_loop *l);             /* ends mr_loop_run; loop thread, others post it */
 /* One bounded turn without blocking: returns MR_MORE when work is left after budget_us. */
 int mr_loop_pump(struct mr_loop *l, int64_t budget_us);
 int64_t mr_loop_next_timeout_us(struct mr_loop *l); /* to the next timer; 0 work waits; -1 none */
@@ -51,6 +51,9 @@ struct mr_post {
 int mr_loop_post(struct mr_loop *l, struct mr_post *p);
 /* Runs what was posted so far, now: for closing down, when the loop does not turn any more. */
 void mr_loop_run_posts(struct mr_loop *l);
+/* From now on mr_loop_post refuses; what was posted before still runs. For threads that outlive the
+ * runtime's loop. Any thread. */
+void mr_loop_close(struct mr_loop *l);
 
 /* Timers: embed in an object; our own heap on the runtime's monotonic clock. fn runs in the drain. */
 struct mr_timer {

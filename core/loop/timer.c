@@ -3,8 +3,6 @@
 
 #include <event2/event.h>
 
-enum { TIMERS_PER_PASS = 256 };
-
 void mr_timer_init(struct mr_timer *t, void (*fn)(struct mr_timer *t))
 {
   *t = (struct mr_timer){.fn = fn};
@@ -95,16 +93,12 @@ void mr_timer_cancel(struct mr_loop *l, struct mr_timer *t)
     heap_remove(l, t);
 }
 
-int mr_timers_run(struct mr_loop *l)
+struct mr_timer *mr_timer_next(struct mr_loop *l, int64_t now)
 {
-  int n = 0;
-  int64_t now = mr_loop_now_us(l);
+  struct mr_timer *t = l->heap_n ? l->heap[0] : NULL;
 
-  while (l->heap_n && l->heap[0]->due_us <= now && n < TIMERS_PER_PASS) {
-    struct mr_timer *t = l->heap[0];
-    heap_remove(l, t);
-    t->fn(t);
-    n++;
-  }
-  return n;
+  if (!t || t->due_us > now)
+    return NULL;
+  heap_remove(l, t);
+  return t;
 }
