@@ -1,0 +1,135 @@
+/*
+ * lua_base - the natives that do not wait: clocks, log, where a script lies, what the library hands to C.
+ *
+ * Script thread only.
+ */
+#include <stdlib.h>
+#include "script/script_t.h"
+
+LJMP const char *mr_lua_field(lua_State *L, int idx, const char *key, const char *dflt)
+{
+  lua_getfield(L, idx, key);
+  return lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : dflt;
+}
+
+LJMP int64_t mr_lua_field_int(lua_State *L, int idx, const char *key, int64_t dflt)
+{
+  lua_getfield(L, idx, key);
+  int64_t v = lua_type(L, -1) == LUA_TNUMBER ? (int64_t)lua_tonumber(L, -1) : dflt;
+  lua_pop(L, 1);
+  return v;
+}
+
+LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_script *s)
+{
+  if (s->current || !s->loading) return NULL;
+  mr_lua_gen_push(L, s->loading);
+  const char *file = mr_lua_field(L, -1, "file", NULL);
+  lua_remove(L, -2);
+  if (!file) lua_pop(L, 1);
+  return file;
+}
+
+LJMP void mr_lua_entry(lua_State *L, struct mr_script *s, const char *name)
+{
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_entries);
+  lua_getfield(L, -1, name);
+  lua_remove(L, -2);
+}
+
+/* entry(name, fn): what C calls by name */
+static int n_entry(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  luaL_checktype(L, 2, LUA_TFUNCTION);
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_entries);
+  lua_pushvalue(L, 1);
+  lua_pushvalue(L, 2);
+  lua_rawset(L, -3);
+  return 0;
+}
+
+static int n_now(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  lua_pushnumber(L, (lua_Number)s->ext->wall_us(s->rt) / 1e6);
+  return 1;
+}
+
+static int n_mono(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  lua_pushnumber(L, (lua_Number)s->ext->now_us(s->rt) / 1e6);
+  return 1;
+}
+
+/* log(level, source, text); level: 0 error .. 3 debug */
+static int n_log(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  mr_lua_log(s, (int)luaL_checkinteger(L, 1), luaL_checkstring(L, 2), luaL_checkstring(L, 3));
+  return 0;
+}
+
+/* where() -> source file and line of the calling user code; the file alone when it called in tail
+ * position while it loads (return rig.tool{...}); nil outside of any */
+static int n_where(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  lua_Debug ar;
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.source[0] != '@') continue;
+    lua_pushstring(L, ar.source + 1);
+    lua_pushinteger(L, ar.currentline);
+    return 2;
+  }
+  return mr_lua_loading_file(L, s) ? 1 : 0;
+}
+
+/* raise(message): an error with the position of the user's code */
+static int n_raise(lua_State *L)
+{
+  return mr_lua_raise(L, "%s", luaL_checkstring(L, 1));
+}
+
+/* generation() -> the table of the generation that the caller belongs to; loading = true while it loads */
+static int n_generation(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_gen *g = mr_lua_gen_here(s);
+  if (!g) return 0;
+  mr_lua_gen_push(L, g);
+  lua_pushboolean(L, !s->current && s->loading == g);
+  return 2;
+}
+
+/* require_for(generation table) -> its require */
+static int n_require_for(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lua_pushlightuserdata(L, s);
+  lua_pushvalue(L, 1);
+  lua_pushcclosure(L, mr_lua_require, 2);
+  return 1;
+}
+
+/* failed(message): the current generation's start failed; shown by /health */
+static int n_failed(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_str m;
+  m.p = luaL_checklstring(L, 1, &m.n);
+  if (s->current && s->cur && s->current->gen == s->cur) {
+    size_t n = m.n < sizeof s->last_error - 1 ? m.n : sizeof s->last_error - 1;
+    memcpy(s->last_error, m.p, n);
+    s->last_error[n] = 0;
+    s->ext->set_generation(s->rt, s->cur->number, m);
+  }
+  return 0;
+}
+
+const luaL_Reg mr_lua_base_natives[] = {{"entry", n_entry}, {"now", n_now}, {"mono", n_mono}, {"log", n_log},
+    {"where", n_where}, {"raise", n_raise}, {"generation", n_generation}, {"require_for", n_require_for},
+    {"failed", n_failed}, {NULL, NULL}};

@@ -1,0 +1,70 @@
+/*
+ * script - the Lua face as core/main uses it: one VM with the user's scripts, run by one thread.
+ *
+ * What it is for: loading scripts (generation 1), running rig.main, answering tool calls, hooks and model
+ * requests with Lua, and replacing all scripts at once while calls are in flight.
+ * What it is not for: anything a C host could not do itself with moonrig.h and moonrig_ext.h; this room
+ * includes nothing else of the tree.
+ *
+ * Invariant: the VM is touched by one thread at a time, and that thread is the one that calls mr_dispatch
+ * (mr_script_loop and mr_script_run_main do it). Only mr_script_stop may be called from other threads.
+ *
+ * Order in a program: mr_open, mr_script_open, then on the script thread mr_script_loop or
+ * mr_script_run_main, then mr_script_close, then mr_close.
+ */
+#ifndef MR_SCRIPT_SCRIPT_H
+#define MR_SCRIPT_SCRIPT_H
+
+#include "moonrig.h"
+
+struct mr_script;
+
+struct mr_script_opts {
+  uint32_t size;             /* sizeof(struct mr_script_opts) */
+  const char *const *paths;  /* script files and directories, loaded in this order; may be none */
+  size_t npaths;
+  const char *root;          /* where require looks first; NULL = the directory of the first path */
+  const char *offline_model; /* Lua file that returns function(request, ctx): plays every model; or NULL */
+  const char *lua_path;      /* directory with moonrig/ (development: MOONRIG_LUA_PATH); NULL = embedded */
+  int watch;                 /* reload when a loaded file or a script directory changes */
+  size_t memory_max;         /* bytes of the VM; 0 = 256 MiB */
+  int load_ms;               /* top level of all scripts, together; 0 = 2,000 */
+  int burst_ms;              /* longest run of a task without waiting; 0 = 10,000 */
+  int tasks_max;             /* live tasks; 0 = 10,000 */
+  int jit;                   /* LuaJIT only: leave the compiler on (no time budgets then) */
+};
+
+/*
+ * Makes the VM and loads generation 1. Any error in a script: MR_E_INVALID, err.message says which file
+ * and why (the traceback is in the log), and nothing was registered; with opts.watch it succeeds instead,
+ * with no generation, and waits for the files to be mended.
+ */
+int mr_script_open(struct mr_script **out, struct mr_runtime *rt, const struct mr_script_opts *o,
+                   struct mr_err *err);
+
+/*
+ * Runs the function given to rig.main as a task, and the loop until it ends. argv[0] is the script.
+ * *exit_code: its integer result, 1 if it failed (the message went to the log and is in err). MR_E_NOTFOUND
+ * if no script calls rig.main; MR_E_CANCELLED after mr_script_stop.
+ */
+int mr_script_run_main(struct mr_script *s, int argc, char **argv, int *exit_code, struct mr_err *err);
+
+/* The script thread's body: dispatches and resumes until mr_script_stop. MR_OK, or the error that ended it. */
+int mr_script_loop(struct mr_script *s);
+
+/* Ends mr_script_loop and mr_script_run_main soon, a task in the middle of a computation too. Any thread. */
+void mr_script_stop(struct mr_script *s);
+
+/*
+ * Loads the scripts again as a new generation, or (rollback) makes the previous generation current. On
+ * any error the current one stays and err says why. Script thread, outside of callbacks; other threads
+ * and processes use the control channel of moonrig_ext.h ("reload", "rollback", "status").
+ */
+int mr_script_reload(struct mr_script *s, int rollback, struct mr_err *err);
+
+int64_t mr_script_generation(const struct mr_script *s); /* 0: none */
+
+/* Cancels what runs, takes back what was registered, frees. No script thread may be left. NULL allowed. */
+void mr_script_close(struct mr_script **s);
+
+#endif

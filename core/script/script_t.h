@@ -1,0 +1,232 @@
+/*
+ * script_t - what the files of this room share: the VM, its tasks, their pending operations, generations.
+ *
+ * The shape in one paragraph. A task is a coroutine with an owner (a tool use, a hook call, rig.main ...).
+ * Lua library functions call natives; a native that must wait makes a pend (the one pending operation),
+ * starts the work in the core with the pend as user data, and yields. The core's callback, inside
+ * mr_dispatch, settles the pend: it converts the result into a Lua value kept in the registry and puts the
+ * task into the ready queue. mr_lua_run_ready, called by the loop after a dispatch, resumes.
+ *
+ * Invariants: a completion never touches a coroutine's stack; mr_lua_run_ready is the only caller of
+ * lua_resume; a task has at most one pend; a pend settles once, and is freed by the callback of the core
+ * that it was given to (or at once, where the core promises that no callback comes).
+ * Functions marked LJMP may raise a Lua error, and acquire nothing that such an error would leak.
+ */
+#ifndef MR_SCRIPT_T_H
+#define MR_SCRIPT_T_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include "moonrig.h"
+#include "moonrig_ext.h"
+#include "script/compat.h"
+#include "script/script.h"
+
+#define LJMP /* may raise a Lua error */
+
+struct mr_lua_source { const char *name; const unsigned char *p; size_t n; };
+extern const struct mr_lua_source mr_lua_sources[]; /* embedded lua/moonrig; ends with name NULL */
+
+enum mr_lua_kind { MR_TASK_MAIN, MR_TASK_TOOL, MR_TASK_HOOK, MR_TASK_MODEL, MR_TASK_START, MR_TASK_SPAWN };
+enum mr_lua_state { MR_TS_NEW, MR_TS_READY, MR_TS_RUNNING, MR_TS_WAITING, MR_TS_DEAD };
+
+/* One set of loaded scripts. Alive while current, previous, or any task of it runs. */
+struct mr_lua_gen {
+  struct mr_lua_gen *next;
+  int64_t number;
+  int refs;               /* tasks, and being current or previous */
+  int ref;                /* registry: the generation's Lua table */
+};
+
+struct mr_lua_pend {
+  struct mr_script *s;
+  struct mr_lua_task *task;  /* NULL: abandoned, the callback only frees */
+  void (*undo)(struct mr_lua_pend *p); /* task is gone from it; make the work stop; frees p or leaves it to
+                                          the callback */
+  struct mr_op *op;          /* operations */
+  uint64_t id;               /* timer or http request */
+  struct mr_lua_pend **list; /* joins: the list this is in */
+  struct mr_lua_pend *next;
+  struct mr_lua_stream *stream;
+  char *buf;                 /* downloads: what came so far */
+  size_t n, cap;
+  int fd;                    /* uploads from a file; -1 */
+  char *up;                  /* uploads from memory */
+  size_t upn, upoff;
+  int code;                  /* a failure noticed on the way (a full buffer) */
+};
+
+struct mr_lua_task {
+  struct mr_script *s;
+  uint64_t id;
+  struct mr_lua_task *prev, *next;         /* all tasks */
+  struct mr_lua_task *ready_next;
+  struct mr_lua_task *parent, *child, *sib_prev, *sib_next;
+  struct mr_lua_gen *gen;
+  lua_State *co;             /* anchored in s->ref_tasks[id] */
+  int nargs;                 /* on co's stack before the first resume */
+  enum mr_lua_kind kind;
+  enum mr_lua_state state;
+  bool cancelled;            /* sticky */
+  bool settled;              /* res_* hold the result of the pending operation */
+  bool raise;                /* the result is an error to raise, not nil, err */
+  bool failed;               /* the result is nil, err */
+  int res;                   /* registry reference of the result, LUA_NOREF = nothing */
+  struct mr_lua_pend *pend;
+  struct mr_lua_pend *joiners;
+  char why[96];              /* of the cancellation */
+  struct mr_lua_alarm *alarm;/* of the deadline; NULL = none */
+  char label[80];            /* for the log: "tool purchase_order" */
+  /* How the owner hears: finish, in protected mode with nres values on L (may raise, then fail is
+   * called); fail must not touch Lua. */
+  LJMP void (*finish)(lua_State *L, struct mr_lua_task *t, int nres);
+  void (*fail)(struct mr_lua_task *t, const char *msg);
+  struct mr_use *use;        /* the owner's handle, by kind */
+  struct mr_hook_call *hook;
+  struct mr_model_use *model;
+  int handle;                /* spawned: registry reference of its Lua handle */
+  bool fail_closed;          /* hooks: an error in the handler refuses */
+  int *exit_code;            /* rig.main */
+  struct mr_err *err;        /* rig.main: where the failure goes */
+};
+
+struct mr_lua_rec {          /* user data of what is registered in the core; lives as long as the script */
+  struct mr_script *s;
+  struct mr_lua_rec *next;
+  struct mr_lua_gen *gen;    /* hooks */
+  int kind;                  /* MR_REC_* */
+  int hook_id, index;        /* hooks: the core's id; place among the generation's hooks */
+  bool live, fail_closed;
+  char name[160];            /* tools: name; providers: name */
+  char agent[160];
+};
+enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER };
+
+struct mr_script {
+  struct mr_runtime *rt;
+  const struct mr_ext *ext;
+  lua_State *L;              /* the main coroutine: library calls, conversions, loading; never waits */
+  struct mr_script_opts o;   /* strings are own copies */
+  size_t mem_used;
+  struct mr_lua_task *current;  /* the task being resumed; NULL outside */
+  struct mr_lua_task *tasks, *ready, *ready_tail;
+  int ntasks;
+  uint64_t next_id;
+  struct mr_lua_gen *gens, *cur, *prev, *loading;
+  int64_t last_number;
+  struct mr_lua_rec *recs;
+  int64_t slice_end_us;      /* real monotonic clock */
+  bool in_user;              /* user code runs: memory is capped */
+  bool spent;                /* the slice is over: every further instruction raises */
+  const char *spent_why;
+  atomic_int stop;
+  int outstanding;           /* pends and streams that a callback of the core will free */
+  bool closing;
+  bool control_wanted;
+  uint64_t control_id;
+  char control[16];
+  bool watch_hit;            /* something changed below a watched directory */
+  uint64_t signature;        /* of the script files, at the last load */
+  uint64_t watches[256];
+  int nwatches;
+  bool main_done;
+  int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
+  char last_error[384];
+  int late_code;             /* rig.main that ends after mr_script_run_main gave up */
+  struct mr_err late_err;
+};
+
+/* ---- vm.c: the state, budgets, protected calls, errors */
+int mr_lua_vm_open(struct mr_script *s, struct mr_err *err);
+void mr_lua_vm_close(struct mr_script *s);
+void mr_lua_slice_begin(struct mr_script *s, lua_State *L, int ms); /* user code starts to run on L */
+void mr_lua_slice_end(struct mr_script *s, lua_State *L);
+/* Runs fn(L) protected on the main state with ud as its argument (lua_touserdata(L, 1)). MR_OK, or MR_E_*
+ * with the message in msg (n bytes). The stack is balanced after. */
+int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, size_t n);
+/* A text for the error value at idx; runs no user code. */
+const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf, size_t n);
+LJMP void mr_lua_push_err(lua_State *L, struct mr_script *s, const struct mr_err *e);
+LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+int mr_lua_err(struct mr_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void mr_lua_log(struct mr_script *s, int level, const char *source, const char *text); /* one entry a line */
+int64_t mr_lua_mono_us(void);
+LJMP int mr_lua_native(lua_State *L); /* the table of natives; upvalue 1: the script */
+
+/* ---- mem.c */
+void *mr_lua_alloc(size_t n); /* zeroed */
+void *mr_lua_realloc(void *p, size_t n);
+void mr_lua_free(void *p);
+char *mr_lua_strdup(const char *p);
+void *mr_lua_vm_alloc(void *ud, void *p, size_t osize, size_t nsize); /* lua_Alloc; ud: the script */
+
+/* A userdata that frees what it holds when it is collected; for C objects that live across a raise. */
+struct mr_lua_box { struct mr_script *s; void *p; void (*free)(struct mr_script *s, void *p); };
+LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_script *s, void (*fn)(struct mr_script *, void *));
+
+/* ---- value.c: JSON values and Lua values */
+enum { MR_V_WIRE = 1 /* objects of the API: a null member reads as nil; known arrays encode as [] */ };
+LJMP void mr_lua_push_val(lua_State *L, struct mr_script *s, const struct mr_val *v, unsigned flags);
+/* NULL and err when the value cannot be JSON text (bad UTF-8, NaN); raises for what has no JSON form. */
+LJMP struct mr_doc *mr_lua_to_doc(lua_State *L, struct mr_script *s, int idx, unsigned flags,
+                                  struct mr_err *err);
+LJMP int mr_lua_push_json(lua_State *L, struct mr_script *s, int idx, unsigned flags, unsigned jflags,
+                          struct mr_err *err); /* pushes the text; or returns MR_E* and pushes nothing */
+LJMP void mr_lua_value_open(lua_State *L, struct mr_script *s);
+
+/* ---- task.c */
+/* Takes the function and nargs arguments from L's stack. */
+LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_script *s, struct mr_lua_gen *gen,
+                                         enum mr_lua_kind kind, int nargs, const char *label);
+void mr_lua_task_cancel(struct mr_lua_task *t, const char *why);
+LJMP struct mr_lua_task *mr_lua_task_find(lua_State *L, struct mr_script *s, uint64_t id);
+void mr_lua_task_deadline(struct mr_lua_task *t, int64_t us);
+void mr_lua_run_ready(struct mr_script *s);
+void mr_lua_ready(struct mr_lua_task *t);
+extern const luaL_Reg mr_lua_task_natives[];
+
+/* ---- op.c: pending operations */
+LJMP void mr_lua_may_wait(lua_State *L, struct mr_script *s, const char *what);
+struct mr_lua_pend *mr_lua_pend_new(struct mr_script *s, void (*undo)(struct mr_lua_pend *)); /* or NULL */
+void mr_lua_pend_drop(struct mr_lua_pend *p);            /* never armed, or no callback will come: frees */
+int mr_lua_pend_wait(lua_State *L, struct mr_lua_pend *p); /* return this */
+/* Settles with the value that push(L, ud) pushes (in protected mode), an error, or nothing; frees p. */
+void mr_lua_pend_value(struct mr_lua_pend *p, void (*push)(lua_State *L, void *ud), void *ud);
+void mr_lua_pend_fail(struct mr_lua_pend *p, int code, const struct mr_err *err);
+LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t);
+LJMP int mr_lua_fail_now(lua_State *L, struct mr_script *s, const struct mr_err *err); /* true, nil, err */
+extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[],
+    mr_lua_io_natives[], mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[];
+LJMP void mr_lua_stream_open(lua_State *L, struct mr_script *s);
+
+/* ---- reload.c, files.c: generations */
+struct mr_lua_gen *mr_lua_gen_here(struct mr_script *s); /* of the running task, or of what loads, or current */
+void mr_lua_gen_ref(struct mr_lua_gen *g);
+void mr_lua_gen_unref(struct mr_script *s, struct mr_lua_gen *g);
+LJMP void mr_lua_gen_push(lua_State *L, struct mr_lua_gen *g);
+LJMP void mr_lua_entry(lua_State *L, struct mr_script *s, const char *name); /* pushes a library function */
+int mr_lua_gen_reload(struct mr_script *s, struct mr_err *err);
+int mr_lua_gen_rollback(struct mr_script *s, struct mr_err *err);
+LJMP int mr_lua_require(lua_State *L); /* upvalues: script, generation table */
+/* Runs a script file, or the scripts of a directory, in the generation table at g. */
+LJMP void mr_lua_load_path(lua_State *L, struct mr_script *s, int g, const char *path);
+LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_script *s); /* pushes it; NULL: pushes nothing */
+LJMP void mr_lua_load_file(lua_State *L, struct mr_script *s, int g, const char *path); /* pushes its value */
+void mr_lua_watch(struct mr_script *s);        /* (again) watches what the scripts were loaded from */
+bool mr_lua_files_changed(struct mr_script *s); /* since the last call that said so */
+
+/* ---- tool.c, hook.c, model.c: what the core calls. plan: index of the generation's plan (boot.lua). */
+struct mr_lua_rec *mr_lua_rec_new(struct mr_script *s, int kind, const char *name, const char *agent);
+LJMP int mr_lua_tools_apply(lua_State *L, struct mr_script *s, int plan, struct mr_err *err);
+LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_script *s, struct mr_lua_gen *g, int plan,
+                            struct mr_err *err); /* adds; the old ones stay until mr_lua_hooks_keep */
+void mr_lua_hooks_keep(struct mr_script *s, struct mr_lua_gen *g);
+LJMP int mr_lua_providers_apply(lua_State *L, struct mr_script *s, int plan, struct mr_err *err);
+void mr_lua_recs_remove(struct mr_script *s); /* takes everything back from the core */
+/* Pushes t[key] as a string or dflt, kept alive on the stack. */
+LJMP const char *mr_lua_field(lua_State *L, int idx, const char *key, const char *dflt);
+LJMP int64_t mr_lua_field_int(lua_State *L, int idx, const char *key, int64_t dflt);
+
+#endif

@@ -1,0 +1,329 @@
+/*
+ * vm - the Lua state: its libraries, the embedded modules, time and memory budgets, protected calls and
+ * error values.
+ *
+ * Budgets. A count hook looks at the real clock every thousand instructions while user code runs. Once the
+ * slice is over it raises, and from then on at every instruction, so that a pcall loop cannot swallow it.
+ * Hooks belong to a coroutine in 5.4 (new ones inherit it) and to the whole VM in LuaJIT, so it is set and
+ * cleared around every slice; LuaJIT never calls it from compiled code, so there the compiler is off.
+ * What it cannot stop: a single long C function (a string.find with a bad pattern).
+ *
+ * Script thread only.
+ */
+#include <stdarg.h>
+#include <stdio.h>
+#include <time.h>
+#include "script/script_t.h"
+#if LUA_VERSION_NUM < 504
+#include <luajit.h>
+#endif
+
+enum { HOOK_COUNT = 1000 };
+
+int64_t mr_lua_mono_us(void)
+{
+  struct timespec ts;
+  clock_gettime(CLOCK_MONOTONIC, &ts);
+  return (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000;
+}
+
+/* ------------------------------------------------------------------ errors */
+
+int mr_lua_err(struct mr_err *err, int code, const char *fmt, ...)
+{
+  if (!err) return code;
+  uint32_t size = err->size;
+  memset(err, 0, sizeof *err);
+  err->size = size ? size : sizeof *err;
+  err->code = code;
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(err->message, sizeof err->message, fmt, ap);
+  va_end(ap);
+  return code;
+}
+
+static const char *type_of(const struct mr_err *e)
+{
+  if (e->type[0]) return e->type;
+  switch (e->code) {
+  case MR_E_INVALID:
+  case MR_E_STATE: return "invalid_request_error";
+  case MR_E_NOTFOUND: return "not_found_error";
+  case MR_E_CONFLICT: return "conflict_error";
+  case MR_E_AUTH: return "authentication_error";
+  case MR_E_DENIED: return "permission_error";
+  case MR_E_TOO_LARGE: return "request_too_large";
+  case MR_E_LIMIT:
+  case MR_E_FULL: return "rate_limit_error";
+  case MR_E_TIMEOUT: return "timeout_error";
+  case MR_E_CANCELLED: return "cancelled";
+  case MR_E_CLOSED: return "closed";
+  case MR_E_IO: return "io_error";
+  case MR_E_UNSUPPORTED: return "unsupported";
+  default: return "api_error";
+  }
+}
+
+LJMP void mr_lua_push_err(lua_State *L, struct mr_script *s, const struct mr_err *e)
+{
+  luaL_checkstack(L, 4, "error");
+  lua_createtable(L, 0, 6);
+  lua_pushstring(L, type_of(e));
+  lua_setfield(L, -2, "type");
+  lua_pushstring(L, e->message[0] ? e->message : mr_strerror(e->code));
+  lua_setfield(L, -2, "message");
+  if (e->http_status) lua_pushinteger(L, e->http_status), lua_setfield(L, -2, "status");
+  if (e->field[0]) lua_pushstring(L, e->field), lua_setfield(L, -2, "field");
+  if (e->error_code[0]) lua_pushstring(L, e->error_code), lua_setfield(L, -2, "error_code");
+  if (e->request_id[0]) lua_pushstring(L, e->request_id), lua_setfield(L, -2, "request_id");
+  int c = e->code;
+  lua_pushboolean(L, c == MR_E_FULL || c == MR_E_LIMIT || c == MR_E_TIMEOUT || c == MR_E_UNAVAILABLE ||
+                         e->http_status == 429 || e->http_status >= 500);
+  lua_setfield(L, -2, "retryable");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_errmt);
+  lua_setmetatable(L, -2);
+}
+
+static const char *raw_string(lua_State *L, int idx, const char *key)
+{
+  lua_pushstring(L, key);
+  lua_rawget(L, idx);
+  const char *p = lua_type(L, -1) == LUA_TSTRING ? lua_tostring(L, -1) : NULL;
+  lua_pop(L, 1); /* the table keeps it alive */
+  return p;
+}
+
+const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf, size_t n)
+{
+  if (idx < 0) idx = lua_gettop(L) + idx + 1;
+  const char *p = NULL, *type = NULL;
+  if (lua_type(L, idx) == LUA_TSTRING) p = lua_tostring(L, idx);
+  if (lua_type(L, idx) == LUA_TTABLE) p = raw_string(L, idx, "message"), type = raw_string(L, idx, "type");
+  if (!p)
+    snprintf(buf, n, "(the error is a %s value)", luaL_typename(L, idx));
+  else if (type)
+    snprintf(buf, n, "%s: %s", type, p);
+  else
+    snprintf(buf, n, "%s", p);
+  return buf;
+}
+
+static int err_tostring(lua_State *L)
+{
+  lua_getfield(L, 1, "type");
+  lua_getfield(L, 1, "message");
+  lua_pushfstring(L, "%s: %s", lua_isstring(L, -2) ? lua_tostring(L, -2) : "error",
+                  lua_isstring(L, -1) ? lua_tostring(L, -1) : "?");
+  return 1;
+}
+
+LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
+{
+  lua_Debug ar;
+  void *ud;
+  char where[LUA_IDSIZE + 16] = "", msg[512];
+  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "Sl", &ar);
+    if (ar.currentline <= 0 || strncmp(ar.source, "=moonrig", 8) == 0) continue;
+    snprintf(where, sizeof where, "%s:%d: ", ar.short_src, ar.currentline);
+    break;
+  }
+  lua_getallocf(L, &ud);
+  if (!where[0]) {
+    const char *file = mr_lua_loading_file(L, ud);
+    if (file) snprintf(where, sizeof where, "%s: ", file);
+  }
+  va_list ap;
+  va_start(ap, fmt);
+  vsnprintf(msg, sizeof msg, fmt, ap);
+  va_end(ap);
+  lua_pushfstring(L, "%s%s", where, msg);
+  return lua_error(L);
+}
+
+void mr_lua_log(struct mr_script *s, int level, const char *source, const char *text)
+{
+  while (*text) {
+    size_t n = strcspn(text, "\n");
+    if (n) s->ext->log(s->rt, level, source, (struct mr_str){text, n});
+    text += n;
+    if (*text) text++;
+  }
+}
+
+/* ----------------------------------------------------------------- budgets */
+
+static void on_count(lua_State *L, lua_Debug *ar)
+{
+  void *ud;
+  (void)ar;
+  lua_getallocf(L, &ud);
+  struct mr_script *s = ud;
+  if (!s->spent) {
+    if (atomic_load_explicit(&s->stop, memory_order_relaxed))
+      s->spent_why = "stopped: the program is closing";
+    else if (mr_lua_mono_us() < s->slice_end_us)
+      return;
+    else
+      s->spent_why = s->current ? "time budget spent: the task ran too long without waiting"
+                                : "time budget spent: the top level of the scripts ran too long";
+    s->spent = true;
+  }
+  lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
+  luaL_error(L, "%s", s->spent_why);
+}
+
+void mr_lua_slice_begin(struct mr_script *s, lua_State *L, int ms)
+{
+  s->spent = false;
+  s->in_user = true;
+  s->slice_end_us = mr_lua_mono_us() + (int64_t)ms * 1000;
+  if (!s->o.jit) lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_COUNT);
+}
+
+void mr_lua_slice_end(struct mr_script *s, lua_State *L)
+{
+  lua_sethook(L, NULL, 0, 0);
+  s->in_user = false;
+}
+
+int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, size_t n)
+{
+  int rc = mr_compat_cpcall(s->L, fn, ud);
+  if (rc == 0) return MR_OK;
+  mr_lua_errtext(s->L, s, -1, msg, n);
+  lua_pop(s->L, 1);
+  return rc == LUA_ERRMEM ? MR_E_NOMEM : MR_E_INVALID;
+}
+
+/* ------------------------------------------------------- libraries, modules */
+
+static int at_panic(lua_State *L)
+{
+  void *ud;
+  lua_getallocf(L, &ud);
+  struct mr_script *s = ud;
+  mr_lua_log(s, MR_LOG_ERROR, "script", "bug: an unprotected Lua error");
+  return 0; /* Lua aborts */
+}
+
+/* Loader of an embedded module. Upvalues: script, name. */
+static int load_module(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  const char *name = lua_tostring(L, lua_upvalueindex(2));
+  const struct mr_lua_source *src = mr_lua_sources;
+  while (src->name && strcmp(src->name, name) != 0) src++;
+  char path[64];
+  luaL_gsub(L, name, ".", "/");
+  snprintf(path, sizeof path, "=%s%s.lua", lua_tostring(L, -1), strchr(name, '.') ? "" : "/init");
+  int rc;
+  if (s->o.lua_path) {
+    const char *file = lua_pushfstring(L, "%s/%s", s->o.lua_path, path + 1);
+    rc = luaL_loadfilex(L, file, "t");
+  } else {
+    rc = luaL_loadbufferx(L, (const char *)src->p, src->n, path, "t");
+  }
+  if (rc) return lua_error(L);
+  lua_call(L, 0, 1);
+  return 1;
+}
+
+static int open_natives(lua_State *L)
+{
+  lua_pushvalue(L, lua_upvalueindex(1));
+  lua_pushcclosure(L, mr_lua_native, 1);
+  lua_call(L, 0, 1);
+  return 1;
+}
+
+static void preload(lua_State *L, struct mr_script *s)
+{
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "preload");
+  for (const struct mr_lua_source *src = mr_lua_sources; src->name; src++) {
+    lua_pushlightuserdata(L, s);
+    lua_pushstring(L, src->name);
+    lua_pushcclosure(L, load_module, 2);
+    lua_setfield(L, -2, src->name);
+  }
+  lua_pushlightuserdata(L, s);
+  lua_pushcclosure(L, open_natives, 1);
+  lua_setfield(L, -2, "moonrig.native");
+  lua_pop(L, 2);
+}
+
+static int open_state(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, 1);
+  luaL_openlibs(L);
+#if LUA_VERSION_NUM < 504
+  lua_getglobal(L, "package");
+  lua_getfield(L, -1, "loaded");
+  lua_pushnil(L);
+  lua_setfield(L, -2, "ffi"); /* no budget holds for code that writes to memory */
+  lua_getfield(L, -2, "preload");
+  lua_pushnil(L);
+  lua_setfield(L, -2, "ffi");
+  lua_settop(L, 1);
+  if (!s->o.jit) luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
+#endif
+  lua_newtable(L); s->ref_tasks = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L); s->ref_ids = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L); s->ref_entries = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  lua_pushcfunction(L, err_tostring);
+  lua_setfield(L, -2, "__tostring");
+  lua_pushstring(L, "moonrig.err");
+  lua_setfield(L, -2, "__name");
+  s->ref_errmt = luaL_ref(L, LUA_REGISTRYINDEX);
+  mr_lua_value_open(L, s);
+  mr_lua_stream_open(L, s);
+  preload(L, s);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "moonrig.boot");
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+LJMP int mr_lua_native(lua_State *L)
+{
+  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  static const luaL_Reg *const lists[] = {mr_lua_task_natives, mr_lua_op_natives, mr_lua_call_natives,
+      mr_lua_stream_natives, mr_lua_io_natives, mr_lua_json_natives, mr_lua_base_natives,
+      mr_lua_model_natives};
+  lua_newtable(L);
+  for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
+    lua_pushlightuserdata(L, s);
+    luaL_setfuncs(L, lists[i], 1);
+  }
+  lua_pushlightuserdata(L, s); /* what a waiting task yields; co.lua passes it through */
+  lua_setfield(L, -2, "WAIT");
+  lua_pushlightuserdata(L, NULL); /* lua-cjson's null is the same value */
+  lua_setfield(L, -2, "null");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_arraymt);
+  lua_setfield(L, -2, "array_mt");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_errmt);
+  lua_setfield(L, -2, "err_mt");
+  return 1;
+}
+
+int mr_lua_vm_open(struct mr_script *s, struct mr_err *err)
+{
+  s->ref_tasks = s->ref_ids = s->ref_entries = s->ref_errmt = s->ref_arraymt = LUA_NOREF;
+  s->ref_intmt = s->ref_boxmt = s->ref_streammt = LUA_NOREF;
+  s->L = lua_newstate(mr_lua_vm_alloc, s);
+  if (!s->L) return mr_lua_err(err, MR_E_NOMEM, "cannot make a Lua state");
+  lua_atpanic(s->L, at_panic);
+  char msg[384];
+  int rc = mr_lua_protect(s, open_state, s, msg, sizeof msg);
+  if (rc) return mr_lua_err(err, MR_E_INTERNAL, "the embedded Lua modules do not load: %s", msg);
+  return MR_OK;
+}
+
+void mr_lua_vm_close(struct mr_script *s)
+{
+  if (s->L) lua_close(s->L);
+  s->L = NULL;
+}

@@ -1,0 +1,187 @@
+-- rig.agent and rig.environment: declared ones are created or updated when their generation becomes
+-- current; a name or id looks one up.
+local native = require "moonrig.native"
+local api = require "moonrig.api"
+local declare = require "moonrig.declare"
+local err = require "moonrig.err"
+local wait = require "moonrig.wait"
+
+local M = {}
+local join = wait(native.join)
+
+---@class moonrig.Agent a handle: goes where an agent or its id goes
+---@field name string
+---@field id? string    once it is upserted
+local Agent = { __mr = "id", __name = "moonrig.agent" }
+---@class moonrig.Environment
+---@field name string
+---@field id? string
+local Environment = { __mr = "id", __name = "moonrig.environment" }
+
+local kinds = {
+  agent = { list = "agents.list", create = "agents.create", update = "agents.update", key = "agent_id",
+    prefix = "^agent_", mt = Agent },
+  environment = { list = "environments.list", create = "environments.create", update = "environments.update",
+    key = "environment_id", prefix = "^env_", mt = Environment },
+}
+
+---All objects of this kind with this name, from the server.
+local function named(kind, name)
+  local k, found, page = kinds[kind], {}, nil
+  repeat
+    local p, e = api.call(k.list, { limit = 100, page = page })
+    if not p then return nil, e end
+    for _, o in ipairs(p.data) do
+      if o.name == name then found[#found + 1] = o end
+    end
+    page = p.next_page
+  until not page
+  return found
+end
+
+local function one(kind, name)
+  local found, e = named(kind, name)
+  if not found then return nil, e end
+  if #found == 1 then return found[1] end
+  if #found == 0 then return nil, err.new("not_found_error", ("no %s is named %q"):format(kind, name)) end
+  local ids = {}
+  for i, o in ipairs(found) do ids[i] = o.id end
+  return nil, err.new("invalid_request_error",
+    ("%d %ss are named %q: %s"):format(#found, kind, name, table.concat(ids, ", ")))
+end
+
+local function resolve_handle(kind, h)
+  if not h.id and not h.err and h.spec then
+    local g = native.generation()
+    if g and g.starting and native.current() ~= g.starting then join(g.starting) end
+  end
+  if h.id then return h.id end
+  if h.err then return nil, h.err end
+  local o, e = one(kind, h.name)
+  if not o then return nil, e end
+  h.id = o.id
+  return h.id
+end
+
+function Agent.resolve(h) return resolve_handle("agent", h) end
+function Environment.resolve(h) return resolve_handle("environment", h) end
+
+---The id of a handle, an id, a name or a wire object.
+---@return string? id
+---@return moonrig.Error? err
+function M.id(kind, x)
+  local k = kinds[kind]
+  if type(x) == "table" then
+    if getmetatable(x) == k.mt then return resolve_handle(kind, x) end
+    if type(x.id) == "string" then return x.id end
+  elseif type(x) == "string" then
+    if x:find(k.prefix) then return x end
+    local g = native.generation()
+    for _, d in ipairs(g and g.decls[kind] or {}) do
+      if d.decl.name == x then return resolve_handle(kind, d.decl) end
+    end
+    local o, e = one(kind, x)
+    if not o then return nil, e end
+    return o.id
+  end
+  err.misuse("an %s is a handle, an id or a name; got %s", kind, type(x))
+end
+
+local function singular(kind)
+  local k, what = kinds[kind], "rig." .. kind
+  return function(o)
+    if type(o) == "string" then
+      local g, loading = native.generation()
+      for _, d in ipairs(g and g.decls[kind] or {}) do
+        if d.decl.name == o then return d.decl end
+      end
+      if loading then return setmetatable({ name = o, id = o:find(k.prefix) and o or nil }, k.mt) end
+      if o:find(k.prefix) then return api.call((k.list:gsub("list$", "retrieve")), { [k.key] = o }) end
+      return one(kind, o)
+    end
+    if type(o) ~= "table" then err.misuse("%s takes a table or a name, got %s", what, type(o)) end
+    declare.check(what, o, "name", "string", true)
+    local spec = {}
+    for key, v in pairs(o) do spec[key] = v end
+    local h = setmetatable({ name = o.name, spec = spec }, k.mt)
+    declare.add(kind, what, h)
+    return h
+  end
+end
+
+---Declares an agent (name, model, system, tools = { handles or wire objects }, ...), or looks one up.
+---@type fun(o: table|string): moonrig.Agent?, moonrig.Error?
+M.agent = singular "agent"
+---@type fun(o: table|string): moonrig.Environment?, moonrig.Error?
+M.environment = singular "environment"
+
+---The built-in toolset as an entry of an agent's tools.
+---rig.toolset() all of it; rig.toolset{ "read", "bash" } only these; ask = { "bash" } asks before these,
+---off = { "web_search" } leaves these out.
+---@param o? table
+---@return table
+function M.toolset(o)
+  local t, configs = { type = "agent_toolset_20260401" }, {}
+  if o == nil then return t end
+  if type(o) ~= "table" then err.misuse("rig.toolset takes a table, got %s", type(o)) end
+  for k in pairs(o) do
+    if type(k) ~= "number" and k ~= "ask" and k ~= "off" and k ~= "allow" then
+      err.misuse("rig.toolset: unknown option %s (known: a list of names, ask, allow, off)", tostring(k))
+    end
+  end
+  local by_name, order = {}, {}
+  local function config(name)
+    if type(name) ~= "string" then err.misuse("rig.toolset: tool names are strings, got %s", type(name)) end
+    if not by_name[name] then
+      by_name[name] = { name = name }
+      order[#order + 1] = by_name[name]
+    end
+    return by_name[name]
+  end
+  if #o > 0 then t.default_config = { enabled = false } end
+  for _, name in ipairs(o) do config(name).enabled = true end
+  for _, name in ipairs(o.off or {}) do config(name).enabled = false end
+  for _, name in ipairs(o.ask or {}) do config(name).permission_policy = { type = "always_ask" } end
+  for _, name in ipairs(o.allow or {}) do config(name).permission_policy = { type = "always_allow" } end
+  for _, name in ipairs(o.ask or {}) do
+    if #o > 0 then config(name).enabled = true end
+  end
+  for i, c in ipairs(order) do configs[i] = c end
+  if #configs > 0 then t.configs = configs end
+  return t
+end
+
+local function upsert(kind, h)
+  local k = kinds[kind]
+  local found, e = named(kind, h.name)
+  if not found then return nil, e end
+  if #found > 1 then return one(kind, h.name) end
+  if #found == 0 then return api.call(k.create, h.spec) end
+  local fields = { [k.key] = found[1].id }
+  for key, v in pairs(h.spec) do fields[key] = v end
+  return api.call(k.update, fields) -- the server makes no new version if nothing changed
+end
+
+---Creates or updates what the generation declares, in order. Runs as the generation's start task.
+function M.start(g)
+  local failures = {}
+  for _, kind in ipairs { "environment", "agent" } do
+    for _, d in ipairs(g.decls[kind]) do
+      local ok, o, e = pcall(upsert, kind, d.decl)
+      if not ok then
+        if native.cancelled() then error(o, 0) end
+        o, e = nil, err.new("invalid_request_error", err.text(o))
+      end
+      if o then
+        d.decl.id, d.decl.err = o.id, nil
+      else
+        d.decl.err = e
+        failures[#failures + 1] = ("%s: %s %q: %s"):format(d.where, kind, d.decl.name, err.text(e))
+      end
+    end
+  end
+  for _, f in ipairs(failures) do native.log(0, "script", f) end
+  if failures[1] then native.failed(failures[1]) end
+end
+
+return M

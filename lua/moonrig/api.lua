@@ -1,0 +1,181 @@
+-- The plural face: every operation of the system as rig.agents.create, rig.sessions.events.list and so on,
+-- made from the core's operation table. Wire objects in, wire objects out; a member that is null reads as
+-- nil.
+--
+--   rig.sessions.retrieve(id)                      path parameters first, a handle where an id goes
+--   rig.agents.create{ name = ..., model = ... }
+--   rig.sessions.events.list(id, { limit = 10 })   then the table of query or body fields
+--   rig.agents.list()                              a page: data, next_page, :all(), :pages()
+--   for a in rig.agents.each() do ... end          all items of all pages; raises on failure
+--   rig.files.upload "report.pdf"                  or { path = | bytes =, filename =, media_type = }
+--   rig.files.download(id)                         the bytes
+local native = require "moonrig.native"
+local wait = require "moonrig.wait"
+local err = require "moonrig.err"
+
+local M = {}
+local call = wait(native.call)
+local next_event = wait(native.stream_next)
+
+---@class moonrig.Page
+---@field data table[]
+---@field next_page? string
+local Page = {}
+Page.__index = Page
+local origin = setmetatable({}, { __mode = "k" }) -- of a page: the function and parameters that made it
+
+---Iterates over this page and those after it.
+---@return fun(): moonrig.Page?
+function Page:pages()
+  local page, first = self, true
+  return function()
+    if first then
+      first = false
+      return page
+    end
+    if not page or not page.next_page then return nil end
+    local from, params = origin[page], {}
+    for k, v in pairs(from.params) do params[k] = v end
+    params.page = page.next_page
+    local e
+    page, e = from.fetch(params)
+    if not page then error(e, 0) end
+    return page
+  end
+end
+
+---Iterates over the items of this page and those after it. Raises when a later page fails.
+---@return fun(): table?
+function Page:all()
+  local pages, page, i = self:pages(), nil, 0
+  return function()
+    while true do
+      if page and i < #page.data then
+        i = i + 1
+        return page.data[i]
+      end
+      page, i = pages(), 0
+      if not page then return nil end
+    end
+  end
+end
+
+local function fetcher(op)
+  local function fetch(params, opts)
+    local page, e = call(op.name, params, opts)
+    if not page then return nil, e end
+    page.data = page.data or {}
+    origin[page] = { fetch = fetch, params = params }
+    return setmetatable(page, Page)
+  end
+  return fetch
+end
+
+local function has_id(v)
+  return type(v) == "string" or type(v) == "number" or type(v) == "table" and type(v.id) == "string"
+end
+
+---A handle that must ask for its id (an agent declared in the same scripts) becomes that id.
+local function resolved(v)
+  local mt = type(v) == "table" and getmetatable(v)
+  if mt and mt.resolve then return mt.resolve(v) end
+  return v
+end
+
+---Arguments of a call to one table: ids for the path, then fields.
+local function arguments(op, ...)
+  local args, params, at = { ... }, {}, 1
+  for _, name in ipairs(op.params) do
+    local v, e = resolved(args[at])
+    if e then return nil, e end
+    if not has_id(v) then break end
+    params[name] = type(v) == "table" and v.id or v
+    at = at + 1
+  end
+  local fields = args[at]
+  if fields ~= nil and type(fields) ~= "table" then
+    err.misuse("rig.%s: a table of fields expected, got %s", op.name, type(fields))
+  end
+  for k, v in pairs(fields or {}) do
+    local e
+    params[k], e = resolved(v)
+    if e then return nil, e end
+  end
+  for _, name in ipairs(op.params) do
+    if params[name] == nil then err.misuse("rig.%s: %s is missing", op.name, name) end
+  end
+  return params, args[at + 1]
+end
+
+local media = { txt = "text/plain", md = "text/markdown", csv = "text/csv", json = "application/json",
+  pdf = "application/pdf", xml = "application/xml", html = "text/html", png = "image/png", jpg = "image/jpeg",
+  jpeg = "image/jpeg", gif = "image/gif", webp = "image/webp", zip = "application/zip", lua = "text/x-lua" }
+
+local function upload(op)
+  return function(what, fields)
+    local o = {}
+    for k, v in pairs(type(what) == "table" and what or { path = what }) do o[k] = v end
+    for k, v in pairs(fields or {}) do o[k] = v end
+    local name = o.filename or (o.path and tostring(o.path):match "[^/]+$") or "upload"
+    local body = { path = o.path, bytes = o.bytes, filename = name,
+      media_type = o.media_type or media[(name:match "%.([%w]+)$" or ""):lower()] or "application/octet-stream" }
+    if not body.path and not body.bytes then err.misuse("rig.%s: path or bytes is missing", op.name) end
+    o.path, o.bytes, o.filename, o.media_type = nil, nil, nil, nil
+    return call(op.name, o, { body = body })
+  end
+end
+
+local function stream(op)
+  return function(...)
+    local params, e = arguments(op, ...)
+    if not params then return nil, e end
+    local st
+    st, e = native.stream_open(op.name, params)
+    if not st then return nil, e end
+    return function()
+      local ev, why = next_event(st)
+      if why then error(why, 0) end
+      return ev
+    end
+  end
+end
+
+local function plain(op)
+  local fetch = op.list and fetcher(op)
+  return function(...)
+    local params, opts = arguments(op, ...)
+    if not params then return nil, opts end
+    if fetch then return fetch(params, opts) end
+    return call(op.name, params, opts)
+  end
+end
+
+---Puts a function for each operation into the table.
+function M.install(rig)
+  for _, op in ipairs(native.ops()) do
+    op.params = {}
+    for name in op.path:gmatch "{([%w_]+)}" do op.params[#op.params + 1] = name end
+    local at, last = rig, nil
+    for part in op.name:gmatch "[^%.]+" do
+      if last then
+        at[last] = at[last] or {}
+        at = at[last]
+      end
+      last = part
+    end
+    at[last] = op.stream and stream(op) or op.upload and upload(op) or plain(op)
+    if op.list and last == "list" then
+      local list = at.list
+      at.each = function(...)
+        local page, e = list(...)
+        if not page then error(e, 0) end
+        return page:all()
+      end
+    end
+  end
+end
+
+---A call by name, for the library.
+M.call = call
+
+return M

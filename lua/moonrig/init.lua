@@ -1,0 +1,92 @@
+-- moonrig: everything a script uses. local rig = require "moonrig"
+local native = require "moonrig.native"
+local declare = require "moonrig.declare"
+local err = require "moonrig.err"
+local agents = require "moonrig.agent"
+local json = require "moonrig.json"
+local task = require "moonrig.task"
+
+---@class moonrig
+local rig = {
+  tool = require "moonrig.tool",
+  agent = agents.agent,
+  environment = agents.environment,
+  toolset = agents.toolset,
+  session = require("moonrig.session").session,
+  hook = require "moonrig.hook",
+  on = require("moonrig.on").on,
+  provider = require "moonrig.model",
+  http = require "moonrig.http",
+  fs = require "moonrig.fs",
+  json = json,
+  log = require "moonrig.log",
+  url = require "moonrig.url",
+  null = json.null,
+  array = json.array,
+  int = native.int,
+  sleep = task.sleep,
+  spawn = task.spawn,
+  all = task.all,
+  map = task.map,
+  now = native.now,
+  time = { now = native.now, mono = native.mono },
+  error = err.new,
+}
+
+---Environment variables, read-only: rig.env.HOME.
+rig.env = setmetatable({}, {
+  __index = function(_, name) return os.getenv(name) end,
+  __newindex = function() native.raise("rig.env is read-only") end,
+})
+
+---The bytes of a file; a relative path is relative to the script that calls. For prompts and the like, at
+---top level too.
+---@param path string
+---@return string
+function rig.file(path)
+  local from = native.where()
+  if from and path:sub(1, 1) ~= "/" then
+    local dir = from:match "^(.*)/[^/]*$"
+    if dir then path = dir .. "/" .. path end
+  end
+  local f, why = io.open(path, "rb")
+  if not f then native.raise(("rig.file: %s"):format(why)) end
+  local text = f:read "*a"
+  f:close()
+  local g = native.generation()
+  if g then g.files[path] = true end
+  return text
+end
+
+---Gives the script's own work: run by `moonrig run`, as a task; ignored by `serve`. An integer result is
+---the exit code; nil, err is a failure.
+---@param fn fun(args: string[]): integer?
+function rig.main(fn)
+  if type(fn) ~= "function" then err.misuse("rig.main takes a function, got %s", type(fn)) end
+  local g, loading = native.generation()
+  if not loading then err.misuse("rig.main declares: call it in a script's top-level code") end
+  local file, line = native.where()
+  if g.main then err.misuse("rig.main was called at %s already; there is one", g.main_where) end
+  g.main, g.main_where = fn, (file or "?") .. (line and ":" .. line or "")
+end
+
+---The number of the scripts' generation that the caller runs on.
+---@return integer
+function rig.generation()
+  local g = native.generation()
+  return g and g.number or 0
+end
+
+require("moonrig.api").install(rig)
+
+return setmetatable(rig, {
+  __index = function(_, key)
+    if key ~= "cjson" then return nil end
+    local ok, cjson = pcall(require, "cjson")
+    if not ok then native.raise("rig.cjson: the package lua-cjson is not installed") end
+    return cjson
+  end,
+  __newindex = function(_, key)
+    native.raise(("rig.%s: scripts add nothing to rig; keep it in a table of your own"):format(tostring(key)))
+  end,
+})

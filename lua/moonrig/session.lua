@@ -1,0 +1,276 @@
+-- rig.session: a conversation with an agent. session:ask(...) sends and waits for the end of the turn.
+local native = require "moonrig.native"
+local api = require "moonrig.api"
+local agents = require "moonrig.agent"
+local declare = require "moonrig.declare"
+local err = require "moonrig.err"
+local Feed = require "moonrig.feed"
+
+local M = {}
+
+---@class moonrig.Session
+---@field id string
+local Session = { __mr = "id", __name = "moonrig.session" }
+local methods = {}
+
+function Session.__index(s, key)
+  if methods[key] then return methods[key] end
+  local wire = rawget(s, "wire")
+  return wire and wire[key]
+end
+function Session.__tostring(s) return "session " .. s.id end
+
+---A session object for an id, without asking the server.
+---@param id string
+---@return moonrig.Session
+function M.handle(id, wire)
+  return setmetatable({ id = id, wire = wire }, Session)
+end
+
+---Creates a session: { agent = handle | name | id, environment = name | id (default "default"), title =,
+---metadata =, resources =, vault_ids =, budget =, initial_events = }; or looks one up by id.
+---@param o table|string
+---@return moonrig.Session?
+---@return moonrig.Error?
+function M.session(o)
+  if declare.loading() then
+    native.raise("rig.session waits, and nothing may wait while scripts load: call it in rig.main or in a handler")
+  end
+  if type(o) == "table" and getmetatable(o) == Session then return o end
+  if type(o) == "string" then
+    local wire, e = api.call("sessions.retrieve", { session_id = o })
+    if not wire then return nil, e end
+    return M.handle(o, wire)
+  end
+  declare.keys("rig.session", o,
+    "agent environment environment_id title metadata resources vault_ids budget initial_events")
+  local params = {}
+  for k, v in pairs(o) do params[k] = v end
+  local e
+  if type(o.agent) ~= "table" or getmetatable(o.agent) or not o.agent.type or o.agent.name then
+    params.agent, e = agents.id("agent", o.agent)
+    if not params.agent then return nil, e end
+  end -- else a wire form: pinned version or overrides
+  params.environment_id, e = agents.id("environment", o.environment or o.environment_id or "default")
+  if not params.environment_id then return nil, e end
+  params.environment = nil
+  local wire
+  wire, e = api.call("sessions.create", params)
+  if not wire then return nil, e end
+  return M.handle(wire.id, wire)
+end
+
+local function content_of(content)
+  if type(content) == "string" then return { { type = "text", text = content } } end
+  if type(content) ~= "table" then err.misuse("content is text or a list of blocks, got %s", type(content)) end
+  if content.type then return { content } end
+  return content
+end
+
+local function send(id, event)
+  local r, e = api.call("sessions.events.send", { session_id = id, events = { event } })
+  if not r then return nil, e end
+  return r.data[1]
+end
+
+-- ------------------------------------------------------------------------------------------ pending calls
+
+---@class moonrig.Pending a tool call that waits for an answer
+---@field id string
+---@field name string
+---@field input table
+---@field kind "confirm"|"custom"|"tool"
+local Pending = {}
+Pending.__index = Pending
+
+local function answered(p, event)
+  local r, e = send(p.turn.session.id, event)
+  if not r then return nil, e end
+  p.turn.answered[p.id] = true
+  return true
+end
+
+---Lets it run.
+---@return boolean?, moonrig.Error?
+function Pending:allow()
+  return answered(self, { type = "user.tool_confirmation", tool_use_id = self.id, result = "allow" })
+end
+
+---Refuses; the model reads why.
+---@param why? string
+function Pending:deny(why)
+  return answered(self, { type = "user.tool_confirmation", tool_use_id = self.id, result = "deny", deny_message = why })
+end
+
+local function result(p, content, is_error)
+  local ev = { is_error = is_error or nil }
+  if p.event.type == "agent.custom_tool_use" then
+    ev.type, ev.custom_tool_use_id = "user.custom_tool_result", p.id
+  else
+    ev.type, ev.tool_use_id = "user.tool_result", p.id
+  end
+  if type(content) == "table" and not (content.type or (content[1] and content[1].type)) then
+    local text, e = native.json_encode(content)
+    if not text then return nil, e end
+    content = text
+  elseif content ~= nil and type(content) ~= "table" then
+    content = tostring(content)
+  end
+  if content ~= nil then ev.content = content_of(content) end
+  return answered(p, ev)
+end
+
+---Answers a client-side tool: text, a table (as JSON) or content blocks.
+function Pending:answer(content) return result(self, content, false) end
+
+---Answers with an error that the model reads.
+---@param why? string
+function Pending:fail(why) return result(self, why and tostring(why) or "failed", true) end
+
+-- ----------------------------------------------------------------------------------------------- turns
+
+---@class moonrig.Turn
+---@field text string        of the agent's last message in it
+---@field stop_reason string "end_turn", "requires_action", "retries_exhausted", "refusal", "budget_reached", "terminated"
+---@field usage table        tokens of this turn's model requests, added up
+---@field events table[]     from the message on
+---@field pending moonrig.Pending[] calls that wait for an answer
+local Turn = {}
+Turn.__index = Turn
+
+local function text_of(content)
+  local parts = {}
+  for _, b in ipairs(content or {}) do
+    if b.type == "text" then parts[#parts + 1] = b.text end
+  end
+  return table.concat(parts)
+end
+
+local function take(turn, ev)
+  turn.events[#turn.events + 1] = ev
+  if ev.id and (ev.type == "agent.tool_use" or ev.type == "agent.mcp_tool_use" or ev.type == "agent.custom_tool_use") then
+    turn.uses[ev.id] = ev
+  elseif ev.type == "agent.message" then
+    turn.text = text_of(ev.content)
+  elseif ev.type == "session.error" then
+    turn.error = ev.error
+  elseif ev.type == "span.model_request_end" then
+    for k, v in pairs(ev.model_usage or {}) do
+      if type(v) == "number" then turn.usage[k] = (turn.usage[k] or 0) + v end
+    end
+  end
+end
+
+local function pending_of(turn, ids)
+  local list = {}
+  for _, id in ipairs(ids or {}) do
+    local ev = turn.uses[id]
+    if not turn.answered[id] then
+      ev = ev or { id = id, type = "unknown" }
+      local kind = ev.type == "agent.custom_tool_use" and "custom" or ev.evaluated_permission == "ask" and "confirm"
+        or ev.type == "agent.mcp_tool_use" and "confirm" or "tool"
+      list[#list + 1] = setmetatable({ id = id, name = ev.name, input = ev.input, kind = kind, event = ev, turn = turn }, Pending)
+    end
+  end
+  return list
+end
+
+---Goes on after the pending calls were answered: waits for the next end of the turn.
+---@return moonrig.Turn?
+---@return moonrig.Error?
+function Turn:wait()
+  if self.stop_reason and self.stop_reason ~= "requires_action" then return self end
+  if self.stop_reason and #pending_of(self, self.blocked) == #self.pending and #self.pending > 0 then
+    return nil, err.new("invalid_request_error", "nothing of turn.pending was answered: the turn would wait for ever")
+  end
+  self.pending = {}
+  while true do
+    local ev, e = self.feed:next()
+    if not ev then return nil, e or err.new("closed", "the session's events ended before the turn did") end
+    if not self.started and ev.id == self.message_id then self.started = true end
+    if self.started then
+      take(self, ev)
+      if self.on_event then self.on_event(ev) end
+      if ev.type == "session.status_idle" then
+        local why = ev.stop_reason or {}
+        self.stop_reason, self.stop_details, self.blocked = why.type, ev.stop_details, why.event_ids
+        self.pending = why.type == "requires_action" and pending_of(self, why.event_ids) or {}
+        if why.type ~= "requires_action" then self.feed:close() end
+        if why.type ~= "requires_action" or #self.pending > 0 then return self end
+      elseif ev.type == "session.status_terminated" or ev.type == "session.deleted" then
+        self.stop_reason = "terminated"
+        self.feed:close()
+        return self
+      end
+    elseif ev.type == "session.status_terminated" or ev.type == "session.deleted" then
+      return nil, err.new("closed", "the session ended")
+    end
+  end
+end
+
+-- --------------------------------------------------------------------------------------------- methods
+
+---Sends text or content blocks and waits until the turn is over.
+---@param content string|table
+---@param o? { deltas?: boolean, on_event?: fun(ev: table) } on_event sees each event as it comes
+---@return moonrig.Turn?
+---@return moonrig.Error?
+function methods:ask(content, o)
+  o = o or {}
+  local blocks = content_of(content)
+  local feed = Feed.new(self.id, { live = true, deltas = o.deltas })
+  local ok, e = feed:open()
+  if not ok then return nil, e end
+  local sent
+  sent, e = send(self.id, { type = "user.message", content = blocks })
+  if not sent then
+    feed:close()
+    return nil, e
+  end
+  local turn = setmetatable({ session = self, feed = feed, message_id = sent.id, events = {}, uses = {}, answered = {},
+    pending = {}, usage = { input_tokens = 0, output_tokens = 0 }, text = "", on_event = o.on_event }, Turn)
+  return turn:wait()
+end
+
+---Sends text or content blocks; does not wait for the agent.
+---@param content string|table
+---@return table? event as stored
+---@return moonrig.Error?
+function methods:send(content)
+  return send(self.id, { type = "user.message", content = content_of(content) })
+end
+
+---Iterates over events: history from the start (or after an event id), then live, with no gap, until the
+---session ends. Raises when it cannot go on.
+---@param o? { after?: string, deltas?: boolean, live?: boolean } live: from now on, no history
+---@return fun(): table?
+function methods:follow(o)
+  local feed = Feed.new(self.id, o or {})
+  return function()
+    local ev, e = feed:next()
+    if e then error(e, 0) end
+    return ev
+  end
+end
+
+---Stops what the agent does now.
+function methods:interrupt()
+  return send(self.id, { type = "user.interrupt" })
+end
+
+---Ends the session for good; its history stays.
+function methods:archive()
+  return api.call("sessions.archive", { session_id = self.id })
+end
+
+---Reads the session again from the server; its fields are then up to date.
+---@return moonrig.Session?
+---@return moonrig.Error?
+function methods:refresh()
+  local wire, e = api.call("sessions.retrieve", { session_id = self.id })
+  if not wire then return nil, e end
+  rawset(self, "wire", wire)
+  return self
+end
+
+return M

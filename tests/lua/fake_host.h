@@ -1,0 +1,9 @@
+/* What the test runner (script_test.c) uses of the fake host. */
+#ifndef FAKE_HOST_H
+#define FAKE_HOST_H
+#include <stddef.h>
+typedef void (*host_stats_fn)(char *out, size_t n);
+__attribute__((visibility("default"))) void host_set_stats(host_stats_fn fn); /* adds to what host.open() says */
+/* After the script was closed: 0 when nothing is left open; out says what is. */
+__attribute__((visibility("default"))) int host_end(char *out, size_t n);
+#endif

@@ -1,0 +1,54 @@
+/*
+ * script_test - runs one Lua test file on core/script and the fake host; built once per Lua ABI.
+ *
+ *   script_test [-w] [-m MODEL.lua] [-M memory_mb] [-b burst_ms] FILE [DIR...]
+ *
+ * The file's rig.main runs the tests and prints their lines. Afterwards everything is closed, and what is
+ * still open then is a failed test of its own.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include "fake_host.h"
+#include "script/script_t.h"
+
+static struct mr_script *script;
+
+static void stats(char *out, size_t n)
+{
+  int outer = script && script->L ? lua_gettop(script->L) : 0;
+  snprintf(out, n, " tasks=%d pends=%d stack=%d", script ? script->ntasks : 0, script ? script->outstanding : 0, outer);
+}
+
+int main(int argc, char **argv)
+{
+  struct mr_script_opts o = {.size = sizeof o, .memory_max = (size_t)64 << 20, .burst_ms = 300, .load_ms = 500};
+  struct mr_err err = {.size = sizeof err};
+  char left[300];
+  int c, code = 1;
+  setvbuf(stdout, NULL, _IOLBF, 0);
+  while ((c = getopt(argc, argv, "wm:M:b:")) != -1) {
+    if (c == 'w') o.watch = 1;
+    if (c == 'm') o.offline_model = optarg;
+    if (c == 'M') o.memory_max = (size_t)atoi(optarg) << 20;
+    if (c == 'b') o.burst_ms = atoi(optarg);
+  }
+  o.paths = (const char *const *)argv + optind;
+  o.npaths = (size_t)(argc - optind);
+  o.lua_path = getenv("MOONRIG_LUA_PATH");
+  host_set_stats(stats);
+  int rc = mr_script_open(&script, NULL, &o, &err);
+  if (rc) {
+    printf("not ok open\n  %s\n", err.message);
+  } else {
+    rc = mr_script_run_main(script, argc - optind, argv + optind, &code, &err);
+    if (rc || code) printf("not ok main\n  rc %d code %d: %s\n", rc, code, err.message);
+    mr_script_stop(script);
+    mr_script_close(&script);
+  }
+  if (host_end(left, sizeof left))
+    printf("not ok closed\n  left open: %s\n", left);
+  else
+    printf("ok closed\n");
+  return rc || code;
+}

@@ -1,0 +1,279 @@
+local rig = require "moonrig"
+local host = require "host"
+local t = require "kit"
+
+-- ---------------------------------------------------------------- where a task may wait
+t.test("yields inside pcall, metamethods, iterators", function()
+  local ok, v = pcall(function()
+    rig.sleep(0.01)
+    return 7
+  end)
+  t.ok(ok)
+  t.equal(v, 7)
+  local lazy = setmetatable({}, { __index = function(_, k)
+    rig.sleep(0.01)
+    return k .. "!"
+  end })
+  t.equal(lazy.a, "a!")
+  local function slow(n)
+    return function(_, i)
+      rig.sleep(0.01)
+      if i < n then return i + 1 end
+    end, nil, 0
+  end
+  local sum = 0
+  for i in slow(4) do sum = sum + i end
+  t.equal(sum, 10)
+end)
+t.test("user coroutines, two deep, may wait", function()
+  local inner = coroutine.wrap(function(a)
+    rig.sleep(0.01)
+    local b = coroutine.yield(a + 1)
+    rig.sleep(0.01)
+    return b * 2
+  end)
+  local outer = coroutine.create(function(a)
+    local x = inner(a)
+    rig.sleep(0.01)
+    local y = coroutine.yield(x)
+    return inner(y)
+  end)
+  local ok, x = coroutine.resume(outer, 1)
+  t.ok(ok)
+  t.equal(x, 2)
+  rig.sleep(0.01)
+  local ok2, y = coroutine.resume(outer, 21)
+  t.ok(ok2)
+  t.equal(y, 42)
+  t.equal(coroutine.status(outer), "dead")
+  t.equal(select("#", (coroutine.wrap(function() rig.sleep(0) return nil, nil end))()), 2)
+end)
+t.test("sort, gsub and require refuse cleanly, with nothing armed", function()
+  t.raises("cannot wait here", table.sort, { 3, 2, 1 }, function(a, b)
+    rig.sleep(0.01)
+    return a < b
+  end)
+  t.raises("cannot wait here", string.gsub, "abc", ".", function() rig.sleep(0.01) end)
+  t.write(os.getenv "SCRIPTS" .. "/../waits.lua", "require('moonrig').sleep(1)")
+  package.path = os.getenv "TMP" .. "/?.lua;" .. package.path
+  t.raises("cannot wait here", require, "waits")
+  t.raises("cannot wait here", table.sort, { 2, 1 }, function() rig.http.get "http://x" end)
+  t.match(host.open(), "timers=0 calls=0")
+end)
+t.test("waiting outside of a task is refused", function()
+  t.raises("seconds", rig.sleep, -1)
+  t.raises("seconds", rig.sleep, 0 / 0)
+  t.raises("number expected", rig.sleep, "soon")
+end)
+t.test("a bare yield ends the task, not the program", function()
+  local task = rig.spawn(function() coroutine.yield(1) end)
+  local e = t.raises("", function() task:wait() end)
+  t.match(host.logs(), "coroutine.yield outside")
+  t.ok(e)
+end)
+
+-- ---------------------------------------------------------------- several at once
+t.test("sleep takes its time, tasks run side by side", function()
+  local from, order = host.clock(), {}
+  local a = rig.spawn(function(x) rig.sleep(0.3) order[#order + 1] = x return x, nil, 3 end, "a")
+  local b = rig.spawn(function() rig.sleep(0.1) order[#order + 1] = "b" end)
+  t.equal(select("#", a:wait()), 3)
+  b:wait()
+  t.equal(table.concat(order), "ba")
+  local took = host.clock() - from
+  t.ok(took >= 0.3 and took < 0.35, "time " .. took)
+end)
+t.test("map keeps order and the limit", function()
+  local now, most = 0, 0
+  local r = rig.map({ 5, 4, 3, 2, 1 }, function(x, i)
+    now = now + 1
+    most = math.max(most, now)
+    rig.sleep(x / 100)
+    now = now - 1
+    return x * 10 + i
+  end, { concurrency = 2 })
+  t.equal(table.concat(r, " "), "51 42 33 24 15")
+  t.equal(most, 2)
+end)
+t.test("map: the first failure cancels the rest", function()
+  local ran = {}
+  local r, e = rig.map({ 1, 2, 3 }, function(x)
+    if x == 2 then return nil, "no " .. x end
+    rig.sleep(1)
+    ran[#ran + 1] = x
+    return x
+  end)
+  t.equal(r, nil)
+  t.equal(e, "no 2")
+  t.equal(#ran, 0)
+  r, e = rig.map({ 1, 2, 3 }, function(x)
+    if x == 2 then return nil, "no" end
+    return x
+  end, { on_error = "collect" })
+  t.equal(r[3], 3)
+  t.equal(e[2], "no")
+  t.raises("boom", rig.map, { 1, 2 }, function(x) if x == 1 then error "boom" end rig.sleep(5) end)
+end)
+t.test("all, by key and by place", function()
+  local r = rig.all { a = function() rig.sleep(0.02) return 1 end, b = function() return 2 end }
+  t.equal(r.a + r.b, 3)
+  t.equal(rig.all({ function() return "x" end, function() return "y" end })[2], "y")
+  t.equal(#rig.all {}, 0)
+  t.equal(#rig.map({}, function() end), 0)
+end)
+t.test("a task's error is raised where it is waited for", function()
+  local task = rig.spawn(function() rig.sleep(0.01) error { type = "mine", message = "inner" } end)
+  t.equal(t.raises("inner", task.wait, task).type, "mine")
+end)
+t.test("children end with their parent", function()
+  local beat = 0
+  local parent = rig.spawn(function()
+    rig.spawn(function() while true do rig.sleep(0.01) beat = beat + 1 end end)
+    rig.sleep(0.05)
+  end)
+  parent:wait()
+  local was = beat
+  rig.sleep(0.2)
+  t.ok(was > 0)
+  t.ok(beat <= was + 1, "beat")
+end)
+
+-- ---------------------------------------------------------------- cancel
+t.test("cancel is sticky and undoes at once", function()
+  local seen = {}
+  local task = rig.spawn(function()
+    for _ = 1, 3 do
+      local ok, e = pcall(rig.sleep, 100)
+      seen[#seen + 1] = tostring(ok) .. " " .. e.type
+    end
+    local ok, e = pcall(rig.spawn, function() end)
+    seen[#seen + 1] = tostring(ok) .. " " .. e.type
+  end)
+  rig.sleep(0.01)
+  t.match(host.open(), "timers=1")
+  task:cancel "enough"
+  t.match(host.open(), "timers=0")
+  task:wait()
+  t.equal(table.concat(seen, ", "), "false cancelled, false cancelled, false cancelled, false cancelled")
+end)
+t.test("a task that was cancelled before it began never runs", function()
+  local ran = false
+  local task = rig.spawn(function() ran = true end)
+  task:cancel()
+  t.raises("cancelled", task.wait, task)
+  t.equal(ran, false)
+end)
+t.test("a late completion of a cancelled wait is dropped", function()
+  local call
+  host.op("agents.retrieve", function(_, id)
+    call = id
+    return host.LATER
+  end)
+  local task = rig.spawn(function() return rig.agents.retrieve "agent_1" end)
+  t.wait(function() return call end)
+  task:cancel()
+  t.equal(host.cancelled_calls(), 1)
+  host.reply(call, '{"id":"agent_1"}') -- too late: cancelled already
+  local e = t.raises("", task.wait, task)
+  t.equal(e.type, "cancelled")
+end)
+t.test("a cancelled map leaves nothing", function()
+  local task = rig.spawn(function() rig.map({ 1, 2, 3 }, function() rig.sleep(100) end) end)
+  rig.sleep(0.01)
+  task:cancel()
+  t.raises("cancel", task.wait, task)
+end)
+t.test("a coroutine that waits is cancelled through", function()
+  local where
+  local task = rig.spawn(function()
+    local co = coroutine.wrap(function()
+      local ok, e = pcall(rig.sleep, 50)
+      where = tostring(ok) .. " " .. e.type
+      error(e, 0)
+    end)
+    co()
+  end)
+  rig.sleep(0.01)
+  task:cancel()
+  t.raises("cancel", task.wait, task)
+  t.equal(where, "false cancelled")
+end)
+
+-- ---------------------------------------------------------------- budgets
+t.test("a runaway loop is stopped", function()
+  t.raises("time budget", function() rig.spawn(function() while true do end end):wait() end)
+end)
+t.test("pcall loops and handlers cannot swallow it", function()
+  t.raises("time budget", function()
+    rig.spawn(function()
+      while true do pcall(function() while true do end end) end
+    end):wait()
+  end)
+  t.raises("time budget", function()
+    rig.spawn(function()
+      while true do
+        pcall(function() xpcall(function() while true do end end, function() return 1 end) end)
+      end
+    end):wait()
+  end)
+  local task = rig.spawn(function()
+    while true do
+      local co = coroutine.wrap(function() while true do pcall(function() while true do end end) end end)
+      pcall(co)
+    end
+  end)
+  t.raises("time budget", task.wait, task)
+end)
+t.test("a cancelled task that never ends is stopped", function()
+  local task = rig.spawn(function()
+    while true do pcall(rig.sleep, 100) end
+  end)
+  rig.sleep(0.01)
+  task:cancel()
+  t.raises("", task.wait, task)
+end)
+t.test("long work in pieces is fine", function()
+  local task = rig.spawn(function()
+    for _ = 1, 20 do
+      local stop = os.clock() + 0.03
+      while os.clock() < stop do end
+      rig.sleep(0)
+    end
+    return "done"
+  end)
+  t.equal(task:wait(), "done")
+end)
+t.test("the memory cap", function()
+  local task = rig.spawn(function()
+    local s = {}
+    for i = 1, 1e9 do s[i] = ("x"):rep(1e6) .. i end
+  end)
+  t.raises("not enough memory", task.wait, task)
+  collectgarbage()
+  t.equal(#("y"):rep(1e6), 1e6)
+end)
+t.test("deep recursion", function()
+  local function down(n) return 1 + down(n + 1) end
+  local task = rig.spawn(function() return down(1) end)
+  t.raises("stack overflow", task.wait, task)
+  local nested = {}
+  for _ = 1, 100 do nested = { nested } end
+  t.match(rig.json.encode(nested), "^%[%[")
+  local text = ("["):rep(5000) .. ("]"):rep(5000)
+  local v, e = rig.json.decode(text)
+  t.ok(v == nil or e == nil)
+end)
+t.test("too many tasks is an error", function()
+  local task = rig.spawn(function()
+    for _ = 1, 11000 do rig.spawn(function() rig.sleep(1000) end) end
+  end)
+  t.raises("too many tasks", task.wait, task)
+end)
+t.test("a full queue is an error that may be tried again", function()
+  host.set("full", 1)
+  local r, e = rig.agents.retrieve "agent_1"
+  host.set("full", 0)
+  t.equal(r, nil)
+  t.equal(e.retryable, true)
+end)
+rig.main(t.run)
