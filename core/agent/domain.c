@@ -90,7 +90,7 @@ static void on_to_wake(void *ud, const struct mr_rows *r)
     w->after_no = r->sessions[i].no;
     mr_session_get(d, r->sessions[i].owner_epoch, r->sessions[i].id, on_awake, d);
   }
-  if (r->code == MR_OK && r->more) {
+  if (r->code == MR_OK && r->more && !d->draining) {
     wake_page(w);
     return;
   }
@@ -104,7 +104,7 @@ static void wake_page(struct wake *w)
 
 static void wake_all(struct mr_domain *d)
 {
-  struct wake *w = mr_mem_zalloc(d->mem, sizeof *w);
+  struct wake *w = d->draining ? NULL : mr_mem_zalloc(d->mem, sizeof *w); /* stopped while starting: nobody is woken */
   if (!w)
     return;
   w->d = d;
