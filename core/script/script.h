@@ -67,4 +67,11 @@ int64_t mr_script_generation(const struct mr_script *s); /* 0: none */
 /* Cancels what runs, takes back what was registered, frees. No script thread may be left. NULL allowed. */
 void mr_script_close(struct mr_script **s);
 
+/*
+ * Runs a configuration file (Lua that returns a table) in a VM of its own and writes the table as JSON text
+ * through fn. MR_E_INVALID: err.message has file, line and reason. Any thread.
+ */
+int mr_script_config(const char *path, void (*fn)(void *ud, const char *p, size_t n), void *ud,
+                     struct mr_err *err);
+
 #endif
