@@ -97,7 +97,7 @@ static int sandbox(struct report *r, struct mr_err *err)
   if (code == MR_OK)
     code = mr_childs_new(&childs, l, err);
   if (code == MR_OK)
-    code = mr_pool_new(&pool, l, 1, 16, err);
+    code = mr_pool_new(&pool, l, 1, 16, "doctor", NULL, NULL, NULL, err);
   if (code == MR_OK)
     code = mr_sandbox_local_new(&d, l, childs, pool, &o, err);
   if (code == MR_OK)
