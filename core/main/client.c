@@ -4,7 +4,6 @@
 #include "main/server_file.h"
 
 #include <curl/curl.h>
-#include <stdlib.h>
 
 enum { RESPONSE_MAX = 64 << 20, TIMEOUT_S = 60 };
 
@@ -44,7 +43,7 @@ static int answer(CURL *h, struct mr_buf *body, char **out)
 
   curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &status);
   if (status >= 200 && status < 300) {
-    *out = strdup(body->p ? body->p : "");
+    *out = mr_main_copy(mr_buf_get(body));
     return *out ? EXIT_OK : EXIT_FAILED;
   }
   doc = yyjson_read(body->p ? body->p : "", body->n, 0);
@@ -225,7 +224,7 @@ static int in_place(struct settings *s, const char *op, const char *json, char *
   if (code == MR_OK)
     code = mr_call_wait(rt, op, json, TIMEOUT_S * 1000, &text, &err);
   if (code == MR_OK)
-    *out = strdup(text);
+    *out = mr_main_copy(mr_str_c(text));
   mr_free(rt, text);
   mr_close(&rt);
   return code == MR_OK ? EXIT_OK : mr_main_fail(EXIT_FAILED, &err);

@@ -7,7 +7,7 @@
 
 #include "main/settings.h"
 
-/* Carries out an operation. *out: the response's JSON text (free()). local: may open the data directory when
+/* Carries out an operation. *out: the response's JSON text (mr_main_free). local: may open the data directory when
  * no server is found. 0, or the exit status after it said why. */
 int mr_client_op(struct settings *s, const char *op, const char *json, bool local, char **out);
 /* POST /moonrig/v1/control. */

@@ -19,7 +19,7 @@ static char *json_with(const char *key, const char *value)
   yyjson_mut_doc_set_root(d, o);
   if (key)
     yyjson_mut_obj_add_str(d, o, key, value);
-  text = yyjson_mut_write(d, 0, NULL);
+  text = mr_main_json(d);
   yyjson_mut_doc_free(d);
   return text;
 }
@@ -79,8 +79,8 @@ static int key(int argc, char **argv)
   }
   if (status == EXIT_OK && s.json)
     printf("%s\n", out);
-  free(in);
-  free(out);
+  mr_main_free(in);
+  mr_main_free(out);
   mr_settings_free(&s);
   return status;
 }
@@ -145,8 +145,8 @@ static int reload(int argc, char **argv)
       status = EXIT_FAILED;
     yyjson_doc_free(doc);
   }
-  free(in);
-  free(out);
+  mr_main_free(in);
+  mr_main_free(out);
   mr_settings_free(&s);
   return status;
 }
@@ -198,7 +198,7 @@ static int api(int argc, char **argv)
     status = mr_client_op(&s, s.paths[0], json, false, &out);
   if (status == EXIT_OK)
     printf("%s\n", out);
-  free(out);
+  mr_main_free(out);
   mr_settings_free(&s);
   return status;
 }

@@ -27,6 +27,30 @@ int mr_main_usage(const struct command *c, const char *fmt, ...)
   return EXIT_USAGE;
 }
 
+char *mr_main_copy(struct mr_str s)
+{
+  struct mr_mem m;
+  mr_mem_init(&m, NULL, NULL);
+  return mr_mem_strdup(&m, s);
+}
+
+void mr_main_free(char *p)
+{
+  struct mr_mem m;
+  mr_mem_init(&m, NULL, NULL);
+  mr_mem_free(&m, p);
+}
+
+char *mr_main_json(yyjson_mut_doc *d)
+{
+  struct mr_mem m;
+  yyjson_alc alc;
+
+  mr_mem_init(&m, NULL, NULL);
+  mr_json_alc(&m, &alc);
+  return yyjson_mut_write_opts(d, 0, &alc, NULL, NULL);
+}
+
 static int help(void)
 {
   printf("moonrig " MR_VERSION ": an agent runtime\n\nusage: moonrig COMMAND [OPTIONS] [ARGS]\n\n");

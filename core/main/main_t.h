@@ -25,4 +25,9 @@ extern const struct command mr_cmd_serve, mr_cmd_run, mr_cmd_key, mr_cmd_env, mr
 int mr_main_fail(int status, const struct mr_err *err);
 int mr_main_usage(const struct command *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/* Text of the program's own: JSON of a document that was built, a copy; freed with mr_main_free (NULL allowed). */
+char *mr_main_json(yyjson_mut_doc *d);
+char *mr_main_copy(struct mr_str s);
+void mr_main_free(char *p);
+
 #endif

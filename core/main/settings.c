@@ -266,7 +266,7 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
       override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
     code = check_upstream(anthropic, err);
   }
-  if (code == MR_OK && !(s->options = yyjson_mut_write(d, 0, NULL)))
+  if (code == MR_OK && !(s->options = mr_main_json(d)))
     code = mr_err_set(err, MR_E_INVALID, NULL, "settings that are not UTF-8");
   yyjson_mut_doc_free(d);
   return code;
@@ -307,7 +307,7 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
 
 void mr_settings_free(struct settings *s)
 {
-  free(s->options);
+  mr_main_free(s->options);
   yyjson_doc_free(s->file);
   s->options = NULL;
   s->file = NULL;
