@@ -59,6 +59,7 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
   struct mr_jw w;
   int64_t active;
 
+  t->label = "idle";
   thread_row(t, &b, &w, "session.thread_status_idle");
   stop_fields(t, &w, stop, details);
   mr_txn_end_wire(t, &b, &w);
@@ -250,6 +251,7 @@ static bool step_interrupt(struct mr_session *s)
     interrupt_running(&t);
   mr_txn_take(&t, in);
   mr_turn_idle(&t, MR_STOP_END_TURN, MR_S("null"));
+  t.label = "interrupt";
   mr_turn_commit(&t, false);
   return true;
 }
@@ -318,7 +320,6 @@ static void step_running(struct mr_session *s)
     model = mr_turn_advance(&t);
   else if (!s->d->draining)
     mr_tools_intents(&t);
-  t.label = model ? "result" : "step";
   mr_turn_commit(&t, model);
 }
 

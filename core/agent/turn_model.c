@@ -136,8 +136,10 @@ static void on_text(void *ud, int index, struct mr_str delta)
 {
   struct mr_model_run *r = ud;
   (void)index;
+  (void)MR_FAULT("model.text.before");
   if (!r->dropped && r->cur && !r->cur->thinking)
     preview_or_wait(r, r->cur, r->cur_index, delta);
+  (void)MR_FAULT("model.text.after");
 }
 
 /* ---- the reply's rows ---- */
@@ -303,8 +305,7 @@ static void finish_reply(struct mr_model_run *r)
   struct mr_txn t;
   bool model = false;
 
-  if (MR_FAULT("model.replied"))
-    return;
+  (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, s, NULL, "reply");
   reply_private(&t, r);
   content_rows(&t, r);
@@ -492,9 +493,10 @@ int mr_model_begin(struct mr_session *s)
   q.messages = r->messages;
   q.nmessages = s->nhistory;
   q.session_id = mr_str_c(s->id);
+  (void)MR_FAULT("model.send.before");
   if (mr_models_start(s->d->models, &q, &cbs, r, &r->call, &r->err) != MR_OK)
     mr_ready_post(s->d->loop, &r->ready);
-  (void)MR_FAULT("model.sent");
+  (void)MR_FAULT("model.send.after");
   return MR_OK;
 }
 

@@ -57,6 +57,7 @@ void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
   struct mr_buf b;
   struct mr_jw w;
 
+  t->label = "result";
   mr_txn_wire(t, &b, &w, custom ? "user.custom_tool_result" : "agent.tool_result", NULL, NULL);
   mr_jw_kc(&w, custom ? "custom_tool_use_id" : "tool_use_id", c->event_id);
   mr_jw_kraw(&w, "content", c->result.n ? c->result : MR_S("[]"));
@@ -98,8 +99,7 @@ static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
 {
   struct mr_session *s = c->s;
 
-  if (MR_FAULT("tool.finished"))
-    return;
+  (void)MR_FAULT("tool.finish.before");
   c->running = false;
   s->d->stats.tools_running--;
   if (c->resolved || c->finished || s->poisoned)
@@ -110,6 +110,7 @@ static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
   if (mr_tools_running(s) && !s->d->draining)
     outcome_row(s, c);
   mr_turn_wake(s);
+  (void)MR_FAULT("tool.finish.after");
 }
 
 static void finish_text(struct mr_tcall *c, struct mr_str text)
@@ -288,6 +289,7 @@ void mr_tools_start(struct mr_session *s)
     struct mr_tcall *c = s->calls[i];
     if (c->attempt == 0 || c->resolved || c->finished || c->running || c->intent_seq > s->done_seq)
       continue;
+    (void)MR_FAULT("tool.start.before");
     c->running = true;
     s->d->stats.tools_running++;
     s->d->stats.tool_calls++;
@@ -295,7 +297,7 @@ void mr_tools_start(struct mr_session *s)
       start_custom(c);
     else
       start_builtin(c);
-    (void)MR_FAULT("tool.started");
+    (void)MR_FAULT("tool.start.after");
   }
 }
 
