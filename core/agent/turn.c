@@ -271,23 +271,42 @@ static void step_begin(struct mr_session *s)
   mr_turn_commit(&t, model);
 }
 
-/* Calls that still wait once the queued confirmations count. */
-static int still_waiting(struct mr_session *s)
+/* Calls that still wait once the queued confirmations count; all: also those not durable yet. */
+static int still_waiting(struct mr_session *s, bool all)
 {
   int n = 0;
   for (int i = 0; i < s->ncalls; i++) {
     bool answered = false;
     for (struct mr_input *in = s->inbox; in; in = in->next)
-      answered |= in->committed && mr_str_is(in->type, "user.tool_confirmation") &&
+      answered |= (in->committed || all) && mr_str_is(in->type, "user.tool_confirmation") &&
                   strcmp(in->ref, s->calls[i]->event_id) == 0;
     n += mr_call_waits_client(s, s->calls[i]) && !answered;
   }
   return n;
 }
 
+/* Results of custom tools, processed on receipt, were just applied: what they do to a blocked session goes
+ * into the same commit. Between two commits a crash would leave it idle with everything it waited for. */
+void mr_turn_answered(struct mr_txn *t)
+{
+  struct mr_session *s = t->s;
+  int left = still_waiting(s, true);
+
+  if (!mr_state_blocked(s) || left == s->blocked_n)
+    return;
+  for (struct mr_input *in = s->inbox; in; in = in->next)
+    if (mr_str_is(in->type, "user.interrupt"))
+      return; /* it decides, and lies in the inbox until it does */
+  if (left > 0)
+    mr_turn_idle(t, MR_STOP_REQUIRES_ACTION, MR_S("null"));
+  else
+    mr_turn_running(t);
+  t->label = "inbox";
+}
+
 static void step_blocked(struct mr_session *s)
 {
-  int left = still_waiting(s);
+  int left = still_waiting(s, false);
   struct mr_txn t;
   bool model = false;
 

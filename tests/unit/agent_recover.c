@@ -1,0 +1,103 @@
+/* What a restart finds and does: answers that were given, calls that ran, retries that were due. The kills
+ * themselves are in tests/crash; here the process ends in order, at the moment that matters. */
+#include "agent_kit.h"
+#include "agent/session_t.h"
+
+#define IDLE "thread_status_idle usage status_idle"
+#define BEGIN "status_running thread_status_running"
+#define TOOL "[{\"type\":\"custom\",\"name\":\"get_weather\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]"
+
+static const char *two_calls(struct rig *g, struct mr_str last, int k)
+{
+  (void)g;
+  if (k == 0)
+    return "[{\"type\":\"tool_use\",\"id\":\"t1\",\"name\":\"get_weather\",\"input\":{\"city\":\"Oslo\"}},"
+           "{\"type\":\"tool_use\",\"id\":\"t2\",\"name\":\"get_weather\",\"input\":{\"city\":\"Rome\"}}]";
+  CHECK(memmem(last.p, last.n, "4 C", 3));
+  return "[{\"type\":\"text\",\"text\":\"Oslo 4 C.\"}]";
+}
+
+static const char *after_two_calls(struct rig *g, struct mr_str last, int k)
+{
+  return two_calls(g, last, k + 1);
+}
+
+static int answer(struct rig *g, int i, const char *more)
+{
+  char json[1024], id[64], ptr[64];
+  snprintf(ptr, sizeof ptr, "/data/%d/id", i);
+  rig_ok(g, mr_sessions_events_list, g->session, NULL, "{\"types\":[\"agent.custom_tool_use\"]}");
+  snprintf(id, sizeof id, "%s", rig_get(g, ptr));
+  snprintf(json, sizeof json, "{\"events\":[{\"type\":\"user.custom_tool_result\",\"custom_tool_use_id\":\"%s\","
+           "\"content\":[{\"type\":\"text\",\"text\":\"4 C\"}]}%s]}", id, more);
+  return rig_call(g, mr_sessions_events_send, g->session, NULL, json);
+}
+
+/* Closes and opens again, with another model. */
+static void again(struct rig *g, const char *(*model)(struct rig *g, struct mr_str last, int k))
+{
+  char session[64];
+  struct mr_domain_opts o = g->opts;
+  memcpy(session, g->session, sizeof session);
+  rig_close(g);
+  memset(g, 0, sizeof *g);
+  g->opts = o;
+  g->model = model;
+  memcpy(g->session, session, sizeof session);
+  rig_open(g, test_dir());
+}
+
+TEST(an_answer_goes_on_after_a_restart)
+{
+  struct rig g = {.model = two_calls};
+  rig_open(&g, test_dir());
+  rig_session(&g, TOOL);
+  rig_say(&g, "Weather?");
+  rig_idles(&g, 1);
+  CHECK_INT(answer(&g, 0, ""), MR_OK);
+  rig_idles(&g, 2);
+  mr_domain_drain(g.d, NULL, NULL); /* no step is taken any more; what is accepted must not be forgotten */
+  CHECK_INT(answer(&g, 1, ""), MR_OK);
+  again(&g, after_two_calls);
+  rig_idles(&g, 3);
+  CHECK_STR(mr_str_c(rig_types(&g)),
+            BEGIN " user.message model_request_start agent.custom_tool_use agent.custom_tool_use model_request_end " IDLE
+            " user.custom_tool_result " IDLE " user.custom_tool_result " BEGIN
+            " model_request_start agent.message model_request_end " IDLE);
+  CHECK_INT(g.asked, 1);
+  rig_close(&g);
+}
+
+TEST(a_partial_answer_is_whole_after_a_restart)
+{
+  struct rig g = {.model = two_calls};
+  rig_open(&g, test_dir());
+  rig_session(&g, TOOL);
+  rig_say(&g, "Weather?");
+  rig_idles(&g, 1);
+  mr_domain_drain(g.d, NULL, NULL);
+  CHECK_INT(answer(&g, 1, ""), MR_OK);
+  again(&g, after_two_calls);
+  CHECK_STR(mr_str_c(rig_types(&g)),
+            BEGIN " user.message model_request_start agent.custom_tool_use agent.custom_tool_use model_request_end " IDLE
+            " user.custom_tool_result " IDLE);
+  CHECK_INT(g.asked, 0);
+  rig_close(&g);
+}
+
+TEST(an_answer_with_a_message_is_one_request)
+{
+  struct rig g = {.model = two_calls};
+  rig_open(&g, test_dir());
+  rig_session(&g, TOOL);
+  rig_say(&g, "Weather?");
+  rig_idles(&g, 1);
+  CHECK_INT(answer(&g, 0, ""), MR_OK);
+  CHECK_INT(answer(&g, 1, ",{\"type\":\"user.message\",\"content\":[{\"type\":\"text\",\"text\":\"in Celsius: 4 C?\"}]}"), MR_OK);
+  rig_idles(&g, 3);
+  CHECK_STR(mr_str_c(rig_types(&g)),
+            BEGIN " user.message model_request_start agent.custom_tool_use agent.custom_tool_use model_request_end " IDLE
+            " user.custom_tool_result " IDLE " user.custom_tool_result " BEGIN
+            " user.message model_request_start agent.message model_request_end " IDLE);
+  rig_close(&g);
+}
