@@ -340,8 +340,7 @@ static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
   if (!owns && (c->attempt == 0 || c->idempotent)) {
     mr_txn_private(t, "tool.claim",
                    mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"owned\":false}", c->event_id)));
-    c->attempt = 0;
-  } else if (c->attempt > 0 && owns && c->idempotent) {
+  } else if (c->attempt > 0 && (owns & MR_OWNS_IDEMPOTENT) && c->idempotent) {
     intent_row(t, c);
   } else if (c->attempt > 0) {
     mr_tools_interrupted(c);

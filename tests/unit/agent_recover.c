@@ -101,3 +101,30 @@ TEST(an_answer_with_a_message_is_one_request)
             " user.message model_request_start agent.message model_request_end " IDLE);
   rig_close(&g);
 }
+
+/* ---- the state that rows add up to, without a domain around it ---- */
+
+static void row(struct mr_session *s, enum mr_row_kind kind, const char *type, const char *body)
+{
+  struct mr_log_row r = {.kind = kind, .format = 1, .type = mr_str_c(type), .processed_us = 5, .body = mr_str_c(body)};
+  CHECK_INT(mr_state_apply(s, &r), MR_OK);
+}
+
+TEST(a_claim_given_up_leaves_the_call_to_the_client)
+{
+  struct mr_domain d = {.sys = test_sys(), .mem = &test_sys()->mem};
+  struct mr_session s = {.d = &d, .mem = mr_arena_new(d.mem, 4096)};
+
+  row(&s, MR_ROW_WIRE, "session.status_running", "{}");
+  row(&s, MR_ROW_PRIVATE, "model.reply",
+      "{\"calls\":[{\"id\":\"toolu_1\",\"event_id\":\"sevt_1\"}],\"stop_reason\":\"tool_use\",\"content\":[]}");
+  row(&s, MR_ROW_WIRE, "agent.custom_tool_use", "{\"type\":\"agent.custom_tool_use\",\"id\":\"sevt_1\",\"name\":\"n\",\"input\":{}}");
+  row(&s, MR_ROW_PRIVATE, "tool.claim", "{\"event_id\":\"sevt_1\",\"owned\":true,\"idempotent\":true}");
+  row(&s, MR_ROW_PRIVATE, "tool.intent", "{\"event_id\":\"sevt_1\",\"attempt\":1}");
+  CHECK(mr_tools_running(&s));
+  row(&s, MR_ROW_PRIVATE, "tool.claim", "{\"event_id\":\"sevt_1\",\"owned\":false}");
+  CHECK(!mr_tools_running(&s)); /* else a restart waits for it for ever */
+  CHECK(mr_call_waits_client(&s, s.calls[0]));
+  mr_mem_free(d.mem, s.history);
+  mr_arena_free(&s.mem);
+}
