@@ -92,7 +92,7 @@ struct mr_session {
   bool terminated;
   int rounds;                  /* tool rounds in this turn */
   int retries;                 /* failed requests in a row */
-  int64_t due_us;              /* wall time of the next try */
+  int64_t due_us, wait_us;     /* wall time of the next try; how long that was when it was decided */
   struct mr_tcall **calls;     /* of the latest reply, in call order */
   int ncalls, calls_cap;
   int blocked_n;               /* event ids of the latest requires_action idle */

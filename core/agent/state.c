@@ -242,6 +242,7 @@ static int apply_private(struct mr_session *s, struct mr_str type, yyjson_val *j
   } else if (mr_str_is(type, "model.retry")) {
     s->retries = (int)mr_json_get_int(j, "attempt", 1);
     s->due_us = mr_json_get_int(j, "due_us", 0);
+    s->wait_us = mr_json_get_int(j, "wait_us", s->d->retry_cap_us);
     s->wants_model = true;
   } else if (mr_str_is(type, "model.again")) {
     s->wants_model = true;

@@ -370,8 +370,10 @@ void mr_turn_step(struct mr_ready *r)
 
 void mr_turn_arm_retry(struct mr_session *s)
 {
-  if (!mr_timer_pending(&s->retry))
-    mr_timer_set(s->d->loop, &s->retry, s->due_us - mr_loop_wall_us(s->d->loop));
+  int64_t wait = s->due_us - mr_loop_wall_us(s->d->loop);
+
+  if (!mr_timer_pending(&s->retry)) /* a wall clock that went back does not make it longer */
+    mr_timer_set(s->d->loop, &s->retry, wait > s->wait_us ? s->wait_us : wait);
 }
 
 void mr_turn_retry(struct mr_timer *timer)
@@ -414,8 +416,8 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
   mr_txn_end_wire(t, &b, &w);
   mr_txn_plain(t, "session.status_rescheduled");
   mr_txn_private(t, "model.retry",
-                 mr_str_c(mr_arena_printf(t->arena, "{\"attempt\":%d,\"due_us\":%lld}", s->retries + 1,
-                                          (long long)(mr_loop_wall_us(d->loop) + wait))));
+                 mr_str_c(mr_arena_printf(t->arena, "{\"attempt\":%d,\"due_us\":%lld,\"wait_us\":%lld}", s->retries + 1,
+                                          (long long)(mr_loop_wall_us(d->loop) + wait), (long long)wait)));
 }
 
 void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u)

@@ -3,6 +3,8 @@
 #include "agent_kit.h"
 #include "agent/session_t.h"
 
+#include <time.h>
+
 #define IDLE "thread_status_idle usage status_idle"
 #define BEGIN "status_running thread_status_running"
 #define TOOL "[{\"type\":\"custom\",\"name\":\"get_weather\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]"
@@ -127,4 +129,39 @@ TEST(a_claim_given_up_leaves_the_call_to_the_client)
   CHECK(mr_call_waits_client(&s, s.calls[0]));
   mr_mem_free(d.mem, s.history);
   mr_arena_free(&s.mem);
+}
+
+/* ---- retries ---- */
+
+static const char *fails_once(struct rig *g, struct mr_str last, int k)
+{
+  (void)g;
+  (void)last;
+  return k == 0 ? "!overloaded" : "[{\"type\":\"text\",\"text\":\"Hello\"}]";
+}
+
+static const char *says_hello(struct rig *g, struct mr_str last, int k)
+{
+  return fails_once(g, last, k + 1);
+}
+
+TEST(a_retry_does_not_wait_longer_because_the_clock_went_back)
+{
+  static const char config[] = "{\"retries\":{\"base_ms\":300}}";
+  yyjson_doc *doc = yyjson_read(config, strlen(config), 0);
+  struct rig g = {.model = fails_once, .opts = {.config = yyjson_doc_get_root(doc)}};
+  struct timespec t;
+
+  clock_gettime(CLOCK_REALTIME, &t);
+  rig_open(&g, test_dir());
+  rig_session(&g, NULL);
+  rig_say(&g, "hi");
+  rig_until(&g, "rescheduling");
+  test_clock_set(-1, ((int64_t)t.tv_sec - 3600) * 1000000);
+  again(&g, says_hello);
+  rig_idles(&g, 1);
+  CHECK_STR(mr_str_c(rig_types(&g)), BEGIN " user.message model_request_start model_request_end error "
+            "thread_status_rescheduled status_rescheduled " BEGIN " model_request_start agent.message model_request_end " IDLE);
+  rig_close(&g);
+  yyjson_doc_free(doc);
 }
