@@ -209,6 +209,8 @@ void mr_turn_commit(struct mr_txn *t, bool model)
     mr_arena_free(&t->arena);
     return;
   }
+  if (MR_SWITCH("start-early"))
+    mr_tools_start(s);
   mr_txn_commit(t, NULL, NULL);
   if (model && !s->poisoned)
     mr_model_begin(s);
@@ -460,7 +462,8 @@ void mr_turn_recover(struct mr_session *s)
   if (s->status == MR_RUNNING && s->span_id[0]) {
     /* The request that was in flight is over; the model is asked again under new event ids. */
     mr_txn_begin(&t, s, NULL, "recover");
-    mr_turn_span_end(&t, true, &none);
+    if (!MR_SWITCH("no-span-end"))
+      mr_turn_span_end(&t, true, &none);
     mr_txn_private(&t, "model.again", MR_S("{}"));
     if (!s->d->draining)
       model = mr_turn_advance(&t);

@@ -77,7 +77,7 @@ static void preview_or_wait(struct mr_model_run *r, struct part *p, int index, s
 {
   struct piece *e;
 
-  if (r->s->done_seq >= r->seq && !r->early) {
+  if ((r->s->done_seq >= r->seq && !r->early) || MR_SWITCH("preview-early")) {
     preview(r, p, index, text);
     return;
   }
@@ -308,6 +308,10 @@ static void finish_reply(struct mr_model_run *r)
   (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, s, NULL, "reply");
   reply_private(&t, r);
+  if (MR_SWITCH("reply-split")) {
+    mr_txn_commit(&t, NULL, NULL);
+    mr_txn_begin(&t, s, NULL, "reply");
+  }
   content_rows(&t, r);
   mr_turn_span_end(&t, false, &r->usage);
   for (int i = 0; i < r->nuses; i++)

@@ -107,7 +107,7 @@ static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
   c->finished = true;
   c->is_error = is_error;
   c->result = mr_session_copy(s, content.n ? content : MR_S("[]"));
-  if (mr_tools_running(s) && !s->d->draining)
+  if (mr_tools_running(s) && !s->d->draining && !MR_SWITCH("no-outcome"))
     outcome_row(s, c);
   mr_turn_wake(s);
   (void)MR_FAULT("tool.finish.after");
@@ -204,7 +204,7 @@ static void start_builtin(struct mr_tcall *c)
     return;
   }
   mr_session_ref(s);
-  if ((c->recovering ? mr_sandbox_status(s->sandbox, call.exec_id, on_sandbox, c)
+  if ((c->recovering && !MR_SWITCH("no-tool-status") ? mr_sandbox_status(s->sandbox, call.exec_id, on_sandbox, c)
                      : mr_sandbox_call(s->sandbox, &call, on_sandbox, c)) != MR_OK) {
     mr_session_unref(s);
     finish_text(c, MR_S("the sandbox does not take calls now"));
@@ -287,7 +287,8 @@ void mr_tools_start(struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
-    if (c->attempt == 0 || c->resolved || c->finished || c->running || c->intent_seq > s->done_seq)
+    if (c->attempt == 0 || c->resolved || c->finished || c->running ||
+        (c->intent_seq > s->done_seq && !MR_SWITCH("start-early")))
       continue;
     (void)MR_FAULT("tool.start.before");
     c->running = true;
@@ -340,7 +341,7 @@ static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
   if (!owns && (c->attempt == 0 || c->idempotent)) {
     mr_txn_private(t, "tool.claim",
                    mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"owned\":false}", c->event_id)));
-  } else if (c->attempt > 0 && (owns & MR_OWNS_IDEMPOTENT) && c->idempotent) {
+  } else if (c->attempt > 0 && ((owns & MR_OWNS_IDEMPOTENT && c->idempotent) || MR_SWITCH("rerun-all"))) {
     intent_row(t, c);
   } else if (c->attempt > 0) {
     mr_tools_interrupted(c);
