@@ -18,7 +18,14 @@
 #include <luajit.h>
 #endif
 
-enum { HOOK_COUNT = 1000 };
+enum { HOOK_COUNT = 1000, MODULE_MAX = 1 << 20 };
+
+struct mr_script *mr_lua_self(lua_State *L)
+{
+  void *ud;
+  lua_getallocf(L, &ud);
+  return ud;
+}
 
 int64_t mr_lua_mono_us(void)
 {
@@ -121,7 +128,6 @@ static int err_tostring(lua_State *L)
 LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
 {
   lua_Debug ar;
-  void *ud;
   char where[LUA_IDSIZE + 16] = "", msg[512];
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
@@ -129,9 +135,8 @@ LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
     snprintf(where, sizeof where, "%s:%d: ", ar.short_src, ar.currentline);
     break;
   }
-  lua_getallocf(L, &ud);
   if (!where[0]) {
-    const char *file = mr_lua_loading_file(L, ud);
+    const char *file = mr_lua_loading_file(L, mr_lua_self(L));
     if (file) snprintf(where, sizeof where, "%s: ", file);
   }
   va_list ap;
@@ -156,16 +161,16 @@ void mr_lua_log(struct mr_script *s, int level, const char *source, const char *
 
 static void on_count(lua_State *L, lua_Debug *ar)
 {
-  void *ud;
+  struct mr_script *s = mr_lua_self(L);
   (void)ar;
-  lua_getallocf(L, &ud);
-  struct mr_script *s = ud;
   if (!s->spent) {
-    if (atomic_load_explicit(&s->stop, memory_order_relaxed))
+    if (atomic_load_explicit(&s->stop, memory_order_relaxed)) {
       s->spent_why = "stopped: the program is closing";
-    else if (mr_lua_mono_us() < s->slice_end_us)
+    } else if (mr_lua_mono_us() < s->slice_end_us) {
+      if (lua_gethookcount(L) != HOOK_COUNT) /* a coroutine that an earlier, spent slice left behind */
+        lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_COUNT);
       return;
-    else
+    } else
       s->spent_why = s->current ? "time budget spent: the task ran too long without waiting"
                                 : "time budget spent: the top level of the scripts ran too long";
     s->spent = true;
@@ -188,6 +193,22 @@ void mr_lua_slice_end(struct mr_script *s, lua_State *L)
   s->in_user = false;
 }
 
+static int collect(lua_State *L)
+{
+  lua_gc(L, LUA_GCCOLLECT, 0);
+  return 0;
+}
+
+/* LuaJIT does not collect when an allocation fails, so garbage alone could reach the limit. */
+void mr_lua_make_room(struct mr_script *s)
+{
+  char msg[64];
+  if (s->mem_used <= s->collect_at) return;
+  mr_lua_protect(s, collect, NULL, msg, sizeof msg);
+  size_t usual = s->o.memory_max / 4 * 3, more = s->mem_used + s->o.memory_max / 16;
+  s->collect_at = more > usual ? more : usual;
+}
+
 int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, size_t n)
 {
   int rc = mr_compat_cpcall(s->L, fn, ud);
@@ -201,31 +222,30 @@ int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, s
 
 static int at_panic(lua_State *L)
 {
-  void *ud;
-  lua_getallocf(L, &ud);
-  struct mr_script *s = ud;
-  mr_lua_log(s, MR_LOG_ERROR, "script", "bug: an unprotected Lua error");
+  mr_lua_log(mr_lua_self(L), MR_LOG_ERROR, "script", "bug: an unprotected Lua error");
   return 0; /* Lua aborts */
 }
 
-/* Loader of an embedded module. Upvalues: script, name. */
+/* Loader of a library module, embedded or (development) from opts.lua_path. Upvalues: script, name. */
 static int load_module(lua_State *L)
 {
   struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
   const char *name = lua_tostring(L, lua_upvalueindex(2));
   const struct mr_lua_source *src = mr_lua_sources;
   while (src->name && strcmp(src->name, name) != 0) src++;
-  char path[64];
+  char chunk[64];
   luaL_gsub(L, name, ".", "/");
-  snprintf(path, sizeof path, "=%s%s.lua", lua_tostring(L, -1), strchr(name, '.') ? "" : "/init");
-  int rc;
+  snprintf(chunk, sizeof chunk, "=%s%s.lua", lua_tostring(L, -1), strchr(name, '.') ? "" : "/init");
+  const char *p = (const char *)src->p;
+  size_t n = src->n;
   if (s->o.lua_path) {
-    const char *file = lua_pushfstring(L, "%s/%s", s->o.lua_path, path + 1);
-    rc = luaL_loadfilex(L, file, "t");
-  } else {
-    rc = luaL_loadbufferx(L, (const char *)src->p, src->n, path, "t");
+    FILE *f = fopen(lua_pushfstring(L, "%s/%s", s->o.lua_path, chunk + 1), "rbe");
+    char *buf = lua_newuserdata(L, MODULE_MAX);
+    n = f ? fread(buf, 1, MODULE_MAX, f) : 0;
+    p = buf;
+    if (!f || fclose(f)) return luaL_error(L, "cannot read %s of lua_path", chunk + 1);
   }
-  if (rc) return lua_error(L);
+  if (luaL_loadbufferx(L, p, n, chunk, "t")) return lua_error(L);
   lua_call(L, 0, 1);
   return 1;
 }
@@ -267,6 +287,8 @@ static int open_state(lua_State *L)
   lua_pushnil(L);
   lua_setfield(L, -2, "ffi");
   lua_settop(L, 1);
+  lua_pushnil(L); /* its userdata bring finalizers, which run anywhere and whose errors LuaJIT passes on */
+  lua_setglobal(L, "newproxy");
   if (!s->o.jit) luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
 #endif
   lua_newtable(L); s->ref_tasks = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -278,6 +300,10 @@ static int open_state(lua_State *L)
   lua_pushstring(L, "moonrig.err");
   lua_setfield(L, -2, "__name");
   s->ref_errmt = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  s->ref_stamps = luaL_ref(L, LUA_REGISTRYINDEX);
+  mr_lua_box_open(L, s);
+  mr_lua_op_open(L, s);
   mr_lua_value_open(L, s);
   mr_lua_stream_open(L, s);
   preload(L, s);
@@ -292,7 +318,7 @@ LJMP int mr_lua_native(lua_State *L)
   struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
   static const luaL_Reg *const lists[] = {mr_lua_task_natives, mr_lua_op_natives, mr_lua_call_natives,
       mr_lua_stream_natives, mr_lua_io_natives, mr_lua_json_natives, mr_lua_base_natives,
-      mr_lua_model_natives};
+      mr_lua_model_natives, mr_lua_file_natives};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
     lua_pushlightuserdata(L, s);
@@ -306,13 +332,18 @@ LJMP int mr_lua_native(lua_State *L)
   lua_setfield(L, -2, "array_mt");
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_errmt);
   lua_setfield(L, -2, "err_mt");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_parents); /* coroutine -> the one that resumed it; co.lua fills it */
+  lua_setfield(L, -2, "parents");
+  lua_pushboolean(L, s->o.jit);
+  lua_setfield(L, -2, "jit");
   return 1;
 }
 
 int mr_lua_vm_open(struct mr_script *s, struct mr_err *err)
 {
   s->ref_tasks = s->ref_ids = s->ref_entries = s->ref_errmt = s->ref_arraymt = LUA_NOREF;
-  s->ref_intmt = s->ref_boxmt = s->ref_streammt = LUA_NOREF;
+  s->ref_intmt = s->ref_boxmt = s->ref_streammt = s->ref_stamps = s->ref_parents = LUA_NOREF;
+  s->collect_at = s->o.memory_max / 4 * 3;
   s->L = lua_newstate(mr_lua_vm_alloc, s);
   if (!s->L) return mr_lua_err(err, MR_E_NOMEM, "cannot make a Lua state");
   lua_atpanic(s->L, at_panic);

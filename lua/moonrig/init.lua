@@ -54,7 +54,7 @@ function rig.file(path)
   local text = f:read "*a"
   f:close()
   local g = native.generation()
-  if g then g.files[path] = true end
+  if g then native.note_file(g, path) end
   return text
 end
 

@@ -1069,6 +1069,15 @@ static int h_json(lua_State *L) /* json{encode=, decode=}: set once by the kit *
   lua_setfield(L, LUA_REGISTRYINDEX, "host.json");
   return 0;
 }
+static int h_globals(lua_State *L) /* the VM's own globals, under those of a generation */
+{
+#if LUA_VERSION_NUM >= 504
+  lua_pushglobaltable(L);
+#else
+  lua_pushvalue(L, LUA_GLOBALSINDEX);
+#endif
+  return 1;
+}
 static int h_clock(lua_State *L) { lua_pushnumber(L, (lua_Number)now_us / 1e6); return 1; }
 
 __attribute__((visibility("default"))) int luaopen_host(lua_State *L);
@@ -1078,7 +1087,7 @@ int luaopen_host(lua_State *L)
       {"hook", h_hook}, {"model", h_model}, {"state", h_state}, {"cancel_use", h_cancel_use},
       {"cancelled_calls", h_cancelled_calls}, {"control", h_control}, {"control_answer", h_control_answer},
       {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"tool", h_tool}, {"count", h_count},
-      {"set", h_set}, {"open", h_open}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {NULL, NULL}};
+      {"set", h_set}, {"open", h_open}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {"globals", h_globals}, {NULL, NULL}};
   L0 = L;
   lua_newtable(L);
   lua_setfield(L, LUA_REGISTRYINDEX, "host.ops");
