@@ -79,6 +79,9 @@ void mr_lua_pend_drop(struct mr_lua_pend *p)
   if (!p) return;
   p->s->outstanding--;
   if (p->fd >= 0) close(p->fd);
+  if (p->part) unlink(p->part);
+  mr_lua_free(p->path);
+  mr_lua_free(p->part);
   mr_lua_free(p->buf);
   mr_lua_free(p->up);
   mr_lua_free(p);

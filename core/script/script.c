@@ -269,6 +269,18 @@ int mr_script_run_main(struct mr_script *s, int argc, char **argv, int *exit_cod
 
 /* ----------------------------------------------------------------- closing */
 
+static void on_barrier(void *ud)
+{
+  struct mr_script *s = ud;
+  s->outstanding--;
+}
+
+/* What the core queued for our records must be dispatched before they are freed; the queue is in order. */
+static void barrier(struct mr_script *s)
+{
+  if (s->ext->post(s->rt, on_barrier, s) == MR_OK) s->outstanding++;
+}
+
 static void settle(struct mr_script *s, bool tasks)
 {
   int64_t end = mr_lua_mono_us() + (int64_t)CLOSE_MS * 1000;
@@ -292,6 +304,7 @@ void mr_script_close(struct mr_script **ps)
   mr_lua_recs_remove(s);
   mr_lua_watch(s); /* closing: takes the watches back */
   if (s->L) {
+    barrier(s);
     for (struct mr_lua_task *t = s->tasks; t; t = t->next) mr_lua_task_cancel(t, "the program is closing");
     settle(s, true);
     for (struct mr_lua_task *t = s->tasks; t; t = t->next) {

@@ -50,12 +50,14 @@ struct mr_lua_pend {
   struct mr_lua_pend **list; /* joins: the list this is in */
   struct mr_lua_pend *next;
   struct mr_lua_stream *stream;
-  char *buf;                 /* downloads: what came so far */
+  bool is_download;
+  char *buf;                 /* downloads: what came so far, when it goes to a string */
   size_t n, cap;
-  int fd;                    /* uploads from a file; -1 */
+  char *path, *part;         /* downloads into a file: its name; the temporary one, until renamed */
+  int fd;                    /* uploads from a file, downloads into one; -1 */
   char *up;                  /* uploads from memory */
   size_t upn, upoff;
-  int code;                  /* a failure noticed on the way (a full buffer) */
+  int code, os_error;        /* a failure noticed on the way (a full buffer, a full disk) */
 };
 
 struct mr_lua_task {
@@ -92,15 +94,15 @@ struct mr_lua_task {
   struct mr_err *err;        /* rig.main: where the failure goes */
 };
 
-struct mr_lua_rec {          /* user data of what is registered in the core; lives as long as the script */
+struct mr_lua_rec {          /* user data of what is registered in the core; tools and providers keep theirs */
   struct mr_script *s;
   struct mr_lua_rec *next;
   struct mr_lua_gen *gen;    /* hooks */
   int kind;                  /* MR_REC_* */
   int hook_id, index;        /* hooks: the core's id; place among the generation's hooks */
   bool live, fail_closed;
-  char name[160];            /* tools: name; providers: name */
-  char agent[160];
+  char name[160];            /* of the tool or provider; for the log, of the hook */
+  char agent[300];           /* tools: only for this one; "" for all */
 };
 enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER };
 
@@ -123,7 +125,7 @@ struct mr_script {
   bool spent;                /* the slice is over: every further instruction raises */
   const char *spent_why;
   atomic_int stop;
-  int outstanding;           /* pends and streams that a callback of the core will free */
+  int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool control_wanted;
   uint64_t control_id;
@@ -242,6 +244,8 @@ void mr_lua_watch(struct mr_script *s);         /* (again) watches where the scr
 
 /* ---- tool.c, hook.c, model.c: what the core calls. plan: index of the generation's plan (boot.lua). */
 struct mr_lua_rec *mr_lua_rec_new(struct mr_script *s, int kind, const char *name, const char *agent);
+/* Its hook is taken back: frees it once what the core queued for it before is dispatched. */
+void mr_lua_rec_retire(struct mr_lua_rec *r);
 LJMP int mr_lua_tools_apply(lua_State *L, struct mr_script *s, int plan, struct mr_err *err);
 LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_script *s, struct mr_lua_gen *g, int plan,
                             struct mr_err *err); /* adds; the old ones stay until mr_lua_hooks_keep */

@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include "script/script_t.h"
 
-enum { CLOSE_MS = 200 };
+enum { CLOSE_MS = 200 }; /* for what a task does when it is over: cancelled at the end, to-be-closed variables */
 
 struct mr_lua_alarm { struct mr_lua_task *t; uint64_t id; };
 
@@ -286,7 +286,7 @@ static void run(struct mr_lua_task *t)
   t->state = MR_TS_RUNNING;
   mr_lua_make_room(s);
   s->current = t;
-  mr_lua_slice_begin(s, t->co, s->o.burst_ms);
+  mr_lua_slice_begin(s, t->co, s->closing ? CLOSE_MS : s->o.burst_ms);
   int rc = mr_compat_resume(t->co, s->L, n, &nres);
   mr_lua_slice_end(s, t->co);
   s->current = NULL;

@@ -164,7 +164,7 @@ static void on_count(lua_State *L, lua_Debug *ar)
   struct mr_script *s = mr_lua_self(L);
   (void)ar;
   if (!s->spent) {
-    if (atomic_load_explicit(&s->stop, memory_order_relaxed)) {
+    if (atomic_load_explicit(&s->stop, memory_order_relaxed) && !s->closing) {
       s->spent_why = "stopped: the program is closing";
     } else if (mr_lua_mono_us() < s->slice_end_us) {
       if (lua_gethookcount(L) != HOOK_COUNT) /* a coroutine that an earlier, spent slice left behind */

@@ -29,7 +29,8 @@ local function plan_tools(g, plan)
     if not t.name:find "^[%w_%-]+$" or #t.name > 128 then
       fail(d.where, "tool name %q: letters, digits, _ and -, at most 128", t.name)
     end
-    local agent = type(t.agent) == "table" and t.agent.name or t.agent or ""
+    local agent = type(t.agent) == "table" and (t.agent.name or t.agent.id) or t.agent or ""
+    if type(agent) ~= "string" or #agent > 256 then fail(d.where, "tool %q: agent is a name or an id", t.name) end
     unique(seen, t.name .. "\n" .. agent, d, "tool", t.name)
     local problem = schema.problem(t.input_schema)
     if problem then fail(d.where, "tool %q: %s", t.name, problem) end
