@@ -36,7 +36,7 @@ $(error FLAVOR is release, debug, asan or tsan, not '$(FLAVOR)')
 endif
 
 WARN   = -Wall -Wextra $(WERROR) -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
-         -Wno-unused-parameter
+         -Wno-unused-parameter -Wno-missing-field-initializers
 F_release = -O2
 F_debug   = -O1 -DMR_DEBUG
 F_asan    = -O1 -DMR_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefined \
@@ -107,7 +107,7 @@ $(B)/core/%.o: core/%.c $(B)/.flags
 $(B)/libmoonrig.a: $(LIB_OBJ) $(B)/.lib
 	$(mkd)
 	$(call say,AR)
-	$(Q)ar rcs $@.$$$$ $(filter %.o,$^) && mv -f $@.$$$$ $@
+	$(Q)ar qcs $@.$$$$ $(filter %.o,$^) && mv -f $@.$$$$ $@
 $(B)/libmoonrig.so: $(LIB_OBJ) $(B)/.lib
 	$(mkd)
 	$(call say,LD)
