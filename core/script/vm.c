@@ -125,21 +125,28 @@ static int err_tostring(lua_State *L)
   return 1;
 }
 
-LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
+/* "file:line: " of the innermost user code from this level on; the file alone while it loads; or "". */
+static void position(lua_State *L, int level, char *out, size_t n)
 {
   lua_Debug ar;
-  char where[LUA_IDSIZE + 16] = "", msg[512];
-  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+  out[0] = 0;
+  for (; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0 || strncmp(ar.source, "=moonrig", 8) == 0) continue;
-    snprintf(where, sizeof where, "%s:%d: ", ar.short_src, ar.currentline);
-    break;
+    snprintf(out, n, "%s:%d: ", ar.short_src, ar.currentline);
+    return;
   }
-  if (!where[0]) {
-    const char *file = mr_lua_loading_file(L, mr_lua_self(L));
-    if (file) snprintf(where, sizeof where, "%s: ", file);
-  }
+  const char *file = mr_lua_loading_file(L, mr_lua_self(L));
+  if (!file) return;
+  snprintf(out, n, "%s: ", file);
+  lua_pop(L, 1);
+}
+
+LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
+{
+  char where[LUA_IDSIZE + 16], msg[512];
   va_list ap;
+  position(L, 1, where, sizeof where);
   va_start(ap, fmt);
   vsnprintf(msg, sizeof msg, fmt, ap);
   va_end(ap);
@@ -176,7 +183,10 @@ static void on_count(lua_State *L, lua_Debug *ar)
     s->spent = true;
   }
   lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
-  luaL_error(L, "%s", s->spent_why);
+  char where[LUA_IDSIZE + 16];
+  position(L, 0, where, sizeof where);
+  lua_pushfstring(L, "%s%s", where, s->spent_why);
+  lua_error(L);
 }
 
 void mr_lua_slice_begin(struct mr_script *s, lua_State *L, int ms)

@@ -184,36 +184,12 @@ void mr_op_release(struct mr_op *op)
 
 static const char *op_at(int i, const char **verb, const char **path, unsigned *flags)
 {
+  enum { K_JSON = 0, K_EVENTS = MR_OPF_STREAM, K_BODY_IN = MR_OPF_BODY_IN, K_BODY_OUT = MR_OPF_BODY_OUT,
+         F_0 = 0, F_LIST = MR_OPF_LIST };
+#define OP(name, verb, path, kind, beta, flags, shape, fn) {name, verb, path, K_##kind | F_##flags},
+#define TODO(name, verb, path, kind, beta, flags) {name, verb, path, K_##kind | F_##flags | MR_OPF_TODO},
   static const struct { const char *name, *verb, *path; unsigned flags; } ops[] = {
-      {"agents.create", "POST", "/v1/agents", 0},
-      {"agents.retrieve", "GET", "/v1/agents/{agent_id}", 0},
-      {"agents.update", "POST", "/v1/agents/{agent_id}", 0},
-      {"agents.list", "GET", "/v1/agents", MR_OPF_LIST},
-      {"agents.versions.list", "GET", "/v1/agents/{agent_id}/versions", MR_OPF_LIST},
-      {"agents.archive", "POST", "/v1/agents/{agent_id}/archive", 0},
-      {"environments.create", "POST", "/v1/environments", 0},
-      {"environments.retrieve", "GET", "/v1/environments/{environment_id}", 0},
-      {"environments.update", "POST", "/v1/environments/{environment_id}", 0},
-      {"environments.list", "GET", "/v1/environments", MR_OPF_LIST},
-      {"environments.delete", "DELETE", "/v1/environments/{environment_id}", 0},
-      {"sessions.create", "POST", "/v1/sessions", 0},
-      {"sessions.retrieve", "GET", "/v1/sessions/{session_id}", 0},
-      {"sessions.update", "POST", "/v1/sessions/{session_id}", 0},
-      {"sessions.list", "GET", "/v1/sessions", MR_OPF_LIST},
-      {"sessions.archive", "POST", "/v1/sessions/{session_id}/archive", 0},
-      {"sessions.delete", "DELETE", "/v1/sessions/{session_id}", 0},
-      {"sessions.events.send", "POST", "/v1/sessions/{session_id}/events", 0},
-      {"sessions.events.list", "GET", "/v1/sessions/{session_id}/events", MR_OPF_LIST},
-      {"sessions.events.stream", "GET", "/v1/sessions/{session_id}/events/stream", MR_OPF_STREAM},
-      {"sessions.resources.add", "POST", "/v1/sessions/{session_id}/resources", 0},
-      {"sessions.resources.list", "GET", "/v1/sessions/{session_id}/resources", MR_OPF_LIST},
-      {"sessions.threads.events.list", "GET", "/v1/sessions/{session_id}/threads/{thread_id}/events", MR_OPF_LIST},
-      {"files.upload", "POST", "/v1/files", MR_OPF_BODY_IN},
-      {"files.list", "GET", "/v1/files", MR_OPF_LIST},
-      {"files.download", "GET", "/v1/files/{file_id}/content", MR_OPF_BODY_OUT},
-      {"files.delete", "DELETE", "/v1/files/{file_id}", 0},
-      {"models.list", "GET", "/v1/models", MR_OPF_LIST},
-      {"vaults.list", "GET", "/v1/vaults", MR_OPF_LIST | MR_OPF_TODO},
+#include "ops/ops.def"
   };
   if ((size_t)i >= sizeof ops / sizeof ops[0]) return NULL;
   *verb = ops[i].verb, *path = ops[i].path, *flags = ops[i].flags;

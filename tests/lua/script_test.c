@@ -8,6 +8,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include "fake_host.h"
 #include "script/script_t.h"
@@ -23,9 +24,11 @@ static void stats(char *out, size_t n)
 int main(int argc, char **argv)
 {
   struct mr_script_opts o = {.size = sizeof o, .memory_max = (size_t)64 << 20, .burst_ms = 300, .load_ms = 500};
+  const char *flavor = getenv("MOONRIG_FLAVOR");
   struct mr_err err = {.size = sizeof err};
   char left[300];
   int c, code = 1;
+  if (flavor && strstr(flavor, "san")) o.burst_ms = 2000, o.load_ms = 3000;
   setvbuf(stdout, NULL, _IOLBF, 0);
   while ((c = getopt(argc, argv, "wm:M:b:")) != -1) {
     if (c == 'w') o.watch = 1;
