@@ -288,19 +288,26 @@ function methods:send(content)
   return send(self.id, { type = "user.message", content = content_of(content) })
 end
 
+---@class moonrig.Follower calling it gives the next event; raises when it cannot go on
+local Follower = {}
+Follower.__index = Follower
+function Follower.__call(self)
+  local ev, e = self.feed:next()
+  if e then error(e, 0) end
+  return ev
+end
+
+---Stops following; one that was left alone is closed when it is collected.
+function Follower:close() self.feed:close() end
+
 ---Iterates over events: history from the start (or after an event id), then live, with no gap, until the
 ---session ends. Raises when it cannot go on.
 ---@param o? { after?: string, deltas?: boolean, live?: boolean } live: from now on, no history
----@return fun(): table?
+---@return moonrig.Follower
 function methods:follow(o)
   o = o or {}
   declare.keys("session:follow", o, "after deltas live")
-  local feed = Feed.new(self.id, o)
-  return function()
-    local ev, e = feed:next()
-    if e then error(e, 0) end
-    return ev
-  end
+  return setmetatable({ feed = Feed.new(self.id, o) }, Follower)
 end
 
 ---Stops what the agent does now.

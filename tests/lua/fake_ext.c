@@ -42,7 +42,7 @@ static int ext_post(struct mr_runtime *rt, void (*fn)(void *), void *ud)
 static void put_str(struct mr_build *b, const char *key, struct mr_str v)
 {
   mr_ext()->b_key(b, (struct mr_str){key, strlen(key)});
-  mr_ext()->b_str(b, v);
+  mr_ext()->b_str(b, v.p ? v : (struct mr_str){"", 0});
 }
 static int ext_http(struct mr_runtime *rt, const struct mr_ext_http_req *req, const struct mr_ext_http_cbs *cbs,
                     void *ud, uint64_t *id, struct mr_err *err)
