@@ -80,7 +80,7 @@ local function requirer(g, env)
       v = package.preload[name](name, ":preload:")
     else
       path, tried = find(g, env, name)
-      v = path and native.load_file(g, path, name) or require_c(env, name, tried)
+      if path then v = native.load_file(g, path, name) else v = require_c(env, name, tried) end
     end
     if package.loaded[name] == nil then package.loaded[name] = v == nil and true or v end
     return package.loaded[name], path

@@ -139,7 +139,7 @@ static int h_control_answer(lua_State *L)
 }
 static int h_generation(lua_State *L)
 {
-  lua_pushnumber(L, (lua_Number)fake.generation);
+  lua_pushinteger(L, (lua_Integer)fake.generation);
   lua_pushstring(L, fake.generation_error);
   return 2;
 }
@@ -160,6 +160,13 @@ static void run_touch(void *a, void *b)
   free(a);
 }
 static int h_touch(lua_State *L) { fake_push(run_touch, strdup(luaL_checkstring(L, 1)), NULL); return 0; }
+static int h_watched(lua_State *L) /* watched(path) */
+{
+  const struct fake_watch *w = fake.watches;
+  while (w && strcmp(w->path, luaL_checkstring(L, 1)) != 0) w = w->next;
+  lua_pushboolean(L, w != NULL);
+  return 1;
+}
 static int h_tool(lua_State *L) /* tool(name) -> schema, timeout_ms, concurrency, flags */
 {
   for (struct fake_reg *r = fake.regs; r; r = r->next) {
@@ -203,9 +210,16 @@ static int h_open(lua_State *L) /* open() -> what is open, as one line */
   int nt = 0, nc = 0;
   for (struct fake_timer *x = fake.timers; x; x = x->next) nt++;
   for (struct fake_call *x = fake.calls; x; x = x->next) nc++;
-  if (fake.stats) fake.stats(more, sizeof more);
+  if (fake.stats) fake.stats(more, sizeof more, 0);
   snprintf(t, sizeof t, "timers=%d calls=%d uses=%d docs=%d builds=%d texts=%d ops=%d queue=%d fds=%d%s", nt, nc,
            fake.uses_open, fake.docs, fake.builds, fake.texts, fake.ops, fake_queued(), open_fds(), more);
+  lua_pushstring(L, t);
+  return 1;
+}
+static int h_alive(lua_State *L) /* alive() -> what may live on, as one line */
+{
+  char t[200] = "";
+  if (fake.stats) fake.stats(t, sizeof t, 1);
   lua_pushstring(L, t);
   return 1;
 }
@@ -243,8 +257,8 @@ int luaopen_host(lua_State *L)
   static const luaL_Reg fns[] = {{"op", h_op}, {"reply", h_reply}, {"fail", h_fail}, {"event", h_event}, {"use", h_use},
       {"hook", h_hook}, {"model", h_model}, {"state", h_state}, {"cancel_use", h_cancel_use},
       {"cancelled_calls", h_cancelled_calls}, {"control", h_control}, {"control_answer", h_control_answer},
-      {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"tool", h_tool}, {"count", h_count},
-      {"set", h_set}, {"open", h_open}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {"globals", h_globals}, {NULL, NULL}};
+      {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count},
+      {"set", h_set}, {"open", h_open}, {"alive", h_alive}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {"globals", h_globals}, {NULL, NULL}};
   fake.L = L;
   lua_newtable(L);
   lua_setfield(L, LUA_REGISTRYINDEX, "host.ops");

@@ -15,10 +15,17 @@
 
 static struct mr_script *script;
 
-static void stats(char *out, size_t n)
+static void stats(char *out, size_t n, int long_lived)
 {
-  int outer = script && script->L ? lua_gettop(script->L) : 0;
-  snprintf(out, n, " tasks=%d pends=%d stack=%d", script ? script->ntasks : 0, script ? script->outstanding : 0, outer);
+  int gens = 0, recs = 0;
+  if (!script) return;
+  for (const struct mr_lua_gen *g = script->gens; g; g = g->next) gens++;
+  for (const struct mr_lua_rec *r = script->recs; r; r = r->next) recs++;
+  if (long_lived)
+    snprintf(out, n, "generations=%d records=%d", gens, recs);
+  else
+    snprintf(out, n, " tasks=%d pends=%d stack=%d", script->ntasks, script->outstanding,
+             script->L ? lua_gettop(script->L) : 0);
 }
 
 int main(int argc, char **argv)
