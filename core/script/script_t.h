@@ -15,6 +15,7 @@
 #ifndef MR_SCRIPT_T_H
 #define MR_SCRIPT_T_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -121,9 +122,11 @@ struct mr_script {
   int64_t last_number;
   struct mr_lua_rec *recs;
   int64_t slice_end_us;      /* real monotonic clock */
+  pthread_t stack_thread;    /* LuaJIT: whose C stack, and its middle: nested calls may come down to there */
+  char *stack_half;
   bool in_user;              /* user code runs: memory is capped */
   bool spent;                /* the slice is over: every further instruction raises */
-  const char *spent_why;
+  char spent_why[200];       /* with where it was noticed first */
   atomic_int stop;
   int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;

@@ -10,6 +10,7 @@
  *
  * Script thread only.
  */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -166,31 +167,65 @@ void mr_lua_log(struct mr_script *s, int level, const char *source, const char *
 
 /* ----------------------------------------------------------------- budgets */
 
+/*
+ * LuaJIT bounds its own stack but not C's: a string.gsub that calls itself takes 9 KB of it a level, and two
+ * thousand levels fit. So the hook looks: a thousand instructions are at most some 150 such levels.
+ */
+#if LUA_VERSION_NUM < 504
+static void find_stack(struct mr_script *s)
+{
+  pthread_attr_t a;
+  void *low = NULL;
+  size_t size = 0;
+  if (s->stack_half && pthread_equal(s->stack_thread, pthread_self())) return;
+  s->stack_thread = pthread_self();
+  s->stack_half = NULL;
+  if (pthread_getattr_np(s->stack_thread, &a)) return;
+  if (pthread_attr_getstack(&a, &low, &size) == 0) s->stack_half = (char *)low + size / 2;
+  pthread_attr_destroy(&a);
+}
+static bool stack_low(struct mr_script *s)
+{
+  return (char *)__builtin_frame_address(0) < s->stack_half;
+}
+#else
+static void find_stack(struct mr_script *s) { (void)s; }
+static bool stack_low(struct mr_script *s) { (void)s; return false; }
+#endif
+
+static const char *slice_over(struct mr_script *s)
+{
+  if (atomic_load_explicit(&s->stop, memory_order_relaxed) && !s->closing) return "stopped: the program is closing";
+  if (mr_lua_mono_us() < s->slice_end_us) return NULL;
+  return s->current ? "time budget spent: the task ran too long without waiting"
+                    : "time budget spent: the top level of the scripts ran too long";
+}
+
 static void on_count(lua_State *L, lua_Debug *ar)
 {
   struct mr_script *s = mr_lua_self(L);
+  char where[LUA_IDSIZE + 16];
   (void)ar;
+  if (stack_low(s)) luaL_error(L, "stack overflow: too many nested C calls");
   if (!s->spent) {
-    if (atomic_load_explicit(&s->stop, memory_order_relaxed) && !s->closing) {
-      s->spent_why = "stopped: the program is closing";
-    } else if (mr_lua_mono_us() < s->slice_end_us) {
+    const char *why = slice_over(s);
+    if (!why) {
       if (lua_gethookcount(L) != HOOK_COUNT) /* a coroutine that an earlier, spent slice left behind */
         lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_COUNT);
       return;
-    } else
-      s->spent_why = s->current ? "time budget spent: the task ran too long without waiting"
-                                : "time budget spent: the top level of the scripts ran too long";
+    }
+    position(L, 0, where, sizeof where);
+    snprintf(s->spent_why, sizeof s->spent_why, "%s%s", where, why); /* said again until the task has ended */
     s->spent = true;
   }
   lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
-  char where[LUA_IDSIZE + 16];
-  position(L, 0, where, sizeof where);
-  lua_pushfstring(L, "%s%s", where, s->spent_why);
+  lua_pushstring(L, s->spent_why);
   lua_error(L);
 }
 
 void mr_lua_slice_begin(struct mr_script *s, lua_State *L, int ms)
 {
+  find_stack(s);
   s->spent = false;
   s->in_user = true;
   s->slice_end_us = mr_lua_mono_us() + (int64_t)ms * 1000;

@@ -7,6 +7,7 @@ local declare = require "moonrig.declare"
 local err = require "moonrig.err"
 local Feed = require "moonrig.feed"
 local task = require "moonrig.task"
+local time = require "moonrig.time"
 
 local M = {}
 
@@ -128,7 +129,7 @@ end
 ---The generation's watcher task; ends when the generation is replaced.
 function M.start(g)
   if #g.decls.on == 0 then return end
-  began = began or os.date("!%Y-%m-%dT%H:%M:%S", math.floor(native.now()))
+  began = began or time.format(native.now())
   local followed, seen = {}, {}
   while true do
     seen = look(g, followed, seen)

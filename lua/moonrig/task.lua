@@ -31,6 +31,9 @@ local function body(task, fn, ...)
   if r[1] then
     task.results = r
   else
+    if r[2] == nil then -- error(nil); or LuaJIT, out of memory while it handled an error
+      r[2] = err.new("api_error", "an error without a value (memory may have run out)")
+    end
     task.error = r[2]
     if not task.watched and not native.cancelled() then
       native.log(1, "script", "a spawned task failed: " .. err.text(r[2]))
@@ -54,7 +57,8 @@ function Task:wait()
   self.watched = true
   if not self.done then join(self.id) end
   if self.ok then return unpack(self.results, 2, self.results.n) end
-  error(self.error or self.failure or err.new("cancelled", "the task was cancelled"), 0)
+  if self.ok == false then error(self.error, 0) end
+  error(self.failure or err.new("cancelled", "the task was cancelled"), 0)
 end
 Task.join = Task.wait
 
@@ -127,9 +131,9 @@ local function run_all(list, fn, concurrency, collect)
   end
   for _, t in ipairs(workers) do
     if not t.done then join(t.id) end
-    local e = t.error or t.failure
-    if e ~= nil and not raised and not failed then
-      raised = { e }
+    local e = t.ok == false and { t.error } or t.failure and { t.failure }
+    if e and not raised and not failed then
+      raised = e
       cancel_all(workers, "another task of the group failed")
     end
   end

@@ -7,11 +7,11 @@ local json = rig.json
 if host.server then return host.server end -- one for all generations: a reload runs this file again
 local S = { agents = {}, environments = {}, sessions = {}, calls = {}, page = 1000 }
 host.server = S
-local counter = 0
+local counter, last = 0, 0
 
 local function stamp()
-  counter = counter + 1
-  return ("%s.%06dZ"):format(os.date("!%Y-%m-%dT%H:%M:%S", math.floor(rig.time.now())), counter)
+  last = math.max(rig.time.now(), last + 2e-6)
+  return rig.time.format(last)
 end
 S.stamp = stamp
 
