@@ -231,14 +231,15 @@ static size_t parse(struct mr_http_conn *c, struct mr_str bytes)
   return used;
 }
 
-/* llhttp ends a message without a body only when it is fed again: with nothing. */
-static void settle_empty(struct mr_http_conn *c)
+/* What needs no more bytes: the end of a message is told only when the parser runs once more. */
+static void settle(struct mr_http_conn *c)
 {
-  if (c->x && !c->message_done && !c->body_paused && c->x->length == 0) {
-    mr_http_parse(c, mr_str_n("", 0));
-    c->message_done = true;
+  if (!c->x || c->message_done || c->body_paused || c->failed)
+    return;
+  if (mr_http_parse(c, mr_str_n("", 0)) < 0)
+    c->failed = true;
+  else if (c->message_done)
     message_end(c);
-  }
 }
 
 static void take(struct mr_http_conn *c, struct mr_str bytes)
@@ -321,14 +322,14 @@ static void conn_run(struct mr_ready *r)
   if (c->x && c->x->over && !c->x->last_given) /* too long by its own account */
     message_end(c);
   for (int i = 0; i < 16 && !c->failed; i++) {
-    settle_empty(c);
+    settle(c);
     if (c->x && c->x->ended && c->out.n == 0)
       exchange_over(c);
     if (c->in.n == 0 || c->body_paused || (c->x && c->message_done) || c->state == MR_CONN_LINGER)
       break;
     take(c, mr_str_n(NULL, 0));
   }
-  settle_empty(c);
+  settle(c);
   if (c->x && c->x->ended && c->out.n == 0 && !c->failed)
     exchange_over(c);
   c->running = false;
@@ -384,7 +385,7 @@ void mr_http_conn_kill(struct mr_http_conn *c)
     return;
   c->state = MR_CONN_DEAD;
   if (c->x)
-    exchange_close(c, c->x->ended && c->out.n == 0);
+    exchange_close(c, c->x->ended && c->out.n == 0 && !c->failed);
   mr_ready_cancel(s->l, &c->ready);
   mr_timer_cancel(s->l, &c->timer);
   event_del(&c->rd);

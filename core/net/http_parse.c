@@ -150,7 +150,7 @@ static int on_body(llhttp_t *p, const char *at, size_t n)
   struct mr_http_conn *c = p->data;
   struct mr_http_x *x = c->x;
 
-  if (!x || !x->wants_body || x->over || x->ended || !x->cbs || !x->cbs->body)
+  if (n == 0 || !x || !x->wants_body || x->over || x->ended || !x->cbs || !x->cbs->body)
     return HPE_OK; /* nobody wants it */
   x->body_seen += (int64_t)n;
   if (x->body_seen > x->body_max) {
