@@ -191,8 +191,7 @@ TEST(slow_reader_is_bounded)
 {
   static char block[100000];
   kit_start((struct mr_http_server_opts){.max_out = 3 << 20}, "127.0.0.1:0");
-  int fd = dial(), small = 4096, r = MR_OK, n = 0;
-  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+  int fd = dial(), r = MR_OK, n = 0;
   say(fd, MR_S(GET("/hold")));
   for (int i = 0; i < 100 && !held; i++) turn(1);
   CHECK(held);
@@ -493,8 +492,7 @@ TEST(stream_reader_is_cut)
 {
   static char big[60000];
   kit_start((struct mr_http_server_opts){.max_out = 1 << 20}, "127.0.0.1:0");
-  int fd = dial(), small = 4096, r = MR_OK;
-  setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small);
+  int fd = dial(), r = MR_OK;
   say(fd, MR_S(GET("/sse")));
   for (int i = 0; i < 100 && !stream; i++) turn(1);
   memset(big, 'x', sizeof big);
