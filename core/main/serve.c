@@ -235,7 +235,7 @@ static void live(struct app *a, int sig_fd)
     wait_some(a, sig_fd, -1);
     while ((sig = signal_next(sig_fd)) != 0) {
       if (sig == SIGHUP && a->script)
-        mr_script_ask(a->script, "reload");
+        mr_script_ask_reload(a->script);
       else if (sig != SIGHUP)
         return;
     }

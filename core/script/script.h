@@ -7,7 +7,8 @@
  * includes nothing else of the tree.
  *
  * Invariant: the VM is touched by one thread at a time, and that thread is the one that calls mr_dispatch
- * (mr_script_loop and mr_script_run_main do it). Only mr_script_stop may be called from other threads.
+ * (mr_script_loop and mr_script_run_main do it). Only mr_script_stop and mr_script_ask_reload may be called
+ * from other threads.
  *
  * Order in a program: mr_open, mr_script_open, then on the script thread mr_script_loop or
  * mr_script_run_main, then mr_script_close, then mr_close.
@@ -61,6 +62,9 @@ void mr_script_stop(struct mr_script *s);
  * and processes use the control channel of moonrig_ext.h ("reload", "rollback", "status").
  */
 int mr_script_reload(struct mr_script *s, int rollback, struct mr_err *err);
+
+/* mr_script_reload, soon, by the script thread; what comes of it is in the log. Any thread. */
+void mr_script_ask_reload(struct mr_script *s);
 
 int64_t mr_script_generation(const struct mr_script *s); /* 0: none */
 
