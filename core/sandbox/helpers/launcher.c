@@ -231,6 +231,9 @@ int main(int argc, char **argv)
   if (syscall(SYS_close_range, LAUNCHER_FDS, ~0U, 0) != 0)
     for (int fd = LAUNCHER_FDS; fd < 65536; fd++)
       close(fd);
+  for (int fd = 0; fd < LAUNCHER_FDS; fd++) /* a probe has fewer: no number of the list is ever something else */
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+      _exit(102);
   signal(SIGPIPE, SIG_IGN);
   umask(022);
   parse(&l, argc, argv);

@@ -15,7 +15,7 @@ enum {
   LAUNCHER_ENVD = 5,    /* the program to run as PID 1, in a sealed memory file */
   LAUNCHER_LOCK = 6,    /* <session>/lock: the record lock is held as long as the sandbox lives */
   LAUNCHER_FDS = 7,
-  LAUNCHER_ARGS = 160   /* of bubblewrap's command line */
+  LAUNCHER_ARGS = 256   /* of bubblewrap's command line */
 };
 
 struct launch {

@@ -7,6 +7,7 @@
  * root and /dev are remounted read-only last. Options are those of bubblewrap 0.6 and newer.
  */
 #include "launcher.h"
+#include "proto.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -28,11 +29,13 @@ static void plain_paths(struct launch *l)
     snprintf(l->path[i], sizeof l->path[i], "%s/%s", l->dir, dir_names[i]);
 }
 
-static void stage_tmpfs(const char *at, long long size)
+/* uid: owner of a private one, 0 for one that all may write. */
+static void stage_tmpfs(const char *at, long long size, uid_t uid)
 {
-  char opts[96];
+  char opts[160];
 
-  snprintf(opts, sizeof opts, "mode=1777,size=%lld,nr_inodes=%lld", size, size / 4096 + 64);
+  snprintf(opts, sizeof opts, "mode=%s,uid=%u,gid=%u,size=%lld,nr_inodes=%lld", uid ? "0700" : "1777",
+           (unsigned)uid, (unsigned)uid, size, size / 4096 + 64);
   if (mkdir(at, 0755) != 0 || mount("tmpfs", at, "tmpfs", MS_NOSUID | MS_NODEV, opts) != 0)
     launcher_die("staging a tmpfs", strerror(errno));
 }
@@ -62,8 +65,9 @@ void launcher_stage(struct launch *l)
       launcher_die("staging a directory of the session", strerror(errno));
     close(fd[i]);
   }
-  stage_tmpfs(LAUNCHER_STAGE "/tmp", l->tmp);
-  stage_tmpfs(LAUNCHER_STAGE "/shm", l->shm);
+  stage_tmpfs(LAUNCHER_STAGE "/tmp", l->tmp, 0);
+  stage_tmpfs(LAUNCHER_STAGE "/shm", l->shm, 0);
+  stage_tmpfs(LAUNCHER_STAGE "/run", MR_ENVD_RUN_SIZE, l->uid);
   l->staged = true;
 }
 
@@ -146,15 +150,17 @@ static void etc(struct launch *l)
 static void writable(struct launch *l)
 {
   if (l->staged)
-    ADD(l, "--bind", LAUNCHER_STAGE "/shm", "/dev/shm", "--remount-ro", "/dev", "--bind", LAUNCHER_STAGE "/tmp", "/tmp");
+    ADD(l, "--bind", LAUNCHER_STAGE "/shm", "/dev/shm", "--remount-ro", "/dev", "--bind", LAUNCHER_STAGE "/tmp", "/tmp",
+        "--bind", LAUNCHER_STAGE "/run", MR_ENVD_RUN);
   else
     ADD(l, "--size", num(l, l->shm), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
-        "--size", num(l, l->tmp), "--perms", "1777", "--tmpfs", "/tmp");
-  ADD(l, "--bind", l->path[0], "/workspace");
+        "--size", num(l, l->tmp), "--perms", "1777", "--tmpfs", "/tmp",
+        "--size", num(l, MR_ENVD_RUN_SIZE), "--perms", "0700", "--tmpfs", MR_ENVD_RUN);
+  ADD(l, "--bind", l->path[0], MR_ENVD_HOME);
   dir(l, "/mnt");
   dir(l, "/mnt/session");
   dir(l, "/mnt/memory");
-  ADD(l, "--bind", l->path[1], "/mnt/session/outputs", "--ro-bind", l->path[2], "/mnt/session/uploads");
+  ADD(l, "--bind", l->path[1], MR_ENVD_OUTPUTS, "--ro-bind", l->path[2], MR_ENVD_UPLOADS);
 }
 
 void launcher_args(struct launch *l, int info_fd)
@@ -171,7 +177,7 @@ void launcher_args(struct launch *l, int info_fd)
   dir(l, "/var");
   ADD(l, "--symlink", "../tmp", "/var/tmp");
   writable(l);
-  ADD(l, "--remount-ro", "/", "--chdir", "/workspace", "--as-pid-1", "--");
+  ADD(l, "--remount-ro", "/", "--chdir", MR_ENVD_HOME, "--as-pid-1", "--");
   if (l->probe)
     ADD(l, "/bin/bash", "-c", ":");
   else
