@@ -230,7 +230,6 @@ void mr_box_up(struct mr_box *b)
 {
   b->state = MR_BOX_UP;
   b->provisioned = true;
-  b->failures = 0;
   b->reason[0] = '\0';
   b->disk_at_us = 0;
   b->disk_allowed = 0;
@@ -240,13 +239,23 @@ void mr_box_up(struct mr_box *b)
 
 void mr_box_lost(struct mr_box *b)
 {
-  if (b->state != MR_BOX_UP && ++b->failures >= FAILURES_MAX) /* never said hello */
-    b->l->machine.known = false;
+  b->failures++;
   mr_wire_close(b);
   b->was_up = b->state == MR_BOX_UP;
   b->state = MR_BOX_LOST;
   set_timer(b, REASON_US);
   mr_box_step(b);
+}
+
+/* Ends what does not behave; calls that were sent to it end with MR_E_CLOSED. */
+static void kill_it(struct mr_box *b, const char *why)
+{
+  mr_log(mr_loop_sys(b->l->loop), MR_LOG_ERROR, "sandbox", "%s: ended: %s", b->session, why);
+  mr_calls_fail(b, MR_CALLS_SENT, MR_E_CLOSED, why);
+  mr_wire_close(b);
+  mr_wire_report_close(b);
+  mr_timer_cancel(b->l->loop, &b->timer);
+  open_start(b, false, true);
 }
 
 /* The connection is gone and the launcher had its say. */
@@ -257,15 +266,19 @@ static void after_loss(struct mr_box *b)
   mr_timer_cancel(b->l->loop, &b->timer);
   mr_wire_report_close(b);
   b->state = MR_BOX_COLD;
-  if (b->was_up) {
+  if (b->was_up)
     mr_log(mr_loop_sys(b->l->loop), MR_LOG_WARN, "sandbox", "%s: connection lost%s%s", b->session,
            b->reason[0] ? ": " : "", b->reason);
-  } else if (b->reason[0] || b->failures >= FAILURES_MAX) {
+  if (!b->was_up && b->reason[0]) {
     mr_log(mr_loop_sys(b->l->loop), MR_LOG_ERROR, "sandbox", "%s: not started: %s", b->session, b->reason);
-    snprintf(text, sizeof text, "The sandbox could not be started: %s", b->reason[0] ? b->reason : "no reason given");
+    snprintf(text, sizeof text, "The sandbox could not be started: %s", b->reason);
     mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED, text);
     b->failures = 0;
     b->l->machine.known = false; /* what was found before may not hold any more */
+  } else if (b->failures >= FAILURES_MAX) {
+    b->failures = 0;
+    mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED, "The sandbox's connection broke again and again; the sandbox was ended.");
+    kill_it(b, "its connection broke again and again");
   }
 }
 
@@ -290,16 +303,6 @@ static void step_cold(struct mr_box *b)
   } else {
     open_start(b, true, false);
   }
-}
-
-/* Ends what does not answer; calls that were sent to it end with MR_E_CLOSED. */
-static void kill_it(struct mr_box *b, const char *why)
-{
-  mr_log(mr_loop_sys(b->l->loop), MR_LOG_ERROR, "sandbox", "%s: ended: %s", b->session, why);
-  mr_calls_fail(b, MR_CALLS_SENT, MR_E_CLOSED, why);
-  mr_wire_close(b);
-  mr_wire_report_close(b);
-  open_start(b, false, true);
 }
 
 /* ---- watching one that runs ---- */
@@ -374,8 +377,9 @@ static void on_timer(struct mr_timer *t)
   struct mr_box *b = MR_OF(t, struct mr_box, timer);
 
   if (b->state == MR_BOX_HELLO) {
-    b->failures++;
-    kill_it(b, "The sandbox did not answer when it was started.");
+    if (++b->failures >= FAILURES_MAX - 1)
+      mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED, "The sandbox does not answer when it is started.");
+    kill_it(b, "no answer after the start");
   } else if (b->state == MR_BOX_LOST) {
     b->reason_over = true;
   } else if (b->state == MR_BOX_UP && mr_calls_stuck(b, ACCEPT_US, CANCEL_US)) {

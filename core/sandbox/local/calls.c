@@ -214,6 +214,7 @@ void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *con
   struct mr_op *o;
 
   while ((o = op_find(b, id, true))) {
+    b->failures = 0;
     o->is_error = is_error;
     if (content)
       mr_json_write(&o->content, content, false);

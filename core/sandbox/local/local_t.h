@@ -125,7 +125,7 @@ struct mr_box {
   bool delivering;
   bool provisioned;                    /* ref is valid */
   bool was_up;                         /* before it was lost */
-  int failures;                        /* openings that ended without a hello, in a row */
+  int failures;                        /* connections that ended without an answer to a call, in a row */
   struct mr_open *job;                 /* in the pool, or NULL */
   struct mr_child *child;              /* launcher, when this process started it */
   bool spawning;

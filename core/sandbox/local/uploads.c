@@ -47,6 +47,19 @@ static int relative(const char *path, char out[PATH_BYTES_MAX], struct mr_err *e
   return MR_OK;
 }
 
+/* Opens a directory, making it when it is missing: readable whatever the umask of the server. */
+static int open_made(int at, const char *name)
+{
+  bool made = mkdirat(at, name, 0755) == 0;
+  int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+  if (fd >= 0 && made && fchmod(fd, 0755) != 0) {
+    close(fd);
+    return -1;
+  }
+  return fd;
+}
+
 /* Opens the directory of rel, making what is missing; *leaf = the last part. */
 static int open_parent(int up, char *rel, const char **leaf)
 {
@@ -55,8 +68,7 @@ static int open_parent(int up, char *rel, const char **leaf)
 
   while (fd >= 0 && (slash = strchr(at, '/'))) {
     *slash = '\0';
-    mkdirat(fd, at, 0755);
-    next = openat(fd, at, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    next = open_made(fd, at);
     close(fd);
     *slash = '/';
     at = slash + 1;
@@ -89,7 +101,7 @@ static int copy(int from, int dir, const char *leaf, const struct stat *st)
 
   if (to < 0)
     return -1;
-  failed = copy_bytes(from, to) != 0 || fchmod(to, 0444) != 0 || futimens(to, times) != 0;
+  failed = copy_bytes(from, to) != 0 || fchmod(to, 0444 | (st->st_mode & 0111)) != 0 || futimens(to, times) != 0;
   close(to);
   if (failed || renameat(dir, tmp, dir, leaf) != 0) {
     unlinkat(dir, tmp, 0);
@@ -119,7 +131,7 @@ static int show(int up, const struct mr_sandbox_mount *m, char *rel, bool as_roo
     unlinkat(dir, leaf, 0);
   }
   if (linkat(AT_FDCWD, m->host_path, dir, leaf, 0) == 0) {
-    if (as_root && !(src.st_mode & S_IROTH) && fchmod(from, 0444) != 0)
+    if (as_root && !(src.st_mode & S_IROTH) && fchmod(from, (src.st_mode & 0111) | 0444) != 0)
       code = mr_err_errno(err, m->path);
   } else if (copy(from, dir, leaf, &src) != 0) {
     code = mr_err_errno(err, m->path);
@@ -165,8 +177,7 @@ int mr_local_uploads(int dir, const struct mr_sandbox_mount *m, int n, bool as_r
   char rel[PATH_BYTES_MAX] = "";
   int up, code = MR_OK;
 
-  mkdirat(dir, "uploads", 0755);
-  up = openat(dir, "uploads", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  up = open_made(dir, "uploads");
   if (up < 0)
     return mr_err_errno(err, "uploads");
   prune(up, rel, 0, m, n, 0);
