@@ -180,7 +180,7 @@ static void run_bwrap(struct launch *l, int info_w, pid_t self)
     _exit(101);
   close(LAUNCHER_LOCK);
   fcntl(info_w, F_SETFD, 0);
-  execve(l->bwrap, (char *const *)(unsigned long)l->argv, no_env);
+  syscall(SYS_execveat, l->bwrap_fd, "", (char *const *)(unsigned long)l->argv, no_env, AT_EMPTY_PATH);
   die_errno(l->bwrap);
 }
 
@@ -245,6 +245,9 @@ int main(int argc, char **argv)
   if (l.cgroup && !put(l.cgroup, "0"))
     die_errno(l.cgroup);
   put("/proc/self/oom_score_adj", "500"); /* the host's programs are worth more */
+  l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC); /* before the stage, which may cover its place */
+  if (l.bwrap_fd < 0)
+    die_errno(l.bwrap);
   launcher_stage(&l);
   if (pipe2(info, O_CLOEXEC | O_NONBLOCK) != 0)
     die_errno("pipe");

@@ -29,6 +29,7 @@ struct launch {
   long long tmp, shm;   /* bytes of /tmp and /dev/shm */
   long long nproc, nofile, fsize, data; /* rlimits; 0 = left alone */
   /* filled on the way */
+  int bwrap_fd;
   bool staged;          /* the session's directories are at LAUNCHER_STAGE in a mount namespace of ours */
   char path[3][4200];   /* host paths of workspace, outputs, uploads as bubblewrap sees them */
   const char *argv[LAUNCHER_ARGS];

@@ -4,7 +4,7 @@
  *
  * Read-only: /usr (with the usual links to it), a few files of /etc, /mnt/session/uploads, /proc/sys.
  * Writable: /workspace, /mnt/session/outputs (host directories), /tmp and /dev/shm (sized tmpfs). The
- * root and /dev are remounted read-only last. Options are those of bubblewrap 0.6 and newer.
+ * root and /dev are remounted read-only last. Options are those of bubblewrap 0.7 and newer.
  */
 #include "launcher.h"
 #include "proto.h"

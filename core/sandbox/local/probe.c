@@ -85,8 +85,8 @@ static void probe_bwrap(const struct mr_local_conf *c, struct mr_local_machine *
   }
   m->disable_userns = major > 0 || minor >= 8;
   out[strcspn(out, "\n")] = '\0';
-  feature(m, "bubblewrap", major > 0 || minor >= 6, true, "%.60s (%s)%s", out, m->bwrap,
-          major > 0 || minor >= 6 ? "" : "; fix: install bubblewrap 0.6 or newer");
+  feature(m, "bubblewrap", major > 0 || minor >= 7, true, "%.60s (%s)%s", out, m->bwrap,
+          major > 0 || minor >= 7 ? "" : "; fix: install bubblewrap 0.7 or newer");
 }
 
 /* ---- namespaces: a sandbox with nothing in it ---- */
