@@ -111,6 +111,7 @@ rig.main(function(args)
 
   local got = download(session, o.out)
   if not got["reconciliation.csv"] then return nil, "the agent wrote no reconciliation.csv" end
+  session:archive() -- ends its sandbox; what was said and done stays readable
   local counts, order = {}, {}
   for _, row in ipairs(csv.records(assert(rig.fs.read(got["reconciliation.csv"])))) do
     if not counts[row.verdict] then order[#order + 1] = row.verdict end
