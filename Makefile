@@ -14,6 +14,7 @@ LUAJIT   ?= luajit
 INVOICES ?=
 LEDGER   ?=
 OUT      ?=
+DATA     ?=
 # For the tests: what tests/run is told beside the flavour, e.g. ONLY=unit/base_str
 ONLY     ?=
 JOBS     ?= 1
@@ -209,7 +210,8 @@ bench: all $(BENCH) $(TOOLS)
 demo:
 	@scripts/dev/deps build
 	@$(MAKE) -s all
-	@$(B)/moonrig run examples/invoices/reconcile.lua $(if $(INVOICES),--invoices $(INVOICES)) \
+	@$(B)/moonrig doctor --quiet
+	@$(B)/moonrig run --data $(or $(DATA),$(B)/demo-data) examples/invoices/reconcile.lua $(if $(INVOICES),--invoices $(INVOICES)) \
 	  $(if $(LEDGER),--ledger $(LEDGER)) $(if $(OUT),--out $(OUT))
 
 install: all

@@ -50,9 +50,16 @@ local function text_of(content)
   return table.concat(parts)
 end
 
+local written = {} -- of each message: how many bytes came as previews
+
 local show = {
-  ["event_delta"] = function(ev) io.write(ev.delta and ev.delta.content and ev.delta.content.text or "") end,
-  ["agent.message"] = function() print() end, -- its text came as deltas
+  ["event_delta"] = function(ev)
+    local text = ev.delta.content and ev.delta.content.text or ""
+    written[ev.event_id] = (written[ev.event_id] or 0) + #text
+    io.write(text)
+    io.flush()
+  end,
+  ["agent.message"] = function(ev) print((text_of(ev.content):sub((written[ev.id] or 0) + 1))) end,
   ["agent.tool_use"] = function(ev)
     print(("  %s %s"):format(ev.name, short(ev.input.command or ev.input.file_path or rig.json.encode(ev.input))))
   end,
