@@ -24,6 +24,7 @@ struct mr_domain {
   struct mr_sessions *sessions;    /* loaded sessions: table, LRU (session.c) */
   struct mr_keys *keys;            /* keys.c: bootstrap keys, what was checked lately */
   bool started, draining;
+  int waking;                      /* steps of the start, or of waking sessions, that are under way */
   struct mr_timer rewake;          /* looks for sessions that were dropped after a failed commit */
   void (*idle_fn)(void *ud);
   void *idle_ud;
