@@ -314,17 +314,10 @@ static void on_file(void *ud, const struct mr_rows *r)
   yyjson_doc *doc = NULL;
   yyjson_val *f;
   int64_t expires = 0;
-  int code = r->code;
+  int code = mr_read_check(c, r, NULL, "file", c->path[0]);
 
-  if (code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-    return;
-  }
-  if (r->n == 0) {
-    mr_not_found(c, "file", c->path[0]);
-    return;
-  }
-  code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
+  if (code == MR_OK)
+    code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
   f = yyjson_doc_get_root(doc);
   if (code == MR_OK && !mr_json_get_bool(f, "downloadable", false))
     code = mr_err_code(&c->err, MR_E_INVALID, "file_not_downloadable", NULL,
@@ -416,12 +409,8 @@ static void on_source(void *ud, const struct mr_rows *r)
   yyjson_doc *doc = NULL;
   yyjson_val *o;
   struct mr_buf b;
-  int code = r->code;
+  int code = mr_read_check(c, r, "resources", "file", p->from);
 
-  if (code == MR_OK && r->n == 0)
-    code = mr_err_set(&c->err, MR_E_NOTFOUND, "resources", "resources: file " MR_FMT " not found", MR_ARG(p->from));
-  else if (code != MR_OK)
-    mr_err_copy(&c->err, r->err);
   if (code == MR_OK)
     code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
   if (code != MR_OK) {

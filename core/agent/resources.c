@@ -329,13 +329,10 @@ static void on_read(void *ud, const struct mr_rows *r)
   yyjson_doc *doc = NULL;
   yyjson_val *list, *v, *found = NULL;
   yyjson_arr_iter it;
+  int code = mr_read_check(c, r, NULL, "session", c->path[0]);
 
-  if (r->code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-    return;
-  }
-  if (r->n == 0) {
-    mr_not_found(c, "session", c->path[0]);
+  if (code != MR_OK) {
+    mr_call_done(c, code);
     return;
   }
   mr_json_parse(c->mem, r->sessions[0].doc, SIZE_MAX, &doc, NULL);

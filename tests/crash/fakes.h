@@ -192,7 +192,7 @@ static int box_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sa
   yyjson_obj_iter it = yyjson_obj_iter_with(yyjson_doc_get_root(in));
   const char *command = yyjson_get_str(yyjson_obj_iter_get_val(yyjson_obj_iter_next(&it)));
   char path[700], temp[720], key[128];
-  int ms, fd, n;
+  int ms = 0, fd, n;
 
   mkdir(b->dir, 0700);
   if (exec_read(x)) /* the same id is started at most once */
