@@ -190,6 +190,8 @@ static void on_changed(void *ud, const struct mr_commit_result *r)
     return;
   }
   mr_buf_free(&p->body);
+  if (r->code == MR_OK && p->after)
+    p->after(p);
   if (r->code != MR_OK)
     mr_call_fail_err(p->c, r->err);
   else
