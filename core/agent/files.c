@@ -275,37 +275,62 @@ void mr_files_list(struct mr_call *c)
 
 /* ---- download ---- */
 
-struct download { struct mr_call *c; struct mr_str id; int64_t at, size; bool stopped; };
+struct download { struct mr_call *c; struct mr_str id; int64_t at, size; bool stopped, reading; };
 
 static void next_piece(struct download *p);
+
+static void end_download(struct download *p, int code, const char *why)
+{
+  struct mr_call *c = p->c;
+
+  c->out_drained = NULL;
+  c->cancel = NULL;
+  if (code == MR_OK)
+    mr_call_done(c, MR_OK);
+  else
+    mr_call_fail(c, code, NULL, "%s", why);
+}
 
 static void on_piece(void *ud, int code, struct mr_str bytes)
 {
   struct download *p = ud;
-  struct mr_call *c = p->c;
   int r;
 
+  p->reading = false;
   if (p->stopped || code != MR_OK) {
-    mr_call_fail(c, p->stopped ? MR_E_CANCELLED : code, NULL, "the file could not be read to its end");
+    end_download(p, p->stopped ? MR_E_CANCELLED : code, "the file could not be read to its end");
     return;
   }
   p->at += (int64_t)bytes.n;
-  r = bytes.n ? c->out_bytes(c, bytes) : MR_OK;
+  r = bytes.n ? p->c->out_bytes(p->c, bytes) : MR_OK;
   if (r == MR_E_CLOSED)
-    mr_call_fail(c, MR_E_CANCELLED, NULL, "the reader is gone");
+    end_download(p, MR_E_CANCELLED, "the reader is gone");
   else if (p->at >= p->size || bytes.n == 0)
-    mr_call_done(c, MR_OK);
+    end_download(p, MR_OK, NULL);
   else if (r != MR_MORE)
     next_piece(p);
 }
 
 static void next_piece(struct download *p)
 {
+  p->reading = true;
   mr_blob_read(p->c->d->store, p->id, p->at, PIECE, on_piece, p);
 }
 
-static void out_drained(struct mr_call *c) { next_piece(c->priv); }
-static void stop_download(struct mr_call *c) { ((struct download *)c->priv)->stopped = true; }
+static void out_drained(struct mr_call *c)
+{
+  struct download *p = c->priv;
+  if (!p->reading)
+    next_piece(p);
+}
+
+static void stop_download(struct mr_call *c)
+{
+  struct download *p = c->priv;
+  p->stopped = true;
+  if (!p->reading) /* it waits for a reader that will not come */
+    end_download(p, MR_E_CANCELLED, "the reader is gone");
+}
 
 static void on_file(void *ud, const struct mr_rows *r)
 {
