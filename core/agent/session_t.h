@@ -195,7 +195,10 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
 void mr_turn_arm_retry(struct mr_session *s);
 /* turn_model.c */
 int mr_model_begin(struct mr_session *s);               /* the span start row was just applied */
-void mr_model_abort(struct mr_session *s, struct mr_usage *usage); /* cancels; usage so far */
+/* Stops the request that is in flight. true: nothing is, go on; false: its end, which tells what it used, wakes
+ * the session. */
+bool mr_model_cut(struct mr_session *s);
+void mr_model_abort(struct mr_session *s, struct mr_usage *usage); /* forgets it; usage as far as known */
 bool mr_model_running(const struct mr_session *s);
 void mr_model_committed(struct mr_session *s);
 /* turn_tools.c */

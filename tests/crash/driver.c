@@ -10,7 +10,7 @@
  * DIR holds the store and what the fake tools keep (fakes.h). LOG gets one line of JSON for everything that
  * was acknowledged, the moment the client has it: {"k":"made"}, {"k":"sent"} (the answer to a send),
  * {"k":"event"} and {"k":"preview"} (of the stream), {"k":"resumed"}. Written with write(2): what a process
- * wrote before SIGKILL is there. Printed sessions are one line each: {"k":"settled" or "list","session":..,
+ * wrote before SIGKILL is there, but for a line that the kill cut. Printed sessions are one line each: {"k":"settled" or "list","session":..,
  * "events":[..]}.
  *
  * Exit codes: 0; 2 broken; 3 over the time limit (what did not finish is on stderr).
@@ -64,6 +64,7 @@ struct world {
   int log;
   struct mr_timer limit, pause;
   const char *doing;
+  bool drained;
   struct client *clients[SESSIONS_MAX];
   int nclients, open, sending; /* streams and sends whose call is not done */
 };
@@ -297,6 +298,8 @@ static int on_event(struct mr_call *c, struct mr_str name, int64_t pos, struct m
 
 static void on_stream_end(struct req *r)
 {
+  if (r->c.code != MR_E_CLOSED)
+    die("stream", r->c.err.message);
   r->w->open--;
   req_free(r);
 }
@@ -371,6 +374,8 @@ static void world_open(struct world *w, const char *dir, const char *log)
 
   w->clock_us = shift ? strtoll(shift, NULL, 10) * 1000000 : 0;
   w->log = open(log, O_CREAT | O_APPEND | O_WRONLY | O_CLOEXEC, 0600);
+  if (w->log >= 0 && write(w->log, "\n", 1) != 1) /* a kill may have cut the line before */
+    die(log, "cannot write");
   mkdir(dir, 0700);
   snprintf(path, sizeof path, "%s/store", dir);
   snprintf(models, sizeof models, "{\"scripted\":{\"file\":\"%s\"},\"route\":{\"m\":\"scripted\"}}",
@@ -400,13 +405,20 @@ static void world_open(struct world *w, const char *dir, const char *log)
   mr_domain_start(w->d);
 }
 
+static void on_drained(void *ud)
+{
+  struct world *w = ud;
+  w->drained = true;
+  mr_loop_stop(w->loop);
+}
+
 static void world_close(struct world *w)
 {
-  mr_timer_cancel(w->loop, &w->limit);
   mr_timer_cancel(w->loop, &w->pause);
-  mr_domain_drain(w->d, NULL, NULL);
-  while (w->open)
+  mr_domain_drain(w->d, on_drained, w);
+  while (w->open || !w->drained)
     turn_loop(w);
+  mr_timer_cancel(w->loop, &w->limit);
   mr_domain_cut(w->d);
   mr_loop_pump(w->loop, 0);
   mr_pool_free(&w->pool);

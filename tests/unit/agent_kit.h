@@ -206,6 +206,18 @@ MAYBE void rig_ok(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, 
     test_fail(__FILE__, __LINE__, "%s: %d %s", json ? json : "a call", g->code, g->err.message);
 }
 
+/* The call is refused with this code, HTTP status, field ("" none) and a message that holds these words. */
+MAYBE void rig_refused(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json,
+                       int code, int http, const char *field, const char *words)
+{
+  rig_call(g, fn, p0, p1, json);
+  if (g->code != code || g->err.code != code || g->err.http_status != http || strcmp(g->err.field, field) != 0 ||
+      !strstr(g->err.message, words))
+    test_fail(__FILE__, __LINE__, "%s: code %d (%d), http %d, field \"%s\", \"%s\"; wanted %d, %d, \"%s\", \"%s\"",
+              json ? json : "a call", g->code, g->err.code, g->err.http_status, g->err.field, g->err.message, code, http,
+              field, words);
+}
+
 /* An agent with these tools, and a session of it in the environment "default". */
 MAYBE void rig_session(struct rig *g, const char *tools)
 {
