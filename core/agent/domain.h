@@ -37,6 +37,7 @@ struct mr_call {
   struct mr_origin who;           /* workspace, key, request id, trace */
   struct mr_str path[MR_PATH_MAX];/* path parameters in the order of the route */
   yyjson_val *in;
+  bool strict;                    /* fields that the shape does not know are errors */
   struct mr_buf out;              /* the response, JSON text */
   struct mr_err err;              /* on failure */
   struct mr_ready ready;          /* for mr_call_done: the face is told from the drain */

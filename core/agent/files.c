@@ -157,7 +157,7 @@ void mr_files_upload(struct mr_call *c)
   }
   u->c = c;
   u->f.filename = mr_json_get_str(c->in, "filename");
-  u->f.mime_type = mr_json_get_str(c->in, "media_type");
+  u->f.mime_type = mr_arena_str(c->arena, mr_json_get_str(c->in, "media_type"));
   if (!u->f.mime_type.n)
     u->f.mime_type = MR_S("application/octet-stream");
   code = clean_name(c, &u->f.filename, u->f.mime_type);

@@ -104,17 +104,6 @@ static int n_generation(lua_State *L)
   return 2;
 }
 
-/* require_for(generation table) -> its require */
-static int n_require_for(lua_State *L)
-{
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_pushlightuserdata(L, s);
-  lua_pushvalue(L, 1);
-  lua_pushcclosure(L, mr_lua_require, 2);
-  return 1;
-}
-
 /* failed(message): the current generation's start failed; shown by /health */
 static int n_failed(lua_State *L)
 {
@@ -131,5 +120,5 @@ static int n_failed(lua_State *L)
 }
 
 const luaL_Reg mr_lua_base_natives[] = {{"entry", n_entry}, {"now", n_now}, {"mono", n_mono}, {"log", n_log},
-    {"where", n_where}, {"raise", n_raise}, {"generation", n_generation}, {"require_for", n_require_for},
+    {"where", n_where}, {"raise", n_raise}, {"generation", n_generation},
     {"failed", n_failed}, {NULL, NULL}};
