@@ -155,6 +155,7 @@ struct shell {
   struct ebuf tail;           /* the end of its output */
   bool cut;                   /* there was more before */
   bool lost;                  /* the shell ended outside a command: the next result says so */
+  bool going;                 /* bash has read what to do, the command may have started */
   bool aborted;               /* time is over or the call was cancelled */
   char nonce[33];
   struct ebuf heard;          /* from the status FIFO */

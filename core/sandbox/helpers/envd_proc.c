@@ -2,10 +2,10 @@
  * envd_proc - the processes of the sandbox: starting bash, and ending everything else.
  *
  * bash runs a fixed loop that holds no file descriptor of ours: it waits for a byte on a FIFO of the run
- * directory, then sources `ctl`, which envd writes anew for each command. ctl sources the command with its
- * output on a FIFO of its own, then writes the exit status with a fresh random word to the status FIFO. So
- * there is nothing open that a command could find, read from or write to, a word that it could not know, and
- * no variable that it could break. The trap is how a command is given up with the shell kept: it returns
+ * directory, then sources `ctl`, which envd writes anew for each command and removes once it was read. ctl
+ * sources the command with its output on a FIFO of its own, then writes the exit status with a fresh random
+ * word to the status FIFO. So there is nothing open that a command could find, read from or write to, a word
+ * that it could not know, and no variable that it could break. The trap is how a command is given up with the shell kept: it returns
  * from the command, or from a function within, and does nothing in the loop itself.
  *
  * Killing all but some is race-free because envd is PID 1: kill(-1, SIGSTOP) stops every process of the

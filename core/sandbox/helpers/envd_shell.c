@@ -206,18 +206,20 @@ static bool fresh_nonce(char out[33])
 static bool hand_over(struct envd *e, struct estr command)
 {
   struct shell *s = &e->shell;
-  char ctl[512];
+  char ctl[768];
   if (s->state == SHELL_OFF) {
     if (!proc_shell_start(e)) return false;
     s->state = SHELL_IDLE;
   }
   s->serial++;
   s->heard.n = 0;
-  int n = snprintf(ctl, sizeof ctl,
-                   "builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; builtin printf '%%s %%d\\n' ", e->run,
-                   e->run, s->serial);
+  s->going = false;
   if (!fresh_nonce(s->nonce)) return false;
-  n += snprintf(ctl + n, sizeof ctl - (size_t)n, "%s \"$?\" >%s/w/status\n", s->nonce, e->run);
+  /* One line, so that bash has read all of it before it does any of it; \\builtin is never an alias. */
+  int n = snprintf(ctl, sizeof ctl,
+                   "\\builtin printf '%%s go\\n' %s >%s/w/status; \\builtin read -r _ <%s/in; "
+                   "\\builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; \\builtin printf '%%s %%d\\n' %s \"$?\" >%s/w/status\n",
+                   s->nonce, e->run, e->run, e->run, e->run, s->serial, s->nonce, e->run);
   return put_file(e, "bash", command.p, command.n) && put_file(e, "ctl", ctl, (size_t)n) &&
          output_open(e, &s->out, s->serial) && write(s->in, "\n", 1) == 1;
 }
@@ -281,21 +283,37 @@ void shell_run(struct envd *e, struct call *c)
 
 /* --- what happens to it ------------------------------------------------------------------------------ */
 
-/* Looks for the word of this command and a number; whatever else is in the FIFO is noise. */
-static bool heard_status(struct shell *s)
+/* bash has read ctl: the word in it goes before the command may look, and the command may start. */
+static void go(struct envd *e)
 {
-  const char *at = s->heard.n ? memmem(s->heard.p, s->heard.n, s->nonce, 32) : NULL;
-  if (!at) {
-    size_t drop = s->heard.n > 256 ? s->heard.n - 64 : 0; /* the word may be cut in two */
-    if (drop) memmove(s->heard.p, s->heard.p + drop, s->heard.n - drop);
-    s->heard.n -= drop;
-    return false;
+  char path[128];
+  snprintf(path, sizeof path, "%s/ctl", e->run);
+  unlink(path);
+  e->shell.going = write(e->shell.in, "\n", 1) == 1;
+}
+
+/* Looks for the word of this command with "go" or a number; whatever else is in the FIFO is noise. */
+static bool heard_status(struct envd *e)
+{
+  struct shell *s = &e->shell;
+  for (;;) {
+    const char *at = s->heard.n ? memmem(s->heard.p, s->heard.n, s->nonce, 32) : NULL;
+    size_t used = at ? (size_t)(at - s->heard.p) + 32 : s->heard.n > 256 ? s->heard.n - 64 : 0;
+    const char *end = at ? memchr(at, '\n', s->heard.n - (used - 32)) : NULL;
+    if (end && s->going) {
+      s->code = (int)(strtol(at + 32, NULL, 10) & 255);
+      return true;
+    }
+    if (end) {
+      go(e);
+      used = (size_t)(end - s->heard.p) + 1;
+    } else if (at) {
+      used -= 32;
+    }
+    memmove(s->heard.p, s->heard.p + used, s->heard.n - used); /* a word may come in two parts */
+    s->heard.n -= used;
+    if (!end) return false;
   }
-  at += 32;
-  size_t n = s->heard.n - (size_t)(at - s->heard.p);
-  if (n < 3 || !memchr(at, '\n', n)) return false;
-  s->code = (int)(strtol(at, NULL, 10) & 255);
-  return true;
 }
 
 void shell_on_status(struct envd *e)
@@ -308,7 +326,7 @@ void shell_on_status(struct envd *e)
     if (s->state != SHELL_RUNNING && s->state != SHELL_ABORTING) continue;
     s->heard.max = 16384;
     ebuf_put(&s->heard, chunk, (size_t)n);
-    if (heard_status(s)) ending(e);
+    if (heard_status(e)) ending(e);
   }
 }
 
