@@ -1,5 +1,5 @@
 // world.mjs - the processes of a run: the model server of tests/mock, moonrig, and clients of it.
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
@@ -31,7 +31,14 @@ async function start(command, args, pattern, options) {
   return [child, await within(20_000, caught, `${path.basename(command)} to be ready`)];
 }
 
+// Can a tool call run here? The program says so itself.
+function sandboxed() {
+  const out = spawnSync(bin, ['doctor', '--json'], { encoding: 'utf8' }).stdout;
+  return JSON.parse(out).sandbox === 'ok';
+}
+
 export class World {
+  sandbox = sandboxed();
   dir = fs.mkdtempSync(path.join(os.tmpdir(), 'moonrig-sdk-'));
 
   // tls: { ca, cert, key } for both sides; config: text of a Lua file; scripts: Lua files.
