@@ -8,7 +8,7 @@ BUILD = os.environ.get("MOONRIG_BUILD") or os.path.join(os.path.dirname(__file__
 ENVD = os.path.join(BUILD, "helpers/envd-asan")
 if not os.path.exists(ENVD):
     ENVD = os.path.join(BUILD, "helpers/envd")
-UID = 61234 if os.getuid() == 0 else os.getuid()
+UID = 60000 + os.getpid() % 5000 if os.getuid() == 0 else os.getuid()  # of its own: processes are counted by uid
 
 
 class Closed(Exception):
@@ -121,7 +121,10 @@ class Box:
             self.report = f.read()
         self.n = 0
         self.c = None
-        if self.report == "ready\n" and attach:
+        if attach:
+            if self.report != "ready\n":
+                self.log.seek(0)
+                raise AssertionError(f"envd did not start: {self.report!r} {self.log.read()}")
             self.c = self.connect()
 
     def path(self, name):
@@ -175,6 +178,8 @@ class Box:
     def close(self):
         if self.c:
             self.c.close()
+        for pid in self.pids()[:1]:  # with envd goes all that is inside
+            os.kill(pid, signal.SIGKILL)
         self.p.kill()
         self.p.wait()
         self.log.seek(0)
