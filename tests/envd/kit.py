@@ -80,9 +80,9 @@ class Result:
 
 
 class Box:
-    """One sandbox. config: envd's configuration; uploads: files shown read-only."""
+    """One sandbox. config: envd's configuration. refuse: (system call, errno), as on a kernel that lacks it."""
 
-    def __init__(self, config=None, bwrap=(), attach=True, nproc=512, tmp=64 << 20):
+    def __init__(self, config=None, refuse=(), attach=True, nproc=512, tmp=64 << 20):
         self.dir = tempfile.mkdtemp(prefix="envd-", dir=os.environ.get("TMPDIR", "/tmp"))
         for d in ("ws", "out", "up"):
             os.mkdir(self.path(d))
@@ -105,17 +105,26 @@ class Box:
                "--ro-bind-try", "/etc/passwd", "/etc/passwd", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache",
                "--size", str(tmp), "--tmpfs", "/tmp", "--perms", "0700", "--size", str(4 << 20), "--tmpfs", "/run/moonrig",
                "--bind", self.path("ws"), "/workspace", "--bind", self.path("out"), "/mnt/session/outputs",
-               "--ro-bind", self.path("up"), "/mnt/session/uploads", "--ro-bind", ENVD, "/envd", *bwrap,
+               "--ro-bind", self.path("up"), "/mnt/session/uploads", "--ro-bind", ENVD, "/envd", *(("--seccomp", "92") if refuse else ()),
                "--remount-ro", "/", "--", "/envd", json.dumps(config or {})]
 
+        fds = []
+        if refuse:
+            nr, err = refuse
+            ins = [(0x20, 0, 0, 0), (0x15, 0, 1, nr), (0x06, 0, 0, 0x50000 | err), (0x06, 0, 0, 0x7fff0000)]
+            filter = os.memfd_create("filter")
+            os.write(filter, b"".join(struct.pack("<HBBI", *i) for i in ins))
+            os.lseek(filter, 0, 0)
+            fds = [os.dup2(filter, 92)]
+            os.close(filter)
         a, b = os.dup2(listener.fileno(), 91), w
         shell = ["bash", "-c", f"exec 3<&{a} 4>&{b}; exec {a}>&- {b}>&-; ulimit -u {nproc}; exec \"$@\"", "bash"]
         who = {"user": UID, "group": UID, "extra_groups": []} if os.getuid() == 0 else {}
         self.log = open(self.path("log"), "w+")
         self.p = subprocess.Popen(shell + cmd, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-                                  pass_fds=(a, b), **who)
-        os.close(a)
-        os.close(b)
+                                  pass_fds=(a, b, *fds), **who)
+        for fd in (a, b, *fds):
+            os.close(fd)
         listener.close()
         with os.fdopen(r) as f:
             self.report = f.read()
