@@ -1,5 +1,5 @@
 """What the payload cannot do (the attacks that envd answers for: 4-6, 8-13, 15, 30, 40)."""
-import os
+import errno, os
 from kit import test
 
 PROBE = r'''
@@ -134,3 +134,23 @@ def renames_between_directories(box):
     b = box()
     r = b.bash("mkdir a c; echo x >a/f; mv a/f c/g; ln c/g a/h; mv c a/; cat a/c/g; python3 -c \"import os; os.rename('a/h', 'h'); os.rename('a/c', 'c')\"; ls")
     assert r.text == "x\na\nc\nh", r
+
+
+@test
+def without_landlock(box):
+    b = box(refuse=(444, errno.ENOSYS))
+    assert b.c.hello["landlock"] == 0 and b.c.hello["seccomp"] is True
+    assert b.bash("echo x >/workspace/f; cat f; python3 -c 'import os; os.kill(1, 9)'; ls -l /proc/1/fd 2>&1 | grep -c denied").text == "x\n1"
+    fails = b.call("write", file_path="/usr/x", content="x")
+    assert fails.error and fails.text == "write: /usr/x is inside read-only directory /usr", fails
+    r = b.bash("echo 0 >/proc/self/oom_score_adj; echo x >/run/moonrig/in; echo y >/run/moonrig/ctl", 2000)
+    for i in range(3):
+        r = b.bash("echo fine", 2000)
+    assert r.text == "fine", r
+
+
+@test
+def without_seccomp_it_does_not_start(box):
+    b = box(refuse=(317 if os.uname().machine == "x86_64" else 277, errno.EPERM), attach=False)
+    assert b.report in ("seccomp: no filter can be made here\n", "seccomp: the filter cannot be loaded\n"), b.report
+    assert b.ended()

@@ -156,8 +156,8 @@ def timeouts(box):
         assert r.error and r.text.startswith("bash: bash command timed out after 300ms\n") and "the shell kept its state" in r.text, (cmd, r)
         assert "Output before that:\nseen" in r.text and 0.29 < took < 1.5, (cmd, took, r)
         assert b.bash("echo $x $PWD").text == "kept /usr", cmd
-        left = b.bash("cat /proc/[0-9]*/comm 2>/dev/null").text.split("\n")
-        assert sorted(set(left)) == ["bash", "envd"], (cmd, left)
+        left = set(b.bash("cat /proc/[0-9]*/comm 2>/dev/null").text.split("\n"))  # and bash's "Killed sleep 60", perhaps
+        assert {x for x in left if " " not in x} == {"bash", "envd"}, (cmd, left)
 
 
 @test

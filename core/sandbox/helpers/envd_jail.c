@@ -86,9 +86,10 @@ static bool rules(scmp_filter_ctx f)
     for (int family = 0; family < AF_INET6 && !rc; family++)
       if (family != AF_UNIX && family != AF_INET)
         rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EAFNOSUPPORT), makers[i], 1,
-                              SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family));
+                              (struct scmp_arg_cmp){0, SCMP_CMP_EQ, (scmp_datum_t)family, 0});
     if (!rc)
-      rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EAFNOSUPPORT), makers[i], 1, SCMP_A0(SCMP_CMP_GT, AF_INET6));
+      rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EAFNOSUPPORT), makers[i], 1,
+                            (struct scmp_arg_cmp){0, SCMP_CMP_GT, AF_INET6, 0});
   }
   return rc == 0;
 }
@@ -205,7 +206,7 @@ bool jail_enter(const struct jail *j, bool payload)
 bool jail_init(struct envd *e, char *why, size_t n)
 {
   if (!filter_make(&e->jail)) {
-    snprintf(why, n, "seccomp: the filter cannot be built");
+    snprintf(why, n, "seccomp: no filter can be made here");
     return false;
   }
   landlock_make(e);
