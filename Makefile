@@ -190,7 +190,7 @@ RUN = tests/run --build $(BUILD) --flavor $(FLAVOR) -j $(JOBS) $(if $(ONLY),--on
 test-build:
 	@scripts/dev/deps test
 	@$(MAKE) tests
-	@$(if $(filter release,$(FLAVOR)),$(MAKE) FLAVOR=debug all)
+	@$(if $(filter release,$(FLAVOR)),$(MAKE) FLAVOR=debug all $(B_debug)/tests/crash/driver)
 	@$(MAKE) guards
 check: test-build
 	@$(RUN)

@@ -124,7 +124,8 @@ static void on_default(void *ud, int code)
   struct mr_domain *d = ud;
   if (code != MR_OK)
     mr_log(d->sys, MR_LOG_ERROR, "domain", "the environment \"default\" could not be made");
-  wake_all(d);
+  if (!MR_SWITCH("no-wake"))
+    wake_all(d);
 }
 
 void mr_domain_start(struct mr_domain *d)

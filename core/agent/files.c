@@ -157,7 +157,7 @@ void mr_files_upload(struct mr_call *c)
   }
   u->c = c;
   u->f.filename = mr_json_get_str(c->in, "filename");
-  u->f.mime_type = mr_json_get_str(c->in, "media_type");
+  u->f.mime_type = mr_arena_str(c->arena, mr_json_get_str(c->in, "media_type"));
   if (!u->f.mime_type.n)
     u->f.mime_type = MR_S("application/octet-stream");
   code = clean_name(c, &u->f.filename, u->f.mime_type);
@@ -275,7 +275,7 @@ void mr_files_list(struct mr_call *c)
 
 /* ---- download ---- */
 
-struct download { struct mr_call *c; struct mr_str id; int64_t at, size; bool stopped; };
+struct download { struct mr_call *c; struct mr_str id; int64_t at, size; bool reading, stopped; };
 
 static void next_piece(struct download *p);
 
@@ -285,6 +285,7 @@ static void on_piece(void *ud, int code, struct mr_str bytes)
   struct mr_call *c = p->c;
   int r;
 
+  p->reading = false;
   if (p->stopped || code != MR_OK) {
     mr_call_fail(c, p->stopped ? MR_E_CANCELLED : code, NULL, "the file could not be read to its end");
     return;
@@ -301,11 +302,27 @@ static void on_piece(void *ud, int code, struct mr_str bytes)
 
 static void next_piece(struct download *p)
 {
+  p->reading = true;
   mr_blob_read(p->c->d->store, p->id, p->at, PIECE, on_piece, p);
 }
 
-static void out_drained(struct mr_call *c) { next_piece(c->priv); }
-static void stop_download(struct mr_call *c) { ((struct download *)c->priv)->stopped = true; }
+static void out_drained(struct mr_call *c)
+{
+  struct download *p = c->priv;
+  if (!p->reading)
+    next_piece(p);
+}
+
+static void stop_download(struct mr_call *c)
+{
+  struct download *p = c->priv;
+
+  c->cancel = NULL;
+  c->out_drained = NULL;
+  p->stopped = true;
+  if (!p->reading)
+    mr_call_fail(c, MR_E_CANCELLED, NULL, "the reader is gone");
+}
 
 static void on_file(void *ud, const struct mr_rows *r)
 {

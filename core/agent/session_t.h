@@ -92,7 +92,7 @@ struct mr_session {
   bool terminated;
   int rounds;                  /* tool rounds in this turn */
   int retries;                 /* failed requests in a row */
-  int64_t due_us;              /* wall time of the next try */
+  int64_t due_us, wait_us;     /* wall time of the next try; how long that was when it was decided */
   struct mr_tcall **calls;     /* of the latest reply, in call order */
   int ncalls, calls_cap;
   int blocked_n;               /* event ids of the latest requires_action idle */
@@ -182,6 +182,7 @@ void mr_turn_step(struct mr_ready *r);
 void mr_turn_retry(struct mr_timer *t);                 /* the wait after a failed request is over */
 void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details); /* the idle triple */
 void mr_turn_running(struct mr_txn *t);                 /* status_running, thread_status_running */
+void mr_turn_answered(struct mr_txn *t);                /* results were taken in t: the status follows */
 void mr_turn_committed(struct mr_session *s);           /* effects of durable commits (txn.c calls) */
 void mr_turn_recover(struct mr_session *s);             /* once after load */
 void mr_turn_stop_all(struct mr_session *s);            /* forget what runs (unload, poison, drain) */

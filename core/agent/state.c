@@ -236,10 +236,13 @@ static int apply_private(struct mr_session *s, struct mr_str type, yyjson_val *j
     t->intent_seq = s->seq + 1;
   } else if (mr_str_is(type, "tool.claim") && t) {
     t->owned = mr_json_get_bool(j, "owned", true);
+    if (!t->owned)
+      t->attempt = 0; /* the client's from here on: nothing of it runs */
     t->idempotent = mr_json_get_bool(j, "idempotent", false);
   } else if (mr_str_is(type, "model.retry")) {
     s->retries = (int)mr_json_get_int(j, "attempt", 1);
     s->due_us = mr_json_get_int(j, "due_us", 0);
+    s->wait_us = mr_json_get_int(j, "wait_us", s->d->retry_cap_us);
     s->wants_model = true;
   } else if (mr_str_is(type, "model.again")) {
     s->wants_model = true;

@@ -77,7 +77,7 @@ static void preview_or_wait(struct mr_model_run *r, struct part *p, int index, s
 {
   struct piece *e;
 
-  if (r->s->done_seq >= r->seq && !r->early) {
+  if ((r->s->done_seq >= r->seq && !r->early) || MR_SWITCH("preview-early")) {
     preview(r, p, index, text);
     return;
   }
@@ -136,8 +136,10 @@ static void on_text(void *ud, int index, struct mr_str delta)
 {
   struct mr_model_run *r = ud;
   (void)index;
+  (void)MR_FAULT("model.text.before");
   if (!r->dropped && r->cur && !r->cur->thinking)
     preview_or_wait(r, r->cur, r->cur_index, delta);
+  (void)MR_FAULT("model.text.after");
 }
 
 /* ---- the reply's rows ---- */
@@ -303,10 +305,13 @@ static void finish_reply(struct mr_model_run *r)
   struct mr_txn t;
   bool model = false;
 
-  if (MR_FAULT("model.replied"))
-    return;
+  (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, s, NULL, "reply");
   reply_private(&t, r);
+  if (MR_SWITCH("reply-split")) {
+    mr_txn_commit(&t, NULL, NULL);
+    mr_txn_begin(&t, s, NULL, "reply");
+  }
   content_rows(&t, r);
   mr_turn_span_end(&t, false, &r->usage);
   for (int i = 0; i < r->nuses; i++)
@@ -492,9 +497,10 @@ int mr_model_begin(struct mr_session *s)
   q.messages = r->messages;
   q.nmessages = s->nhistory;
   q.session_id = mr_str_c(s->id);
+  (void)MR_FAULT("model.send.before");
   if (mr_models_start(s->d->models, &q, &cbs, r, &r->call, &r->err) != MR_OK)
     mr_ready_post(s->d->loop, &r->ready);
-  (void)MR_FAULT("model.sent");
+  (void)MR_FAULT("model.send.after");
   return MR_OK;
 }
 

@@ -5,7 +5,7 @@
  * ready), carry out what was asked for (control, changed files), resume what is ready. mr_script_stop sets
  * a flag that the count hook sees too, and posts, which wakes the wait.
  *
- * Script thread, except mr_script_stop.
+ * Script thread, except mr_script_stop and mr_script_ask_reload.
  */
 #include <stdio.h>
 #include "script/script_t.h"
@@ -150,6 +150,7 @@ static void commands(struct mr_script *s)
     s->control_wanted = false;
     answer_control(s, rc);
   }
+  if (atomic_exchange(&s->asked, 0)) mr_script_reload(s, 0, &err);
   if (s->watch_hit) {
     s->watch_hit = false;
     if (mr_lua_files_changed(s))
@@ -191,6 +192,12 @@ static void nothing(void *ud)
 void mr_script_stop(struct mr_script *s)
 {
   atomic_store(&s->stop, 1);
+  s->ext->post(s->rt, nothing, NULL);
+}
+
+void mr_script_ask_reload(struct mr_script *s)
+{
+  atomic_store(&s->asked, 1);
   s->ext->post(s->rt, nothing, NULL);
 }
 

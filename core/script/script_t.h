@@ -127,6 +127,7 @@ struct mr_script {
   bool in_user;              /* user code runs: memory is capped */
   bool spent;                /* the slice is over: every further instruction raises */
   char spent_why[200];       /* with where it was noticed first */
+  atomic_int asked;            /* mr_script_ask_reload */
   atomic_int stop;
   int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;

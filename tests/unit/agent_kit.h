@@ -129,7 +129,7 @@ static void rig_open(struct rig *g, const char *dir)
   mr_domain_start(g->d);
 }
 
-static void rig_close(struct rig *g)
+__attribute__((unused)) static void rig_close(struct rig *g)
 {
   mr_domain_cut(g->d);
   for (int i = 0; i < 50; i++)
@@ -141,6 +141,8 @@ static void rig_close(struct rig *g)
   mr_http_client_free(&g->http);
   mr_loop_free(&g->loop);
 }
+
+#define MAYBE __attribute__((unused)) static
 
 struct made { struct mr_call c; struct rig *g; yyjson_doc *in; bool over; };
 
@@ -183,7 +185,7 @@ static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0
 }
 
 /* A string member of the latest answer, by JSON pointer. */
-static const char *rig_get(struct rig *g, const char *pointer)
+MAYBE const char *rig_get(struct rig *g, const char *pointer)
 {
   static char out[4096];
   yyjson_doc *doc = yyjson_read(g->last, strlen(g->last), 0);
@@ -198,14 +200,14 @@ static const char *rig_get(struct rig *g, const char *pointer)
   return out;
 }
 
-static void rig_ok(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json)
+MAYBE void rig_ok(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json)
 {
   if (rig_call(g, fn, p0, p1, json) != MR_OK)
     test_fail(__FILE__, __LINE__, "%s: %d %s", json ? json : "a call", g->code, g->err.message);
 }
 
 /* An agent with these tools, and a session of it in the environment "default". */
-static void rig_session(struct rig *g, const char *tools)
+MAYBE void rig_session(struct rig *g, const char *tools)
 {
   char json[4096];
   snprintf(json, sizeof json, "{\"name\":\"assistant\",\"model\":\"m\",\"tools\":%s}", tools ? tools : "[]");
@@ -222,14 +224,14 @@ static void rig_session(struct rig *g, const char *tools)
   snprintf(g->session, sizeof g->session, "%s", rig_get(g, "/id"));
 }
 
-static void rig_say(struct rig *g, const char *text)
+MAYBE void rig_say(struct rig *g, const char *text)
 {
   char json[8192];
   snprintf(json, sizeof json, "{\"events\":[{\"type\":\"user.message\",\"content\":[{\"type\":\"text\",\"text\":\"%s\"}]}]}", text);
   rig_ok(g, mr_sessions_events_send, g->session, NULL, json);
 }
 
-static void rig_until(struct rig *g, const char *status)
+MAYBE void rig_until(struct rig *g, const char *status)
 {
   for (int i = 0; i < 5000; i++) {
     rig_ok(g, mr_sessions_retrieve, g->session, NULL, NULL);
@@ -241,7 +243,7 @@ static void rig_until(struct rig *g, const char *status)
 }
 
 /* The types of all events, joined by spaces; short names: without "session." and "span.". */
-static const char *rig_types(struct rig *g)
+MAYBE const char *rig_types(struct rig *g)
 {
   static char out[8192];
   yyjson_doc *doc;
@@ -268,7 +270,7 @@ static const char *rig_types(struct rig *g)
 }
 
 /* Waits until n turns (or blocked ends of turns) are in the list. */
-static void rig_idles(struct rig *g, int n)
+MAYBE void rig_idles(struct rig *g, int n)
 {
   int have = 0;
   for (int i = 0; i < 3000; i++) {
