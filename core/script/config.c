@@ -145,7 +145,7 @@ static int fail(struct mr_err *err, const char *message)
     err->code = MR_E_INVALID;
     err->http_status = 400;
     snprintf(err->type, sizeof err->type, "invalid_request_error");
-    snprintf(err->message, sizeof err->message, "%s", message);
+    snprintf(err->message, sizeof err->message, "%.380s", message);
   }
   return MR_E_INVALID;
 }
