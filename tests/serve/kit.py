@@ -130,8 +130,8 @@ def run_cli(*args, env=None, cwd=None, limit=60):
                           timeout=limit * SLOW)
 
 
-def descendants(pid):
-    """Command lines of all processes below pid, by /proc."""
+def processes():
+    """Parent and command line of every process, by /proc."""
     parent, cmd = {}, {}
     for d in Path("/proc").iterdir():
         if d.name.isdigit():
@@ -141,11 +141,37 @@ def descendants(pid):
                 cmd[int(d.name)] = (d / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except (OSError, ValueError):
                 pass
+    return parent, cmd
+
+
+def commands():
+    return processes()[1].values()
+
+
+def below(pid, parent):
     out, grew = {pid}, True
     while grew:
         new = {p for p, pp in parent.items() if pp in out} - out
         grew, out = bool(new), out | new
-    return [cmd.get(p, "") for p in out - {pid}]
+    return out
+
+
+def descendants(pid):
+    """Command lines of all processes below pid."""
+    parent, cmd = processes()
+    return [cmd.get(p, "") for p in below(pid, parent) - {pid}]
+
+
+def end_sandboxes(tmp):
+    """Sandboxes outlive their server; those of a test that is over are ended here."""
+    parent, cmd = processes()
+    for pid, line in cmd.items():
+        if str(tmp) in line and "moonrig-launcher" in line:
+            for p in below(pid, parent):
+                try:
+                    os.kill(p, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
 
 
 TESTS = []
@@ -178,5 +204,6 @@ def main():
                 if s.p.poll() is None:
                     s.p.kill()
                     s.p.wait()
+            end_sandboxes(tmp)
             shutil.rmtree(tmp, ignore_errors=True)
     sys.exit(1 if failed else 0)
