@@ -78,10 +78,14 @@ static void control_done(void *ud, int code, struct mr_str json)
 {
   struct mr_exchange *q = ud;
 
-  if (q->x && code == MR_OK)
+  if (q->x && code == MR_OK) {
     mr_exchange_json(q, 200, json);
-  else if (q->x)
-    mr_exchange_fail(q, code, NULL, MR_FMT, MR_ARG(json));
+  } else if (q->x) { /* the scripts say what went wrong in "error" */
+    yyjson_doc *doc = yyjson_read(json.p ? json.p : "", json.n, 0);
+    struct mr_str why = mr_json_get_str(yyjson_doc_get_root(doc), "error");
+    mr_exchange_fail(q, code, NULL, MR_FMT, MR_ARG(why.n ? why : mr_str_c(mr_strerror(code))));
+    yyjson_doc_free(doc);
+  }
   mr_exchange_unref(q);
 }
 

@@ -75,6 +75,11 @@ static void on_stop(struct mr_post *p)
   stop_look(rt);
 }
 
+int mr_stopped(const struct mr_runtime *rt)
+{
+  return mr_rt_check(rt, NULL) == MR_OK && atomic_load(&rt->stop_over);
+}
+
 int mr_stop(struct mr_runtime *rt, unsigned grace_ms)
 {
   int64_t at;
