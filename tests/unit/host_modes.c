@@ -49,27 +49,29 @@ TEST(pump_runs_turns_without_a_loop_thread)
   CHECK_INT(test_allocs(), 0);
 }
 
+/* How long a pump takes depends on the machine; that it leaves work undone when its time is over does not. */
 TEST(a_pump_keeps_its_budget)
 {
   static struct host h;
-  int64_t began, worst = 0, took;
+  static struct got g[300];
+  int pumps = 0, answered = 0;
 
   h.rt = open_mode(MR_LOOP_PUMP, ":memory:");
-  host_play(&h, echo);
+  host_ok(&h, "agents.list", "{}");
   for (int i = 0; i < 300; i++) {
-    struct mr_req req = {.size = sizeof req, .op = "agents.create", .json = S("{\"name\":\"a\",\"model\":\"test\"}")};
-    CHECK_INT(mr_call(h.rt, &req, NULL, NULL, NULL, NULL), MR_OK);
+    struct mr_req req = {.size = sizeof req, .op = "agents.retrieve", .json = S("{\"agent_id\":\"agent_none\"}")};
+    CHECK_INT(mr_call(h.rt, &req, &got_cbs, &g[i], NULL, NULL), MR_OK);
   }
-  for (int i = 0; i < 2000; i++) {
-    began = mr_mono_us(test_sys());
-    int code = mr_pump(h.rt, 200);
-    took = mr_mono_us(test_sys()) - began;
-    worst = took > worst ? took : worst;
+  CHECK_INT(mr_pump(h.rt, 1), MR_MORE);
+  while (answered < 300 && pumps++ < 100000) {
+    mr_pump(h.rt, 1);
     mr_dispatch(h.rt, 0, 0);
-    if (code == MR_OK && i > 300)
-      break;
+    answered = 0;
+    for (int i = 0; i < 300; i++)
+      answered += g[i].replies;
   }
-  CHECK(worst < 100000); /* a machine that is shared; unbounded it would be far more */
+  CHECK_INT(answered, 300);
+  CHECK(pumps > 50);
   CHECK_INT(mr_close(&h.rt), MR_OK);
 }
 
