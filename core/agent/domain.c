@@ -205,7 +205,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
 
 void mr_domain_cut(struct mr_domain *d)
 {
-  d->draining = true;
+  d->draining = d->cut = true;
   mr_session_each(d, mr_turn_stop_all);
 }
 

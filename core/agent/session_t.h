@@ -204,6 +204,7 @@ void mr_model_committed(struct mr_session *s);
 /* turn_tools.c */
 void mr_tools_start(struct mr_session *s);              /* starts every call whose intent is durable */
 bool mr_tools_running(const struct mr_session *s);
+bool mr_tools_to_start(const struct mr_session *s);     /* may any start, and has no intent yet? */
 void mr_tools_cancel(struct mr_session *s);             /* stops what runs */
 void mr_tools_intents(struct mr_txn *t);                /* intents for calls that may start now */
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of a finished call */

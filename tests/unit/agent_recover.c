@@ -187,3 +187,52 @@ TEST(a_drain_waits_for_the_start)
   CHECK_STR(mr_str_c(rig_get(&g, "/data/0/name")), "default");
   rig_close(&g);
 }
+
+/* ---- a stop between a reply and its tools ---- */
+
+static int owns_count(void *ud, struct mr_str tool, struct mr_str id, struct mr_str name)
+{
+  (void)ud, (void)id, (void)name;
+  return mr_str_is(tool, "count") ? MR_OWNS : 0;
+}
+
+static int start_at_once(void *ud, struct mr_tool_run *run)
+{
+  struct rig *g = ud;
+  mr_tool_run_done(g->d, run, MR_S("\"3\""), false);
+  return MR_OK;
+}
+
+static void never(void *ud, struct mr_tool_run *run)
+{
+  (void)ud, (void)run;
+}
+
+static const char *count_and_ask(struct rig *g, struct mr_str last, int k)
+{
+  (void)last;
+  if (k > 0)
+    return "[{\"type\":\"text\",\"text\":\"ok\"}]";
+  mr_domain_drain(g->d, NULL, NULL); /* while the model is at work */
+  return "[{\"type\":\"tool_use\",\"id\":\"t1\",\"name\":\"count\",\"input\":{}},"
+         "{\"type\":\"tool_use\",\"id\":\"t2\",\"name\":\"ask\",\"input\":{}}]";
+}
+
+TEST(a_drain_leaves_tools_and_the_idle_behind_them_to_the_next_start)
+{
+  static struct rig g;
+  struct mr_tool_runner tools = {&g, owns_count, start_at_once, never};
+  g = (struct rig){.model = count_and_ask, .opts = {.tools = &tools}};
+  rig_open(&g, test_dir());
+  rig_session(&g, "[{\"type\":\"custom\",\"name\":\"count\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
+              "{\"type\":\"custom\",\"name\":\"ask\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]");
+  rig_say(&g, "go");
+  for (int i = 0; i < 100; i++)
+    rig_pump(&g);
+#define REPLY BEGIN " user.message model_request_start agent.custom_tool_use agent.custom_tool_use model_request_end"
+  CHECK_STR(mr_str_c(rig_types(&g)), REPLY);
+  again(&g, says_hello);
+  rig_idles(&g, 1);
+  CHECK_STR(mr_str_c(rig_types(&g)), REPLY " user.custom_tool_result " IDLE);
+  rig_close(&g);
+}
