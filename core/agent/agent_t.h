@@ -23,6 +23,7 @@ struct mr_domain {
   int64_t default_ws;
   struct mr_sessions *sessions;    /* loaded sessions: table, LRU (session.c) */
   struct mr_keys *keys;            /* keys.c: bootstrap keys, what was checked lately */
+  struct mr_env_use *env_uses;     /* environments.c: sessions being made, environments being deleted */
   bool started, draining;
   struct mr_timer rewake;          /* looks for sessions that were dropped after a failed commit */
   void (*idle_fn)(void *ud);
@@ -54,6 +55,19 @@ int mr_metadata_merge(struct mr_call *c, yyjson_val *old, yyjson_val *patch, boo
                       struct mr_buf *out);
 /* Is d of kind "..." unknown: 404 with a message naming kind and id. */
 void mr_not_found(struct mr_call *c, const char *what, struct mr_str id);
+
+/* ---- environments in use (environments.c): no session is made in one that is being deleted, none is deleted
+ * while a session is being made in it; the store sees only what is committed ---- */
+
+struct mr_env_use {
+  struct mr_env_use *next, **link; /* link NULL: not in the list */
+  int64_t workspace;
+  struct mr_str id;
+  bool deleting;
+};
+/* False, and nothing begun, when the other kind of use is under way. u and id live until the end. */
+bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id, bool deleting);
+void mr_env_use_end(struct mr_env_use *u);
 
 /* ---- content blocks (content.c) ---- */
 
