@@ -114,7 +114,7 @@ static void wake_page(struct wake *w)
 
 static void wake_all(struct mr_domain *d)
 {
-  struct wake *w = mr_mem_zalloc(d->mem, sizeof *w);
+  struct wake *w = d->draining ? NULL : mr_mem_zalloc(d->mem, sizeof *w); /* stopped while starting: nobody is woken */
   if (!w)
     return;
   w->d = d;

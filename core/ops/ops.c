@@ -209,7 +209,9 @@ void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
   if (code == MR_OK)
     code = mr_shape_check(op->in, c->in, c->strict, &c->err);
   MR_OF(c, struct op_call, c)->op = op;
-  if (code == MR_OK)
+  if (code == MR_OK && op->kind == MR_OP_BODY_IN)
+    op->run(c); /* its face feeds it at once, and an upload needs nothing of a first start */
+  else if (code == MR_OK)
     mr_domain_begin(c, go);
   else
     mr_call_done(c, code);
