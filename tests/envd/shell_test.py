@@ -155,7 +155,8 @@ def timeouts(box):
         took = time.monotonic() - t0
         assert r.error and r.text.startswith("bash: bash command timed out after 300ms\n") and "the shell kept its state" in r.text, (cmd, r)
         assert "Output before that:\nseen" in r.text and 0.29 < took < 1.5, (cmd, took, r)
-        assert b.bash("echo $x $PWD").text == "kept /usr", cmd
+        r = b.bash("echo $x $PWD")
+        assert r.text.endswith("kept /usr") and not r.error, (cmd, r)
         left = set(b.bash("cat /proc/[0-9]*/comm 2>/dev/null").text.split("\n"))  # and bash's "Killed sleep 60", perhaps
         assert {x for x in left if " " not in x} == {"bash", "envd"}, (cmd, left)
 
@@ -225,8 +226,8 @@ def background_output_is_kept_apart(box):
     r = b.bash("(sleep 0.3; echo late; sleep 0.2; echo later) & echo now")
     assert r.text.startswith("now\n[what the background processes print from now on goes to /tmp/background/"), r
     log = re.search(r"/tmp/background/\d+\.log", r.text)[0]
-    assert b.bash("sleep 0.7; echo mine").text == "mine"
-    assert b.call("read", file_path=log).text == "late\nlater\n"
+    assert b.bash("sleep 0.4; echo mine").text == "mine"
+    assert eventually(lambda: b.call("read", file_path=log).text == "late\nlater\n"), b.call("read", file_path=log)
     r = b.bash("sleep 0.01 & echo quick")  # closes the pipe at once: nothing to say
     assert r.text == "quick", r
     r = b.bash("sleep 5 >/dev/null 2>&1 & disown; echo quiet")

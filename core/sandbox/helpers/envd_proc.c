@@ -132,6 +132,18 @@ static bool spared(const struct envd *e, pid_t pid, bool keep_shell)
   return false;
 }
 
+bool proc_left(const struct envd *e, bool keep_shell)
+{
+  bool left = false;
+  DIR *proc = opendir("/proc");
+  for (struct dirent *d; proc && !left && (d = readdir(proc));) {
+    pid_t pid = (pid_t)strtol(d->d_name, NULL, 10);
+    left = pid > 1 && !spared(e, pid, keep_shell);
+  }
+  if (proc) closedir(proc);
+  return left;
+}
+
 bool proc_kill(struct envd *e, bool keep_shell)
 {
   bool workers = false;
