@@ -177,7 +177,7 @@ int64_t shell_due(const struct envd *e);            /* INT64_MAX: nothing to wai
 
 bool proc_shell_start(struct envd *e);              /* pid, in, status; false: errno */
 bool proc_run_dir(struct envd *e);                  /* makes what the run directory must hold */
-/* Whether there is a process, dead or alive, that proc_kill would not spare. */
+/* Whether a process lives that proc_kill would not spare. */
 bool proc_left(const struct envd *e, bool keep_shell);
 /* SIGKILLs every process but envd, its workers and, when keep_shell, bash. True when bash was kept. */
 bool proc_kill(struct envd *e, bool keep_shell);

@@ -132,13 +132,26 @@ static bool spared(const struct envd *e, pid_t pid, bool keep_shell)
   return false;
 }
 
+static bool alive(pid_t pid)
+{
+  char path[40], stat[512];
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? -1 : read(fd, stat, sizeof stat - 1);
+  if (fd >= 0) close(fd);
+  if (n <= 0) return false;
+  stat[n] = 0;
+  const char *name_end = strrchr(stat, ')'); /* a name may hold anything */
+  return name_end && !(name_end[1] == ' ' && (name_end[2] == 'Z' || name_end[2] == 'X'));
+}
+
 bool proc_left(const struct envd *e, bool keep_shell)
 {
   bool left = false;
   DIR *proc = opendir("/proc");
   for (struct dirent *d; proc && !left && (d = readdir(proc));) {
     pid_t pid = (pid_t)strtol(d->d_name, NULL, 10);
-    left = pid > 1 && !spared(e, pid, keep_shell);
+    left = pid > 1 && !spared(e, pid, keep_shell) && alive(pid);
   }
   if (proc) closedir(proc);
   return left;
