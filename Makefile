@@ -14,6 +14,7 @@ LUAJIT   ?= luajit
 INVOICES ?=
 LEDGER   ?=
 OUT      ?=
+DATA     ?=
 # For the tests: what tests/run is told beside the flavour, e.g. ONLY=unit/base_str
 ONLY     ?=
 JOBS     ?= 1
@@ -36,7 +37,7 @@ $(error FLAVOR is release, debug, asan or tsan, not '$(FLAVOR)')
 endif
 
 WARN   = -Wall -Wextra $(WERROR) -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
-         -Wno-unused-parameter
+         -Wno-unused-parameter -Wno-missing-field-initializers
 F_release = -O2
 F_debug   = -O1 -DMR_DEBUG
 F_asan    = -O1 -DMR_DEBUG -fsanitize=address,undefined -fno-sanitize-recover=undefined \
@@ -107,7 +108,7 @@ $(B)/core/%.o: core/%.c $(B)/.flags
 $(B)/libmoonrig.a: $(LIB_OBJ) $(B)/.lib
 	$(mkd)
 	$(call say,AR)
-	$(Q)ar rcs $@.$$$$ $(filter %.o,$^) && mv -f $@.$$$$ $@
+	$(Q)ar qcs $@.$$$$ $(filter %.o,$^) && mv -f $@.$$$$ $@
 $(B)/libmoonrig.so: $(LIB_OBJ) $(B)/.lib
 	$(mkd)
 	$(call say,LD)
@@ -198,7 +199,7 @@ RUN = tests/run --build $(BUILD) --flavor $(FLAVOR) -j $(JOBS) $(if $(ONLY),--on
 test-build:
 	@scripts/dev/deps test
 	@$(MAKE) tests
-	@$(if $(filter release,$(FLAVOR)),$(MAKE) FLAVOR=debug all)
+	@$(if $(filter release,$(FLAVOR)),$(MAKE) FLAVOR=debug all $(B_debug)/tests/crash/driver)
 	@$(MAKE) guards
 check: test-build
 	@$(RUN)
@@ -217,7 +218,8 @@ bench: all $(BENCH) $(TOOLS)
 demo:
 	@scripts/dev/deps build
 	@$(MAKE) -s all
-	@$(B)/moonrig run examples/invoices/reconcile.lua $(if $(INVOICES),--invoices $(INVOICES)) \
+	@$(B)/moonrig doctor --quiet
+	@$(B)/moonrig run --data $(or $(DATA),$(B)/demo-data) examples/invoices/reconcile.lua $(if $(INVOICES),--invoices $(INVOICES)) \
 	  $(if $(LEDGER),--ledger $(LEDGER)) $(if $(OUT),--out $(OUT))
 
 install: all

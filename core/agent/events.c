@@ -314,14 +314,11 @@ static void store_batch(struct send *p)
   }
   mr_jw_arr_end(&w);
   mr_jw_obj_end(&w);
-  if (MR_SWITCH("no-inbox-commit")) { /* a test proves that it notices: answers before the commit */
-    mr_call_done(c, MR_OK);
-    mr_commit_drop(&t.c);
-    mr_arena_free(&t.arena);
-    mr_session_unref(s);
-    return;
-  }
-  mr_txn_commit(&t, on_stored, p);
+  if (t.n && t.code == MR_OK && !MR_SWITCH("answer-split"))
+    mr_turn_answered(&t);
+  mr_txn_commit(&t, MR_SWITCH("ack-early") ? NULL : on_stored, p);
+  if (MR_SWITCH("ack-early"))
+    on_stored(p, MR_OK, NULL);
 }
 
 static void on_send_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)

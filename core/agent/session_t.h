@@ -92,7 +92,7 @@ struct mr_session {
   bool terminated;
   int rounds;                  /* tool rounds in this turn */
   int retries;                 /* failed requests in a row */
-  int64_t due_us;              /* wall time of the next try */
+  int64_t due_us, wait_us;     /* wall time of the next try; how long that was when it was decided */
   struct mr_tcall **calls;     /* of the latest reply, in call order */
   int ncalls, calls_cap;
   int blocked_n;               /* event ids of the latest requires_action idle */
@@ -182,6 +182,7 @@ void mr_turn_step(struct mr_ready *r);
 void mr_turn_retry(struct mr_timer *t);                 /* the wait after a failed request is over */
 void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details); /* the idle triple */
 void mr_turn_running(struct mr_txn *t);                 /* status_running, thread_status_running */
+void mr_turn_answered(struct mr_txn *t);                /* results were taken in t: the status follows */
 void mr_turn_committed(struct mr_session *s);           /* effects of durable commits (txn.c calls) */
 void mr_turn_recover(struct mr_session *s);             /* once after load */
 void mr_turn_stop_all(struct mr_session *s);            /* forget what runs (unload, poison, drain) */
@@ -194,7 +195,10 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
 void mr_turn_arm_retry(struct mr_session *s);
 /* turn_model.c */
 int mr_model_begin(struct mr_session *s);               /* the span start row was just applied */
-void mr_model_abort(struct mr_session *s, struct mr_usage *usage); /* cancels; usage so far */
+/* Stops the request that is in flight. true: nothing is, go on; false: its end, which tells what it used, wakes
+ * the session. */
+bool mr_model_cut(struct mr_session *s);
+void mr_model_abort(struct mr_session *s, struct mr_usage *usage); /* forgets it; usage as far as known */
 bool mr_model_running(const struct mr_session *s);
 void mr_model_committed(struct mr_session *s);
 /* turn_tools.c */
@@ -212,6 +216,7 @@ void mr_domain_settled(struct mr_domain *d);            /* something ended: is a
 /* ---- stream.c ---- */
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row);
 void mr_stream_request_began(struct mr_session *s);
+bool mr_stream_previews(const struct mr_session *s);    /* does anybody want previews of this request? */
 void mr_stream_preview_start(struct mr_session *s, const char *type, const char *id);
 void mr_stream_preview_text(struct mr_session *s, const char *id, int index, struct mr_str text);
 void mr_stream_end_all(struct mr_session *s, int code);

@@ -236,10 +236,13 @@ static int apply_private(struct mr_session *s, struct mr_str type, yyjson_val *j
     t->intent_seq = s->seq + 1;
   } else if (mr_str_is(type, "tool.claim") && t) {
     t->owned = mr_json_get_bool(j, "owned", true);
+    if (!t->owned)
+      t->attempt = 0; /* the client's from here on: nothing of it runs */
     t->idempotent = mr_json_get_bool(j, "idempotent", false);
   } else if (mr_str_is(type, "model.retry")) {
     s->retries = (int)mr_json_get_int(j, "attempt", 1);
     s->due_us = mr_json_get_int(j, "due_us", 0);
+    s->wait_us = mr_json_get_int(j, "wait_us", s->d->retry_cap_us);
     s->wants_model = true;
   } else if (mr_str_is(type, "model.again")) {
     s->wants_model = true;
@@ -325,7 +328,6 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
   mr_jw_kint(w, "ephemeral_5m_input_tokens", u->cache_write_5m);
   mr_jw_kint(w, "ephemeral_1h_input_tokens", u->cache_write_1h);
   mr_jw_obj_end(w);
-  mr_jw_kraw(w, "list_cost", MR_S("null"));
   mr_jw_key(w, "active_seconds");
   mr_jw_real(w, (double)(active_us / 1000) / 1000.0);
   mr_jw_key(w, "server_tool_use");

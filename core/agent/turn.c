@@ -59,6 +59,7 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
   struct mr_jw w;
   int64_t active;
 
+  t->label = "idle";
   thread_row(t, &b, &w, "session.thread_status_idle");
   stop_fields(t, &w, stop, details);
   mr_txn_end_wire(t, &b, &w);
@@ -208,6 +209,8 @@ void mr_turn_commit(struct mr_txn *t, bool model)
     mr_arena_free(&t->arena);
     return;
   }
+  if (MR_SWITCH("start-early"))
+    mr_tools_start(s);
   mr_txn_commit(t, NULL, NULL);
   if (model && !s->poisoned)
     mr_model_begin(s);
@@ -244,12 +247,15 @@ static bool step_interrupt(struct mr_session *s)
 
   if (!in)
     return false;
+  if (!mr_model_cut(s))
+    return true;
   mr_timer_cancel(s->d->loop, &s->retry);
   mr_txn_begin(&t, s, NULL, "interrupt");
   if (s->status == MR_RUNNING || mr_state_blocked(s))
     interrupt_running(&t);
   mr_txn_take(&t, in);
   mr_turn_idle(&t, MR_STOP_END_TURN, MR_S("null"));
+  t.label = "interrupt";
   mr_turn_commit(&t, false);
   return true;
 }
@@ -269,23 +275,42 @@ static void step_begin(struct mr_session *s)
   mr_turn_commit(&t, model);
 }
 
-/* Calls that still wait once the queued confirmations count. */
-static int still_waiting(struct mr_session *s)
+/* Calls that still wait once the queued confirmations count; all: also those not durable yet. */
+static int still_waiting(struct mr_session *s, bool all)
 {
   int n = 0;
   for (int i = 0; i < s->ncalls; i++) {
     bool answered = false;
     for (struct mr_input *in = s->inbox; in; in = in->next)
-      answered |= in->committed && mr_str_is(in->type, "user.tool_confirmation") &&
+      answered |= (in->committed || all) && mr_str_is(in->type, "user.tool_confirmation") &&
                   strcmp(in->ref, s->calls[i]->event_id) == 0;
     n += mr_call_waits_client(s, s->calls[i]) && !answered;
   }
   return n;
 }
 
+/* Results of custom tools, processed on receipt, were just applied: what they do to a blocked session goes
+ * into the same commit. Between two commits a crash would leave it idle with everything it waited for. */
+void mr_turn_answered(struct mr_txn *t)
+{
+  struct mr_session *s = t->s;
+  int left = still_waiting(s, true);
+
+  if (!mr_state_blocked(s) || left == s->blocked_n)
+    return;
+  for (struct mr_input *in = s->inbox; in; in = in->next)
+    if (mr_str_is(in->type, "user.interrupt"))
+      return; /* it decides, and lies in the inbox until it does */
+  if (left > 0)
+    mr_turn_idle(t, MR_STOP_REQUIRES_ACTION, MR_S("null"));
+  else
+    mr_turn_running(t);
+  t->label = "inbox";
+}
+
 static void step_blocked(struct mr_session *s)
 {
-  int left = still_waiting(s);
+  int left = still_waiting(s, false);
   struct mr_txn t;
   bool model = false;
 
@@ -318,7 +343,6 @@ static void step_running(struct mr_session *s)
     model = mr_turn_advance(&t);
   else if (!s->d->draining)
     mr_tools_intents(&t);
-  t.label = model ? "result" : "step";
   mr_turn_commit(&t, model);
 }
 
@@ -350,8 +374,10 @@ void mr_turn_step(struct mr_ready *r)
 
 void mr_turn_arm_retry(struct mr_session *s)
 {
-  if (!mr_timer_pending(&s->retry))
-    mr_timer_set(s->d->loop, &s->retry, s->due_us - mr_loop_wall_us(s->d->loop));
+  int64_t wait = s->due_us - mr_loop_wall_us(s->d->loop);
+
+  if (!mr_timer_pending(&s->retry)) /* a wall clock that went back does not make it longer */
+    mr_timer_set(s->d->loop, &s->retry, wait > s->wait_us ? s->wait_us : wait);
 }
 
 void mr_turn_retry(struct mr_timer *timer)
@@ -394,8 +420,8 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
   mr_txn_end_wire(t, &b, &w);
   mr_txn_plain(t, "session.status_rescheduled");
   mr_txn_private(t, "model.retry",
-                 mr_str_c(mr_arena_printf(t->arena, "{\"attempt\":%d,\"due_us\":%lld}", s->retries + 1,
-                                          (long long)(mr_loop_wall_us(d->loop) + wait))));
+                 mr_str_c(mr_arena_printf(t->arena, "{\"attempt\":%d,\"due_us\":%lld,\"wait_us\":%lld}", s->retries + 1,
+                                          (long long)(mr_loop_wall_us(d->loop) + wait), (long long)wait)));
 }
 
 void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u)
@@ -438,7 +464,8 @@ void mr_turn_recover(struct mr_session *s)
   if (s->status == MR_RUNNING && s->span_id[0]) {
     /* The request that was in flight is over; the model is asked again under new event ids. */
     mr_txn_begin(&t, s, NULL, "recover");
-    mr_turn_span_end(&t, true, &none);
+    if (!MR_SWITCH("no-span-end"))
+      mr_turn_span_end(&t, true, &none);
     mr_txn_private(&t, "model.again", MR_S("{}"));
     if (!s->d->draining)
       model = mr_turn_advance(&t);

@@ -57,6 +57,7 @@ void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
   struct mr_buf b;
   struct mr_jw w;
 
+  t->label = "result";
   mr_txn_wire(t, &b, &w, custom ? "user.custom_tool_result" : "agent.tool_result", NULL, NULL);
   mr_jw_kc(&w, custom ? "custom_tool_use_id" : "tool_use_id", c->event_id);
   mr_jw_kraw(&w, "content", c->result.n ? c->result : MR_S("[]"));
@@ -98,8 +99,7 @@ static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
 {
   struct mr_session *s = c->s;
 
-  if (MR_FAULT("tool.finished"))
-    return;
+  (void)MR_FAULT("tool.finish.before");
   c->running = false;
   s->d->stats.tools_running--;
   if (c->resolved || c->finished || s->poisoned)
@@ -107,9 +107,10 @@ static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
   c->finished = true;
   c->is_error = is_error;
   c->result = mr_session_copy(s, content.n ? content : MR_S("[]"));
-  if (mr_tools_running(s) && !s->d->draining)
+  if (mr_tools_running(s) && !s->d->draining && !MR_SWITCH("no-outcome"))
     outcome_row(s, c);
   mr_turn_wake(s);
+  (void)MR_FAULT("tool.finish.after");
 }
 
 static void finish_text(struct mr_tcall *c, struct mr_str text)
@@ -203,7 +204,7 @@ static void start_builtin(struct mr_tcall *c)
     return;
   }
   mr_session_ref(s);
-  if ((c->recovering ? mr_sandbox_status(s->sandbox, call.exec_id, on_sandbox, c)
+  if ((c->recovering && !MR_SWITCH("no-tool-status") ? mr_sandbox_status(s->sandbox, call.exec_id, on_sandbox, c)
                      : mr_sandbox_call(s->sandbox, &call, on_sandbox, c)) != MR_OK) {
     mr_session_unref(s);
     finish_text(c, MR_S("the sandbox does not take calls now"));
@@ -286,8 +287,10 @@ void mr_tools_start(struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
-    if (c->attempt == 0 || c->resolved || c->finished || c->running || c->intent_seq > s->done_seq)
+    if (c->attempt == 0 || c->resolved || c->finished || c->running ||
+        (c->intent_seq > s->done_seq && !MR_SWITCH("start-early")))
       continue;
+    (void)MR_FAULT("tool.start.before");
     c->running = true;
     s->d->stats.tools_running++;
     s->d->stats.tool_calls++;
@@ -295,7 +298,7 @@ void mr_tools_start(struct mr_session *s)
       start_custom(c);
     else
       start_builtin(c);
-    (void)MR_FAULT("tool.started");
+    (void)MR_FAULT("tool.start.after");
   }
 }
 
@@ -338,8 +341,7 @@ static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
   if (!owns && (c->attempt == 0 || c->idempotent)) {
     mr_txn_private(t, "tool.claim",
                    mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"owned\":false}", c->event_id)));
-    c->attempt = 0;
-  } else if (c->attempt > 0 && owns && c->idempotent) {
+  } else if (c->attempt > 0 && ((owns & MR_OWNS_IDEMPOTENT && c->idempotent) || MR_SWITCH("rerun-all"))) {
     intent_row(t, c);
   } else if (c->attempt > 0) {
     mr_tools_interrupted(c);

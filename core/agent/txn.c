@@ -35,7 +35,7 @@ int mr_txn_begin(struct mr_txn *t, struct mr_session *s, const struct mr_origin 
 static int64_t next_us(struct mr_session *s)
 {
   int64_t now = mr_loop_wall_us(s->d->loop);
-  s->last_us = now > s->last_us ? now : s->last_us + 1;
+  s->last_us = now > s->last_us || MR_SWITCH("clock-trust") ? now : s->last_us + 1;
   return s->last_us;
 }
 
@@ -145,7 +145,7 @@ void mr_txn_take(struct mr_txn *t, struct mr_input *in)
       *at_in = in->next;
       if (!in->next)
         s->inbox_tail = at_in;
-      if (t->c)
+      if (t->c && !MR_SWITCH("no-inbox-delete"))
         mr_commit_inbox_del(t->c, mr_str_c(s->id), mr_str_c(in->event_id));
       break; /* an input that is processed on receipt was never in the inbox */
     }
@@ -162,6 +162,19 @@ void mr_txn_private(struct mr_txn *t, const char *type, struct mr_str json)
 
 /* ---- committing ---- */
 
+static void publish(struct mr_session *s, struct mr_log_row *rows, int n, int64_t first_pos)
+{
+  (void)MR_FAULT("publish.before");
+  for (int i = 0; i < n; i++) {
+    rows[i].pos = first_pos + i;
+    if (rows[i].kind == MR_ROW_WIRE) {
+      s->d->stats.events++;
+      mr_stream_publish(s, &rows[i]);
+    }
+  }
+  (void)MR_FAULT("publish.after");
+}
+
 static void committed(void *ud, const struct mr_commit_result *r)
 {
   struct mr_commit_wait *cw = ud;
@@ -171,17 +184,7 @@ static void committed(void *ud, const struct mr_commit_result *r)
 
   if (r->code == MR_OK) {
     s->done_seq = cw->seq;
-    if (MR_FAULT("publish.before"))
-      return;
-    for (int i = 0; i < cw->n; i++) {
-      cw->rows[i].pos = r->first_pos + i;
-      if (cw->rows[i].kind == MR_ROW_WIRE) {
-        s->d->stats.events++;
-        mr_stream_publish(s, &cw->rows[i]);
-      }
-    }
-    if (MR_FAULT("publish.after"))
-      return;
+    publish(s, cw->rows, cw->n, r->first_pos);
   } else {
     mr_session_poison(s, r->err);
   }
@@ -242,7 +245,10 @@ void mr_txn_commit(struct mr_txn *t, void (*done)(void *ud, int code, const stru
   s->updated_us = mr_loop_wall_us(s->d->loop);
   if (t->n)
     mr_commit_log(t->c, mr_str_c(s->id), t->rows, t->n);
-  put_session(t);
+  if (!MR_SWITCH("no-head"))
+    put_session(t);
+  if (MR_SWITCH("publish-early"))
+    publish(s, t->rows, t->n, (INT64_C(1) << 60) + s->seq * 1000);
   mr_commit_label(t->c, t->label);
   *cw = (struct mr_commit_wait){s, ++s->seq, t->arena, t->rows, t->n, done, ud};
   mr_session_ref(s);

@@ -37,8 +37,9 @@ int mr_time_parse(struct mr_str s, int64_t *wall_us);
 /*
  * Fault points and switches, in debug builds only (-DMR_DEBUG); in release builds they vanish.
  * MOONRIG_FAULT="store.commit=kill@3,net.write=fail" kills the process with SIGKILL at the third
- * pass, or makes MR_FAULT return true at each (fail@N: at the N-th alone). MOONRIG_SWITCH="no-inbox-commit,..." turns a safety
- * barrier off, so that tests can prove that a test notices.
+ * pass, or makes MR_FAULT return true at each (fail@N: at the N-th alone).
+ * MOONRIG_SWITCH="no-inbox-delete,..." turns a safety barrier off, so that tests can prove that a test
+ * notices.
  */
 #ifdef MR_DEBUG
 bool mr_fault_hit(const char *point);

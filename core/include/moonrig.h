@@ -149,6 +149,9 @@ MR_API int mr_listen(struct mr_runtime *rt, const char *spec, char *actual, size
  */
 MR_API int mr_stop(struct mr_runtime *rt, unsigned grace_ms);
 
+/* 1 once all that mr_stop began is over (nothing runs any more), else 0. */
+MR_API int mr_stopped(const struct mr_runtime *rt);
+
 /*
  * Stops (grace 0 unless mr_stop ran before), settles everything outstanding (callbacks are run
  * with MR_E_CLOSED on this thread), joins the threads, releases the store and clears *rt.

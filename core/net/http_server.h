@@ -52,6 +52,7 @@ struct mr_str mr_http_req_header(const struct mr_http_x *x, const char *name_low
 int64_t mr_http_content_length(const struct mr_http_x *x); /* -1 chunked or unknown, 0 none */
 struct mr_str mr_http_peer(const struct mr_http_x *x);   /* "127.0.0.1:5123" or "unix" */
 struct mr_arena *mr_http_arena(struct mr_http_x *x);     /* freed after closed() */
+struct mr_loop *mr_http_loop(struct mr_http_x *x);
 
 struct mr_http_x_cbs {
   /* A piece of the body; n == 0 and last: it is whole. Return MR_OK, or MR_MORE to pause reading

@@ -54,7 +54,9 @@ struct mr_sandbox_options {
   const char *libexec;      /* MOONRIG_LIBEXEC or NULL: embedded launcher and envd */
   int64_t uid_first, uid_count; /* host uids for sandboxes when started as root; 0 = 2,000,000 + 65,536 */
   int orphan_ttl_s;         /* envd ends when nobody attaches for so long; 0 = 300 */
-  int64_t memory_max, tmp_max; /* bytes; 0 = defaults */
+  int64_t memory_max, tmp_max; /* bytes of data of each process (4 GiB), of /tmp (512 MiB); 0 = defaults */
+  int64_t disk_max;         /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
+  int nproc;                /* processes and threads of one sandbox; 0 = 512 */
 };
 
 /* Probes what works here; never fails because bubblewrap is missing (see the report). */
@@ -73,7 +75,8 @@ int mr_sandbox_report(struct mr_sandbox_driver *d, const struct mr_sandbox_featu
  * before a restart. The spec is copied. */
 struct mr_sandbox *mr_sandbox_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec,
                                   const char *ref);
-/* Forgets the object; the processes live on (detach). */
+/* Forgets the object; the processes live on (detach). Callbacks that did not come yet never will; what
+ * they wait for goes on inside and is there for mr_sandbox_status. mr_sandbox_driver_free likewise. */
 void mr_sandbox_put(struct mr_sandbox **s);
 const char *mr_sandbox_ref(const struct mr_sandbox *s);   /* "" until provisioned; store it durably */
 

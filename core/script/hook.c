@@ -119,6 +119,6 @@ void mr_lua_hooks_keep(struct mr_script *s, struct mr_lua_gen *g)
   for (struct mr_lua_rec *r = s->recs; r; r = r->next) {
     if (r->kind != MR_REC_HOOK || !r->live || r->gen == g) continue;
     mr_hook_remove(s->rt, r->hook_id);
-    r->live = false;
+    mr_lua_rec_retire(r);
   }
 }

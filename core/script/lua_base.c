@@ -90,7 +90,7 @@ static int n_where(lua_State *L)
 /* raise(message): an error with the position of the user's code */
 static int n_raise(lua_State *L)
 {
-  return mr_lua_raise(L, "%s", luaL_checkstring(L, 1));
+  return mr_lua_raise_text(L, luaL_checkstring(L, 1));
 }
 
 /* generation() -> the table of the generation that the caller belongs to; loading = true while it loads */
@@ -102,17 +102,6 @@ static int n_generation(lua_State *L)
   mr_lua_gen_push(L, g);
   lua_pushboolean(L, !s->current && s->loading == g);
   return 2;
-}
-
-/* require_for(generation table) -> its require */
-static int n_require_for(lua_State *L)
-{
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lua_pushlightuserdata(L, s);
-  lua_pushvalue(L, 1);
-  lua_pushcclosure(L, mr_lua_require, 2);
-  return 1;
 }
 
 /* failed(message): the current generation's start failed; shown by /health */
@@ -131,5 +120,5 @@ static int n_failed(lua_State *L)
 }
 
 const luaL_Reg mr_lua_base_natives[] = {{"entry", n_entry}, {"now", n_now}, {"mono", n_mono}, {"log", n_log},
-    {"where", n_where}, {"raise", n_raise}, {"generation", n_generation}, {"require_for", n_require_for},
+    {"where", n_where}, {"raise", n_raise}, {"generation", n_generation},
     {"failed", n_failed}, {NULL, NULL}};

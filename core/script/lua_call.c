@@ -2,70 +2,140 @@
  * lua_call - the operations of the system, as natives: one blocking call each, with bodies for uploads and
  * downloads. lua/moonrig/api.lua makes rig.agents.create and the others of it from ops().
  *
+ * A download into a file goes to a temporary name beside it and is renamed at its end, so that the file is
+ * whole or not there. Reading and writing bodies is plain file I/O in the callbacks, a chunk at a time.
+ *
  * Script thread only.
  */
 #include <errno.h>
-#include <stdio.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 #include <sys/stat.h>
 #include "script/script_t.h"
 
 enum { DOWNLOAD_MAX = 256 * 1024 * 1024 };
 
+/* ------------------------------------------------------------------ results */
+
 struct reply { struct mr_lua_pend *p; const struct mr_reply *r; };
 
 static void push_reply(lua_State *L, void *ud)
 {
   struct reply *x = ud;
-  if (x->p->buf)
-    lua_pushlstring(L, x->p->buf, x->p->n);
+  if (x->p->path) {
+    lua_createtable(L, 0, 2);
+    lua_pushstring(L, x->p->path);
+    lua_setfield(L, -2, "path");
+    lua_pushnumber(L, (lua_Number)x->p->n);
+    lua_setfield(L, -2, "size");
+  } else if (x->p->is_download)
+    lua_pushlstring(L, x->p->buf ? x->p->buf : "", x->p->n);
   else if (x->r->val)
     mr_lua_push_val(L, x->p->s, x->r->val, MR_V_WIRE);
   else
     lua_pushboolean(L, 1);
 }
 
+/* The file of a download gets its name; or why not, in err. */
+static int finish_file(struct mr_lua_pend *p, struct mr_err *err)
+{
+  int rc = close(p->fd);
+  p->fd = -1;
+  if (rc == 0) rc = rename(p->part, p->path);
+  if (rc) return mr_lua_err(err, MR_E_IO, "%s: %s", p->path, strerror(errno));
+  mr_lua_free(p->part);
+  p->part = NULL;
+  return MR_OK;
+}
+
 static void on_reply(void *ud, const struct mr_reply *r)
 {
   struct mr_lua_pend *p = ud;
+  struct mr_err err = {.size = sizeof err};
   struct reply x = {p, r};
   mr_op_release(p->op);
   p->op = NULL;
   if (p->code) { /* we cancelled it: the reason is ours */
-    mr_lua_pend_fail(p, p->code, NULL);
-    return;
-  }
-  if (r->code)
+    if (p->code == MR_E_IO)
+      mr_lua_err(&err, p->code, "%s: %s", p->path, strerror(p->os_error));
+    else
+      mr_lua_err(&err, p->code, "the download is larger than %d bytes; give { to = path }", DOWNLOAD_MAX);
+    mr_lua_pend_fail(p, p->code, &err);
+  } else if (r->code) {
     mr_lua_pend_fail(p, r->code, r->err);
-  else
+  } else if (p->task && p->path && finish_file(p, &err) != MR_OK) {
+    mr_lua_pend_fail(p, err.code, &err);
+  } else {
     mr_lua_pend_value(p, push_reply, &x);
+  }
+}
+
+/* ---------------------------------------------------------------- downloads */
+
+static void stop(struct mr_lua_pend *p, int code)
+{
+  p->code = code;
+  p->os_error = errno;
+  mr_op_cancel(p->op);
+}
+
+static void to_file(struct mr_lua_pend *p, struct mr_str chunk)
+{
+  while (chunk.n) {
+    ssize_t n = write(p->fd, chunk.p, chunk.n);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) {
+      stop(p, MR_E_IO);
+      return;
+    }
+    p->n += (size_t)n;
+    chunk.p += n;
+    chunk.n -= (size_t)n;
+  }
 }
 
 static void on_body(void *ud, struct mr_str chunk)
 {
   struct mr_lua_pend *p = ud;
   if (!p->task || p->code) return;
-  size_t need = p->n + chunk.n + 1;
+  if (p->path) {
+    to_file(p, chunk);
+    return;
+  }
+  size_t need = p->n + chunk.n;
   if (need > p->cap) {
     size_t cap = need < 65536 ? 65536 : need * 2;
     char *q = need > DOWNLOAD_MAX ? NULL : mr_lua_realloc(p->buf, cap);
     if (!q) {
-      p->code = MR_E_TOO_LARGE;
-      mr_op_cancel(p->op);
+      stop(p, MR_E_TOO_LARGE);
       return;
     }
     p->buf = q;
     p->cap = cap;
   }
   if (chunk.n) memcpy(p->buf + p->n, chunk.p, chunk.n);
-  p->n += chunk.n;
+  p->n = need;
 }
 
-static void undo_call(struct mr_lua_pend *p)
+static int open_download(struct mr_lua_pend *p, const char *to, struct mr_err *err)
 {
-  mr_op_cancel(p->op); /* on_reply still comes and frees */
+  size_t n = strlen(to) + 64;
+  p->is_download = true;
+  if (!*to) return MR_OK;
+  p->path = mr_lua_strdup(to);
+  p->part = mr_lua_alloc(n);
+  if (!p->path || !p->part) return mr_lua_err(err, MR_E_NOMEM, "out of memory");
+  snprintf(p->part, n, "%s.part-%ld-%llu", to, (long)getpid(), (unsigned long long)++p->s->next_id);
+  p->fd = open(p->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (p->fd >= 0) return MR_OK;
+  mr_lua_err(err, MR_E_IO, "%s: %s", to, strerror(errno));
+  mr_lua_free(p->part);
+  p->part = NULL;
+  return err->code;
 }
+
+/* ------------------------------------------------------------------ uploads */
 
 static int64_t read_body(void *ud, char *buf, size_t cap)
 {
@@ -76,78 +146,97 @@ static int64_t read_body(void *ud, char *buf, size_t cap)
     return n < 0 ? MR_E_IO : n;
   }
   size_t left = p->upn - p->upoff, n = left < cap ? left : cap;
-  memcpy(buf, p->up + p->upoff, n);
+  if (n) memcpy(buf, p->up + p->upoff, n);
   p->upoff += n;
   return (int64_t)n;
 }
 
-/* Fills body from the table {path= | bytes=, filename=, media_type=} at idx. */
-static int open_body(lua_State *L, int idx, struct mr_lua_pend *p, struct mr_body *body, struct mr_err *err)
+struct upload { const char *path, *filename, *media_type; struct mr_str bytes; };
+
+static int open_upload(struct mr_lua_pend *p, const struct upload *u, struct mr_body *body, struct mr_err *err)
 {
   struct stat st;
-  size_t n = 0;
-  const char *path = mr_lua_field(L, idx, "path", NULL);
-  lua_getfield(L, idx, "bytes");
-  const char *bytes = lua_tolstring(L, -1, &n);
-  *body = (struct mr_body){.size = sizeof *body, .read = read_body, .ud = p};
-  body->filename = mr_lua_field(L, idx, "filename", NULL);
-  body->media_type = mr_lua_field(L, idx, "media_type", NULL);
-  if (path) {
-    p->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+  *body = (struct mr_body){.size = sizeof *body, .filename = u->filename, .media_type = u->media_type,
+                           .read = read_body, .ud = p, .length = (int64_t)u->bytes.n};
+  if (u->path) {
+    p->fd = open(u->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (p->fd < 0 || fstat(p->fd, &st) != 0)
-      return mr_lua_err(err, MR_E_IO, "%s: %s", path, strerror(errno));
-    if (!S_ISREG(st.st_mode)) return mr_lua_err(err, MR_E_INVALID, "%s is not a plain file", path);
+      return mr_lua_err(err, errno == ENOENT ? MR_E_NOTFOUND : MR_E_IO, "%s: %s", u->path, strerror(errno));
+    if (!S_ISREG(st.st_mode)) return mr_lua_err(err, MR_E_INVALID, "%s is not a plain file", u->path);
     body->length = st.st_size;
     return MR_OK;
   }
-  if (!bytes) return mr_lua_err(err, MR_E_INVALID, "an upload needs path or bytes");
-  p->up = mr_lua_alloc(n + 1);
+  p->up = mr_lua_alloc(u->bytes.n + 1);
   if (!p->up) return mr_lua_err(err, MR_E_NOMEM, "out of memory");
-  memcpy(p->up, bytes, n);
-  p->upn = n;
-  body->length = (int64_t)n;
+  memcpy(p->up, u->bytes.p, u->bytes.n);
+  p->upn = u->bytes.n;
   return MR_OK;
 }
 
-/* call(op, params, {timeout=s, body={...}}) */
+/* -------------------------------------------------------------------- calls */
+
+static void undo_call(struct mr_lua_pend *p)
+{
+  mr_op_cancel(p->op); /* on_reply still comes and frees */
+}
+
+/* The table {path= | bytes=, filename=, media_type=} at idx; its strings stay on the stack. */
+static LJMP struct upload read_upload(lua_State *L, int idx)
+{
+  struct upload u = {.path = mr_lua_field(L, idx, "path", NULL),
+                     .filename = mr_lua_field(L, idx, "filename", NULL),
+                     .media_type = mr_lua_field(L, idx, "media_type", NULL)};
+  lua_getfield(L, idx, "bytes");
+  if (!u.path) u.bytes.p = luaL_checklstring(L, -1, &u.bytes.n);
+  return u;
+}
+
+/* call(op, params, {timeout=s, body={...}, to=path or "" for a string}) */
 static int n_call(lua_State *L)
 {
   struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_err err = {.size = sizeof err};
-  struct mr_callbacks cbs = {.size = sizeof cbs, .reply = on_reply, .body = on_body};
+  struct mr_callbacks cbs = {.size = sizeof cbs, .reply = on_reply};
   struct mr_body body;
+  struct upload up = {0};
   struct mr_req req = {.size = sizeof req, .op = luaL_checkstring(L, 1)};
-  luaL_checktype(L, 2, LUA_TTABLE);
-  lua_settop(L, 3);
+  const char *to = NULL;
   bool upload = false;
+  char what[80];
+  luaL_checktype(L, 2, LUA_TTABLE);
+  luaL_checkstack(L, 24, "call");
+  lua_settop(L, 3);
   if (lua_istable(L, 3)) {
     lua_getfield(L, 3, "timeout");
     req.deadline_ms = (int64_t)(lua_tonumber(L, -1) * 1000);
+    to = mr_lua_field(L, 3, "to", NULL);
     lua_getfield(L, 3, "body");
     upload = lua_istable(L, -1);
+    if (upload) up = read_upload(L, lua_gettop(L));
   }
-  int bodyidx = lua_gettop(L);
-  char what[80];
   snprintf(what, sizeof what, "rig.%s", req.op);
   mr_lua_may_wait(L, s, what);
-  luaL_checkstack(L, 16, "call");
-  struct mr_lua_pend *p = NULL;
   struct mr_doc *doc = mr_lua_to_doc(L, s, 2, MR_V_WIRE, &err);
   if (!doc) return mr_lua_fail_now(L, s, &err);
-  p = mr_lua_pend_new(s, undo_call);
-  int rc = p ? MR_OK : MR_E_NOMEM;
-  if (upload && p) rc = open_body(L, bodyidx, p, &body, &err);
-  if (upload) req.body = &body;
+  /* Nothing below raises before all is given away or freed. */
+  struct mr_lua_pend *p = mr_lua_pend_new(s, undo_call);
+  int rc = p ? MR_OK : mr_lua_err(&err, MR_E_NOMEM, "out of memory");
+  if (rc == MR_OK && upload) {
+    rc = open_upload(p, &up, &body, &err);
+    req.body = &body;
+  }
+  if (rc == MR_OK && to) {
+    rc = open_download(p, to, &err);
+    cbs.body = on_body;
+  }
   if (rc)
     s->ext->doc_free(doc);
   else
     rc = s->ext->call(s->rt, &req, &doc, &cbs, p, &p->op, &err);
-  if (rc) {
-    mr_lua_pend_drop(p);
-    if (!err.message[0]) mr_lua_err(&err, rc, "%s", mr_strerror(rc));
-    return mr_lua_fail_now(L, s, &err);
-  }
-  return mr_lua_pend_wait(L, p);
+  if (rc == MR_OK) return mr_lua_pend_wait(L, p);
+  mr_lua_pend_drop(p);
+  if (!err.message[0]) mr_lua_err(&err, rc, "%s", mr_strerror(rc));
+  return mr_lua_fail_now(L, s, &err);
 }
 
 /* ops() -> array of {name=, verb=, path=, stream=, list=, upload=, download=, todo=} */

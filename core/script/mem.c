@@ -53,12 +53,23 @@ void *mr_lua_vm_alloc(void *ud, void *p, size_t osize, size_t nsize)
   return q;
 }
 
+static void box_free(struct mr_lua_box *b)
+{
+  void *p = b->p;
+  b->p = NULL;
+  if (p) b->free(b->s, p);
+}
+
 static int box_gc(lua_State *L)
 {
-  struct mr_lua_box *b = lua_touserdata(L, 1);
-  if (b->p) b->free(b->s, b->p);
-  b->p = NULL;
+  box_free(lua_touserdata(L, 1));
   return 0;
+}
+
+void mr_lua_box_drop(lua_State *L, int idx)
+{
+  box_free(lua_touserdata(L, idx));
+  lua_remove(L, idx);
 }
 
 LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_script *s, void (*fn)(struct mr_script *, void *))
@@ -68,14 +79,14 @@ LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_script *s, void (*fn)
   b->p = NULL;
   b->free = fn;
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_boxmt);
-  if (lua_isnil(L, -1)) {
-    lua_pop(L, 1);
-    lua_newtable(L);
-    lua_pushcfunction(L, box_gc);
-    lua_setfield(L, -2, "__gc");
-    lua_pushvalue(L, -1);
-    s->ref_boxmt = luaL_ref(L, LUA_REGISTRYINDEX);
-  }
   lua_setmetatable(L, -2);
   return b;
+}
+
+LJMP void mr_lua_box_open(lua_State *L, struct mr_script *s)
+{
+  lua_newtable(L);
+  lua_pushcfunction(L, box_gc);
+  lua_setfield(L, -2, "__gc");
+  s->ref_boxmt = luaL_ref(L, LUA_REGISTRYINDEX);
 }

@@ -19,6 +19,34 @@ LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t)
   return lua_error(L);
 }
 
+/* Every coroutine from L up to the task's own must be able to yield: the marker passes through them all. A
+ * C function in between may lie in any of them. */
+static bool can_yield(lua_State *L, struct mr_script *s)
+{
+  luaL_checkstack(L, 4, "wait");
+  int top = lua_gettop(L);
+  lua_State *co = L;
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_parents);
+  lua_pushthread(L);
+  while (co && lua_isyieldable(co) && co != s->current->co) {
+    lua_rawget(L, top + 1);
+    co = lua_tothread(L, -1); /* NULL: resumed behind co.lua's back, by a C module */
+  }
+  bool yes = co && lua_isyieldable(co);
+  lua_settop(L, top);
+  return yes;
+}
+
+LJMP void mr_lua_op_open(lua_State *L, struct mr_script *s)
+{
+  lua_newtable(L);
+  lua_newtable(L);
+  lua_pushliteral(L, "kv");
+  lua_setfield(L, -2, "__mode");
+  lua_setmetatable(L, -2);
+  s->ref_parents = luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
 LJMP void mr_lua_may_wait(lua_State *L, struct mr_script *s, const char *what)
 {
   struct mr_lua_task *t = s->current;
@@ -29,7 +57,7 @@ LJMP void mr_lua_may_wait(lua_State *L, struct mr_script *s, const char *what)
   if (t->cancelled) mr_lua_raise_cancelled(L, t);
   if (t->pend || t->settled)
     mr_lua_raise(L, "%s: this task already waits for something (a coroutine was resumed past its wait)", what);
-  if (!lua_isyieldable(L))
+  if (!can_yield(L, s))
     mr_lua_raise(L, "%s cannot wait here: a C function (table.sort, string.gsub, require, a metamethod of "
                     "one) is calling; do it before or after", what);
 }
@@ -51,6 +79,9 @@ void mr_lua_pend_drop(struct mr_lua_pend *p)
   if (!p) return;
   p->s->outstanding--;
   if (p->fd >= 0) close(p->fd);
+  if (p->part) unlink(p->part);
+  mr_lua_free(p->path);
+  mr_lua_free(p->part);
   mr_lua_free(p->buf);
   mr_lua_free(p->up);
   mr_lua_free(p);
@@ -64,7 +95,13 @@ int mr_lua_pend_wait(lua_State *L, struct mr_lua_pend *p)
   return lua_yield(L, 1);
 }
 
-struct keep { void (*push)(lua_State *L, void *ud); void *ud; struct mr_script *s; const struct mr_err *err; int ref; };
+struct keep {
+  void (*push)(lua_State *L, void *ud);
+  void *ud;
+  struct mr_script *s;
+  const struct mr_err *err;
+  int ref;
+};
 
 static int keep(lua_State *L)
 {

@@ -55,8 +55,6 @@ static int begin(lua_State *L)
   lua_newtable(L);
   lua_setfield(L, -2, "loaded");
   lua_newtable(L);
-  lua_setfield(L, -2, "files");
-  lua_newtable(L);
   lua_setfield(L, -2, "roots");
   if (s->o.root) {
     lua_getfield(L, -1, "roots");
@@ -82,13 +80,14 @@ static int load_all(lua_State *L)
     mr_lua_entry(L, s, "offline");
     lua_pushvalue(L, 1);
     lua_pushstring(L, s->o.offline_model);
-    mr_lua_load_file(L, s, 1, s->o.offline_model);
+    mr_lua_load_file(L, s, 1, s->o.offline_model, NULL);
     lua_call(L, 3, 0);
   }
   mr_lua_entry(L, s, "validate");
   lua_pushvalue(L, 1);
   lua_call(L, 1, 1);
   lua_setfield(L, 1, "plan");
+  lua_gc(L, LUA_GCCOLLECT, 0); /* of loading, and of the generation that may be gone */
   return 0;
 }
 
@@ -103,6 +102,9 @@ static int load_generation(struct mr_script *s, struct mr_lua_gen **out, struct 
   g->next = s->gens;
   s->gens = g;
   struct load l = {s, g, err, MR_OK};
+  mr_lua_make_room(s);
+  mr_lua_stamps_restart(s, g->number);
+  s->traced = false;
   int rc = mr_lua_protect(s, begin, &l, msg, sizeof msg);
   if (rc == MR_OK) {
     s->loading = g;
@@ -111,7 +113,6 @@ static int load_generation(struct mr_script *s, struct mr_lua_gen **out, struct 
     mr_lua_slice_end(s, s->L);
     s->loading = NULL;
   }
-  lua_gc(s->L, LUA_GCCOLLECT, 0);
   if (rc) {
     mr_lua_gen_unref(s, g);
     return mr_lua_err(err, rc, "%s", msg);

@@ -5,7 +5,7 @@
  * ready), carry out what was asked for (control, changed files), resume what is ready. mr_script_stop sets
  * a flag that the count hook sees too, and posts, which wakes the wait.
  *
- * Script thread, except mr_script_stop.
+ * Script thread, except mr_script_stop and mr_script_ask_reload.
  */
 #include <stdio.h>
 #include "script/script_t.h"
@@ -78,11 +78,9 @@ int mr_script_open(struct mr_script **out, struct mr_runtime *rt, const struct m
   rc = mr_lua_vm_open(s, err);
   if (rc) goto out;
   s->ext->on_control(rt, on_control, s);
-  mr_lua_files_changed(s);
   rc = mr_lua_gen_reload(s, err);
   if (rc && s->o.watch) rc = MR_OK;
   if (rc) goto out;
-  mr_lua_files_changed(s);
   mr_lua_watch(s);
   *out = s;
   s = NULL;
@@ -101,10 +99,7 @@ int64_t mr_script_generation(const struct mr_script *s)
 int mr_script_reload(struct mr_script *s, int rollback, struct mr_err *err)
 {
   int rc = rollback ? mr_lua_gen_rollback(s, err) : mr_lua_gen_reload(s, err);
-  if (s->o.watch) {
-    mr_lua_files_changed(s);
-    mr_lua_watch(s);
-  }
+  mr_lua_watch(s);
   return rc;
 }
 
@@ -155,9 +150,13 @@ static void commands(struct mr_script *s)
     s->control_wanted = false;
     answer_control(s, rc);
   }
+  if (atomic_exchange(&s->asked, 0)) mr_script_reload(s, 0, &err);
   if (s->watch_hit) {
     s->watch_hit = false;
-    if (mr_lua_files_changed(s)) mr_script_reload(s, 0, &err);
+    if (mr_lua_files_changed(s))
+      mr_script_reload(s, 0, &err);
+    else
+      mr_lua_watch(s); /* a new directory, perhaps */
   }
 }
 
@@ -193,6 +192,12 @@ static void nothing(void *ud)
 void mr_script_stop(struct mr_script *s)
 {
   atomic_store(&s->stop, 1);
+  s->ext->post(s->rt, nothing, NULL);
+}
+
+void mr_script_ask_reload(struct mr_script *s)
+{
+  atomic_store(&s->asked, 1);
   s->ext->post(s->rt, nothing, NULL);
 }
 
@@ -271,6 +276,18 @@ int mr_script_run_main(struct mr_script *s, int argc, char **argv, int *exit_cod
 
 /* ----------------------------------------------------------------- closing */
 
+static void on_barrier(void *ud)
+{
+  struct mr_script *s = ud;
+  s->outstanding--;
+}
+
+/* What the core queued for our records must be dispatched before they are freed; the queue is in order. */
+static void barrier(struct mr_script *s)
+{
+  if (s->ext->post(s->rt, on_barrier, s) == MR_OK) s->outstanding++;
+}
+
 static void settle(struct mr_script *s, bool tasks)
 {
   int64_t end = mr_lua_mono_us() + (int64_t)CLOSE_MS * 1000;
@@ -294,6 +311,7 @@ void mr_script_close(struct mr_script **ps)
   mr_lua_recs_remove(s);
   mr_lua_watch(s); /* closing: takes the watches back */
   if (s->L) {
+    barrier(s);
     for (struct mr_lua_task *t = s->tasks; t; t = t->next) mr_lua_task_cancel(t, "the program is closing");
     settle(s, true);
     for (struct mr_lua_task *t = s->tasks; t; t = t->next) {

@@ -7,7 +7,8 @@
  * includes nothing else of the tree.
  *
  * Invariant: the VM is touched by one thread at a time, and that thread is the one that calls mr_dispatch
- * (mr_script_loop and mr_script_run_main do it). Only mr_script_stop may be called from other threads.
+ * (mr_script_loop and mr_script_run_main do it). Only mr_script_stop and mr_script_ask_reload may be called
+ * from other threads.
  *
  * Order in a program: mr_open, mr_script_open, then on the script thread mr_script_loop or
  * mr_script_run_main, then mr_script_close, then mr_close.
@@ -62,9 +63,19 @@ void mr_script_stop(struct mr_script *s);
  */
 int mr_script_reload(struct mr_script *s, int rollback, struct mr_err *err);
 
+/* mr_script_reload, soon, by the script thread; what comes of it is in the log. Any thread. */
+void mr_script_ask_reload(struct mr_script *s);
+
 int64_t mr_script_generation(const struct mr_script *s); /* 0: none */
 
 /* Cancels what runs, takes back what was registered, frees. No script thread may be left. NULL allowed. */
 void mr_script_close(struct mr_script **s);
+
+/*
+ * Runs a configuration file (Lua that returns a table) in a VM of its own and writes the table as JSON text
+ * through fn. MR_E_INVALID: err.message has file, line and reason. Any thread.
+ */
+int mr_script_config(const char *path, void (*fn)(void *ud, const char *p, size_t n), void *ud,
+                     struct mr_err *err);
 
 #endif

@@ -15,6 +15,7 @@
 #ifndef MR_SCRIPT_T_H
 #define MR_SCRIPT_T_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -50,12 +51,14 @@ struct mr_lua_pend {
   struct mr_lua_pend **list; /* joins: the list this is in */
   struct mr_lua_pend *next;
   struct mr_lua_stream *stream;
-  char *buf;                 /* downloads: what came so far */
+  bool is_download;
+  char *buf;                 /* downloads: what came so far, when it goes to a string */
   size_t n, cap;
-  int fd;                    /* uploads from a file; -1 */
+  char *path, *part;         /* downloads into a file: its name; the temporary one, until renamed */
+  int fd;                    /* uploads from a file, downloads into one; -1 */
   char *up;                  /* uploads from memory */
   size_t upn, upoff;
-  int code;                  /* a failure noticed on the way (a full buffer) */
+  int code, os_error;        /* a failure noticed on the way (a full buffer, a full disk) */
 };
 
 struct mr_lua_task {
@@ -92,15 +95,15 @@ struct mr_lua_task {
   struct mr_err *err;        /* rig.main: where the failure goes */
 };
 
-struct mr_lua_rec {          /* user data of what is registered in the core; lives as long as the script */
+struct mr_lua_rec {          /* user data of what is registered in the core; tools and providers keep theirs */
   struct mr_script *s;
   struct mr_lua_rec *next;
   struct mr_lua_gen *gen;    /* hooks */
   int kind;                  /* MR_REC_* */
   int hook_id, index;        /* hooks: the core's id; place among the generation's hooks */
   bool live, fail_closed;
-  char name[160];            /* tools: name; providers: name */
-  char agent[160];
+  char name[160];            /* of the tool or provider; for the log, of the hook */
+  char agent[300];           /* tools: only for this one; "" for all */
 };
 enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER };
 
@@ -110,6 +113,7 @@ struct mr_script {
   lua_State *L;              /* the main coroutine: library calls, conversions, loading; never waits */
   struct mr_script_opts o;   /* strings are own copies */
   size_t mem_used;
+  size_t collect_at;         /* mem_used beyond which a whole collection is due before the next slice */
   struct mr_lua_task *current;  /* the task being resumed; NULL outside */
   struct mr_lua_task *tasks, *ready, *ready_tail;
   int ntasks;
@@ -118,38 +122,47 @@ struct mr_script {
   int64_t last_number;
   struct mr_lua_rec *recs;
   int64_t slice_end_us;      /* real monotonic clock */
+  pthread_t stack_thread;    /* LuaJIT: whose C stack, and its middle: nested calls may come down to there */
+  char *stack_half;
   bool in_user;              /* user code runs: memory is capped */
   bool spent;                /* the slice is over: every further instruction raises */
-  const char *spent_why;
+  char spent_why[200];       /* with where it was noticed first */
+  atomic_int asked;            /* mr_script_ask_reload */
   atomic_int stop;
-  int outstanding;           /* pends and streams that a callback of the core will free */
+  int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool control_wanted;
   uint64_t control_id;
   char control[16];
   bool watch_hit;            /* something changed below a watched directory */
-  uint64_t signature;        /* of the script files, at the last load */
+  int64_t stamped;           /* generation number of the last load attempt, whose file stamps are kept */
+  bool traced;               /* the traceback of this load's error was logged */
   uint64_t watches[256];
   int nwatches;
   bool main_done;
   int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
+  int ref_stamps, ref_parents;
   char last_error[384];
   int late_code;             /* rig.main that ends after mr_script_run_main gave up */
   struct mr_err late_err;
 };
 
 /* ---- vm.c: the state, budgets, protected calls, errors */
+struct mr_script *mr_lua_self(lua_State *L); /* whose VM this is */
 int mr_lua_vm_open(struct mr_script *s, struct mr_err *err);
 void mr_lua_vm_close(struct mr_script *s);
 void mr_lua_slice_begin(struct mr_script *s, lua_State *L, int ms); /* user code starts to run on L */
 void mr_lua_slice_end(struct mr_script *s, lua_State *L);
+void mr_lua_make_room(struct mr_script *s); /* collects, when the VM is close to its memory limit */
 /* Runs fn(L) protected on the main state with ud as its argument (lua_touserdata(L, 1)). MR_OK, or MR_E_*
  * with the message in msg (n bytes). The stack is balanced after. */
 int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, size_t n);
-/* A text for the error value at idx; runs no user code. */
+void mr_lua_scrub(char *text); /* bytes that are not UTF-8 become "?" */
+/* A text for the error value at idx, as UTF-8, cut to n; runs no user code. */
 const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf, size_t n);
 LJMP void mr_lua_push_err(lua_State *L, struct mr_script *s, const struct mr_err *e);
-LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* cut at 512 */
+LJMP int mr_lua_raise_text(lua_State *L, const char *msg);
 int mr_lua_err(struct mr_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void mr_lua_log(struct mr_script *s, int level, const char *source, const char *text); /* one entry a line */
 int64_t mr_lua_mono_us(void);
@@ -165,6 +178,8 @@ void *mr_lua_vm_alloc(void *ud, void *p, size_t osize, size_t nsize); /* lua_All
 /* A userdata that frees what it holds when it is collected; for C objects that live across a raise. */
 struct mr_lua_box { struct mr_script *s; void *p; void (*free)(struct mr_script *s, void *p); };
 LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_script *s, void (*fn)(struct mr_script *, void *));
+void mr_lua_box_drop(lua_State *L, int idx); /* frees now what the box at idx (negative) holds; removes it */
+LJMP void mr_lua_box_open(lua_State *L, struct mr_script *s);
 
 /* ---- value.c: JSON values and Lua values */
 enum { MR_V_WIRE = 1 /* objects of the API: a null member reads as nil; known arrays encode as [] */ };
@@ -188,7 +203,8 @@ void mr_lua_ready(struct mr_lua_task *t);
 extern const luaL_Reg mr_lua_task_natives[];
 
 /* ---- op.c: pending operations */
-LJMP void mr_lua_may_wait(lua_State *L, struct mr_script *s, const char *what);
+LJMP void mr_lua_op_open(lua_State *L, struct mr_script *s);
+LJMP void mr_lua_may_wait(lua_State *L, struct mr_script *s, const char *what); /* or raises */
 struct mr_lua_pend *mr_lua_pend_new(struct mr_script *s, void (*undo)(struct mr_lua_pend *)); /* or NULL */
 void mr_lua_pend_drop(struct mr_lua_pend *p);            /* never armed, or no callback will come: frees */
 int mr_lua_pend_wait(lua_State *L, struct mr_lua_pend *p); /* return this */
@@ -209,16 +225,33 @@ LJMP void mr_lua_gen_push(lua_State *L, struct mr_lua_gen *g);
 LJMP void mr_lua_entry(lua_State *L, struct mr_script *s, const char *name); /* pushes a library function */
 int mr_lua_gen_reload(struct mr_script *s, struct mr_err *err);
 int mr_lua_gen_rollback(struct mr_script *s, struct mr_err *err);
-LJMP int mr_lua_require(lua_State *L); /* upvalues: script, generation table */
+
+/* ---- files.c: what is run. A generation's scripts as a list of paths (sorted: without doubles). */
+enum { MR_LUA_PATHS_MAX = 2000 };
+struct mr_lua_paths { char *v[MR_LUA_PATHS_MAX]; int n; bool full; };
+void mr_lua_paths_add(struct mr_lua_paths *l, const char *path);
+void mr_lua_paths_sort(struct mr_lua_paths *l);
+void mr_lua_paths_free(struct mr_script *s, void *p); /* and the struct itself; fits a box */
+/* The .lua files below dir that would be run; dirs, when not NULL, gets dir and the directories below. */
+void mr_lua_paths_walk(const char *dir, struct mr_lua_paths *files, struct mr_lua_paths *dirs);
+void mr_lua_dir_of(const char *path, char *out, size_t n);
 /* Runs a script file, or the scripts of a directory, in the generation table at g. */
 LJMP void mr_lua_load_path(lua_State *L, struct mr_script *s, int g, const char *path);
+/* Pushes the file's value; runs it if the generation did not yet. name: of the module, NULL for a script. */
+LJMP void mr_lua_load_file(lua_State *L, struct mr_script *s, int g, const char *path, const char *name);
 LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_script *s); /* pushes it; NULL: pushes nothing */
-LJMP void mr_lua_load_file(lua_State *L, struct mr_script *s, int g, const char *path); /* pushes its value */
-void mr_lua_watch(struct mr_script *s);        /* (again) watches what the scripts were loaded from */
-bool mr_lua_files_changed(struct mr_script *s); /* since the last call that said so */
+extern const luaL_Reg mr_lua_file_natives[];
+
+/* ---- watch.c: did they change? */
+void mr_lua_stamps_restart(struct mr_script *s, int64_t number); /* a load attempt begins */
+LJMP void mr_lua_stamp_note(lua_State *L, struct mr_script *s, int g, const char *real); /* before reading it */
+bool mr_lua_files_changed(struct mr_script *s); /* since the last load attempt */
+void mr_lua_watch(struct mr_script *s);         /* (again) watches where the scripts lie */
 
 /* ---- tool.c, hook.c, model.c: what the core calls. plan: index of the generation's plan (boot.lua). */
 struct mr_lua_rec *mr_lua_rec_new(struct mr_script *s, int kind, const char *name, const char *agent);
+/* Its hook is taken back: frees it once what the core queued for it before is dispatched. */
+void mr_lua_rec_retire(struct mr_lua_rec *r);
 LJMP int mr_lua_tools_apply(lua_State *L, struct mr_script *s, int plan, struct mr_err *err);
 LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_script *s, struct mr_lua_gen *g, int plan,
                             struct mr_err *err); /* adds; the old ones stay until mr_lua_hooks_keep */

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include "script/script_t.h"
 
+enum { CLOSE_MS = 200 }; /* for what a task does when it is over: cancelled at the end, to-be-closed variables */
+
 struct mr_lua_alarm { struct mr_lua_task *t; uint64_t id; };
 
 static void unlink_task(struct mr_lua_task *t)
@@ -172,7 +174,7 @@ static int end_error(lua_State *L)
   lua_xmove(t->co, L, 1);
   mr_lua_errtext(L, s, 1, e->msg, sizeof e->msg);
   int level = t->cancelled ? MR_LOG_DEBUG : MR_LOG_ERROR;
-  mr_lua_log(s, level, t->label, e->msg);
+  mr_lua_log(s, level, t->label, lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : e->msg);
   luaL_traceback(L, t->co, NULL, 0);
   mr_lua_log(s, level, t->label, lua_tostring(L, -1));
   return 0;
@@ -211,7 +213,9 @@ static void end_task(struct mr_lua_task *t, bool ok, int nres)
       snprintf(e.msg, sizeof e.msg, "%s", msg);
     if (nres < 0) snprintf(e.msg, sizeof e.msg, "cancelled: %s", t->why);
     t->fail(t, e.msg);
+    mr_lua_slice_begin(s, t->co, CLOSE_MS); /* its to-be-closed variables are user code */
     mr_compat_reset(t->co, s->L);
+    mr_lua_slice_end(s, t->co);
   }
   while (t->child) {
     struct mr_lua_task *c = t->child;
@@ -280,8 +284,9 @@ static void run(struct mr_lua_task *t)
   }
   t->pend = NULL;
   t->state = MR_TS_RUNNING;
+  mr_lua_make_room(s);
   s->current = t;
-  mr_lua_slice_begin(s, t->co, s->o.burst_ms);
+  mr_lua_slice_begin(s, t->co, s->closing ? CLOSE_MS : s->o.burst_ms);
   int rc = mr_compat_resume(t->co, s->L, n, &nres);
   mr_lua_slice_end(s, t->co);
   s->current = NULL;

@@ -25,6 +25,23 @@ struct mr_lua_rec *mr_lua_rec_new(struct mr_script *s, int kind, const char *nam
   return r;
 }
 
+static void on_retired(void *ud)
+{
+  struct mr_lua_rec *rec = ud, **at = &rec->s->recs;
+  rec->s->outstanding--;
+  while (*at != rec) at = &(*at)->next;
+  *at = rec->next;
+  mr_lua_free(rec);
+}
+
+void mr_lua_rec_retire(struct mr_lua_rec *r)
+{
+  struct mr_script *s = r->s;
+  r->live = false;
+  if (s->closing || s->ext->post(s->rt, on_retired, r) != MR_OK) return; /* freed at the end */
+  s->outstanding++;
+}
+
 void mr_lua_recs_remove(struct mr_script *s)
 {
   for (struct mr_lua_rec *r = s->recs; r; r = r->next) {
@@ -40,8 +57,11 @@ void mr_lua_recs_remove(struct mr_script *s)
 
 static void tool_fail(struct mr_lua_task *t, const char *msg)
 {
-  if (t->use) mr_use_fail(&t->use, msg);
+  char *text = t->use ? mr_lua_strdup(msg) : NULL;
+  if (text) mr_lua_scrub(text);
+  if (t->use) mr_use_fail(&t->use, text ? text : "the tool failed");
   t->use = NULL;
+  mr_lua_free(text);
 }
 
 /* The library returns true, value or false, message. */

@@ -87,7 +87,7 @@ static int n_int(lua_State *L)
   char *end = NULL;
   errno = 0;
   long long i = strtoll(p, &end, 10);
-  if (end == p || *end) return mr_lua_raise(L, "rig.int: \"%s\" is not a whole number", p);
+  if (end == p || *end || !((*p >= '0' && *p <= '9') || *p == '-')) return mr_lua_raise(L, "rig.int: \"%s\" is not a whole number", p);
   if (errno == 0) {
     push_int(L, s, i);
     return 1;
@@ -368,7 +368,7 @@ LJMP int mr_lua_push_json(lua_State *L, struct mr_script *s, int idx, unsigned f
   }
   text->p = p;
   lua_pushlstring(L, p, n);
-  lua_remove(L, -2);
+  mr_lua_box_drop(L, -2); /* not later, at a collection: what the core holds does not count for it */
   return MR_OK;
 }
 
@@ -403,6 +403,7 @@ static int n_decode(lua_State *L)
   }
   box->p = doc;
   mr_lua_push_val(L, s, s->ext->doc_root(doc), 0);
+  mr_lua_box_drop(L, -2);
   return 1;
 }
 

@@ -10,6 +10,7 @@
  *
  * Script thread only.
  */
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <time.h>
@@ -18,7 +19,14 @@
 #include <luajit.h>
 #endif
 
-enum { HOOK_COUNT = 1000 };
+enum { HOOK_COUNT = 1000, MODULE_MAX = 1 << 20 };
+
+struct mr_script *mr_lua_self(lua_State *L)
+{
+  void *ud;
+  lua_getallocf(L, &ud);
+  return ud;
+}
 
 int64_t mr_lua_mono_us(void)
 {
@@ -94,6 +102,28 @@ static const char *raw_string(lua_State *L, int idx, const char *key)
   return p;
 }
 
+/* Length of the UTF-8 character at p, 0 if there is none. */
+static size_t utf8_len(const unsigned char *p)
+{
+  size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : p[0] >= 0xE0 && p[0] < 0xF0 ? 3
+           : p[0] >= 0xF0 && p[0] < 0xF5 ? 4 : 0;
+  for (size_t i = 1; i < n; i++)
+    if ((p[i] & 0xC0) != 0x80) return 0;
+  if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] >= 0xA0) || (p[0] == 0xF0 && p[1] < 0x90) ||
+      (p[0] == 0xF4 && p[1] >= 0x90))
+    return 0;
+  return n;
+}
+
+void mr_lua_scrub(char *text)
+{
+  for (unsigned char *p = (unsigned char *)text; *p;) {
+    size_t n = utf8_len(p);
+    if (!n) *p = '?';
+    p += n ? n : 1;
+  }
+}
+
 const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf, size_t n)
 {
   if (idx < 0) idx = lua_gettop(L) + idx + 1;
@@ -106,6 +136,7 @@ const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf
     snprintf(buf, n, "%s: %s", type, p);
   else
     snprintf(buf, n, "%s", p);
+  mr_lua_scrub(buf); /* it goes into JSON; and it may have been cut inside of a character */
   return buf;
 }
 
@@ -118,28 +149,39 @@ static int err_tostring(lua_State *L)
   return 1;
 }
 
-LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
+/* "file:line: " of the innermost user code from this level on; the file alone while it loads; or "". */
+static void position(lua_State *L, int level, char *out, size_t n)
 {
   lua_Debug ar;
-  void *ud;
-  char where[LUA_IDSIZE + 16] = "", msg[512];
-  for (int level = 1; lua_getstack(L, level, &ar); level++) {
+  out[0] = 0;
+  for (; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0 || strncmp(ar.source, "=moonrig", 8) == 0) continue;
-    snprintf(where, sizeof where, "%s:%d: ", ar.short_src, ar.currentline);
-    break;
+    snprintf(out, n, "%s:%d: ", ar.short_src, ar.currentline);
+    return;
   }
-  lua_getallocf(L, &ud);
-  if (!where[0]) {
-    const char *file = mr_lua_loading_file(L, ud);
-    if (file) snprintf(where, sizeof where, "%s: ", file);
-  }
+  const char *file = mr_lua_loading_file(L, mr_lua_self(L));
+  if (!file) return;
+  snprintf(out, n, "%s: ", file);
+  lua_pop(L, 1);
+}
+
+LJMP int mr_lua_raise_text(lua_State *L, const char *msg)
+{
+  char where[LUA_IDSIZE + 16];
+  position(L, 1, where, sizeof where);
+  lua_pushfstring(L, "%s%s", where, msg);
+  return lua_error(L);
+}
+
+LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
+{
+  char msg[512];
   va_list ap;
   va_start(ap, fmt);
   vsnprintf(msg, sizeof msg, fmt, ap);
   va_end(ap);
-  lua_pushfstring(L, "%s%s", where, msg);
-  return lua_error(L);
+  return mr_lua_raise_text(L, msg);
 }
 
 void mr_lua_log(struct mr_script *s, int level, const char *source, const char *text)
@@ -154,28 +196,65 @@ void mr_lua_log(struct mr_script *s, int level, const char *source, const char *
 
 /* ----------------------------------------------------------------- budgets */
 
+/*
+ * LuaJIT bounds its own stack but not C's: a string.gsub that calls itself takes 9 KB of it a level, and two
+ * thousand levels fit. So the hook looks: a thousand instructions are at most some 150 such levels.
+ */
+#if LUA_VERSION_NUM < 504
+static void find_stack(struct mr_script *s)
+{
+  pthread_attr_t a;
+  void *low = NULL;
+  size_t size = 0;
+  if (s->stack_half && pthread_equal(s->stack_thread, pthread_self())) return;
+  s->stack_thread = pthread_self();
+  s->stack_half = NULL;
+  if (pthread_getattr_np(s->stack_thread, &a)) return;
+  if (pthread_attr_getstack(&a, &low, &size) == 0) s->stack_half = (char *)low + size / 2;
+  pthread_attr_destroy(&a);
+}
+static bool stack_low(struct mr_script *s)
+{
+  return (char *)__builtin_frame_address(0) < s->stack_half;
+}
+#else
+static void find_stack(struct mr_script *s) { (void)s; }
+static bool stack_low(struct mr_script *s) { (void)s; return false; }
+#endif
+
+static const char *slice_over(struct mr_script *s)
+{
+  if (atomic_load_explicit(&s->stop, memory_order_relaxed) && !s->closing) return "stopped: the program is closing";
+  if (mr_lua_mono_us() < s->slice_end_us) return NULL;
+  return s->current ? "time budget spent: the task ran too long without waiting"
+                    : "time budget spent: the top level of the scripts ran too long";
+}
+
 static void on_count(lua_State *L, lua_Debug *ar)
 {
-  void *ud;
+  struct mr_script *s = mr_lua_self(L);
+  char where[LUA_IDSIZE + 16];
   (void)ar;
-  lua_getallocf(L, &ud);
-  struct mr_script *s = ud;
+  if (stack_low(s)) luaL_error(L, "stack overflow: too many nested C calls");
   if (!s->spent) {
-    if (atomic_load_explicit(&s->stop, memory_order_relaxed))
-      s->spent_why = "stopped: the program is closing";
-    else if (mr_lua_mono_us() < s->slice_end_us)
+    const char *why = slice_over(s);
+    if (!why) {
+      if (lua_gethookcount(L) != HOOK_COUNT) /* a coroutine that an earlier, spent slice left behind */
+        lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_COUNT);
       return;
-    else
-      s->spent_why = s->current ? "time budget spent: the task ran too long without waiting"
-                                : "time budget spent: the top level of the scripts ran too long";
+    }
+    position(L, 0, where, sizeof where);
+    snprintf(s->spent_why, sizeof s->spent_why, "%s%s", where, why); /* said again until the task has ended */
     s->spent = true;
   }
   lua_sethook(L, on_count, LUA_MASKCOUNT, 1);
-  luaL_error(L, "%s", s->spent_why);
+  lua_pushstring(L, s->spent_why);
+  lua_error(L);
 }
 
 void mr_lua_slice_begin(struct mr_script *s, lua_State *L, int ms)
 {
+  find_stack(s);
   s->spent = false;
   s->in_user = true;
   s->slice_end_us = mr_lua_mono_us() + (int64_t)ms * 1000;
@@ -186,6 +265,22 @@ void mr_lua_slice_end(struct mr_script *s, lua_State *L)
 {
   lua_sethook(L, NULL, 0, 0);
   s->in_user = false;
+}
+
+static int collect(lua_State *L)
+{
+  lua_gc(L, LUA_GCCOLLECT, 0);
+  return 0;
+}
+
+/* LuaJIT does not collect when an allocation fails, so garbage alone could reach the limit. */
+void mr_lua_make_room(struct mr_script *s)
+{
+  char msg[64];
+  if (s->mem_used <= s->collect_at) return;
+  mr_lua_protect(s, collect, NULL, msg, sizeof msg);
+  size_t usual = s->o.memory_max / 4 * 3, more = s->mem_used + s->o.memory_max / 16;
+  s->collect_at = more > usual ? more : usual;
 }
 
 int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, size_t n)
@@ -201,31 +296,30 @@ int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, s
 
 static int at_panic(lua_State *L)
 {
-  void *ud;
-  lua_getallocf(L, &ud);
-  struct mr_script *s = ud;
-  mr_lua_log(s, MR_LOG_ERROR, "script", "bug: an unprotected Lua error");
+  mr_lua_log(mr_lua_self(L), MR_LOG_ERROR, "script", "bug: an unprotected Lua error");
   return 0; /* Lua aborts */
 }
 
-/* Loader of an embedded module. Upvalues: script, name. */
+/* Loader of a library module, embedded or (development) from opts.lua_path. Upvalues: script, name. */
 static int load_module(lua_State *L)
 {
   struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
   const char *name = lua_tostring(L, lua_upvalueindex(2));
   const struct mr_lua_source *src = mr_lua_sources;
   while (src->name && strcmp(src->name, name) != 0) src++;
-  char path[64];
+  char chunk[64];
   luaL_gsub(L, name, ".", "/");
-  snprintf(path, sizeof path, "=%s%s.lua", lua_tostring(L, -1), strchr(name, '.') ? "" : "/init");
-  int rc;
+  snprintf(chunk, sizeof chunk, "=%s%s.lua", lua_tostring(L, -1), strchr(name, '.') ? "" : "/init");
+  const char *p = (const char *)src->p;
+  size_t n = src->n;
   if (s->o.lua_path) {
-    const char *file = lua_pushfstring(L, "%s/%s", s->o.lua_path, path + 1);
-    rc = luaL_loadfilex(L, file, "t");
-  } else {
-    rc = luaL_loadbufferx(L, (const char *)src->p, src->n, path, "t");
+    FILE *f = fopen(lua_pushfstring(L, "%s/%s", s->o.lua_path, chunk + 1), "rbe");
+    char *buf = lua_newuserdata(L, MODULE_MAX);
+    n = f ? fread(buf, 1, MODULE_MAX, f) : 0;
+    p = buf;
+    if (!f || fclose(f)) return luaL_error(L, "cannot read %s of lua_path", chunk + 1);
   }
-  if (rc) return lua_error(L);
+  if (luaL_loadbufferx(L, p, n, chunk, "t")) return lua_error(L);
   lua_call(L, 0, 1);
   return 1;
 }
@@ -267,6 +361,8 @@ static int open_state(lua_State *L)
   lua_pushnil(L);
   lua_setfield(L, -2, "ffi");
   lua_settop(L, 1);
+  lua_pushnil(L); /* its userdata bring finalizers, which run anywhere and whose errors LuaJIT passes on */
+  lua_setglobal(L, "newproxy");
   if (!s->o.jit) luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
 #endif
   lua_newtable(L); s->ref_tasks = luaL_ref(L, LUA_REGISTRYINDEX);
@@ -278,6 +374,10 @@ static int open_state(lua_State *L)
   lua_pushstring(L, "moonrig.err");
   lua_setfield(L, -2, "__name");
   s->ref_errmt = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  s->ref_stamps = luaL_ref(L, LUA_REGISTRYINDEX);
+  mr_lua_box_open(L, s);
+  mr_lua_op_open(L, s);
   mr_lua_value_open(L, s);
   mr_lua_stream_open(L, s);
   preload(L, s);
@@ -292,7 +392,7 @@ LJMP int mr_lua_native(lua_State *L)
   struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
   static const luaL_Reg *const lists[] = {mr_lua_task_natives, mr_lua_op_natives, mr_lua_call_natives,
       mr_lua_stream_natives, mr_lua_io_natives, mr_lua_json_natives, mr_lua_base_natives,
-      mr_lua_model_natives};
+      mr_lua_model_natives, mr_lua_file_natives};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
     lua_pushlightuserdata(L, s);
@@ -306,13 +406,18 @@ LJMP int mr_lua_native(lua_State *L)
   lua_setfield(L, -2, "array_mt");
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_errmt);
   lua_setfield(L, -2, "err_mt");
+  lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_parents); /* coroutine -> the one that resumed it; co.lua fills it */
+  lua_setfield(L, -2, "parents");
+  lua_pushboolean(L, s->o.jit);
+  lua_setfield(L, -2, "jit");
   return 1;
 }
 
 int mr_lua_vm_open(struct mr_script *s, struct mr_err *err)
 {
   s->ref_tasks = s->ref_ids = s->ref_entries = s->ref_errmt = s->ref_arraymt = LUA_NOREF;
-  s->ref_intmt = s->ref_boxmt = s->ref_streammt = LUA_NOREF;
+  s->ref_intmt = s->ref_boxmt = s->ref_streammt = s->ref_stamps = s->ref_parents = LUA_NOREF;
+  s->collect_at = s->o.memory_max / 4 * 3;
   s->L = lua_newstate(mr_lua_vm_alloc, s);
   if (!s->L) return mr_lua_err(err, MR_E_NOMEM, "cannot make a Lua state");
   lua_atpanic(s->L, at_panic);

@@ -25,29 +25,37 @@ local kinds = {
     key = "environment_id", prefix = "^env_", mt = Environment },
 }
 
----All objects of this kind with this name, from the server.
-local function named(kind, name)
+---All objects of this kind, from the server, as name to list; or only those of one name.
+local function by_name(kind, only)
   local k, found, page = kinds[kind], {}, nil
   repeat
     local p, e = api.call(k.list, { limit = 100, page = page })
     if not p then return nil, e end
     for _, o in ipairs(p.data) do
-      if o.name == name then found[#found + 1] = o end
+      if o.name == only or not only then
+        found[o.name] = found[o.name] or {}
+        table.insert(found[o.name], o)
+      end
     end
     page = p.next_page
   until not page
   return found
 end
 
-local function one(kind, name)
-  local found, e = named(kind, name)
-  if not found then return nil, e end
-  if #found == 1 then return found[1] end
-  if #found == 0 then return nil, err.new("not_found_error", ("no %s is named %q"):format(kind, name)) end
+local function ambiguous(kind, name, found)
   local ids = {}
   for i, o in ipairs(found) do ids[i] = o.id end
-  return nil, err.new("invalid_request_error",
-    ("%d %ss are named %q: %s"):format(#found, kind, name, table.concat(ids, ", ")))
+  return err.new("invalid_request_error",
+    ("%d %ss are named %q: %s; give the id"):format(#found, kind, name, table.concat(ids, ", ")))
+end
+
+local function one(kind, name)
+  local all, e = by_name(kind, name)
+  if not all then return nil, e end
+  local found = all[name] or {}
+  if #found == 0 then return nil, err.new("not_found_error", ("no %s is named %q"):format(kind, name)) end
+  if #found > 1 then return nil, ambiguous(kind, name, found) end
+  return found[1]
 end
 
 local function resolve_handle(kind, h)
@@ -151,35 +159,59 @@ function M.toolset(o)
   return t
 end
 
-local function upsert(kind, h)
-  local k = kinds[kind]
-  local found, e = named(kind, h.name)
-  if not found then return nil, e end
-  if #found > 1 then return one(kind, h.name) end
+-- What a declaration that leaves them out does not have; the server keeps what an update leaves out.
+local cleared = { agent = { "description", "system", "tools", "mcp_servers", "skills", "multiagent" },
+  environment = { "description" } }
+
+local function changes(kind, spec, wire)
+  local fields = {}
+  for _, key in ipairs(cleared[kind]) do
+    if wire[key] ~= nil then fields[key] = native.null end
+  end
+  for key, v in pairs(spec) do fields[key] = v end
+  if type(spec.metadata) == "table" then
+    fields.metadata = {}
+    for key in pairs(wire.metadata or {}) do fields.metadata[key] = native.null end
+    for key, v in pairs(spec.metadata) do fields.metadata[key] = v end
+  end
+  fields[kinds[kind].key] = wire.id
+  return fields
+end
+
+local function upsert(kind, h, all)
+  local k, found = kinds[kind], all[h.name] or {}
+  if #found > 1 then return nil, ambiguous(kind, h.name, found) end
   if #found == 0 then return api.call(k.create, h.spec) end
-  local fields = { [k.key] = found[1].id }
-  for key, v in pairs(h.spec) do fields[key] = v end
-  return api.call(k.update, fields) -- the server makes no new version if nothing changed
+  return api.call(k.update, changes(kind, h.spec, found[1])) -- makes no new version if nothing changed
+end
+
+local function upsert_all(kind, decls, failures)
+  if #decls == 0 then return end
+  local all, why = by_name(kind)
+  for _, d in ipairs(decls) do
+    local h, o, e = d.decl, nil, why
+    if all then
+      local ok
+      ok, o, e = pcall(upsert, kind, h, all)
+      if not ok then
+        if native.cancelled() then error(o, 0) end
+        o, e = nil, err.new("invalid_request_error", err.text(o))
+      end
+    end
+    if o then
+      h.id, h.err = o.id, nil
+    else
+      h.err = e
+      failures[#failures + 1] = ("%s: %s %q: %s"):format(d.where, kind, h.name, err.text(e))
+    end
+  end
 end
 
 ---Creates or updates what the generation declares, in order. Runs as the generation's start task.
 function M.start(g)
   local failures = {}
-  for _, kind in ipairs { "environment", "agent" } do
-    for _, d in ipairs(g.decls[kind]) do
-      local ok, o, e = pcall(upsert, kind, d.decl)
-      if not ok then
-        if native.cancelled() then error(o, 0) end
-        o, e = nil, err.new("invalid_request_error", err.text(o))
-      end
-      if o then
-        d.decl.id, d.decl.err = o.id, nil
-      else
-        d.decl.err = e
-        failures[#failures + 1] = ("%s: %s %q: %s"):format(d.where, kind, d.decl.name, err.text(e))
-      end
-    end
-  end
+  upsert_all("environment", g.decls.environment, failures)
+  upsert_all("agent", g.decls.agent, failures)
   for _, f in ipairs(failures) do native.log(0, "script", f) end
   if failures[1] then native.failed(failures[1]) end
 end

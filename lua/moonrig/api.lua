@@ -5,10 +5,12 @@
 --   rig.sessions.retrieve(id)                      path parameters first, a handle where an id goes
 --   rig.agents.create{ name = ..., model = ... }
 --   rig.sessions.events.list(id, { limit = 10 })   then the table of query or body fields
+--   rig.agents.list({}, { timeout = 5 })           then options of the call
 --   rig.agents.list()                              a page: data, next_page, :all(), :pages()
 --   for a in rig.agents.each() do ... end          all items of all pages; raises on failure
+--   for ev in rig.sessions.events.stream(id) do    raises when the stream breaks; closed when collected
 --   rig.files.upload "report.pdf"                  or { path = | bytes =, filename =, media_type = }
---   rig.files.download(id)                         the bytes
+--   rig.files.download(id)                         the bytes; with { to = path } into a file
 local native = require "moonrig.native"
 local wait = require "moonrig.wait"
 local err = require "moonrig.err"
@@ -17,6 +19,8 @@ local M = {}
 local call = wait(native.call)
 local next_event = wait(native.stream_next)
 
+-- ------------------------------------------------------------------------------------------------- pages
+
 ---@class moonrig.Page
 ---@field data table[]
 ---@field next_page? string
@@ -24,7 +28,7 @@ local Page = {}
 Page.__index = Page
 local origin = setmetatable({}, { __mode = "k" }) -- of a page: the function and parameters that made it
 
----Iterates over this page and those after it.
+---Iterates over this page and those after it. Raises when a later page fails.
 ---@return fun(): moonrig.Page?
 function Page:pages()
   local page, first = self, true
@@ -38,7 +42,7 @@ function Page:pages()
     for k, v in pairs(from.params) do params[k] = v end
     params.page = page.next_page
     local e
-    page, e = from.fetch(params)
+    page, e = from.fetch(params, from.opts)
     if not page then error(e, 0) end
     return page
   end
@@ -60,16 +64,18 @@ function Page:all()
   end
 end
 
-local function fetcher(op)
+local function fetcher(name)
   local function fetch(params, opts)
-    local page, e = call(op.name, params, opts)
+    local page, e = call(name, params, opts)
     if not page then return nil, e end
     page.data = page.data or {}
-    origin[page] = { fetch = fetch, params = params }
+    origin[page] = { fetch = fetch, params = params, opts = opts }
     return setmetatable(page, Page)
   end
   return fetch
 end
+
+-- --------------------------------------------------------------------------------------------- arguments
 
 local function has_id(v)
   return type(v) == "string" or type(v) == "number" or type(v) == "table" and type(v.id) == "string"
@@ -78,11 +84,11 @@ end
 ---A handle that must ask for its id (an agent declared in the same scripts) becomes that id.
 local function resolved(v)
   local mt = type(v) == "table" and getmetatable(v)
-  if mt and mt.resolve then return mt.resolve(v) end
+  if type(mt) == "table" and mt.resolve then return mt.resolve(v) end
   return v
 end
 
----Arguments of a call to one table: ids for the path, then fields.
+---Arguments of a call to one table: ids for the path, then fields. params, opts; or nil, err.
 local function arguments(op, ...)
   local args, params, at = { ... }, {}, 1
   for _, name in ipairs(op.params) do
@@ -92,9 +98,9 @@ local function arguments(op, ...)
     params[name] = type(v) == "table" and v.id or v
     at = at + 1
   end
-  local fields = args[at]
-  if fields ~= nil and type(fields) ~= "table" then
-    err.misuse("rig.%s: a table of fields expected, got %s", op.name, type(fields))
+  local fields, opts = args[at], args[at + 1]
+  for what, t in pairs { ["a table of fields"] = fields or {}, ["a table of options"] = opts or {} } do
+    if type(t) ~= "table" then err.misuse("rig.%s: %s expected, got %s", op.name, what, type(t)) end
   end
   for k, v in pairs(fields or {}) do
     local e
@@ -104,49 +110,85 @@ local function arguments(op, ...)
   for _, name in ipairs(op.params) do
     if params[name] == nil then err.misuse("rig.%s: %s is missing", op.name, name) end
   end
-  return params, args[at + 1]
+  return params, opts
 end
+
+-- -------------------------------------------------------------------------------- uploads and downloads
 
 local media = { txt = "text/plain", md = "text/markdown", csv = "text/csv", json = "application/json",
   pdf = "application/pdf", xml = "application/xml", html = "text/html", png = "image/png", jpg = "image/jpeg",
   jpeg = "image/jpeg", gif = "image/gif", webp = "image/webp", zip = "application/zip", lua = "text/x-lua" }
 
 local function upload(op)
-  return function(what, fields)
+  return function(what, fields, opts)
     local o = {}
     for k, v in pairs(type(what) == "table" and what or { path = what }) do o[k] = v end
     for k, v in pairs(fields or {}) do o[k] = v end
-    local name = o.filename or (o.path and tostring(o.path):match "[^/]+$") or "upload"
+    if (type(o.path) == "string") == (type(o.bytes) == "string") then
+      err.misuse("rig.%s: path or bytes (one of them, a string) is missing", op.name)
+    end
+    local name = o.filename or (o.path and o.path:match "[^/]+$") or "upload"
     local body = { path = o.path, bytes = o.bytes, filename = name,
       media_type = o.media_type or media[(name:match "%.([%w]+)$" or ""):lower()] or "application/octet-stream" }
-    if not body.path and not body.bytes then err.misuse("rig.%s: path or bytes is missing", op.name) end
     o.path, o.bytes, o.filename, o.media_type = nil, nil, nil, nil
-    return call(op.name, o, { body = body })
+    return call(op.name, o, { body = body, timeout = opts and opts.timeout })
   end
+end
+
+local function download(op)
+  return function(...)
+    local params, opts = arguments(op, ...)
+    if not params then return nil, opts end
+    local to = params.to
+    params.to = nil
+    if to ~= nil and (type(to) ~= "string" or to == "") then err.misuse("rig.%s: to is a path", op.name) end
+    return call(op.name, params, { to = to or "", timeout = opts and opts.timeout })
+  end
+end
+
+-- --------------------------------------------------------------------------------------------- functions
+
+---@class moonrig.Stream calling it gives the next event
+local Stream = {}
+Stream.__index = Stream
+function Stream.__call(self)
+  if not self.handle then return nil end
+  local ev, e = next_event(self.handle)
+  if e then error(e, 0) end
+  return ev
+end
+
+---Ends it; a task that waits for its next event gets nothing.
+function Stream:close()
+  if self.handle then native.stream_close(self.handle) end
+  self.handle = nil
 end
 
 local function stream(op)
   return function(...)
-    local params, e = arguments(op, ...)
-    if not params then return nil, e end
-    local st
-    st, e = native.stream_open(op.name, params)
-    if not st then return nil, e end
-    return function()
-      local ev, why = next_event(st)
-      if why then error(why, 0) end
-      return ev
-    end
+    local params, opts = arguments(op, ...)
+    if not params then return nil, opts end
+    local handle, e = native.stream_open(op.name, params)
+    if not handle then return nil, e end
+    return setmetatable({ handle = handle }, Stream)
   end
 end
 
 local function plain(op)
-  local fetch = op.list and fetcher(op)
+  local send = op.list and fetcher(op.name) or function(...) return call(op.name, ...) end
   return function(...)
     local params, opts = arguments(op, ...)
     if not params then return nil, opts end
-    if fetch then return fetch(params, opts) end
-    return call(op.name, params, opts)
+    return send(params, opts)
+  end
+end
+
+---Iterates over the items of all pages.
+local function each(list)
+  return function(...)
+    local page, e = list(...)
+    if not page then error(e, 0) end
+    return page:all()
   end
 end
 
@@ -163,15 +205,8 @@ function M.install(rig)
       end
       last = part
     end
-    at[last] = op.stream and stream(op) or op.upload and upload(op) or plain(op)
-    if op.list and last == "list" then
-      local list = at.list
-      at.each = function(...)
-        local page, e = list(...)
-        if not page then error(e, 0) end
-        return page:all()
-      end
-    end
+    at[last] = (op.stream and stream or op.upload and upload or op.download and download or plain)(op)
+    if op.list and last == "list" then at.each = each(at.list) end
   end
 end
 

@@ -1,34 +1,13 @@
--- What core/script calls: a generation's environment, its check and plan, its start, rig.main.
+-- What core/script calls: a generation's begin, its check and plan, its start, rig.main.
 local native = require "moonrig.native"
-local co = require "moonrig.co"
+local env = require "moonrig.env"
 local schema = require "moonrig.schema"
 local err = require "moonrig.err"
-require "moonrig"
-
-local base_load, base_loadfile = load, loadfile
-
----Globals of the scripts: what they set stays in their generation.
-local function environment(g)
-  local env = setmetatable({}, { __index = _G })
-  env._G = env
-  env.require = native.require_for(g)
-  env.coroutine = co
-  function env.load(chunk, name, _, e)
-    return base_load(chunk, name, "t", e == nil and env or e)
-  end
-  env.loadstring = env.load
-  function env.loadfile(path, _, e)
-    return base_loadfile(path, "t", e == nil and env or e)
-  end
-  function env.dofile(path)
-    return assert(env.loadfile(path))()
-  end
-  return env
-end
+local rig = require "moonrig"
 
 native.entry("begin", function(g)
   g.decls = { tool = {}, agent = {}, environment = {}, hook = {}, on = {}, provider = {} }
-  g.env = environment(g)
+  g.env = env.new(g, rig)
 end)
 
 -- ------------------------------------------------------------------------------------------------- plan
@@ -50,7 +29,8 @@ local function plan_tools(g, plan)
     if not t.name:find "^[%w_%-]+$" or #t.name > 128 then
       fail(d.where, "tool name %q: letters, digits, _ and -, at most 128", t.name)
     end
-    local agent = type(t.agent) == "table" and t.agent.name or t.agent or ""
+    local agent = type(t.agent) == "table" and (t.agent.name or t.agent.id) or t.agent or ""
+    if type(agent) ~= "string" or #agent > 256 then fail(d.where, "tool %q: agent is a name or an id", t.name) end
     unique(seen, t.name .. "\n" .. agent, d, "tool", t.name)
     local problem = schema.problem(t.input_schema)
     if problem then fail(d.where, "tool %q: %s", t.name, problem) end

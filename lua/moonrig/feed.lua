@@ -4,18 +4,36 @@
 local native = require "moonrig.native"
 local api = require "moonrig.api"
 local err = require "moonrig.err"
+local task = require "moonrig.task"
 local wait = require "moonrig.wait"
 
 local Feed = {}
 Feed.__index = Feed
 local next_event = wait(native.stream_next)
 
-local MAX_BREAKS = 20 -- in a row, without an event between them
+local MAX_BREAKS, PAGE = 20, 1000 -- breaks in a row, without an event between them
+
+---@class moonrig.FeedOptions
+---@field after? string     begin after this event
+---@field live? boolean     nothing of before now
+---@field since? string     nothing older than this time, as the server writes it
+---@field turn? boolean     as live; after a break all history may come (the reader knows what it looks for)
+---@field deltas? boolean   previews of the agent's text too: event_start, event_delta
 
 ---@param session_id string
----@param o { after?: string, live?: boolean, deltas?: boolean } live: no history before now
+---@param o moonrig.FeedOptions
 function Feed.new(session_id, o)
-  return setmetatable({ id = session_id, after = o.after, live = o.live, deltas = o.deltas, breaks = 0 }, Feed)
+  return setmetatable({ id = session_id, after = o.after, live = (o.live or o.turn) and not o.after, turn = o.turn,
+    since = o.since, deltas = o.deltas, breaks = 0 }, Feed)
+end
+
+---The id of the newest event that is in the log.
+local function newest(id)
+  local page, e = api.call("sessions.events.list", { session_id = id, order = "desc", limit = 100 })
+  if not page then return nil, e end
+  for _, ev in ipairs(page.data) do
+    if ev.processed_at then return ev.id end
+  end
 end
 
 ---Opens the stream. true, or nil, err.
@@ -24,48 +42,57 @@ function Feed:open()
   if self.deltas then params.event_deltas = { "agent.message" } end
   local st, e = native.stream_open("sessions.events.stream", params)
   if not st then return nil, e end
-  self.stream, self.seen = st, {}
-  self.page = nil
+  self.stream, self.seen, self.page = st, {}, nil
   self.listing = not self.live
+  if self.live and not self.turn then
+    self.after, e = newest(self.id)
+    if e then return nil, e end
+  end
   self.live = false
   return true
 end
 
 function Feed:close()
   if self.stream then native.stream_close(self.stream) end
-  self.stream, self.ended = nil, true
+  self.stream, self.page, self.ended = nil, nil, true
 end
 
----One event of the history, or nothing when it is all given out.
+---The page to read from; nothing when history is all given out; nil, err.
+function Feed:turn_page()
+  local page = self.page
+  if page and self.at <= #page.data then return page end
+  if page and not page.next_page then
+    self.listing, self.page = false, nil
+    if self.skipping then
+      return nil, err.new("not_found_error", ("the session has no event %s"):format(self.after))
+    end
+    return nil
+  end
+  local e
+  if not page then self.range = self.since and not self.after and { gte = self.since } or nil end
+  page, e = api.call("sessions.events.list",
+    { session_id = self.id, limit = PAGE, page = page and page.next_page, created_at = self.range })
+  if not page then return nil, e end
+  if not self.page then self.skipping = self.after ~= nil end
+  self.page, self.at = page, 1
+  return page
+end
+
+---One event of the history; nothing when it is all given out; nil, err.
 function Feed:history()
   while self.listing do
-    local page = self.page
-    if not page or self.at > #page.data then
-      if page and not page.next_page then
-        self.listing, self.page = false, nil
-        if self.skipping then
-          return nil, err.new("not_found_error", ("the session has no event %s"):format(self.after))
-        end
-        return nil
-      end
-      local e
-      page, e = api.call("sessions.events.list", { session_id = self.id, limit = 1000, page = page and page.next_page })
-      if not page then return nil, e end
-      if not self.page and self.after then self.skipping = true end
-      self.page, self.at = page, 1
-    end
+    local page, e = self:turn_page()
+    if not page then return nil, e end
     local ev = page.data[self.at]
     self.at = self.at + 1
-    if ev then
-      if self.skipping then
-        if ev.id == self.after then self.skipping = false end
-        self.seen[ev.id] = true
-      elseif ev.processed_at then
-        self.seen[ev.id] = true
-        self.after = ev.id
-        return ev
-      end -- an input that still waits: the stream brings it when it is taken
-    end
+    if ev and self.skipping then
+      self.seen[ev.id] = true
+      if ev.id == self.after then self.skipping = false end
+    elseif ev and ev.processed_at then
+      self.seen[ev.id] = true
+      self.after = ev.id
+      return ev
+    end -- an input that still waits comes over the stream when it is taken
   end
 end
 
@@ -73,48 +100,57 @@ local function over(ev)
   return ev.type == "session.status_terminated" or ev.type == "session.deleted"
 end
 
+---Was it, or what it previews, listed already?
+function Feed:known(ev)
+  local id = ev.id or ev.event_id or (ev.event and ev.event.id)
+  return id and self.seen[id]
+end
+
+---After the stream ended: true to go on, or nil, err.
+function Feed:broke(e)
+  native.stream_close(self.stream)
+  self.stream = nil
+  self.breaks = self.breaks + 1
+  if self.breaks > MAX_BREAKS or (e and e.status and e.status < 500) then
+    self.ended = true
+    return nil, e or err.new("closed", "the event stream ended")
+  end
+  if self.breaks > 1 then task.sleep(math.min(0.05 * 2 ^ self.breaks, 2)) end
+  return true
+end
+
 ---The next event; nothing after the session's last; nil, err.
 function Feed:next()
-  while true do
-    if self.ended then return nil end
+  while not self.ended do
+    local ev, e, ok
     if not self.stream then
-      local ok, e = self:open()
+      ok, e = self:open()
       if not ok then
-        if self.last and over(self.last) then return nil end
+        self:close()
         return nil, e
       end
     end
-    local ev, e
     if self.listing then
       ev, e = self:history()
-      if e then return nil, e end
+      if e then
+        self:close()
+        return nil, e
+      end
     end
     if not ev and not self.listing then
       ev, e = next_event(self.stream)
-      if ev and ev.id and self.seen[ev.id] then
+      if not ev then
+        ok, e = self:broke(e)
+        if not ok then return nil, e end
+      elseif self:known(ev) then
         ev = nil
-      elseif ev then
-        if ev.id and ev.processed_at then
-          self.after = ev.id
-          if next(self.seen) then self.seen = {} end -- the stream is past what was listed
-        end
-      else
-        native.stream_close(self.stream)
-        self.stream = nil
-        if not self.after then self.live = true end
-        self.breaks = self.breaks + 1
-        if self.breaks > MAX_BREAKS or (e and e.status and e.status < 500) then
-          self.ended = true
-          return nil, e or err.new("closed", "the event stream ended")
-        end
-        if e and e.type == "closed" then
-          self.ended = true
-          return nil, e
-        end
+      elseif ev.id and ev.processed_at then
+        self.after = ev.id
+        if next(self.seen) then self.seen = {} end -- the stream is past what was listed
       end
     end
     if ev then
-      self.breaks, self.last = 0, ev
+      self.breaks = 0
       if over(ev) then self:close() end
       return ev
     end

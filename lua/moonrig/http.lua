@@ -2,6 +2,7 @@
 -- is nil, err.
 local native = require "moonrig.native"
 local wait = require "moonrig.wait"
+local declare = require "moonrig.declare"
 local err = require "moonrig.err"
 local task = require "moonrig.task"
 local url = require "moonrig.url"
@@ -35,14 +36,11 @@ function Response:json()
   return native.json_decode(self.body)
 end
 
-local known = {}
-for k in ("method url query headers body json timeout retry expect max_body follow"):gmatch "%S+" do known[k] = true end
-
 local function header_lines(o)
   local lines, seen = {}, {}
   for k, v in pairs(o.headers or {}) do
     local line = tostring(k) .. ": " .. tostring(v)
-    if line:find "[\r\n%z]" then err.misuse("rig.http: a line break in header %s", tostring(k):gsub("%c", "?")) end
+    if line:find "[\r\n%z]" then err.misuse("rig.http: a line break in header %s", (tostring(k):gsub("%c", "?"))) end
     seen[tostring(k):lower()] = true
     lines[#lines + 1] = line
   end
@@ -66,43 +64,51 @@ local function pause(attempt, res)
   task.sleep(math.max(s, math.min(after or 0, 60)))
 end
 
----@param o moonrig.HttpOptions
----@return moonrig.Response? response
----@return moonrig.Error? err
-function M.request(o)
-  if type(o) ~= "table" or type(o.url) ~= "string" then err.misuse("rig.http: a url is missing") end
-  for k in pairs(o) do
-    if not known[k] then err.misuse("rig.http: unknown option %s", tostring(k)) end
-  end
-  local body = o.body
+local names = "method url query headers body json timeout retry expect max_body follow"
+
+---The request as the core takes it; or nil, err.
+local function request_of(o)
+  declare.keys("rig.http", o, names)
+  if type(o.url) ~= "string" then err.misuse("rig.http: a url is missing") end
+  for _, k in ipairs { "timeout", "retry", "max_body", "follow" } do declare.check("rig.http", o, k, "number") end
+  for _, k in ipairs { "query", "headers" } do declare.check("rig.http", o, k, "table") end
+  for _, k in ipairs { "method", "body" } do declare.check("rig.http", o, k, "string") end
+  if o.body and o.json ~= nil then err.misuse("rig.http: body and json exclude each other") end
+  local body, e = o.body, nil
   if o.json ~= nil then
-    local e
     body, e = native.json_encode(o.json)
     if not body then return nil, e end
   end
   local target = o.url
   if o.query then target = target .. (target:find("?", 1, true) and "&" or "?") .. url.query(o.query) end
-  local req = { method = (o.method or "GET"):upper(), url = target, headers = header_lines(o), body = body,
+  return { method = (o.method or "GET"):upper(), url = target, headers = header_lines(o), body = body,
     timeout_ms = math.ceil((o.timeout or 60) * 1000), max_body = o.max_body, follow = o.follow }
+end
+
+local function transient(status) return status == 408 or status == 429 or status >= 500 end
+
+---Judges an answer: a response that counts, or nil, err, and whether trying again makes sense.
+local function judge(o, req, res, e)
+  if not res then return nil, e, e.type ~= "invalid_request_error" end
+  setmetatable(res, Response)
+  if expected(o, res.status) then return res, nil, o.expect == nil and transient(res.status) end
+  e = err.new("unexpected_status", ("%s %s answered %d"):format(req.method, (req.url:gsub("%?.*", "")), res.status),
+    { status = res.status, body = res.body:sub(1, 2000), retryable = transient(res.status) })
+  return nil, e, e.retryable
+end
+
+---@param o moonrig.HttpOptions
+---@return moonrig.Response? response
+---@return moonrig.Error? err
+function M.request(o)
+  local req, why = request_of(o)
+  if not req then return nil, why end
   local attempt = 0
   while true do
     attempt = attempt + 1
     local res, e = send(req)
-    local again = attempt <= (o.retry or 0)
-    if res then
-      setmetatable(res, Response)
-      if expected(o, res.status) then
-        again = again and o.expect == nil and (res.status == 408 or res.status == 429 or res.status >= 500)
-        if not again then return res end
-      else
-        e = err.new("unexpected_status",
-          ("%s %s answered %d"):format(req.method, target:gsub("%?.*", ""), res.status),
-          { status = res.status, body = res.body:sub(1, 2000),
-            retryable = res.status == 408 or res.status == 429 or res.status >= 500 })
-        if not e.retryable then return nil, e end
-      end
-    end
-    if not again then return nil, e end
+    local good, bad, again = judge(o, req, res, e)
+    if not again or attempt > (o.retry or 0) then return good, bad end
     pause(attempt, res)
   end
 end

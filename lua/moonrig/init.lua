@@ -26,10 +26,12 @@ local rig = {
   int = native.int,
   sleep = task.sleep,
   spawn = task.spawn,
+  race = task.race,
+  task = task,
   all = task.all,
   map = task.map,
   now = native.now,
-  time = { now = native.now, mono = native.mono },
+  time = require "moonrig.time",
   error = err.new,
 }
 
@@ -54,7 +56,7 @@ function rig.file(path)
   local text = f:read "*a"
   f:close()
   local g = native.generation()
-  if g then g.files[path] = true end
+  if g then native.note_file(g, path) end
   return text
 end
 
@@ -79,11 +81,15 @@ end
 
 require("moonrig.api").install(rig)
 
+-- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
+local later = { kv = true, workflow = true, schedule = true, route = true, connect = true, new = true }
+
 return setmetatable(rig, {
   __index = function(_, key)
+    if later[key] then err.misuse("rig.%s is not in this version of moonrig", key) end
     if key ~= "cjson" then return nil end
     local ok, cjson = pcall(require, "cjson")
-    if not ok then native.raise("rig.cjson: the package lua-cjson is not installed") end
+    if not ok then native.raise("rig.cjson: lua-cjson is not installed") end
     return cjson
   end,
   __newindex = function(_, key)

@@ -19,6 +19,7 @@ function Session.__index(s, key)
   return wire and wire[key]
 end
 function Session.__tostring(s) return "session " .. s.id end
+function Session.__eq(a, b) return a.id == b.id end
 
 ---A session object for an id, without asking the server.
 ---@param id string
@@ -27,8 +28,45 @@ function M.handle(id, wire)
   return setmetatable({ id = id, wire = wire }, Session)
 end
 
+local function content_of(content)
+  if type(content) == "string" then return { { type = "text", text = content } } end
+  if type(content) ~= "table" then err.misuse("content is text or a list of blocks, got %s", type(content)) end
+  if content.type then return { content } end
+  return content
+end
+
+---A file (as rig.files.upload gave it) goes where a resource goes.
+local function resources_of(list)
+  local out = {}
+  for i, r in ipairs(list) do
+    if type(r) == "string" then r = { type = "file", file_id = r } end
+    if type(r) == "table" and r.type == "file" and r.id and not r.file_id then r = { type = "file", file_id = r.id } end
+    out[i] = r
+  end
+  return out
+end
+
+local function events_of(list)
+  local out = {}
+  for i, ev in ipairs(list) do
+    out[i] = type(ev) == "string" and { type = "user.message", content = content_of(ev) } or ev
+  end
+  return out
+end
+
+---{ usd = 5 } as the API writes it: whole cents as a string.
+local function budget_of(b)
+  if type(b) ~= "table" or b.usd == nil then return b end
+  local cents = type(b.usd) == "number" and math.floor(b.usd * 100 + 0.5) or 0
+  if cents < 1 then err.misuse("budget: usd is an amount of dollars, at least 0.01") end
+  return { type = "limit", max_list_cost = { amount = ("%d"):format(cents), currency = "USD" } }
+end
+
+local known = "agent environment environment_id title metadata resources vault_ids budget initial_events"
+
 ---Creates a session: { agent = handle | name | id, environment = name | id (default "default"), title =,
----metadata =, resources =, vault_ids =, budget =, initial_events = }; or looks one up by id.
+---metadata =, resources = { file | wire }, vault_ids =, budget = { usd = 5 }, initial_events = { text | wire } };
+---or looks one up by id.
 ---@param o table|string
 ---@return moonrig.Session?
 ---@return moonrig.Error?
@@ -42,11 +80,9 @@ function M.session(o)
     if not wire then return nil, e end
     return M.handle(o, wire)
   end
-  declare.keys("rig.session", o,
-    "agent environment environment_id title metadata resources vault_ids budget initial_events")
-  local params = {}
+  declare.keys("rig.session", o, known)
+  local params, e = {}, nil
   for k, v in pairs(o) do params[k] = v end
-  local e
   if type(o.agent) ~= "table" or getmetatable(o.agent) or not o.agent.type or o.agent.name then
     params.agent, e = agents.id("agent", o.agent)
     if not params.agent then return nil, e end
@@ -54,17 +90,13 @@ function M.session(o)
   params.environment_id, e = agents.id("environment", o.environment or o.environment_id or "default")
   if not params.environment_id then return nil, e end
   params.environment = nil
+  params.budget = budget_of(o.budget)
+  if o.resources then params.resources = resources_of(o.resources) end
+  if o.initial_events then params.initial_events = events_of(o.initial_events) end
   local wire
   wire, e = api.call("sessions.create", params)
   if not wire then return nil, e end
   return M.handle(wire.id, wire)
-end
-
-local function content_of(content)
-  if type(content) == "string" then return { { type = "text", text = content } } end
-  if type(content) ~= "table" then err.misuse("content is text or a list of blocks, got %s", type(content)) end
-  if content.type then return { content } end
-  return content
 end
 
 local function send(id, event)
@@ -99,7 +131,9 @@ end
 ---Refuses; the model reads why.
 ---@param why? string
 function Pending:deny(why)
-  return answered(self, { type = "user.tool_confirmation", tool_use_id = self.id, result = "deny", deny_message = why })
+  local message = why ~= nil and tostring(why) or nil
+  return answered(self,
+    { type = "user.tool_confirmation", tool_use_id = self.id, result = "deny", deny_message = message })
 end
 
 local function result(p, content, is_error)
@@ -146,9 +180,11 @@ local function text_of(content)
   return table.concat(parts)
 end
 
+local uses = { ["agent.tool_use"] = true, ["agent.mcp_tool_use"] = true, ["agent.custom_tool_use"] = true }
+
 local function take(turn, ev)
   turn.events[#turn.events + 1] = ev
-  if ev.id and (ev.type == "agent.tool_use" or ev.type == "agent.mcp_tool_use" or ev.type == "agent.custom_tool_use") then
+  if uses[ev.type] then
     turn.uses[ev.id] = ev
   elseif ev.type == "agent.message" then
     turn.text = text_of(ev.content)
@@ -161,18 +197,43 @@ local function take(turn, ev)
   end
 end
 
+local function kind_of(ev)
+  if ev.type == "agent.custom_tool_use" then return "custom" end
+  return (ev.evaluated_permission == "ask" or ev.type == "agent.mcp_tool_use") and "confirm" or "tool"
+end
+
 local function pending_of(turn, ids)
   local list = {}
   for _, id in ipairs(ids or {}) do
-    local ev = turn.uses[id]
     if not turn.answered[id] then
-      ev = ev or { id = id, type = "unknown" }
-      local kind = ev.type == "agent.custom_tool_use" and "custom" or ev.evaluated_permission == "ask" and "confirm"
-        or ev.type == "agent.mcp_tool_use" and "confirm" or "tool"
-      list[#list + 1] = setmetatable({ id = id, name = ev.name, input = ev.input, kind = kind, event = ev, turn = turn }, Pending)
+      local ev = turn.uses[id] or { id = id, type = "unknown" }
+      list[#list + 1] = setmetatable(
+        { id = id, name = ev.name, input = ev.input, kind = kind_of(ev), event = ev, turn = turn }, Pending)
     end
   end
   return list
+end
+
+local function ended(ev)
+  return ev.type == "session.status_terminated" or ev.type == "session.deleted"
+end
+
+---An event of the turn: true when the turn has stopped.
+local function stopped(turn, ev)
+  take(turn, ev)
+  if turn.on_event then turn.on_event(ev) end
+  if ended(ev) then
+    turn.stop_reason, turn.pending = "terminated", {}
+  elseif ev.type == "session.status_idle" then
+    local why = ev.stop_reason or {}
+    turn.stop_reason, turn.stop_details, turn.blocked = why.type, ev.stop_details, why.event_ids
+    turn.pending = why.type == "requires_action" and pending_of(turn, why.event_ids) or {}
+    if why.type == "requires_action" and #turn.pending == 0 then return false end -- all answered meanwhile
+  else
+    return false
+  end
+  if turn.stop_reason ~= "requires_action" then turn.feed:close() end
+  return true
 end
 
 ---Goes on after the pending calls were answered: waits for the next end of the turn.
@@ -180,31 +241,16 @@ end
 ---@return moonrig.Error?
 function Turn:wait()
   if self.stop_reason and self.stop_reason ~= "requires_action" then return self end
-  if self.stop_reason and #pending_of(self, self.blocked) == #self.pending and #self.pending > 0 then
+  if self.stop_reason and #self.pending > 0 and #pending_of(self, self.blocked) == #self.pending then
     return nil, err.new("invalid_request_error", "nothing of turn.pending was answered: the turn would wait for ever")
   end
   self.pending = {}
   while true do
     local ev, e = self.feed:next()
     if not ev then return nil, e or err.new("closed", "the session's events ended before the turn did") end
-    if not self.started and ev.id == self.message_id then self.started = true end
-    if self.started then
-      take(self, ev)
-      if self.on_event then self.on_event(ev) end
-      if ev.type == "session.status_idle" then
-        local why = ev.stop_reason or {}
-        self.stop_reason, self.stop_details, self.blocked = why.type, ev.stop_details, why.event_ids
-        self.pending = why.type == "requires_action" and pending_of(self, why.event_ids) or {}
-        if why.type ~= "requires_action" then self.feed:close() end
-        if why.type ~= "requires_action" or #self.pending > 0 then return self end
-      elseif ev.type == "session.status_terminated" or ev.type == "session.deleted" then
-        self.stop_reason = "terminated"
-        self.feed:close()
-        return self
-      end
-    elseif ev.type == "session.status_terminated" or ev.type == "session.deleted" then
-      return nil, err.new("closed", "the session ended")
-    end
+    self.started = self.started or ev.id == self.message_id
+    if self.started and stopped(self, ev) then return self end
+    if not self.started and ended(ev) then return nil, err.new("closed", "the session ended") end
   end
 end
 
@@ -217,8 +263,9 @@ end
 ---@return moonrig.Error?
 function methods:ask(content, o)
   o = o or {}
+  declare.keys("session:ask", o, "deltas on_event")
   local blocks = content_of(content)
-  local feed = Feed.new(self.id, { live = true, deltas = o.deltas })
+  local feed = Feed.new(self.id, { turn = true, deltas = o.deltas })
   local ok, e = feed:open()
   if not ok then return nil, e end
   local sent
@@ -227,8 +274,9 @@ function methods:ask(content, o)
     feed:close()
     return nil, e
   end
-  local turn = setmetatable({ session = self, feed = feed, message_id = sent.id, events = {}, uses = {}, answered = {},
-    pending = {}, usage = { input_tokens = 0, output_tokens = 0 }, text = "", on_event = o.on_event }, Turn)
+  local turn = setmetatable({ session = self, feed = feed, message_id = sent.id, events = {}, uses = {},
+    answered = {}, pending = {}, usage = { input_tokens = 0, output_tokens = 0 }, text = "",
+    on_event = o.on_event }, Turn)
   return turn:wait()
 end
 
@@ -240,17 +288,26 @@ function methods:send(content)
   return send(self.id, { type = "user.message", content = content_of(content) })
 end
 
+---@class moonrig.Follower calling it gives the next event; raises when it cannot go on
+local Follower = {}
+Follower.__index = Follower
+function Follower.__call(self)
+  local ev, e = self.feed:next()
+  if e then error(e, 0) end
+  return ev
+end
+
+---Stops following; one that was left alone is closed when it is collected.
+function Follower:close() self.feed:close() end
+
 ---Iterates over events: history from the start (or after an event id), then live, with no gap, until the
 ---session ends. Raises when it cannot go on.
 ---@param o? { after?: string, deltas?: boolean, live?: boolean } live: from now on, no history
----@return fun(): table?
+---@return moonrig.Follower
 function methods:follow(o)
-  local feed = Feed.new(self.id, o or {})
-  return function()
-    local ev, e = feed:next()
-    if e then error(e, 0) end
-    return ev
-  end
+  o = o or {}
+  declare.keys("session:follow", o, "after deltas live")
+  return setmetatable({ feed = Feed.new(self.id, o) }, Follower)
 end
 
 ---Stops what the agent does now.

@@ -2,7 +2,7 @@
 #ifndef FAKE_HOST_H
 #define FAKE_HOST_H
 #include <stddef.h>
-typedef void (*host_stats_fn)(char *out, size_t n);
+typedef void (*host_stats_fn)(char *out, size_t n, int long_lived);
 __attribute__((visibility("default"))) void host_set_stats(host_stats_fn fn); /* adds to what host.open() says */
 /* After the script was closed: 0 when nothing is left open; out says what is. */
 __attribute__((visibility("default"))) int host_end(char *out, size_t n);

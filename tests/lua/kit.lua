@@ -5,7 +5,7 @@ local host = require "host"
 host.json { encode = rig.json.encode, decode = rig.json.decode }
 
 local t = { tests = {}, jit = jit ~= nil }
-local base = getmetatable(_G).__index
+local base, own = host.globals(), _G
 
 function t.test(name, fn) t.tests[#t.tests + 1] = { name = name, fn = fn } end
 
@@ -63,10 +63,28 @@ function t.control(command)
   return rig.json.decode(json), tonumber(code)
 end
 
+-- What the globals and their libraries hold, as name = value.
 local function globals()
-  local n, names = 0, {}
-  for k in pairs(base) do n, names[k] = n + 1, true end
-  return n, names
+  local all = {}
+  for prefix, t in pairs { ["base."] = base, ["own."] = own } do
+    for k, v in pairs(t) do
+      all[prefix .. tostring(k)] = v
+      if type(v) == "table" and v ~= t and k ~= "package" then
+        for name, value in pairs(v) do all[prefix .. k .. "." .. tostring(name)] = value end
+      end
+    end
+  end
+  return all
+end
+
+local function changed(before)
+  local now = globals()
+  for k, v in pairs(now) do
+    if before[k] ~= v then return k end
+  end
+  for k in pairs(before) do
+    if now[k] == nil then return k end
+  end
 end
 
 local function quiet()
@@ -87,20 +105,20 @@ function t.run()
   rig.sleep(0.01)
   t.quiet = nil
   t.quiet = quiet()
-  local count = globals()
+  local before = globals()
   for _, test in ipairs(t.tests) do
     local ok, e = xpcall(test.fn, function(e)
       return type(e) == "table" and e or debug.traceback(tostring(e), 2)
     end)
     local left = quiet()
     if ok and t.quiet and left ~= t.quiet then ok, e = false, "left open: " .. left .. "\n  before: " .. t.quiet end
-    if ok and globals() ~= count then ok, e = false, "the globals changed" end
+    if ok and changed(before) then ok, e = false, "a global changed: " .. changed(before) end
     print((ok and "ok " or "not ok ") .. test.name)
     if not ok then
       failed = failed + 1
       print("  " .. tostring(e):gsub("\n", "\n  "))
     end
-    t.quiet = left
+    t.quiet, before = left, globals()
     host.logs()
   end
   return failed > 0 and 1 or 0

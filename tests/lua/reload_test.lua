@@ -130,6 +130,16 @@ t.test("hooks follow the generation", function()
   os.remove(dir .. "/h.lua")
   t.control "reload"
   t.equal(host.count "h", hooks)
+  rig.sleep(0)
+  local records = host.alive():match "records=%d+"
+  for _ = 1, 10 do
+    t.write(dir .. "/h.lua", "require('moonrig').hook { phase = 'permit', run = print }")
+    t.control "reload"
+    os.remove(dir .. "/h.lua")
+    t.control "reload"
+  end
+  rig.sleep(0)
+  t.equal(host.alive():match "records=%d+", records)
 end)
 t.test("globals of a script stay in its generation", function()
   t.write(dir .. "/g.lua", "leak = (leak or 0) + 1\n" .. tool("g", "return { leak, _G.leak }"))
@@ -137,7 +147,7 @@ t.test("globals of a script stay in its generation", function()
   t.equal(t.use "g", "[1,1]")
   t.control "reload"
   t.equal(t.use "g", "[1,1]")
-  t.equal(rawget(getmetatable(_G).__index, "leak"), nil)
+  t.equal(rawget(host.globals(), "leak"), nil)
   os.remove(dir .. "/g.lua")
   t.control "reload"
 end)
@@ -182,6 +192,7 @@ t.test("a hundred reloads leave nothing", function()
   for _ = 1, 100 do t.control "reload" end
   collectgarbage() collectgarbage()
   local after = t.control("status").memory_bytes
+  t.match(host.alive(), "generations=3 ")
   t.ok(after < before + 200000, ("memory grew from %d to %d"):format(before, after))
 end)
 rig.main(t.run)

@@ -8,24 +8,34 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 #include "fake_host.h"
 #include "script/script_t.h"
 
 static struct mr_script *script;
 
-static void stats(char *out, size_t n)
+static void stats(char *out, size_t n, int long_lived)
 {
-  int outer = script && script->L ? lua_gettop(script->L) : 0;
-  snprintf(out, n, " tasks=%d pends=%d stack=%d", script ? script->ntasks : 0, script ? script->outstanding : 0, outer);
+  int gens = 0, recs = 0;
+  if (!script) return;
+  for (const struct mr_lua_gen *g = script->gens; g; g = g->next) gens++;
+  for (const struct mr_lua_rec *r = script->recs; r; r = r->next) recs++;
+  if (long_lived)
+    snprintf(out, n, "generations=%d records=%d", gens, recs);
+  else
+    snprintf(out, n, " tasks=%d pends=%d stack=%d", script->ntasks, script->outstanding,
+             script->L ? lua_gettop(script->L) : 0);
 }
 
 int main(int argc, char **argv)
 {
   struct mr_script_opts o = {.size = sizeof o, .memory_max = (size_t)64 << 20, .burst_ms = 300, .load_ms = 500};
+  const char *flavor = getenv("MOONRIG_FLAVOR");
   struct mr_err err = {.size = sizeof err};
   char left[300];
   int c, code = 1;
+  if (flavor && strstr(flavor, "san")) o.burst_ms = 2000, o.load_ms = 3000;
   setvbuf(stdout, NULL, _IOLBF, 0);
   while ((c = getopt(argc, argv, "wm:M:b:")) != -1) {
     if (c == 'w') o.watch = 1;

@@ -129,7 +129,7 @@ static void rig_open(struct rig *g, const char *dir)
   mr_domain_start(g->d);
 }
 
-static void rig_close(struct rig *g)
+__attribute__((unused)) static void rig_close(struct rig *g)
 {
   mr_domain_cut(g->d);
   for (int i = 0; i < 50; i++)
@@ -142,12 +142,15 @@ static void rig_close(struct rig *g)
   mr_loop_free(&g->loop);
 }
 
+#define MAYBE __attribute__((unused)) static
+
 struct made { struct mr_call c; struct rig *g; yyjson_doc *in; bool over; };
 
 static void made_done(struct mr_call *c)
 {
   struct made *m = MR_OF(c, struct made, c);
   m->over = true;
+  mr_loop_stop(m->g->loop);
 }
 
 /* Makes a call and waits for its answer; it is in g->last, or g->err. Returns the code. */
@@ -167,11 +170,8 @@ static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0
   m->c.in = yyjson_doc_get_root(m->in);
   mr_buf_init(&m->c.out, m->c.mem, 1 << 26);
   fn(&m->c);
-  for (int i = 0; !m->over; i++) {
-    if (i > 20000)
-      test_fail(__FILE__, __LINE__, "no answer to %s", json ? json : "a call");
-    rig_pump(g);
-  }
+  while (!m->over) /* one that is never answered runs into the test's time limit */
+    mr_loop_run(g->loop);
   g->code = m->c.code;
   g->err = m->c.err;
   snprintf(g->last, sizeof g->last, "%.*s", (int)m->c.out.n, m->c.out.p ? m->c.out.p : "");
@@ -183,7 +183,7 @@ static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0
 }
 
 /* A string member of the latest answer, by JSON pointer. */
-static const char *rig_get(struct rig *g, const char *pointer)
+MAYBE const char *rig_get(struct rig *g, const char *pointer)
 {
   static char out[4096];
   yyjson_doc *doc = yyjson_read(g->last, strlen(g->last), 0);
@@ -198,14 +198,26 @@ static const char *rig_get(struct rig *g, const char *pointer)
   return out;
 }
 
-static void rig_ok(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json)
+MAYBE void rig_ok(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json)
 {
   if (rig_call(g, fn, p0, p1, json) != MR_OK)
     test_fail(__FILE__, __LINE__, "%s: %d %s", json ? json : "a call", g->code, g->err.message);
 }
 
+/* The call is refused with this code, HTTP status, field ("" none) and a message that holds these words. */
+MAYBE void rig_refused(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json,
+                       int code, int http, const char *field, const char *words)
+{
+  rig_call(g, fn, p0, p1, json);
+  if (g->code != code || g->err.code != code || g->err.http_status != http || strcmp(g->err.field, field) != 0 ||
+      !strstr(g->err.message, words))
+    test_fail(__FILE__, __LINE__, "%s: code %d (%d), http %d, field \"%s\", \"%s\"; wanted %d, %d, \"%s\", \"%s\"",
+              json ? json : "a call", g->code, g->err.code, g->err.http_status, g->err.field, g->err.message, code, http,
+              field, words);
+}
+
 /* An agent with these tools, and a session of it in the environment "default". */
-static void rig_session(struct rig *g, const char *tools)
+MAYBE void rig_session(struct rig *g, const char *tools)
 {
   char json[4096];
   snprintf(json, sizeof json, "{\"name\":\"assistant\",\"model\":\"m\",\"tools\":%s}", tools ? tools : "[]");
@@ -222,14 +234,14 @@ static void rig_session(struct rig *g, const char *tools)
   snprintf(g->session, sizeof g->session, "%s", rig_get(g, "/id"));
 }
 
-static void rig_say(struct rig *g, const char *text)
+MAYBE void rig_say(struct rig *g, const char *text)
 {
   char json[8192];
   snprintf(json, sizeof json, "{\"events\":[{\"type\":\"user.message\",\"content\":[{\"type\":\"text\",\"text\":\"%s\"}]}]}", text);
   rig_ok(g, mr_sessions_events_send, g->session, NULL, json);
 }
 
-static void rig_until(struct rig *g, const char *status)
+MAYBE void rig_until(struct rig *g, const char *status)
 {
   for (int i = 0; i < 5000; i++) {
     rig_ok(g, mr_sessions_retrieve, g->session, NULL, NULL);
@@ -241,7 +253,7 @@ static void rig_until(struct rig *g, const char *status)
 }
 
 /* The types of all events, joined by spaces; short names: without "session." and "span.". */
-static const char *rig_types(struct rig *g)
+MAYBE const char *rig_types(struct rig *g)
 {
   static char out[8192];
   yyjson_doc *doc;
@@ -268,7 +280,7 @@ static const char *rig_types(struct rig *g)
 }
 
 /* Waits until n turns (or blocked ends of turns) are in the list. */
-static void rig_idles(struct rig *g, int n)
+MAYBE void rig_idles(struct rig *g, int n)
 {
   int have = 0;
   for (int i = 0; i < 3000; i++) {

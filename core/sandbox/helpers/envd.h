@@ -84,6 +84,7 @@ struct jail {
   void *filter;           /* struct sock_filter[] */
   int landlock;           /* ABI in use; 0 = not in force */
   int files, payload;     /* Landlock rulesets, or -1 */
+  int64_t nproc;          /* processes and threads of the payload; 0 = what envd itself may have */
 };
 struct envd;
 /* Builds the filter and the rulesets, and proves in a child that the filter loads. */

@@ -49,7 +49,10 @@ static struct mr_commit *take_batch(struct mr_sqlite *q)
   struct mr_commit *first = q->head, *c = first, *last = NULL;
   size_t n = 0, bytes = 0;
 
-  while (c && n < MR_TXN_COMMITS && (n == 0 || bytes + c->bytes <= MR_TXN_BYTES)) {
+  /* store-lone: one commit a transaction, so that a test can die between any two. */
+  size_t most = MR_SWITCH("store-lone") ? 1 : MR_TXN_COMMITS;
+
+  while (c && n < most && (n == 0 || bytes + c->bytes <= MR_TXN_BYTES)) {
     bytes += c->bytes;
     n++;
     last = c;

@@ -1,0 +1,75 @@
+/* api_t.h - what the files of this room share: the face and one exchange. */
+#ifndef MR_API_API_T_H
+#define MR_API_API_T_H
+
+#include "api/api.h"
+#include "net/multipart.h"
+#include "net/sse.h"
+
+/* What identifies this server to clients that ask for an organization and a workspace: there is one of each. */
+#define MR_ORGANIZATION "00000000-0000-4000-8000-000000000000"
+#define MR_WORKSPACE    "wrkspc_01MoonrigDefau1tSpace111"
+
+struct mr_exchange;
+
+struct mr_api {
+  struct mr_api_opts o;
+  const struct mr_mem *mem;
+  const struct mr_sys *sys;
+  struct mr_http_server *http;
+  struct mr_exchange *all;       /* not freed yet */
+  bool strict, stopping;
+  int64_t ping_ms, body_max;
+  uint64_t answered[6];          /* by status class: 1xx..5xx */
+};
+
+/* One request and its answer. Freed when the connection let go of it (closed) and nothing runs for it. */
+struct mr_exchange {
+  struct mr_api *a;
+  struct mr_exchange *next, **link;
+  struct mr_http_x *x;           /* NULL once closed */
+  int refs;                      /* the connection, the key check, the call, the control command */
+  char id[MR_ID_MAX];            /* req_... */
+  const struct mr_opdef *op;     /* NULL: the control route */
+  struct mr_str params[MR_PATH_MAX];
+  struct mr_call *call;          /* running, or NULL */
+  struct mr_arena *arena;        /* the connection's; gone with x */
+  struct mr_buf body;
+  bool authorized, body_whole, answered;
+  int64_t workspace;
+  struct mr_str key_id;
+  /* uploads */
+  struct mr_multipart *parts;
+  struct mr_buf fields;          /* "name=value&..." of parts that are fields, and of the file's head */
+  struct mr_buf value;           /* the field that is being read */
+  bool in_file, file_seen, paused;
+  int failed;                    /* why the upload was given up */
+  /* answers */
+  struct mr_sse *sse;
+  bool streaming;                /* download begun */
+};
+
+void mr_exchange_unref(struct mr_exchange *q);
+
+/* request.c: input */
+int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool last);
+void mr_exchange_begin(struct mr_exchange *q);     /* authorized and checked: start what can start */
+void mr_exchange_gone(struct mr_exchange *q);      /* the connection is gone: stop what runs */
+
+/* reply.c: output */
+void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json);
+void mr_exchange_error(struct mr_exchange *q, const struct mr_err *err);
+void mr_exchange_fail(struct mr_exchange *q, int code, const char *field, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+void mr_exchange_done(struct mr_call *c);
+int mr_exchange_event(struct mr_call *c, struct mr_str name, int64_t pos, struct mr_str json);
+void mr_exchange_opened(struct mr_call *c);
+void mr_exchange_out_head(struct mr_call *c, struct mr_str filename, struct mr_str media_type, int64_t size);
+int mr_exchange_out_bytes(struct mr_call *c, struct mr_str bytes);
+void mr_exchange_drained(void *ud, struct mr_http_x *x);
+
+/* status.c: /health and /metrics */
+void mr_api_health(struct mr_exchange *q);
+void mr_api_metrics(struct mr_exchange *q);
+
+#endif

@@ -1,0 +1,139 @@
+/*
+ * options.c - the options of mr_open: a JSON object with the keys of the configuration file. Every key that
+ * some room reads stands in the table here, with its kind and limits; what is not in the table is refused
+ * with its path, so that a slip of the pen never passes for a setting.
+ *
+ * Sections of which the room itself checks the contents (models.route, api) are let through here.
+ */
+#include "base/json.h"
+#include "host/host_t.h"
+
+#include <stdio.h>
+
+enum kind { K_OBJ, K_STR, K_INT, K_BOOL, K_FREE };
+struct option {
+  const char *path;
+  enum kind kind;
+  int64_t min, max; /* of numbers; of strings the most bytes */
+};
+
+static const struct option table[] = {
+    {"models", K_OBJ, 0, 0},
+    {"models.anthropic", K_OBJ, 0, 0},
+    {"models.anthropic.base_url", K_STR, 0, 2000},
+    {"models.anthropic.api_key", K_STR, 0, 1000},
+    {"models.anthropic.ca_file", K_STR, 0, 4000},
+    {"models.anthropic.prompt_cache", K_BOOL, 0, 0},
+    {"models.anthropic.stall_ms", K_INT, 0, 86400000},
+    {"models.openai", K_OBJ, 0, 0},
+    {"models.openai.base_url", K_STR, 0, 2000},
+    {"models.openai.api_key", K_STR, 0, 1000},
+    {"models.openai.ca_file", K_STR, 0, 4000},
+    {"models.openai.stall_ms", K_INT, 0, 86400000},
+    {"models.scripted", K_OBJ, 0, 0},
+    {"models.scripted.file", K_STR, 1, 4000},
+    {"models.route", K_FREE, 0, 0},
+    {"retries", K_OBJ, 0, 0},
+    {"retries.max", K_INT, 0, 1000},
+    {"retries.base_ms", K_INT, 1, 3600000},
+    {"retries.cap_ms", K_INT, 1, 86400000},
+    {"limits", K_OBJ, 0, 0},
+    {"limits.tool_rounds", K_INT, 1, 100000},
+    {"sandbox", K_OBJ, 0, 0},
+    {"sandbox.enabled", K_BOOL, 0, 0},
+    {"sandbox.root", K_STR, 1, 4000},
+    {"sandbox.libexec", K_STR, 1, 4000},
+    {"sandbox.uid_first", K_INT, 1, UINT32_MAX - 1},
+    {"sandbox.uid_count", K_INT, 1, UINT32_MAX - 1},
+    {"sandbox.orphan_ttl_s", K_INT, 1, 30 * 86400},
+    {"sandbox.memory_max", K_INT, 1 << 20, INT64_MAX},
+    {"sandbox.tmp_max", K_INT, 1 << 20, INT64_MAX},
+    {"http", K_OBJ, 0, 0},
+    {"http.ca_file", K_STR, 0, 4000},
+    {"log", K_OBJ, 0, 0},
+    {"log.level", K_STR, 1, 10},
+    {"api", K_FREE, 0, 0},
+    {"api_key", K_STR, 0, 200},
+    {"asleep", K_BOOL, 0, 0}, /* sessions are not woken: for tools that only look after the data */
+};
+
+static const struct option *find(const char *path)
+{
+  for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+    if (strcmp(table[i].path, path) == 0)
+      return &table[i];
+  return NULL;
+}
+
+static int check_value(const struct option *o, yyjson_val *v, struct mr_err *err)
+{
+  int64_t n = yyjson_is_uint(v) && yyjson_get_uint(v) > INT64_MAX ? INT64_MAX : yyjson_get_sint(v);
+
+  switch (o->kind) {
+  case K_OBJ:
+    return yyjson_is_obj(v) ? MR_OK : mr_err_set(err, MR_E_INVALID, o->path, "%s: must be an object", o->path);
+  case K_BOOL:
+    return yyjson_is_bool(v) ? MR_OK : mr_err_set(err, MR_E_INVALID, o->path, "%s: must be true or false", o->path);
+  case K_STR:
+    if (yyjson_is_str(v) && (int64_t)yyjson_get_len(v) >= o->min && (int64_t)yyjson_get_len(v) <= o->max &&
+        !memchr(yyjson_get_str(v), 0, yyjson_get_len(v)))
+      return MR_OK;
+    return mr_err_set(err, MR_E_INVALID, o->path, "%s: must be a string of %lld to %lld bytes", o->path,
+                      (long long)o->min, (long long)o->max);
+  case K_INT:
+    if (yyjson_is_int(v) && n >= o->min && n <= o->max)
+      return MR_OK;
+    return mr_err_set(err, MR_E_INVALID, o->path, "%s: must be a whole number from %lld to %lld", o->path,
+                      (long long)o->min, (long long)o->max);
+  default:
+    return MR_OK;
+  }
+}
+
+static int check_object(const char *at, yyjson_val *obj, struct mr_err *err)
+{
+  yyjson_obj_iter it = yyjson_obj_iter_with(obj);
+  yyjson_val *k, *v;
+  char path[96];
+  int code = MR_OK;
+
+  while (code == MR_OK && (k = yyjson_obj_iter_next(&it))) {
+    const struct option *o;
+    v = yyjson_obj_iter_get_val(k);
+    snprintf(path, sizeof path, "%s%s%.60s", at, at[0] ? "." : "", yyjson_get_str(k));
+    o = find(path);
+    if (!o)
+      return mr_err_set(err, MR_E_INVALID, path, "%s: unknown option", path);
+    if (yyjson_is_null(v))
+      continue; /* as if it were absent */
+    code = check_value(o, v, err);
+    if (code == MR_OK && o->kind == K_OBJ)
+      code = check_object(o->path, v, err);
+  }
+  return code;
+}
+
+int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, struct mr_err *err)
+{
+  yyjson_val *level;
+  int code = mr_json_parse(m, mr_str_c(text && text[0] ? text : "{}"), 1 << 20, out, err);
+
+  if (code != MR_OK) {
+    if (err)
+      snprintf(err->field, sizeof err->field, "options");
+    return code;
+  }
+  if (!yyjson_is_obj(yyjson_doc_get_root(*out)))
+    code = mr_err_set(err, MR_E_INVALID, "options", "options: must be a JSON object");
+  if (code == MR_OK)
+    code = check_object("", yyjson_doc_get_root(*out), err);
+  level = mr_json_get(mr_json_get(yyjson_doc_get_root(*out), "log"), "level");
+  if (code == MR_OK && level && !yyjson_equals_str(level, "error") && !yyjson_equals_str(level, "warn") &&
+      !yyjson_equals_str(level, "info") && !yyjson_equals_str(level, "debug"))
+    code = mr_err_set(err, MR_E_INVALID, "log.level", "log.level: error, warn, info or debug");
+  if (code != MR_OK) {
+    yyjson_doc_free(*out);
+    *out = NULL;
+  }
+  return code;
+}

@@ -1,0 +1,18 @@
+/*
+ * client - how the commands reach the system: over HTTP when a server runs (--url, or the one of the data
+ * directory), else in the data directory itself. The same operation, the same JSON.
+ */
+#ifndef MR_MAIN_CLIENT_H
+#define MR_MAIN_CLIENT_H
+
+#include "main/settings.h"
+
+/* Carries out an operation. *out: the response's JSON text (mr_main_free). local: may open the data directory when
+ * no server is found. 0, or the exit status after it said why. */
+int mr_client_op(struct settings *s, const char *op, const char *json, bool local, char **out);
+/* POST /moonrig/v1/control. */
+int mr_client_control(struct settings *s, const char *json, char **out);
+/* Where the server is, for `env`: the URL or NULL. */
+const char *mr_client_url(struct settings *s);
+
+#endif

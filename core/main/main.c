@@ -1,0 +1,98 @@
+/*
+ * main.c - the moonrig program: finds the command and runs it. Help is written from the same table.
+ */
+#include "main/main_t.h"
+
+#include <stdarg.h>
+
+static const struct command *const commands[] = {&mr_cmd_serve, &mr_cmd_run, &mr_cmd_key, &mr_cmd_env,
+                                                 &mr_cmd_reload, &mr_cmd_api, &mr_cmd_doctor};
+enum { COMMANDS = sizeof commands / sizeof *commands };
+
+int mr_main_fail(int status, const struct mr_err *err)
+{
+  fprintf(stderr, "moonrig: %s\n", err->message[0] ? err->message : mr_strerror(err->code));
+  return status;
+}
+
+int mr_main_usage(const struct command *c, const char *fmt, ...)
+{
+  va_list ap;
+
+  va_start(ap, fmt);
+  fprintf(stderr, "moonrig %s: ", c->name);
+  vfprintf(stderr, fmt, ap);
+  fprintf(stderr, "\nusage: moonrig %s %s\nmoonrig %s --help says more\n", c->name, c->args, c->name);
+  va_end(ap);
+  return EXIT_USAGE;
+}
+
+char *mr_main_copy(struct mr_str s)
+{
+  struct mr_mem m;
+  mr_mem_init(&m, NULL, NULL);
+  return mr_mem_strdup(&m, s);
+}
+
+void mr_main_free(char *p)
+{
+  struct mr_mem m;
+  mr_mem_init(&m, NULL, NULL);
+  mr_mem_free(&m, p);
+}
+
+char *mr_main_json(yyjson_mut_doc *d)
+{
+  struct mr_mem m;
+  yyjson_alc alc;
+
+  mr_mem_init(&m, NULL, NULL);
+  mr_json_alc(&m, &alc);
+  return yyjson_mut_write_opts(d, 0, &alc, NULL, NULL);
+}
+
+static int help(void)
+{
+  printf("moonrig " MR_VERSION ": an agent runtime\n\nusage: moonrig COMMAND [OPTIONS] [ARGS]\n\n");
+  for (int i = 0; i < COMMANDS; i++)
+    printf("  %-9s %s\n", commands[i]->name, commands[i]->what);
+  printf("  %-9s %s\n\n", "version", "the version");
+  printf("moonrig COMMAND --help lists a command's options.\n"
+         "Environment: MOONRIG_LISTEN, MOONRIG_DATA, MOONRIG_API_KEY (a key that clients may use),\n"
+         "  MOONRIG_ANTHROPIC_API_KEY or ANTHROPIC_API_KEY, MOONRIG_ANTHROPIC_BASE_URL,\n"
+         "  MOONRIG_OPENAI_API_KEY or OPENAI_API_KEY, MOONRIG_OPENAI_BASE_URL (model providers)\n"
+         "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not reachable or not possible here\n");
+  return EXIT_OK;
+}
+
+static bool asks_help(int argc, char **argv)
+{
+  for (int i = 1; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++)
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+      return true;
+  return false;
+}
+
+int main(int argc, char **argv)
+{
+  if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+    help();
+    return argc < 2 ? EXIT_USAGE : EXIT_OK;
+  }
+  if (strcmp(argv[1], "version") == 0 || strcmp(argv[1], "--version") == 0) {
+    printf("moonrig " MR_VERSION "\n");
+    return EXIT_OK;
+  }
+  for (int i = 0; i < COMMANDS; i++) {
+    const struct command *c = commands[i];
+    if (strcmp(argv[1], c->name) != 0)
+      continue;
+    if (asks_help(argc - 1, argv + 1)) {
+      printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
+      return EXIT_OK;
+    }
+    return c->run(argc - 1, argv + 1);
+  }
+  fprintf(stderr, "moonrig: no such command: %s (moonrig --help lists them)\n", argv[1]);
+  return EXIT_USAGE;
+}

@@ -1,0 +1,33 @@
+/*
+ * main_t - what the files of the program share. Each command is a function of (argc, argv) that returns the
+ * exit status: 0 done, 1 failed, 2 wrong usage, 3 not reachable or not possible on this machine.
+ */
+#ifndef MR_MAIN_MAIN_T_H
+#define MR_MAIN_MAIN_T_H
+
+#include <stdbool.h>
+#include <stdio.h>
+#include "base/err.h"
+#include "base/json.h"
+#include "moonrig_ext.h"
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_UNREACHABLE = 3 };
+
+struct command {
+  const char *name, *args, *what;    /* "serve", "[DIR|FILE.lua ...]", one line */
+  const char *help;                  /* the options, as printed by `moonrig NAME --help` */
+  int (*run)(int argc, char **argv); /* argv[0] is the command's name */
+};
+extern const struct command mr_cmd_serve, mr_cmd_run, mr_cmd_key, mr_cmd_env, mr_cmd_reload, mr_cmd_doctor,
+    mr_cmd_api;
+
+/* "moonrig: MESSAGE" on stderr, with the field when the message does not name it. Returns status. */
+int mr_main_fail(int status, const struct mr_err *err);
+int mr_main_usage(const struct command *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Text of the program's own: JSON of a document that was built, a copy; freed with mr_main_free (NULL allowed). */
+char *mr_main_json(yyjson_mut_doc *d);
+char *mr_main_copy(struct mr_str s);
+void mr_main_free(char *p);
+
+#endif

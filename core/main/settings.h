@@ -1,0 +1,35 @@
+/*
+ * settings - what the program was told: flag over environment over configuration file over default. Unknown
+ * settings are errors that name where they came from.
+ */
+#ifndef MR_MAIN_SETTINGS_H
+#define MR_MAIN_SETTINGS_H
+
+#include "main/main_t.h"
+
+enum { LISTEN_MAX = 16, PATHS_MAX = 256 };
+
+struct settings {
+  const char *listen[LISTEN_MAX];
+  int nlisten;
+  const char *tls_cert, *tls_key, *data, *config, *offline;
+  const char *url, *key;          /* of commands that speak to a server */
+  bool watch, insecure_http, json, quiet;
+  bool rollback, status;          /* reload */
+  int grace_s;
+  const char *paths[PATHS_MAX];   /* what is left of the command line */
+  int npaths;
+  char *options;                  /* JSON for mr_open */
+  yyjson_doc *file;               /* the configuration file; strings above may point into it */
+  char url_buf[256], key_buf[128];
+};
+
+/* Flags of one command: which of the settings it takes. */
+enum { TAKES_SERVER = 1, TAKES_CLIENT = 2, TAKES_RELOAD = 4, TAKES_JSON = 8, STOP_AT_PATH = 16 };
+
+/* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.
+ * With STOP_AT_PATH everything after the first path is the script's. */
+int mr_settings_read(struct settings *s, const struct command *c, unsigned takes, int argc, char **argv);
+void mr_settings_free(struct settings *s);
+
+#endif

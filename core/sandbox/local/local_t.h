@@ -1,0 +1,235 @@
+/*
+ * local_t.h - what the files of the local driver share; see local.c for the map. Nothing outside this
+ * directory includes it.
+ *
+ * Threads: struct mr_local and struct mr_box belong to the loop thread. struct mr_local_conf does not
+ * change after mr_sandbox_local_new and is read by pool jobs; its count of references is the loop
+ * thread's. Functions marked (pool) block: they run in pool jobs and touch the conf and their arguments
+ * alone.
+ */
+#ifndef MR_SANDBOX_LOCAL_T_H
+#define MR_SANDBOX_LOCAL_T_H
+
+#include "base/err.h"
+#include "base/json.h"
+#include "sandbox/sandbox.h"
+
+enum {
+  MR_SESSION_MAX = 72,                 /* session id with NUL; a file name */
+  MR_BOX_OPS_MAX = 1024,               /* calls of one sandbox that wait or run */
+  MR_BOX_INPUT_MAX = 16 << 20,         /* bytes of one call's input */
+  MR_BOX_FRAME_MAX = 32 << 20,         /* bytes of one frame (proto.h) */
+  MR_LOCAL_FEATURES = 12
+};
+
+/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock}, <root>/u/<uid> -> session,
+ * <root>/trash/, <root>/probe/ */
+struct mr_local_conf {
+  int refs;
+  const struct mr_sys *sys;
+  char *root, *libexec;                /* root is absolute */
+  int s_fd, u_fd, trash_fd;            /* its directories */
+  int launcher_fd, envd_fd;            /* programs: sealed memory files, or files of libexec */
+  bool as_root;
+  int64_t uid_first, uid_count;        /* uid_first itself is the probe's */
+  int orphan_ttl_s;
+  int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
+};
+struct mr_local_conf *mr_local_conf_ref(struct mr_local_conf *c);
+void mr_local_conf_unref(struct mr_local_conf **c);
+
+/* ---- the machine (probe.c) ---- */
+
+struct mr_local_machine {
+  bool known;
+  int code;                            /* MR_OK, or why no sandbox can be made: err */
+  struct mr_err err;
+  int64_t at_us;                       /* when it was probed */
+  char bwrap[128];
+  bool disable_userns;                 /* this bubblewrap has --disable-userns */
+  struct mr_sandbox_feature features[MR_LOCAL_FEATURES];
+  char detail[MR_LOCAL_FEATURES][300];
+  int nfeatures;
+};
+void mr_local_probe(const struct mr_local_conf *c, struct mr_local_machine *m); /* (pool) */
+
+/* Runs a program to its end. argv[0] is the path unless exe_fd >= 0. What it wrote to standard output and
+ * error goes to out (cut at n, NUL-terminated). 0, or an errno; ETIMEDOUT when it was killed. (pool) */
+int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out, size_t n);
+
+/* ---- the driver (local.c) ---- */
+
+struct mr_box;
+struct mr_destroy;
+struct mr_local {
+  struct mr_sandbox_driver base;
+  struct mr_loop *loop;
+  const struct mr_mem *mem;
+  struct mr_childs *childs;
+  struct mr_pool *pool;
+  struct mr_local_conf *conf;
+  struct mr_local_machine machine;
+  struct mr_probe_job *probing;        /* in the pool, or NULL */
+  struct mr_box *boxes;
+  struct mr_destroy *destroys;
+  struct mr_timer retry;               /* destroys that the pool had no room for */
+};
+/* The machine as far as known; starts a probe when nothing, or only a stale failure, is known: NULL then,
+ * and every box in state MR_BOX_PROBING is stepped when it is done. */
+const struct mr_local_machine *mr_local_machine_get(struct mr_local *l);
+struct mr_box *mr_local_find(struct mr_local *l, const char *session);
+bool mr_session_name_ok(const char *session);
+
+/* ---- one sandbox (box.c) ---- */
+
+enum mr_box_state {
+  MR_BOX_COLD,      /* not connected, nothing under way */
+  MR_BOX_PROBING,   /* waits for the machine to be probed */
+  MR_BOX_OPENING,   /* pool: attach, or prepare a new one */
+  MR_BOX_HELLO,     /* connected; envd has not spoken yet */
+  MR_BOX_UP,
+  MR_BOX_LOST,      /* connection gone; waits a moment for the launcher's reason */
+  MR_BOX_ENDING,    /* pool: kills what does not answer */
+  MR_BOX_GONE       /* destroyed */
+};
+
+enum mr_op_kind { MR_OP_CALL, MR_OP_STATUS };
+enum mr_op_state { MR_OP_QUEUED, MR_OP_SENT, MR_OP_ACCEPTED };
+struct mr_op {
+  struct mr_op *next;
+  enum mr_op_kind kind;
+  enum mr_op_state state;
+  bool cancelled, lost;                /* lost: sent on an earlier connection, asked for again */
+  int64_t since_us;                    /* when it was sent, or cancelled */
+  struct mr_str id, name, input;       /* in the same allocation */
+  int timeout_ms;
+  mr_sandbox_fn fn;
+  void *ud;
+  /* once done */
+  int code;
+  bool is_error;
+  struct mr_buf content;
+  struct mr_err err;
+};
+
+struct mr_box {
+  struct mr_sandbox base;
+  struct mr_local *l;
+  struct mr_box *next, **link;
+  char session[MR_SESSION_MAX], ref[MR_SESSION_MAX + 8];
+  struct mr_arena *arena;              /* mounts */
+  struct mr_sandbox_mount *mounts;
+  int nmounts;
+  enum mr_box_state state;
+  bool released;                       /* put: nobody holds it, no callbacks */
+  bool delivering;
+  bool provisioned;                    /* ref is valid */
+  bool was_up;                         /* before it was lost */
+  int failures;                        /* connections that ended without an answer to a call, in a row */
+  struct mr_open *job;                 /* in the pool, or NULL */
+  struct mr_child *child;              /* launcher, when this process started it */
+  bool spawning;
+  int given[5];                        /* descriptors for the launcher until it has started, or -1 */
+  struct mr_op *ops, **ops_tail, *done, **done_tail;
+  int nops;
+  struct mr_ready step, deliver, io;
+  struct mr_timer timer;
+  struct mr_destroy *destroy;
+  /* wire.c */
+  int fd;
+  struct event *rd, *wr;
+  bool readable, broken;
+  struct mr_buf in, out;
+  int report;                          /* what the launcher, bubblewrap and envd say */
+  struct event *report_ev;
+  char reason[400];
+  bool reason_over;                    /* the launcher said how it ended */
+  int64_t disk_at_us, disk_allowed;    /* last measured; bytes above which it is ended */
+  struct mr_disk_job *measuring;
+};
+
+/* The vtable's entries. */
+struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, const char *ref);
+void mr_box_put(struct mr_box *b);
+int mr_box_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sandbox_fn fn, void *ud);
+int mr_box_status(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn fn, void *ud);
+void mr_box_cancel(struct mr_sandbox *s, struct mr_str exec_id);
+
+void mr_box_step(struct mr_box *b);      /* posts: look what there is to do */
+void mr_box_up(struct mr_box *b);        /* envd said hello and agrees */
+void mr_box_lost(struct mr_box *b);      /* the connection ended */
+void mr_box_accepted(struct mr_box *b, struct mr_str id);
+/* content: an array of blocks, checked; NULL with code != MR_OK. */
+void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *content, bool is_error);
+void mr_box_free(struct mr_box *b);
+void mr_box_settle(struct mr_box *b);    /* frees it when nobody holds it and nothing is under way */
+/* Ends it for good: calls answer MR_E_CLOSED. True when nothing of it is under way any more; else the
+ * box steps its destroy once that is so. */
+bool mr_box_quiesce(struct mr_box *b);
+void mr_destroy_step(struct mr_destroy *d);
+
+/* ---- its calls (calls.c) ---- */
+
+enum { MR_CALLS_QUEUED = 1, MR_CALLS_STATUS = 2 /* queued too */, MR_CALLS_SENT = 4, MR_CALLS_ALL = 7 };
+extern const char mr_calls_died[];       /* what the model reads when a sandbox ended under a call */
+int mr_calls_present(const struct mr_box *b);                        /* set of the classes above */
+void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text);
+void mr_calls_send(struct mr_box *b, int classes);
+bool mr_calls_stuck(const struct mr_box *b, int64_t accept_us, int64_t cancel_us);
+void mr_calls_drop(struct mr_box *b);    /* without callbacks */
+void mr_calls_deliver(struct mr_ready *r);
+
+/* ---- connection (wire.c) ---- */
+
+int mr_wire_open(struct mr_box *b, int fd, int report, struct mr_err *err); /* takes both descriptors */
+void mr_wire_io(struct mr_ready *r);     /* of b->io */
+void mr_wire_close(struct mr_box *b);
+void mr_wire_report_close(struct mr_box *b);
+void mr_wire_call(struct mr_box *b, const struct mr_op *o);
+void mr_wire_ask(struct mr_box *b, const char *t, struct mr_str id); /* "status", "cancel", "shutdown" */
+
+/* ---- files and processes (open.c, uids.c, uploads.c, tree.c, end.c), all (pool) ---- */
+
+enum mr_open_how { MR_OPEN_FAILED, MR_OPEN_DEAD, MR_OPEN_ATTACHED, MR_OPEN_MADE };
+struct mr_open {
+  struct mr_job job;
+  struct mr_local_conf *conf;
+  struct mr_box *box;                  /* loop thread only; NULL once the driver is gone */
+  struct mr_arena *arena;
+  char session[MR_SESSION_MAX];
+  struct mr_sandbox_mount *mounts;
+  int nmounts;
+  bool end_only;                       /* kill what there is, nothing else */
+  bool may_make;                       /* attach, else make a new one */
+  enum mr_open_how how;
+  int conn, listen, report[2], lock;   /* -1 or open */
+  int64_t uid;
+  struct mr_err err;
+};
+void mr_open_work(struct mr_job *j, void *worker);
+void mr_open_free(struct mr_open *o);    /* closes what it holds */
+
+/* Directory of a session below conf->s_fd, or -1 with errno. */
+int mr_local_session_dir(const struct mr_local_conf *c, const char *session, bool make);
+/* A listening socket at <dir>/envd.sock with *conn already connected to it; -1 and errno. */
+int mr_local_listen(int dir, int *conn);
+int mr_local_connect(int dir);           /* -1 and errno */
+/* Ends the sandbox of a session and waits until nothing of it runs. */
+int mr_local_end(int dir, struct mr_err *err);
+/* The host uid of a session: the one it has, else a free one. */
+int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t have, int64_t *uid,
+                     struct mr_err *err);
+void mr_local_uid_drop(const struct mr_local_conf *c, const char *session, int64_t have);
+int mr_local_uploads(int dir, const struct mr_sandbox_mount *m, int n, bool as_root, struct mr_err *err);
+int mr_tree_chown(int dir, const char *name, int64_t uid, struct mr_err *err);
+/* Removes name below dir with everything in it, however deep. */
+int mr_tree_remove(int dir, const char *name, struct mr_err *err);
+/* Bytes on disk below name; stops at max bytes or a bound of entries. */
+int64_t mr_tree_size(int dir, const char *name, int64_t max);
+void mr_local_sweep(const struct mr_local_conf *c); /* what a crash left behind */
+
+int mr_local_image(struct mr_local_conf *c, struct mr_err *err); /* image.c: launcher_fd, envd_fd */
+void mr_local_destroy(struct mr_sandbox_driver *d, const char *session, const char *ref, mr_sandbox_fn fn, void *ud);
+void mr_destroys_free(struct mr_local *l);
+
+#endif

@@ -1,0 +1,235 @@
+/*
+ * probe.c - what this machine offers for sandboxes, found out by trying: bubblewrap is really run, with
+ * the mounts and the uid that sessions get. Each finding is a line of `moonrig doctor`; the first required
+ * one that is missing is the error that every tool call gives. Blocks for some 50 ms: pool thread, or the
+ * first mr_sandbox_report.
+ */
+#include "sandbox/local/local_t.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum { RUN_MS = 10000, OUTPUT = 1000 };
+
+static const char *const bwrap_paths[] = {"/usr/bin/bwrap", "/usr/local/bin/bwrap", "/bin/bwrap",
+                                          "/run/current-system/sw/bin/bwrap"};
+
+static void feature(struct mr_local_machine *m, const char *name, bool ok, bool required, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+static void feature(struct mr_local_machine *m, const char *name, bool ok, bool required, const char *fmt, ...)
+{
+  struct mr_sandbox_feature *f = &m->features[m->nfeatures];
+  char *detail = m->detail[m->nfeatures++];
+  va_list ap;
+
+  va_start(ap, fmt);
+  vsnprintf(detail, sizeof m->detail[0], fmt, ap);
+  va_end(ap);
+  *f = (struct mr_sandbox_feature){.name = name, .ok = ok, .required = required, .detail = detail};
+  if (!ok && required && m->code == MR_OK)
+    m->code = mr_err_set(&m->err, MR_E_UNSUPPORTED, NULL, "no sandbox on this machine: %s: %s", name, detail);
+}
+
+/* First line of a small file of the kernel's; "" when there is none. */
+static const char *read_line(const char *path, char out[256])
+{
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd >= 0 ? read(fd, out, 255) : 0;
+
+  out[n > 0 ? n : 0] = '\0';
+  out[strcspn(out, "\n")] = '\0';
+  if (fd >= 0)
+    close(fd);
+  return out;
+}
+
+/* ---- bubblewrap ---- */
+
+static bool find_bwrap(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  if (c->libexec && c->libexec[0]) {
+    int n = snprintf(m->bwrap, sizeof m->bwrap, "%s/bwrap", c->libexec);
+    if (n > 0 && n < (int)sizeof m->bwrap && access(m->bwrap, X_OK) == 0)
+      return true;
+  }
+  for (size_t i = 0; i < sizeof bwrap_paths / sizeof *bwrap_paths; i++) {
+    snprintf(m->bwrap, sizeof m->bwrap, "%s", bwrap_paths[i]);
+    if (access(m->bwrap, X_OK) == 0)
+      return true;
+  }
+  m->bwrap[0] = '\0';
+  return false;
+}
+
+static void probe_bwrap(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  const char *argv[] = {m->bwrap, "--version", NULL};
+  char out[OUTPUT];
+  int major = 0, minor = 0, e;
+
+  if (!find_bwrap(c, m)) {
+    feature(m, "bubblewrap", false, true, "bwrap is not installed; fix: apt install bubblewrap");
+    return;
+  }
+  e = mr_local_run(argv, -1, RUN_MS, out, sizeof out);
+  if (e || sscanf(out, "bubblewrap %d.%d", &major, &minor) != 2) {
+    feature(m, "bubblewrap", false, true, "%s --version does not answer (%s); fix: apt install --reinstall bubblewrap",
+            m->bwrap, e ? strerror(e) : "no version");
+    m->bwrap[0] = '\0';
+    return;
+  }
+  m->disable_userns = major > 0 || minor >= 8;
+  out[strcspn(out, "\n")] = '\0';
+  feature(m, "bubblewrap", major > 0 || minor >= 7, true, "%.60s (%s)%s", out, m->bwrap,
+          major > 0 || minor >= 7 ? "" : "; fix: install bubblewrap 0.7 or newer");
+}
+
+/* ---- namespaces: a sandbox with nothing in it ---- */
+
+static const char *namespaces_fix(void)
+{
+  char v[256];
+
+  if (strcmp(read_line("/proc/sys/kernel/unprivileged_userns_clone", v), "0") == 0)
+    return "sysctl -w kernel.unprivileged_userns_clone=1";
+  if (strcmp(read_line("/proc/sys/user/max_user_namespaces", v), "0") == 0)
+    return "sysctl -w user.max_user_namespaces=15000";
+  if (strcmp(read_line("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", v), "1") == 0)
+    return "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile that allows bwrap \"userns\"";
+  if (access("/.dockerenv", F_OK) == 0 || access("/run/.containerenv", F_OK) == 0)
+    return "let this container make user namespaces and mounts (docker: --security-opt seccomp=unconfined "
+           "--security-opt apparmor=unconfined --security-opt systempaths=unconfined)";
+  return "allow unprivileged user namespaces for this user";
+}
+
+static int probe_dirs(const struct mr_local_conf *c, char path[4096])
+{
+  static const char *const names[] = {"workspace", "outputs", "uploads"};
+  int n = snprintf(path, 4096, "%s/probe", c->root), fd, e = 0;
+
+  if (n >= 4000)
+    return ENAMETOOLONG;
+  if (mkdir(path, 0700) != 0 && errno != EEXIST)
+    return errno;
+  fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  for (int i = 0; fd >= 0 && i < 3 && !e; i++) {
+    if (mkdirat(fd, names[i], 0755) != 0 && errno != EEXIST)
+      e = errno;
+    else if (c->as_root && fchownat(fd, names[i], (uid_t)c->uid_first, (gid_t)c->uid_first, AT_SYMLINK_NOFOLLOW) != 0)
+      e = errno;
+  }
+  if (fd >= 0)
+    close(fd);
+  return fd < 0 ? errno : e;
+}
+
+static void last_line(char *text)
+{
+  char *p = text + strlen(text), *start;
+
+  while (p > text && p[-1] == '\n')
+    *--p = '\0';
+  start = strrchr(text, '\n');
+  if (start)
+    memmove(text, start + 1, strlen(start + 1) + 1);
+}
+
+static void probe_namespaces(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  char dir[4096], dir_arg[4112], bwrap_arg[160], uid_arg[32] = "probe=1", out[OUTPUT], *end;
+  const char *argv[] = {"launcher", "probe=1", bwrap_arg, dir_arg, uid_arg, "tmp=1048576", "shm=1048576",
+                        m->disable_userns ? "disable_userns=1" : "disable_userns=0", NULL};
+  int e;
+
+  if (m->code != MR_OK) {
+    feature(m, "user namespaces", false, true, "not tried: %s", m->bwrap[0] ? "no host uid for it" : "no bubblewrap");
+    return;
+  }
+  e = probe_dirs(c, dir);
+  snprintf(dir_arg, sizeof dir_arg, "dir=%s", dir);
+  snprintf(bwrap_arg, sizeof bwrap_arg, "bwrap=%s", m->bwrap);
+  if (c->as_root)
+    snprintf(uid_arg, sizeof uid_arg, "uid=%lld", (long long)c->uid_first);
+  if (e == 0)
+    e = mr_local_run(argv, c->launcher_fd, RUN_MS, out, sizeof out);
+  end = e ? NULL : strstr(out, "launcher: exit ");
+  if (end && strcmp(end, "launcher: exit 0\n") == 0) {
+    feature(m, "user namespaces", true, true, "a sandbox was made and ended");
+    return;
+  }
+  if (end)
+    *end = '\0';
+  if (!e)
+    last_line(out);
+  feature(m, "user namespaces", false, true, "bubblewrap could not make a sandbox (%.120s); fix: %.150s",
+          e ? strerror(e) : out[0] ? out : "no reason given",
+          e || strstr(out, "namespace") || strstr(out, "uid map") || strstr(out, "ermission") || strstr(out, "ermitted")
+              ? namespaces_fix() : "see the reason");
+}
+
+/* ---- the rest ---- */
+
+static void probe_uids(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  long long first = c->uid_first, last = c->uid_first + c->uid_count - 1, from, to, n;
+  bool mapped = false;
+  FILE *f;
+
+  if (!c->as_root) {
+    feature(m, "host uids", true, false, "started as uid %d: sandboxes of all sessions share it", (int)geteuid());
+    return;
+  }
+  f = fopen("/proc/self/uid_map", "re");
+  while (f && fscanf(f, "%lld %lld %lld", &from, &to, &n) == 3)
+    mapped |= from <= first && last < from + n;
+  if (f)
+    fclose(f);
+  if (mapped)
+    feature(m, "host uids", true, true, "%lld to %lld, one for each session", first, last);
+  else
+    feature(m, "host uids", false, true,
+            "uids %lld to %lld do not exist in this user namespace; fix: set sandbox.uid_first and "
+            "sandbox.uid_count to a range that does, or start as an ordinary user", first, last);
+}
+
+static void probe_kernel(struct mr_local_machine *m)
+{
+  char v[256];
+  long abi;
+
+  read_line("/proc/sys/kernel/seccomp/actions_avail", v);
+  feature(m, "seccomp", strstr(v, "errno") != NULL, true, "%s",
+          v[0] ? "filters system calls of what runs inside" : "this kernel has no seccomp filters; fix: CONFIG_SECCOMP_FILTER=y");
+  abi = syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
+  if (abi > 0)
+    feature(m, "landlock", true, false, "ABI %ld", abi);
+  else
+    feature(m, "landlock", false, false, "not in this kernel or not enabled; the mounts alone decide what can be written");
+}
+
+static void probe_limits(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  feature(m, "cgroup limits", false, false,
+          "not used: memory is limited for each process (%lld MiB of data), processes to %lld, not for the sandbox as a whole",
+          (long long)(c->memory_max >> 20), (long long)c->nproc);
+  feature(m, "disk limit", true, false, "files up to %lld MiB each; commands are ended above %lld MiB in all",
+          (long long)(c->file_max >> 20), (long long)(c->disk_max >> 20));
+  feature(m, "network", false, false, "commands have no network");
+}
+
+void mr_local_probe(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  memset(m, 0, sizeof *m);
+  probe_bwrap(c, m);
+  probe_uids(c, m);
+  probe_namespaces(c, m);
+  probe_kernel(m);
+  probe_limits(c, m);
+  m->at_us = mr_mono_us(c->sys);
+  m->known = true;
+}

@@ -1,0 +1,305 @@
+/*
+ * fake_lua - require "host": how the Lua tests steer the fake host.
+ */
+#include "fake_host_t.h"
+
+/* ------------------------------------------------------------ for the tests */
+
+static int h_op(lua_State *L) /* op(name, fn) */
+{
+  lua_getfield(L, LUA_REGISTRYINDEX, "host.ops");
+  lua_pushvalue(L, 2);
+  lua_setfield(L, -2, luaL_checkstring(L, 1));
+  return 0;
+}
+static int h_reply(lua_State *L) /* reply(id, json) */
+{
+  struct fake_call *c = fake_call_by_id((uint64_t)luaL_checknumber(L, 1));
+  if (c) fake_call_settle(c, luaL_optstring(L, 2, "{}"), 0, NULL, 0, NULL);
+  lua_pushboolean(L, c != NULL);
+  return 1;
+}
+static int h_fail(lua_State *L) /* fail(id, code, message, status, type): ends a call or stream badly */
+{
+  struct fake_call *c = fake_call_by_id((uint64_t)luaL_checknumber(L, 1));
+  if (c)
+    fake_call_settle(c, NULL, (int)luaL_optnumber(L, 2, MR_E_INTERNAL), luaL_optstring(L, 3, "failed"),
+                     (int)luaL_optnumber(L, 4, 0), luaL_optstring(L, 5, ""));
+  lua_pushboolean(L, c != NULL);
+  return 1;
+}
+static struct mr_use *use_by_id(uint64_t id)
+{
+  struct mr_use *u = fake.uses;
+  while (u && u->id != id) u = u->next;
+  return u;
+}
+static void run_event(void *a, void *b)
+{
+  struct mr_doc *d = b;
+  struct fake_call *c = fake_call_by_id((uint64_t)(uintptr_t)a);
+  if (c && !c->cancelled && c->cbs.event) {
+    char *t = fake_text(d);
+    c->cbs.event(c->ud, (struct mr_str){t, strlen(t)}, fake_root(d), 1);
+    free(t);
+  }
+  fake_doc_free(d);
+}
+static int h_event(lua_State *L) /* event(id, json) */
+{
+  struct mr_doc *d = NULL;
+  size_t n;
+  const char *t = luaL_checklstring(L, 2, &n);
+  if (fake_parse(NULL, (struct mr_str){t, n}, &d, NULL)) return luaL_error(L, "bad event %s", t);
+  fake_push(run_event, (void *)(uintptr_t)luaL_checknumber(L, 1), d);
+  return 0;
+}
+static void run_use(void *a, void *b)
+{
+  for (struct fake_reg *x = fake.regs; x; x = x->next)
+    if (x == a) {
+      x->run(x->ud, b);
+      return;
+    }
+  struct mr_use *u = b;
+  mr_use_fail(&u, "gone");
+}
+static void run_cancel(void *a, void *b)
+{
+  struct fake_reg *r = a;
+  struct mr_use *u = b;
+  if (!u->settled) r->cancel(r->ud, b);
+}
+static void run_control(void *a, void *b)
+{
+  (void)b;
+  fake.control_fn(fake.control_ud, a, NULL, 7);
+  free(a);
+}
+static int inject(lua_State *L, int k) /* (name, json, attempt, agent or part of the filter) -> id */
+{
+  const char *name = luaL_checkstring(L, 1);
+  size_t n;
+  const char *t = luaL_optlstring(L, 2, "{}", &n);
+  const char *agent = luaL_optstring(L, 4, NULL);
+  struct fake_reg *r = fake.regs;
+  while (r && (r->kind != k || strcmp(r->name, name) != 0 ||
+               (agent && (k == 't' ? strcmp(r->agent, agent) != 0 : strstr(r->filter, "look") == NULL))))
+    r = r->next;
+  if (!r) return 0;
+  struct mr_use *u = calloc(1, sizeof *u);
+  u->id = fake.next_id++;
+  u->attempt = (int)luaL_optnumber(L, 3, 1);
+  snprintf(u->name, sizeof u->name, "%s", name);
+  snprintf(u->sid, sizeof u->sid, "sevt_%d", (int)u->id);
+  if (fake_parse(NULL, (struct mr_str){t, n}, &u->input, NULL)) return luaL_error(L, "bad input %s", t);
+  u->reg = r;
+  u->next = fake.uses;
+  fake.uses = u;
+  fake.uses_open++;
+  fake_push(run_use, r, u);
+  lua_pushnumber(L, (lua_Number)u->id);
+  return 1;
+}
+static int h_use(lua_State *L) { return inject(L, 't'); }
+static int h_hook(lua_State *L) { return inject(L, 'h'); }
+static int h_model(lua_State *L) { return inject(L, 'm'); }
+static int h_state(lua_State *L) /* state(id) -> nil while open | result, error, streamed text */
+{
+  struct mr_use *u = use_by_id((uint64_t)luaL_checknumber(L, 1));
+  if (!u || !u->settled) return 0;
+  lua_pushstring(L, u->result);
+  if (!u->result) lua_pop(L, 1), lua_pushboolean(L, 0);
+  lua_pushstring(L, u->error ? u->error : "");
+  lua_pushstring(L, u->text ? u->text : "");
+  return 3;
+}
+static int h_cancel_use(lua_State *L)
+{
+  struct mr_use *u = use_by_id((uint64_t)luaL_checknumber(L, 1));
+  fake_push(run_cancel, (void *)u->reg, u);
+  return 0;
+}
+static int h_cancelled_calls(lua_State *L)
+{
+  int n = 0;
+  for (struct fake_call *c = fake.calls; c; c = c->next) n += c->cancelled;
+  lua_pushnumber(L, n);
+  return 1;
+}
+static int h_control(lua_State *L)
+{
+  fake.controls++;
+  fake.control_answer[0] = 0;
+  fake_push(run_control, strdup(luaL_checkstring(L, 1)), NULL);
+  return 0;
+}
+static int h_control_answer(lua_State *L)
+{
+  if (fake.controls) return 0;
+  lua_pushstring(L, fake.control_answer);
+  return 1;
+}
+static int h_generation(lua_State *L)
+{
+  lua_pushinteger(L, (lua_Integer)fake.generation);
+  lua_pushstring(L, fake.generation_error);
+  return 2;
+}
+static int h_logs(lua_State *L)
+{
+  lua_pushstring(L, fake.logs);
+  fake.logs[0] = 0;
+  return 1;
+}
+static void run_touch(void *a, void *b)
+{
+  (void)b;
+  for (struct fake_watch *w = fake.watches, *n; w; w = n) {
+    n = w->next;
+    w->fn(w->ud, (struct mr_str){a, strlen(a)});
+    break;
+  }
+  free(a);
+}
+static int h_touch(lua_State *L) { fake_push(run_touch, strdup(luaL_checkstring(L, 1)), NULL); return 0; }
+static int h_watched(lua_State *L) /* watched(path) */
+{
+  const struct fake_watch *w = fake.watches;
+  while (w && strcmp(w->path, luaL_checkstring(L, 1)) != 0) w = w->next;
+  lua_pushboolean(L, w != NULL);
+  return 1;
+}
+static int h_tool(lua_State *L) /* tool(name) -> schema, timeout_ms, concurrency, flags */
+{
+  for (struct fake_reg *r = fake.regs; r; r = r->next) {
+    if (r->kind != 't' || strcmp(r->name, luaL_checkstring(L, 1)) != 0) continue;
+    lua_pushstring(L, r->schema);
+    lua_pushnumber(L, r->timeout);
+    lua_pushnumber(L, r->concurrency);
+    lua_pushnumber(L, r->flags);
+    return 4;
+  }
+  return 0;
+}
+static int h_registered(lua_State *L) /* registered(kind, n) -> name, filter, flags */
+{
+  int n = (int)luaL_checknumber(L, 2);
+  for (const struct fake_reg *r = fake.regs; r; r = r->next) {
+    if (r->kind != *luaL_checkstring(L, 1) || --n) continue;
+    lua_pushstring(L, r->name);
+    lua_pushstring(L, r->filter);
+    lua_pushinteger(L, (lua_Integer)r->flags);
+    return 3;
+  }
+  return 0;
+}
+static int h_count(lua_State *L) /* count("t"|"h"|"m") registered */
+{
+  int n = 0;
+  for (struct fake_reg *r = fake.regs; r; r = r->next) n += r->kind == *luaL_checkstring(L, 1);
+  lua_pushnumber(L, n);
+  return 1;
+}
+static int h_set(lua_State *L) /* set("full"|"refuse_tool"|"no_memory_timer", n) */
+{
+  const char *what = luaL_checkstring(L, 1);
+  int n = (int)luaL_checknumber(L, 2);
+  if (strcmp(what, "full") == 0) fake.full = n;
+  else if (strcmp(what, "refuse_tool") == 0) fake.refuse_tool = n;
+  else if (strcmp(what, "no_memory_timer") == 0) fake.no_memory_timer = n;
+  else return luaL_error(L, "set: %s", what);
+  return 0;
+}
+static int open_fds(void)
+{
+  DIR *d = opendir("/proc/self/fd");
+  int n = 0;
+  while (readdir(d)) n++;
+  closedir(d);
+  return n;
+}
+static int h_open(lua_State *L) /* open() -> what is open, as one line */
+{
+  char t[300], more[200] = "";
+  int nt = 0, nc = 0;
+  for (struct fake_timer *x = fake.timers; x; x = x->next) nt++;
+  for (struct fake_call *x = fake.calls; x; x = x->next) nc++;
+  if (fake.stats) fake.stats(more, sizeof more, 0);
+  snprintf(t, sizeof t, "timers=%d calls=%d uses=%d docs=%d builds=%d texts=%d ops=%d queue=%d fds=%d%s", nt, nc,
+           fake.uses_open, fake.docs, fake.builds, fake.texts, fake.ops, fake_queued(), open_fds(), more);
+  lua_pushstring(L, t);
+  return 1;
+}
+static int h_alive(lua_State *L) /* alive() -> what may live on, as one line */
+{
+  char t[200] = "";
+  if (fake.stats) fake.stats(t, sizeof t, 1);
+  lua_pushstring(L, t);
+  return 1;
+}
+static int h_clear_uses(lua_State *L)
+{
+  (void)L;
+  while (fake.uses) {
+    struct mr_use *u = fake.uses;
+    if (!u->settled) break;
+    fake.uses = u->next;
+    fake_doc_free(u->input);
+    free(u->result), free(u->error), free(u->text), free(u);
+  }
+  return 0;
+}
+static int h_json(lua_State *L) /* json{encode=, decode=}: set once by the kit */
+{
+  lua_setfield(L, LUA_REGISTRYINDEX, "host.json");
+  return 0;
+}
+static int h_globals(lua_State *L) /* the VM's own globals, under those of a generation */
+{
+#if LUA_VERSION_NUM >= 504
+  lua_pushglobaltable(L);
+#else
+  lua_pushvalue(L, LUA_GLOBALSINDEX);
+#endif
+  return 1;
+}
+static int h_clock(lua_State *L) { lua_pushnumber(L, (lua_Number)fake.now_us / 1e6); return 1; }
+
+__attribute__((visibility("default"))) int luaopen_host(lua_State *L);
+int luaopen_host(lua_State *L)
+{
+  static const luaL_Reg fns[] = {{"op", h_op}, {"reply", h_reply}, {"fail", h_fail}, {"event", h_event}, {"use", h_use},
+      {"hook", h_hook}, {"model", h_model}, {"state", h_state}, {"cancel_use", h_cancel_use},
+      {"cancelled_calls", h_cancelled_calls}, {"control", h_control}, {"control_answer", h_control_answer},
+      {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count}, {"registered", h_registered},
+      {"set", h_set}, {"open", h_open}, {"alive", h_alive}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {"globals", h_globals}, {NULL, NULL}};
+  fake.L = L;
+  lua_newtable(L);
+  lua_setfield(L, LUA_REGISTRYINDEX, "host.ops");
+  lua_newtable(L);
+  for (const luaL_Reg *f = fns; f->name; f++) {
+    lua_pushcfunction(L, f->func);
+    lua_setfield(L, -2, f->name);
+  }
+  lua_pushlightuserdata(L, (void *)&fake.L);
+  lua_setfield(L, -2, "LATER");
+  return 1;
+}
+
+void host_set_stats(host_stats_fn fn) { fake.stats = fn; }
+
+int host_end(char *out, size_t n)
+{
+  int nt = 0, nc = 0, nw = 0, nr = 0;
+  h_clear_uses(NULL);
+  while (fake_queued()) mr_dispatch(NULL, 0, 0);
+  for (struct fake_timer *x = fake.timers; x; x = x->next) nt++;
+  for (struct fake_call *x = fake.calls; x; x = x->next) nc++;
+  for (struct fake_watch *x = fake.watches; x; x = x->next) nw++;
+  for (struct fake_reg *x = fake.regs; x; x = x->next) nr++;
+  snprintf(out, n, "timers=%d calls=%d uses=%d docs=%d builds=%d texts=%d ops=%d watches=%d registered=%d", nt, nc,
+           fake.uses_open, fake.docs, fake.builds, fake.texts, fake.ops, nw, nr);
+  return nt || nc || fake.uses_open || fake.docs || fake.builds || fake.texts || fake.ops || nw || nr;
+}
+
