@@ -149,7 +149,7 @@ def timeouts(box):
     b.bash("x=kept; cd /usr; setsid nohup sleep 301 >/dev/null 2>&1 &")
     for cmd in ("sleep 60", "sleep 60; sleep 60; echo no", "while :; do :; done", "while :; do sleep 0.05; done", "f() { while :; do sleep 1; done; }; f; f",
                 "cat /dev/zero | tr 'x' 'y' | wc", "y=$(sleep 60; echo y); echo no", "(sleep 60; sleep 60) | cat; sleep 60", "sleep 60 & wait", "exec 8< <(sleep 60); read z <&8",
-                "trap '' TERM INT HUP; sleep 60; echo no", "bash -c 'trap \"\" TERM; while :; do sleep 1; done'", "set -m; sleep 60; set +m", "python3 -c 'import os,time\nfor i in range(20): os.fork()==0 and os.setsid()\ntime.sleep(60)' 2>/dev/null"):
+                "trap '' TERM INT HUP; sleep 60; echo no", "bash -c 'trap \"\" TERM; while :; do sleep 1; done'", "set -m; sleep 60; set +m", "python3 -c 'import os,time\nfor i in range(5): os.fork()==0 and os.setsid()\ntime.sleep(60)' 2>/dev/null"):
         t0 = time.monotonic()
         r = b.bash("echo seen; " + cmd, 300)
         took = time.monotonic() - t0
