@@ -5,11 +5,11 @@
  * directory, then sources `ctl`, which envd writes anew for each command and removes once it was read. ctl
  * sources the command with its output on a FIFO of its own, then writes the exit status with a fresh random
  * word to the status FIFO. So there is nothing open that a command could find, read from or write to, a word
- * that it could not know, and no variable that it could break. The trap is how a command is given up with the shell kept: it returns
- * from the command, or from a function within, and does nothing in the loop itself.
+ * that it could not know, and no variable that it could break. The trap is how a command is given up with
+ * the shell kept: it returns from the command, or from a function within, and does nothing in the loop itself.
  *
  * Killing all but some is race-free because envd is PID 1: kill(-1, SIGSTOP) stops every process of the
- * namespace at once, forks in progress included; then the list of /proc cannot change. envd therefore
+ * namespace at once, forks in progress included, so the list of /proc is the whole list. envd therefore
  * refuses to run with another pid.
  */
 #include <dirent.h>

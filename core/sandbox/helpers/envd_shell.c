@@ -114,9 +114,10 @@ static void answer_event(struct envd *e, const char *what)
 static void answer_given_up(struct envd *e, bool kept)
 {
   char what[400];
-  snprintf(what, sizeof what, "bash: bash command timed out after %lldms\nEvery process was killed, background ones too; %s%s.",
-           (long long)e->shell.call->timeout_ms, kept ? "the shell kept its state" : "the shell had to be killed as well: ",
-           kept ? "" : lost_text);
+  snprintf(what, sizeof what,
+           "bash: bash command timed out after %lldms\nEvery process was killed, background ones too; %s%s.",
+           (long long)e->shell.call->timeout_ms,
+           kept ? "the shell kept its state" : "the shell had to be killed as well: ", kept ? "" : lost_text);
   answer_event(e, what);
 }
 
@@ -367,7 +368,8 @@ void shell_on_exit(struct envd *e, int status)
   } else {
     if (WIFSIGNALED(status)) snprintf(how, sizeof how, "killed by signal %d", WTERMSIG(status));
     else snprintf(how, sizeof how, "exit status %d", WEXITSTATUS(status));
-    snprintf(what, sizeof what, "bash: bash session terminated (%s)\nThe next command runs in a new shell: %s.", how, lost_text);
+    snprintf(what, sizeof what, "bash: bash session terminated (%s)\nThe next command runs in a new shell: %s.",
+             how, lost_text);
     answer_event(e, what);
   }
 }
