@@ -25,6 +25,7 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->sys = sys;
   d->mem = &sys->mem;
   d->loop = o->loop;
+  d->held_tail = &d->held;
   d->store = o->store;
   d->models = o->models;
   d->sandbox = o->sandbox;
@@ -66,15 +67,22 @@ void mr_domain_free(struct mr_domain **dp)
 
 struct wake { struct mr_domain *d; int64_t after_no; };
 
+static void woken(struct mr_domain *d)
+{
+  d->waking--;
+  mr_domain_settled(d);
+}
+
 static void on_awake(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
   struct mr_domain *d = ud;
   if (code != MR_OK) {
     mr_log(d->sys, MR_LOG_ERROR, "domain", "a session could not be woken: %s", err ? err->message : "");
-    return;
+  } else {
+    mr_turn_wake(s); /* loading it has recovered what was in flight */
+    mr_session_unref(s);
   }
-  mr_turn_wake(s); /* loading it has recovered what was in flight */
-  mr_session_unref(s);
+  woken(d);
 }
 
 static void wake_page(struct wake *w);
@@ -86,15 +94,17 @@ static void on_to_wake(void *ud, const struct mr_rows *r)
 
   if (r->code != MR_OK)
     mr_log(d->sys, MR_LOG_ERROR, "domain", "sessions could not be listed: %s", r->err->message);
-  for (int i = 0; i < r->n; i++) {
+  for (int i = 0; i < r->n && !d->draining; i++) {
     w->after_no = r->sessions[i].no;
+    d->waking++;
     mr_session_get(d, r->sessions[i].owner_epoch, r->sessions[i].id, on_awake, d);
   }
-  if (r->code == MR_OK && r->more) {
+  if (r->code == MR_OK && r->more && !d->draining) {
     wake_page(w);
     return;
   }
   mr_mem_free(d->mem, w);
+  woken(d);
 }
 
 static void wake_page(struct wake *w)
@@ -108,6 +118,7 @@ static void wake_all(struct mr_domain *d)
   if (!w)
     return;
   w->d = d;
+  d->waking++;
   wake_page(w);
 }
 
@@ -119,13 +130,43 @@ static void on_rewake(struct mr_timer *t)
     wake_all(d);
 }
 
+void mr_domain_begin(struct mr_call *c, void (*go)(struct mr_call *c))
+{
+  struct mr_domain *d = c->d;
+
+  if (!d->started || d->ready) {
+    go(c);
+    return;
+  }
+  c->go = go;
+  c->held = NULL;
+  *d->held_tail = c;
+  d->held_tail = &c->held;
+}
+
+/* The start is over: whoever came meanwhile goes on, in order. */
+static void begin_held(struct mr_domain *d)
+{
+  struct mr_call *c = d->held, *next;
+
+  d->ready = true;
+  d->held = NULL;
+  d->held_tail = &d->held;
+  for (; c; c = next) {
+    next = c->held;
+    c->go(c);
+  }
+}
+
 static void on_default(void *ud, int code)
 {
   struct mr_domain *d = ud;
   if (code != MR_OK)
     mr_log(d->sys, MR_LOG_ERROR, "domain", "the environment \"default\" could not be made");
-  if (!MR_SWITCH("no-wake"))
+  if (!d->draining && !MR_SWITCH("no-wake"))
     wake_all(d);
+  begin_held(d);
+  woken(d);
 }
 
 void mr_domain_start(struct mr_domain *d)
@@ -133,6 +174,7 @@ void mr_domain_start(struct mr_domain *d)
   if (d->started)
     return;
   d->started = true;
+  d->waking++;
   mr_environments_ensure_default(d, on_default, d);
 }
 
@@ -146,7 +188,7 @@ static void end_streams(struct mr_session *s)
 void mr_domain_settled(struct mr_domain *d)
 {
   void (*fn)(void *ud) = d->idle_fn;
-  if (!fn || d->stats.model_running > 0 || d->stats.handlers_running > 0)
+  if (!fn || d->waking > 0 || d->stats.model_running > 0 || d->stats.handlers_running > 0)
     return;
   d->idle_fn = NULL;
   fn(d->idle_ud);

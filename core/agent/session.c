@@ -316,7 +316,7 @@ static void on_row(void *ud, const struct mr_rows *r)
   struct load *l = ud;
   int code = r->code;
 
-  if (code == MR_OK && r->n == 0) {
+  if (code == MR_E_NOTFOUND || (code == MR_OK && r->n == 0)) {
     mr_err_set(&l->err, MR_E_NOTFOUND, NULL, "session %s not found", l->s->id);
     load_end(l, MR_E_NOTFOUND, NULL);
     return;
@@ -396,7 +396,10 @@ void mr_session_get(struct mr_domain *d, int64_t ws, struct mr_str id,
   w = l ? mr_mem_zalloc(d->mem, sizeof *w) : NULL;
   if (!w) {
     struct mr_err err;
-    mr_err_set(&err, id.n < MR_ID_LEN ? MR_E_NOMEM : MR_E_NOTFOUND, NULL, "session not found");
+    if (id.n < MR_ID_LEN)
+      mr_err_nomem(&err);
+    else
+      mr_err_set(&err, MR_E_NOTFOUND, NULL, "session %.*s... not found", (int)mr_utf8_cut(id, 40), id.p);
     fn(ud, err.code, NULL, &err);
     if (!started)
       return;

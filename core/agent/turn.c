@@ -247,6 +247,8 @@ static bool step_interrupt(struct mr_session *s)
 
   if (!in)
     return false;
+  if (!mr_model_cut(s))
+    return true;
   mr_timer_cancel(s->d->loop, &s->retry);
   mr_txn_begin(&t, s, NULL, "interrupt");
   if (s->status == MR_RUNNING || mr_state_blocked(s))

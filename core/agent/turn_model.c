@@ -33,6 +33,8 @@ struct mr_model_run {
   struct mr_arena *arena;
   struct mr_ready ready;       /* a request that could not start fails from the drain */
   bool dropped;                /* aborted: what comes is ignored */
+  bool cut;                    /* interrupted: cancelled, and its usage is waited for */
+  bool late;                   /* whole, but its previews wait for the commit of the span's start */
   int64_t seq;                 /* the commit that holds the span's start */
   struct mr_str *messages;
   struct part *parts, **parts_tail, *cur;
@@ -81,6 +83,8 @@ static void preview_or_wait(struct mr_model_run *r, struct part *p, int index, s
     preview(r, p, index, text);
     return;
   }
+  if (!mr_stream_previews(r->s))
+    return;
   e = mr_arena_alloc(r->arena, sizeof *e);
   if (!e)
     return; /* the preview stays a prefix: later pieces follow only if this list is empty */
@@ -88,6 +92,8 @@ static void preview_or_wait(struct mr_model_run *r, struct part *p, int index, s
   *r->early_tail = e;
   r->early_tail = &e->next;
 }
+
+static void finish_reply(struct mr_model_run *r);
 
 void mr_model_committed(struct mr_session *s)
 {
@@ -99,6 +105,8 @@ void mr_model_committed(struct mr_session *s)
     preview(r, e->part, e->index, e->text);
   r->early = NULL;
   r->early_tail = &r->early;
+  if (r->late)
+    finish_reply(r);
 }
 
 static struct part *part_new(struct mr_model_run *r, bool thinking)
@@ -118,7 +126,7 @@ static void on_block(void *ud, int index, struct mr_str kind)
   bool thinking = mr_str_is(kind, "thinking") || mr_str_is(kind, "redacted_thinking");
 
   (void)index;
-  if (r->dropped)
+  if (r->dropped || r->cut)
     return;
   if (mr_str_is(kind, "text") && r->cur && !r->cur->thinking) {
     r->cur_index++;
@@ -137,7 +145,7 @@ static void on_text(void *ud, int index, struct mr_str delta)
   struct mr_model_run *r = ud;
   (void)index;
   (void)MR_FAULT("model.text.before");
-  if (!r->dropped && r->cur && !r->cur->thinking)
+  if (!r->dropped && !r->cut && r->cur && !r->cur->thinking)
     preview_or_wait(r, r->cur, r->cur_index, delta);
   (void)MR_FAULT("model.text.after");
 }
@@ -305,6 +313,10 @@ static void finish_reply(struct mr_model_run *r)
   struct mr_txn t;
   bool model = false;
 
+  if (r->early) { /* a model faster than the disk: who asked for previews gets them first */
+    r->late = true;
+    return;
+  }
   (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, s, NULL, "reply");
   reply_private(&t, r);
@@ -439,6 +451,11 @@ static void on_done(void *ud, const struct mr_model_reply *m)
     run_free(r);
     return;
   }
+  if (r->cut) {
+    r->usage = m->usage;
+    mr_turn_wake(r->s); /* the interrupt goes on */
+    return;
+  }
   if (m->status != MR_MODEL_OK) {
     request_failed(r, m);
     return;
@@ -504,6 +521,18 @@ int mr_model_begin(struct mr_session *s)
   return MR_OK;
 }
 
+bool mr_model_cut(struct mr_session *s)
+{
+  struct mr_model_run *r = s->model_run;
+
+  if (!r || !r->call)
+    return true;
+  if (!r->cut)
+    mr_models_cancel(r->call);
+  r->cut = true;
+  return false;
+}
+
 void mr_model_abort(struct mr_session *s, struct mr_usage *usage)
 {
   struct mr_model_run *r = s->model_run;
@@ -514,9 +543,9 @@ void mr_model_abort(struct mr_session *s, struct mr_usage *usage)
   *usage = r->usage;
   r->dropped = true;
   s->model_run = NULL;
-  if (r->call)
+  if (r->call && !r->cut)
     mr_models_cancel(r->call); /* done comes, and frees */
-  else if (r->ready.link)
+  else if (!r->call && (r->cut || r->late || r->ready.link))
     run_free(r);
   /* else a permit hook is asked: its answer frees */
 }

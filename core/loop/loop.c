@@ -195,14 +195,15 @@ static bool has_ready(const struct mr_loop *l)
   return l->taken || l->ready.head || l->last.head;
 }
 
+/* Posts that came while earlier ones were left over have had their wake-up: it will not come again. */
 static bool has_posts(struct mr_loop *l)
 {
-  bool posted;
+  bool any;
 
   pthread_mutex_lock(&l->lock);
-  posted = l->posts != NULL;
+  any = l->posts != NULL;
   pthread_mutex_unlock(&l->lock);
-  return posted;
+  return any;
 }
 
 static void drain(struct mr_loop *l)
@@ -214,7 +215,6 @@ static void drain(struct mr_loop *l)
   l->draining = true;
   drain_pass(l);
   l->draining = false;
-  /* A pass that had posts left over from the one before took no new ones, and their wake-up may be read by now. */
   l->scheduled = has_ready(l) || has_posts(l);
   if (l->scheduled)
     event_add(l->drain_ev, &now); /* a zero timer, not event_active: I/O is polled in between */

@@ -165,3 +165,25 @@ TEST(a_retry_does_not_wait_longer_because_the_clock_went_back)
   rig_close(&g);
   yyjson_doc_free(doc);
 }
+
+/* ---- the end of a start that is not over ---- */
+
+static void set_flag(void *ud)
+{
+  *(bool *)ud = true;
+}
+
+TEST(a_drain_waits_for_the_start)
+{
+  struct rig g = {.model = says_hello};
+  bool over = false;
+  rig_open(&g, test_dir());
+  mr_domain_drain(g.d, set_flag, &over); /* the environment "default" is being made */
+  CHECK(!over);
+  for (int i = 0; i < 5000 && !over; i++)
+    rig_pump(&g);
+  CHECK(over);
+  rig_ok(&g, mr_environments_list, NULL, NULL, NULL);
+  CHECK_STR(mr_str_c(rig_get(&g, "/data/0/name")), "default");
+  rig_close(&g);
+}

@@ -162,7 +162,7 @@ void mr_destroy_step(struct mr_destroy *d)
   if (b) {
     d->box = NULL;
     b->destroy = NULL;
-    mr_box_settle(b);
+    mr_box_step(b); /* frees it there, when nobody holds it */
   }
   d->submitted = mr_pool_submit(l->pool, &d->job) == MR_OK;
   if (!d->submitted && !mr_timer_pending(&l->retry)) {

@@ -1,0 +1,158 @@
+/*
+ * envd_proc - the processes of the sandbox: starting bash, and ending everything else.
+ *
+ * bash runs a fixed loop that holds no file descriptor of ours: it waits for a byte on a FIFO of the run
+ * directory, then sources `ctl`, which envd writes anew for each command and removes once it was read. ctl
+ * sources the command with its output on a FIFO of its own, then writes the exit status with a fresh random
+ * word to the status FIFO. So there is nothing open that a command could find, read from or write to, a word
+ * that it could not know, and no variable that it could break. The trap is how a command is given up with the shell kept: it returns
+ * from the command, or from a function within, and does nothing in the loop itself.
+ *
+ * Killing all but some is race-free because envd is PID 1: kill(-1, SIGSTOP) stops every process of the
+ * namespace at once, forks in progress included; then the list of /proc cannot change. envd therefore
+ * refuses to run with another pid.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "envd.h"
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
+
+static const char shell_loop[] =
+    "trap '((${#BASH_SOURCE[@]}>1)) && builtin return 137' %d\n"
+    "for ((;;)); do builtin read -r _ <%s/in; builtin . %s/ctl; "
+    "case \"$?\" in 0) ;; *) builtin exit 113 ;; esac; done";
+
+/* A FIFO of the run directory, made anew, open for both ends so that neither side ever waits in open. */
+static int fifo(const char *run, const char *name)
+{
+  char path[128];
+  snprintf(path, sizeof path, "%s/%s", run, name);
+  if (unlink(path) && errno != ENOENT) return -1;
+  if (mkfifo(path, 0600)) return -1;
+  return open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+}
+
+bool proc_run_dir(struct envd *e)
+{
+  char pipes[80];
+  struct stat st;
+  if (e->run[0] && stat(e->run, &st)) e->run[0] = 0;
+  if (!e->run[0] && !access(e->cfg.run, W_OK) && strlen(e->cfg.run) < sizeof e->run)
+    snprintf(e->run, sizeof e->run, "%s", e->cfg.run);
+  if (!e->run[0]) {
+    char made[] = "/tmp/.moonrig.XXXXXX";
+    if (!mkdtemp(made)) return false;
+    snprintf(e->run, sizeof e->run, "%s", made);
+  }
+  snprintf(pipes, sizeof pipes, "%s/w", e->run);
+  return !mkdir(pipes, 0700) || errno == EEXIST;
+}
+
+static void environment(struct envd *e, char **env, int max, struct ebuf *text)
+{
+  static const char *const fixed[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                                      "SHELL=/bin/bash", "LANG=C.UTF-8", "TERM=dumb", "PS1=", "PS2="};
+  int n = 0;
+  size_t at[64];
+  at[n++] = text->n;
+  ebuf_f(text, "HOME=%s", e->cfg.home);
+  ebuf_put(text, "", 1);
+  for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
+    at[n++] = text->n;
+    ebuf_put(text, fixed[i], strlen(fixed[i]) + 1);
+  }
+  for (const struct ej *m = e->cfg.env ? e->cfg.env->first : NULL; m && n < max - 1; m = m->next) {
+    if (m->t != EJ_STR || !m->key.n || memchr(m->key.p, '=', m->key.n) || strlen(m->s.p) != m->s.n) continue;
+    at[n++] = text->n;
+    ebuf_put(text, m->key.p, m->key.n);
+    ebuf_put(text, "=", 1);
+    ebuf_put(text, m->s.p, m->s.n + 1);
+  }
+  for (int i = 0; i < n && text->p; i++)
+    env[i] = text->p + at[i];
+  env[text->p ? n : 0] = NULL;
+}
+
+__attribute__((noreturn)) static void shell_child(struct envd *e)
+{
+  char script[512], *env[64];
+  struct ebuf text = {0};
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  signal(SIGPIPE, SIG_DFL);
+  setsid();
+  umask(022);
+  if (fchdir(e->home) && chdir("/")) _exit(126);
+  for (int fd = 0; fd < 3; fd++)
+    if (dup2(e->null, fd) < 0) _exit(126);
+  snprintf(script, sizeof script, shell_loop, SIGRTMAX - 1, e->run, e->run);
+  environment(e, env, 64, &text);
+  syscall(SYS_close_range, 3, ~0U, 4); /* CLOSE_RANGE_CLOEXEC, should one of ours be without */
+  char *argv[] = {"bash", "--noprofile", "--norc", "-c", script, NULL};
+  if (!text.failed && jail_enter(&e->jail, true)) execve("/bin/bash", argv, env);
+  _exit(127);
+}
+
+bool proc_shell_start(struct envd *e)
+{
+  struct shell *s = &e->shell;
+  if (s->in >= 0) close(s->in);
+  if (s->status >= 0) close(s->status);
+  s->in = s->status = -1;
+  if (!proc_run_dir(e)) return false;
+  s->in = fifo(e->run, "in");
+  s->status = fifo(e->run, "w/status");
+  if (s->in < 0 || s->status < 0) return false;
+  pid_t pid = fork();
+  if (!pid) shell_child(e);
+  if (pid < 0) return false;
+  s->pid = pid;
+  s->heard.n = 0;
+  return true;
+}
+
+static bool spared(const struct envd *e, pid_t pid, bool keep_shell)
+{
+  if (pid == 1 || (keep_shell && pid == e->shell.pid)) return true;
+  for (int i = 0; i < ENVD_WORKERS; i++)
+    if (e->workers[i].pid == pid) return true;
+  return false;
+}
+
+bool proc_kill(struct envd *e, bool keep_shell)
+{
+  bool workers = false;
+  for (int i = 0; i < ENVD_WORKERS; i++)
+    workers = workers || e->workers[i].pid > 0;
+  DIR *proc = NULL;
+  if (keep_shell || workers) {
+    kill(-1, SIGSTOP);
+    proc = opendir("/proc");
+  }
+  if (!proc) {
+    kill(-1, SIGKILL);
+    return false;
+  }
+  /* Twice: a fork that was under way may show its child a moment later, stopped as well. */
+  for (int round = 0; round < 2; round++, rewinddir(proc)) {
+    for (struct dirent *d; (d = readdir(proc));) {
+      pid_t pid = (pid_t)strtol(d->d_name, NULL, 10);
+      if (pid > 1) kill(pid, spared(e, pid, keep_shell) ? SIGCONT : SIGKILL);
+    }
+  }
+  closedir(proc);
+  return keep_shell;
+}
