@@ -191,7 +191,9 @@ static const llhttp_settings_t settings = {
 
 static enum mr_http_found broken(struct mr_http_parse *q, enum llhttp_errno e)
 {
-  if (e == HPE_INVALID_VERSION || e == HPE_PAUSED_H2_UPGRADE)
+  bool ours = q->p.http_major == 1 && q->p.http_minor <= 1; /* then it is what follows that is bad */
+
+  if ((e == HPE_INVALID_VERSION && !ours) || e == HPE_PAUSED_H2_UPGRADE)
     bad(q, 505, "HTTP version not supported");
   else
     bad(q, 400, "malformed request");

@@ -210,8 +210,13 @@ static char got[24 << 20];
 static size_t ngot;
 static bool ended;
 
-/* Reads until text is there, the peer closed, or it takes too long. */
-static bool hear(int fd, const char *text)
+static bool hear_some(int fd, const char *text, size_t n);
+
+/* Reads until text is there (NULL: until the peer closed). False when it takes too long. */
+static bool hear(int fd, const char *text) { return hear_some(fd, text, 0); }
+static bool hear_bytes(int fd, size_t n) { return hear_some(fd, NULL, n); }
+
+static bool hear_some(int fd, const char *text, size_t want)
 {
   for (int i = 0; i < 3000; i++) {
     struct pollfd p = {.fd = fd, .events = POLLIN};
@@ -223,7 +228,8 @@ static bool hear(int fd, const char *text)
     if (n == 0 || (n < 0 && errno != EAGAIN)) ended = true;
     got[ngot] = '\0';
     if (text && strstr(got, text)) return true;
-    if (ended) return text == NULL;
+    if (want && ngot >= want) return true;
+    if (ended) return text == NULL && !want;
   }
   return false;
 }
