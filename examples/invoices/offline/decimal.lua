@@ -21,25 +21,51 @@ local function to_digits(l)
   return table.concat(out)
 end
 
----Reads "1234.50", "-3", "1,234.56", "1.234,56", "(12.00)", "12.00-"; nil when it is no number.
-function M.read(text)
-  local s = text:gsub("[%s\194\160']", "")
+---Which of its two signs separates the fraction, "." or ","; nil where the number does not show it, as in
+---"1,234" (spaces and apostrophes are taken out before).
+function M.point(s)
+  local commas, points = select(2, s:gsub(",", "")), select(2, s:gsub("%.", ""))
+  if commas > 0 and points > 0 then return s:find ",[^.]*$" and "," or "." end
+  if commas + points == 0 then return nil end
+  local sign, other = ",", "."
+  if points > 0 then sign, other = other, sign end
+  if commas + points > 1 then return other end -- 1.234.567
+  local before, after = s:match "(%d*)[.,](%d*)"
+  if #after == 3 and #before <= 3 and before:find "^[1-9]" then return nil end
+  return sign
+end
+
+---Thousands are set apart in groups of three (or, in India, of two and a last one of three).
+local function grouped(whole, sign)
+  if not whole:find(sign, 1, true) then return whole:match "^%d*$" end
+  local head, rest = whole:match("^(%d%d?%d?)(%" .. sign .. ".*)$")
+  for group in (rest or "x"):gmatch("[^" .. sign .. "]*") do
+    if group ~= "" and not group:find "^%d%d%d?$" then return nil end
+  end
+  if not rest or not rest:find("%" .. sign .. "%d%d%d$") or rest:find(sign .. sign, 1, true) then return nil end
+  return head .. rest:gsub("%" .. sign, "")
+end
+
+---Writes spaces, apostrophes and minus signs of all kinds as plain ones.
+function M.plain(text)
+  text = text:gsub("\194\160", " "):gsub("\226\128[\135\137\175]", " "):gsub("\226\128\153", "'")
+  return (text:gsub("\226\136\146", "-"))
+end
+
+---Reads "1234.50", "-3", "1,234.56", "1.234,56", "1 234,56", "1'234.56", "(12.00)", "12.00-"; nil when it is
+---no number. point: the sign before the fraction where the number itself does not show it, default ".".
+function M.read(text, point)
+  local s = M.plain(text):gsub("[%s']", "")
   local neg = false
   if s:match "^%(.*%)$" then s, neg = s:sub(2, -2), true end
   if s:match "^[-+]" then s, neg = s:sub(2), s:sub(1, 1) == "-" end
   if s:match "%-$" then s, neg = s:sub(1, -2), true end
-  local comma, point = s:find(",[^,]*$"), s:find("%.[^.]*$")
-  local decimal -- which of the two separates the fraction
-  if comma and point then
-    decimal = comma > point and "," or "."
-  elseif comma then
-    decimal = (s:match "^%d+,%d%d?$" or s:match "^%d+,%d%d%d%d+$") and "," or "."
-  else
-    decimal = (point and not s:match "%..*%.") and "." or ","
-  end
-  s = s:gsub(decimal == "," and "%." or ",", "")
-  local whole, fraction = s:match("^(%d*)%" .. decimal .. "?(%d*)$")
-  if not whole or whole .. fraction == "" or #whole + #fraction > 40 then return nil end
+  if s:find "[^%d.,]" or not s:find "%d" then return nil end
+  point = M.point(s) or point or "."
+  local at = s:find(point, 1, true)
+  local whole, fraction = s:sub(1, (at or 0) - 1), at and s:sub(at + 1) or ""
+  whole = grouped(whole, point == "." and "," or ".")
+  if not whole or fraction:find "%D" or #whole + #fraction > 40 then return nil end
   return { neg = neg, limbs = from_digits(whole .. fraction), scale = #fraction }
 end
 
