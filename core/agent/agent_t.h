@@ -23,7 +23,8 @@ struct mr_domain {
   int64_t default_ws;
   struct mr_sessions *sessions;    /* loaded sessions: table, LRU (session.c) */
   struct mr_keys *keys;            /* keys.c: bootstrap keys, what was checked lately */
-  bool started, draining;
+  bool started, ready, draining;  /* ready: what a start makes is there */
+  struct mr_call *held, **held_tail; /* calls that came before that */
   int waking;                      /* steps of the start, or of waking sessions, that are under way */
   struct mr_timer rewake;          /* looks for sessions that were dropped after a failed commit */
   void (*idle_fn)(void *ud);

@@ -83,7 +83,8 @@ static void on_copy(struct mr_call *c, int code, const struct mr_doc_row *copy, 
     snprintf(x->id, sizeof x->id, "%s", id);
     x->created_us = mr_loop_wall_us(c->d->loop);
     field_of(r, "mount_path", field);
-    x->mount_path = mr_resource_path(c, mr_json_get_str(item, "mount_path"), x->file_id, field);
+    /* By default the id that the client sent, not the copy's: it may be named in the same request's events. */
+    x->mount_path = mr_resource_path(c, mr_json_get_str(item, "mount_path"), mr_json_get_str(item, "file_id"), field);
     if (!x->mount_path.p)
       code = c->err.code;
     else if (path_taken(r, x->mount_path))

@@ -216,6 +216,7 @@ void mr_domain_settled(struct mr_domain *d);            /* something ended: is a
 /* ---- stream.c ---- */
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row);
 void mr_stream_request_began(struct mr_session *s);
+bool mr_stream_previews(const struct mr_session *s);    /* does anybody want previews of this request? */
 void mr_stream_preview_start(struct mr_session *s, const char *type, const char *id);
 void mr_stream_preview_text(struct mr_session *s, const char *id, int index, struct mr_str text);
 void mr_stream_end_all(struct mr_session *s, int code);

@@ -34,6 +34,7 @@ struct mr_model_run {
   struct mr_ready ready;       /* a request that could not start fails from the drain */
   bool dropped;                /* aborted: what comes is ignored */
   bool cut;                    /* interrupted: cancelled, and its usage is waited for */
+  bool late;                   /* whole, but its previews wait for the commit of the span's start */
   int64_t seq;                 /* the commit that holds the span's start */
   struct mr_str *messages;
   struct part *parts, **parts_tail, *cur;
@@ -82,6 +83,8 @@ static void preview_or_wait(struct mr_model_run *r, struct part *p, int index, s
     preview(r, p, index, text);
     return;
   }
+  if (!mr_stream_previews(r->s))
+    return;
   e = mr_arena_alloc(r->arena, sizeof *e);
   if (!e)
     return; /* the preview stays a prefix: later pieces follow only if this list is empty */
@@ -89,6 +92,8 @@ static void preview_or_wait(struct mr_model_run *r, struct part *p, int index, s
   *r->early_tail = e;
   r->early_tail = &e->next;
 }
+
+static void finish_reply(struct mr_model_run *r);
 
 void mr_model_committed(struct mr_session *s)
 {
@@ -100,6 +105,8 @@ void mr_model_committed(struct mr_session *s)
     preview(r, e->part, e->index, e->text);
   r->early = NULL;
   r->early_tail = &r->early;
+  if (r->late)
+    finish_reply(r);
 }
 
 static struct part *part_new(struct mr_model_run *r, bool thinking)
@@ -306,6 +313,10 @@ static void finish_reply(struct mr_model_run *r)
   struct mr_txn t;
   bool model = false;
 
+  if (r->early) { /* a model faster than the disk: who asked for previews gets them first */
+    r->late = true;
+    return;
+  }
   (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, s, NULL, "reply");
   reply_private(&t, r);
@@ -534,7 +545,7 @@ void mr_model_abort(struct mr_session *s, struct mr_usage *usage)
   s->model_run = NULL;
   if (r->call && !r->cut)
     mr_models_cancel(r->call); /* done comes, and frees */
-  else if (!r->call && (r->cut || r->ready.link))
+  else if (!r->call && (r->cut || r->late || r->ready.link))
     run_free(r);
   /* else a permit hook is asked: its answer frees */
 }

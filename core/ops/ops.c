@@ -118,6 +118,7 @@ const struct mr_opdef *mr_op_route(struct mr_arena *a, struct mr_str verb, struc
 
 struct op_call {
   struct mr_call c;
+  const struct mr_opdef *op;
   yyjson_doc *input;
 };
 
@@ -183,6 +184,11 @@ static int params_from_input(struct mr_call *c, const struct mr_opdef *op)
   return MR_OK;
 }
 
+static void go(struct mr_call *c)
+{
+  MR_OF(c, struct op_call, c)->op->run(c);
+}
+
 void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
 {
   yyjson_doc *empty = NULL;
@@ -200,8 +206,9 @@ void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
     code = mr_err_set(&c->err, MR_E_UNSUPPORTED, NULL, "%s is not implemented in this version", op->name);
   if (code == MR_OK)
     code = mr_shape_check(op->in, c->in, c->strict, &c->err);
+  MR_OF(c, struct op_call, c)->op = op;
   if (code == MR_OK)
-    op->run(c);
+    mr_domain_begin(c, go);
   else
     mr_call_done(c, code);
 }

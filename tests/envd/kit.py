@@ -8,7 +8,7 @@ BUILD = os.environ.get("MOONRIG_BUILD") or os.path.join(os.path.dirname(__file__
 ENVD = os.path.join(BUILD, "helpers/envd-asan")
 if not os.path.exists(ENVD):
     ENVD = os.path.join(BUILD, "helpers/envd")
-UID = 61234 if os.getuid() == 0 else os.getuid()
+UID = 60000 + os.getpid() % 5000 if os.getuid() == 0 else os.getuid()  # of its own: processes are counted by uid
 
 
 class Closed(Exception):
@@ -80,9 +80,9 @@ class Result:
 
 
 class Box:
-    """One sandbox. config: envd's configuration; uploads: files shown read-only."""
+    """One sandbox. config: envd's configuration. refuse: (system call, errno), as on a kernel that lacks it."""
 
-    def __init__(self, config=None, bwrap=(), attach=True, nproc=512, tmp=64 << 20):
+    def __init__(self, config=None, refuse=(), attach=True, nproc=512, tmp=64 << 20):
         self.dir = tempfile.mkdtemp(prefix="envd-", dir=os.environ.get("TMPDIR", "/tmp"))
         for d in ("ws", "out", "up"):
             os.mkdir(self.path(d))
@@ -105,23 +105,35 @@ class Box:
                "--ro-bind-try", "/etc/passwd", "/etc/passwd", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache",
                "--size", str(tmp), "--tmpfs", "/tmp", "--perms", "0700", "--size", str(4 << 20), "--tmpfs", "/run/moonrig",
                "--bind", self.path("ws"), "/workspace", "--bind", self.path("out"), "/mnt/session/outputs",
-               "--ro-bind", self.path("up"), "/mnt/session/uploads", "--ro-bind", ENVD, "/envd", *bwrap,
+               "--ro-bind", self.path("up"), "/mnt/session/uploads", "--ro-bind", ENVD, "/envd", *(("--seccomp", "92") if refuse else ()),
                "--remount-ro", "/", "--", "/envd", json.dumps(config or {})]
 
+        fds = []
+        if refuse:
+            nr, err = refuse
+            ins = [(0x20, 0, 0, 0), (0x15, 0, 1, nr), (0x06, 0, 0, 0x50000 | err), (0x06, 0, 0, 0x7fff0000)]
+            filter = os.memfd_create("filter")
+            os.write(filter, b"".join(struct.pack("<HBBI", *i) for i in ins))
+            os.lseek(filter, 0, 0)
+            fds = [os.dup2(filter, 92)]
+            os.close(filter)
         a, b = os.dup2(listener.fileno(), 91), w
         shell = ["bash", "-c", f"exec 3<&{a} 4>&{b}; exec {a}>&- {b}>&-; ulimit -u {nproc}; exec \"$@\"", "bash"]
         who = {"user": UID, "group": UID, "extra_groups": []} if os.getuid() == 0 else {}
         self.log = open(self.path("log"), "w+")
         self.p = subprocess.Popen(shell + cmd, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-                                  pass_fds=(a, b), **who)
-        os.close(a)
-        os.close(b)
+                                  pass_fds=(a, b, *fds), **who)
+        for fd in (a, b, *fds):
+            os.close(fd)
         listener.close()
         with os.fdopen(r) as f:
             self.report = f.read()
         self.n = 0
         self.c = None
-        if self.report == "ready\n" and attach:
+        if attach:
+            if self.report != "ready\n":
+                self.log.seek(0)
+                raise AssertionError(f"envd did not start: {self.report!r} {self.log.read()}")
             self.c = self.connect()
 
     def path(self, name):
@@ -175,6 +187,8 @@ class Box:
     def close(self):
         if self.c:
             self.c.close()
+        for pid in self.pids()[:1]:  # with envd goes all that is inside
+            os.kill(pid, signal.SIGKILL)
         self.p.kill()
         self.p.wait()
         self.log.seek(0)

@@ -150,6 +150,7 @@ static void made_done(struct mr_call *c)
 {
   struct made *m = MR_OF(c, struct made, c);
   m->over = true;
+  mr_loop_stop(m->g->loop);
 }
 
 /* Makes a call and waits for its answer; it is in g->last, or g->err. Returns the code. */
@@ -169,11 +170,8 @@ static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0
   m->c.in = yyjson_doc_get_root(m->in);
   mr_buf_init(&m->c.out, m->c.mem, 1 << 26);
   fn(&m->c);
-  for (int i = 0; !m->over; i++) {
-    if (i > 20000)
-      test_fail(__FILE__, __LINE__, "no answer to %s", json ? json : "a call");
-    rig_pump(g);
-  }
+  while (!m->over) /* one that is never answered runs into the test's time limit */
+    mr_loop_run(g->loop);
   g->code = m->c.code;
   g->err = m->c.err;
   snprintf(g->last, sizeof g->last, "%.*s", (int)m->c.out.n, m->c.out.p ? m->c.out.p : "");

@@ -84,6 +84,7 @@ struct jail {
   void *filter;           /* struct sock_filter[] */
   int landlock;           /* ABI in use; 0 = not in force */
   int files, payload;     /* Landlock rulesets, or -1 */
+  int64_t nproc;          /* processes and threads of the payload; 0 = what envd itself may have */
 };
 struct envd;
 /* Builds the filter and the rulesets, and proves in a child that the filter loads. */
@@ -229,7 +230,7 @@ struct walk {
 /* Regular files below dir (which is closed), each directory in the order of names, without .git and
  * node_modules. */
 void walk_run(struct walk *w, int dir);
-/* Opens path for reading when it is a regular file; -1 with errno, EFTYPE-like ENOTSUP when it is not one. */
+/* Opens name for reading when it is a regular file; -1 with errno, which is ENOTSUP when it is none. */
 int walk_open_regular(int dir, const char *name, bool follow);
 
 /* --- envd.c ------------------------------------------------------------------------------------------ */

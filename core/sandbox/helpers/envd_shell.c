@@ -215,10 +215,10 @@ static bool hand_over(struct envd *e, struct estr command)
   s->heard.n = 0;
   s->going = false;
   if (!fresh_nonce(s->nonce)) return false;
-  /* One line, so that bash has read all of it before it does any of it. */
+  /* One line, so that bash has read all of it before it does any of it; \\builtin is never an alias. */
   int n = snprintf(ctl, sizeof ctl,
-                   "builtin printf '%%s go\\n' %s >%s/w/status; builtin read -r _ <%s/in; "
-                   "builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; builtin printf '%%s %%d\\n' %s \"$?\" >%s/w/status\n",
+                   "\\builtin printf '%%s go\\n' %s >%s/w/status; \\builtin read -r _ <%s/in; "
+                   "\\builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; \\builtin printf '%%s %%d\\n' %s \"$?\" >%s/w/status\n",
                    s->nonce, e->run, e->run, e->run, e->run, s->serial, s->nonce, e->run);
   return put_file(e, "bash", command.p, command.n) && put_file(e, "ctl", ctl, (size_t)n) &&
          output_open(e, &s->out, s->serial) && write(s->in, "\n", 1) == 1;
