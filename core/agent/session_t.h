@@ -213,6 +213,7 @@ void mr_tools_recover(struct mr_session *s);            /* after load: what had 
 void mr_tools_forget(struct mr_session *s);             /* runs on in the sandbox, but not for us */
 /* domain.c */
 void mr_domain_settled(struct mr_domain *d);            /* something ended: is a drain over? */
+void mr_domain_rewake(struct mr_domain *d);             /* a session was dropped: look soon which ones should run */
 
 /* ---- stream.c ---- */
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row);

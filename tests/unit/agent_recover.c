@@ -236,3 +236,64 @@ TEST(a_drain_leaves_tools_and_the_idle_behind_them_to_the_next_start)
   CHECK_STR(mr_str_c(rig_types(&g)), REPLY " user.custom_tool_result " IDLE);
   rig_close(&g);
 }
+
+/* ---- a start with many sessions to wake ---- */
+
+TEST(a_start_wakes_more_sessions_than_a_page_holds)
+{
+  enum { N = 1100 };
+  struct rig g = {.model = says_hello};
+  char json[512], id[64];
+  bool over = false;
+
+  rig_open(&g, test_dir());
+  rig_session(&g, NULL);
+  mr_domain_drain(g.d, set_flag, &over); /* from here on messages wait for the next start */
+  for (int i = 0; i < N; i++) {
+    snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"initial_events\":[{\"type\":\"user.message\","
+             "\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]}]}", g.agent, g.env);
+    rig_ok(&g, mr_sessions_create, NULL, NULL, json);
+  }
+  snprintf(id, sizeof id, "%s", rig_get(&g, "/id"));
+  again(&g, says_hello);
+  snprintf(g.session, sizeof g.session, "%s", id);
+  for (int i = 0; i < 20000; i++) {
+    rig_ok(&g, mr_sessions_list, NULL, NULL, "{\"statuses\":[\"running\",\"rescheduling\"],\"limit\":1}");
+    if (strcmp(rig_get(&g, "/data/0/id"), "(absent)") == 0)
+      break;
+    rig_pump(&g);
+  }
+  CHECK_INT(g.asked, N);
+  rig_idles(&g, 1);
+  CHECK_STR(mr_str_c(rig_types(&g)), BEGIN " user.message model_request_start agent.message model_request_end " IDLE);
+  rig_close(&g);
+}
+
+static void on_got(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+{
+  (void)s, (void)err;
+  *(int *)ud = code;
+}
+
+TEST(a_load_in_flight_goes_with_the_domain)
+{
+  struct rig g = {.model = says_hello};
+  int code = 1;
+  long blocks;
+
+  rig_open(&g, test_dir());
+  rig_session(&g, NULL);
+  again(&g, says_hello);
+  blocks = test_allocs();
+  mr_session_get(g.d, g.d->default_ws, mr_str_c(g.session), on_got, &code);
+  CHECK(test_allocs() > blocks);
+  mr_domain_cut(g.d);
+  mr_pool_free(&g.pool);
+  mr_store_close(&g.store);
+  mr_domain_free(&g.d);
+  mr_models_free(&g.models);
+  mr_http_client_free(&g.http);
+  mr_loop_free(&g.loop);
+  CHECK_INT(code, 1);
+  CHECK_INT(test_allocs(), 0);
+}
