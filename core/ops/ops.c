@@ -134,9 +134,10 @@ struct mr_call *mr_op_call_new(struct mr_domain *d, const struct mr_mem *m)
   o->c.mem = m;
   o->c.arena = mr_arena_new(m, 1024);
   mr_buf_init(&o->c.out, m, OUT_MAX);
-  if (!o->c.arena)
-    mr_mem_free(m, o);
-  return o->c.arena ? &o->c : NULL;
+  if (o->c.arena)
+    return &o->c;
+  mr_mem_free(m, o);
+  return NULL;
 }
 
 void mr_op_call_free(struct mr_call **cp)
