@@ -49,6 +49,8 @@ struct mr_str mr_page_by_time(struct mr_call *c, bool ascending, bool backward, 
 struct mr_str mr_page_by_pos(struct mr_call *c, bool ascending, int64_t pos);
 /* created_at[gte] etc. of in into r. */
 int mr_page_range(struct mr_call *c, struct mr_range *r);
+/* statuses of in are statuses of sessions and threads. */
+int mr_page_statuses(struct mr_call *c);
 
 /* ---- documents (doc.c): what agents, environments and files share ---- */
 
@@ -81,6 +83,7 @@ void mr_env_use_end(struct mr_env_use *u);
  * "events[0].content". */
 enum { MR_BLOCK_TEXT = 1, MR_BLOCK_IMAGE = 2, MR_BLOCK_DOCUMENT = 4, MR_BLOCK_SEARCH = 8 };
 int mr_content_check(yyjson_val *arr, unsigned allowed, const char *field, struct mr_err *err);
+bool mr_content_blank(yyjson_val *arr); /* nothing but empty text: models' APIs refuse a message of that */
 /* A tool handler's result (any JSON) as an array of content blocks: strings become a text block, arrays
  * of blocks stay, other values become their JSON text; empty stays []. */
 void mr_content_from_result(const struct mr_mem *m, struct mr_str json, struct mr_buf *out);
