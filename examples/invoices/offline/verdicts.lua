@@ -14,6 +14,9 @@ local function lower_of(n)
   if n == 0x178 then return 0xFF end
   if n >= 0x139 and n <= 0x148 or n >= 0x179 and n <= 0x17E then return n + n % 2 end
   if n >= 0x100 and n <= 0x177 and n ~= 0x130 and n ~= 0x138 and n ~= 0x149 then return n + 1 - n % 2 end
+  if n >= 0x388 and n <= 0x38A then return n + 37 end
+  if n == 0x386 or n == 0x38C then return n == 0x386 and 0x3AC or 0x3CC end
+  if n == 0x38E or n == 0x38F then return n + 63 end
   if n >= 0x391 and n <= 0x3A9 or n >= 0x410 and n <= 0x42F then return n + 32 end
   if n >= 0x400 and n <= 0x40F then return n + 80 end
   return n
