@@ -414,6 +414,8 @@ static void arm(struct mr_http_conn *c)
   c->moved = false;
   if (wait == MR_WAIT_NONE)
     return;
+  if (wait == MR_WAIT_OUT)
+    c->unsent = mr_http_io_unsent(&c->io);
   c->deadline_us = mr_loop_now_us(c->s->l) + us[wait];
   if ((!mr_timer_pending(&c->timer) || c->timer.due_us > c->deadline_us) &&
       mr_timer_set(c->s->l, &c->timer, us[wait]) != MR_OK)
@@ -435,6 +437,8 @@ static void on_timer(struct mr_timer *t)
     refuse(c, 408, "the request took too long");
   else if (c->wait == MR_WAIT_IDLE || c->wait == MR_WAIT_LINGER)
     c->over = true;
+  else if (c->wait == MR_WAIT_OUT && mr_http_io_unsent(&c->io) < c->unsent)
+    c->moved = true; /* slow: the kernel says "writable" only when much of its buffer is empty */
   else
     c->failed = true;
   mr_http_conn_wake(c);

@@ -82,6 +82,7 @@ struct mr_http_conn {
   struct mr_ready ready;
   struct mr_timer timer;       /* due at deadline_us or before */
   struct mr_http_peer_addr peer;
+  int unsent;                  /* in the kernel's buffer, when the deadline was set */
   uint8_t wait;                /* enum mr_http_wait, of deadline_us */
   bool readable : 1, blocked : 1; /* the kernel: a read may bring bytes; a write would not take any */
   bool reading : 1;            /* rd is added */

@@ -3,10 +3,12 @@
 #include "net/http_io.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <poll.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -134,6 +136,12 @@ bool mr_http_io_hung_up(const struct mr_http_io *io)
 {
   struct pollfd p = {.fd = io->fd};
   return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+int mr_http_io_unsent(const struct mr_http_io *io)
+{
+  int n = 0;
+  return ioctl(io->fd, SIOCOUTQ, &n) == 0 ? n : 0;
 }
 
 void mr_http_io_shutdown(struct mr_http_io *io)

@@ -31,6 +31,7 @@ int64_t mr_http_io_write(struct mr_http_io *io, const char *buf, size_t n);
 int64_t mr_http_io_writev(struct mr_http_io *io, const struct iovec *v, int n); /* plain only */
 bool mr_http_io_handshake(const struct mr_http_io *io); /* TLS: is it still going on? */
 bool mr_http_io_hung_up(const struct mr_http_io *io);   /* the peer neither sends nor reads any more */
+int mr_http_io_unsent(const struct mr_http_io *io);     /* bytes taken that the peer has not got yet */
 void mr_http_io_shutdown(struct mr_http_io *io);        /* nothing more will be written */
 void mr_http_io_close(struct mr_http_io *io, bool reset); /* reset: what waits in the kernel is dropped */
 

@@ -90,6 +90,10 @@ static void on_request(void *ud, struct mr_http_x *x)
   struct req *q = mr_mem_zalloc(&test_sys()->mem, sizeof *q);
   struct mr_str path = mr_http_path(x);
   (void)ud;
+  if (!q) {
+    mr_http_reply(x, 503, NULL, 0, MR_S(""));
+    return;
+  }
   opened++;
   q->x = x;
   mr_buf_init(&q->body, &test_sys()->mem, 64 << 20);
