@@ -108,8 +108,10 @@ const struct mr_opdef *mr_op_route(struct mr_arena *a, struct mr_str verb, struc
   }
   for (int i = 0; best && i < MR_PATH_MAX; i++) {
     params[i] = found[i].n ? mr_url_decode(a, found[i], false) : (struct mr_str){0};
-    if (found[i].n && !param_ok(params[i]))
+    if (found[i].n && !param_ok(params[i])) {
+      *allowed = false; /* no such object, whatever the verb */
       return NULL;
+    }
   }
   return best;
 }
