@@ -24,7 +24,10 @@ struct mr_domain {
   struct mr_sessions *sessions;    /* loaded sessions: table, LRU (session.c) */
   struct mr_keys *keys;            /* keys.c: bootstrap keys, what was checked lately */
   struct mr_env_use *env_uses;     /* environments.c: sessions being made, environments being deleted */
-  bool started, draining;
+  bool started, ready, draining;   /* ready: what a start makes is there */
+  bool cut;                        /* nothing is decided any more, the store may be gone */
+  struct mr_call *held, **held_tail; /* calls that came before the start was over */
+  int waking;                      /* steps of the start, or of waking sessions, that are under way */
   struct mr_timer rewake;          /* looks for sessions that were dropped after a failed commit */
   void (*idle_fn)(void *ud);
   void *idle_ud;
@@ -55,8 +58,11 @@ int mr_page_statuses(struct mr_call *c);
  * out as JSON text; checks 16 pairs, keys 1-64, values <= 512 characters. */
 int mr_metadata_merge(struct mr_call *c, yyjson_val *old, yyjson_val *patch, bool empty_deletes,
                       struct mr_buf *out);
-/* Is d of kind "..." unknown: 404 with a message naming kind and id. */
+/* Unknown: 404 with a message naming kind and id. */
 void mr_not_found(struct mr_call *c, const char *what, struct mr_str id);
+/* Did a read of one object fail? Sets c->err (a missing one as above, with the input field that named it, or
+ * NULL) and returns its code; MR_OK: rows[0] is there. */
+int mr_read_check(struct mr_call *c, const struct mr_rows *r, const char *field, const char *what, struct mr_str id);
 
 /* ---- environments in use (environments.c): no session is made in one that is being deleted, none is deleted
  * while a session is being made in it; the store sees only what is committed ---- */

@@ -4,6 +4,8 @@
  */
 #include "agent/agents.h"
 
+#include <stdio.h>
+
 enum { LIST_DEFAULT = 20, LIST_MAX = 100 };
 
 static void text_or_null(struct mr_jw *w, const char *key, yyjson_val *v)
@@ -210,16 +212,15 @@ void mr_agents_archive(struct mr_call *c)
 static void on_version(void *ud, const struct mr_rows *r)
 {
   struct mr_call *c = ud;
+  char version[32];
+  int code;
 
-  if (r->code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-  } else if (r->n == 0) {
-    mr_call_fail(c, MR_E_NOTFOUND, "version", "agent " MR_FMT " has no version %lld", MR_ARG(c->path[0]),
-                 (long long)mr_json_get_int(c->in, "version", 0));
-  } else {
+  snprintf(version, sizeof version, "%lld", (long long)mr_json_get_int(c->in, "version", 0));
+  code = mr_read_check(c, r, "version", mr_arena_printf(c->arena, "agent " MR_FMT ": version", MR_ARG(c->path[0])),
+                       mr_str_c(version));
+  if (code == MR_OK)
     mr_buf_str(&c->out, r->docs[0].body);
-    mr_call_done(c, MR_OK);
-  }
+  mr_call_done(c, code);
 }
 
 void mr_agents_retrieve(struct mr_call *c)

@@ -40,6 +40,8 @@ int mr_agent_model(struct mr_call *c, yyjson_val *given, yyjson_val *old, struct
     return mr_err_set(&c->err, MR_E_INVALID, "model.effort", "model.effort: low, medium, high, xhigh or max");
   if (speed.n && !mr_str_is(speed, "standard") && !mr_str_is(speed, "fast"))
     return mr_err_set(&c->err, MR_E_INVALID, "model.speed", "model.speed: standard or fast");
+  if (geo.n && !mr_str_is(geo, "us") && !mr_str_is(geo, "global"))
+    return mr_err_set(&c->err, MR_E_INVALID, "model.inference_geo", "model.inference_geo: us or global");
   mr_jw_init(&w, out);
   mr_jw_obj(&w);
   mr_jw_kstr(&w, "id", id);

@@ -47,6 +47,17 @@ void mr_call_fail_err(struct mr_call *c, const struct mr_err *err)
 
 void mr_not_found(struct mr_call *c, const char *what, struct mr_str id)
 {
-  mr_call_fail(c, MR_E_NOTFOUND, NULL, "%s " MR_FMT " not found", what, (int)(id.n > 80 ? 80 : id.n),
-               id.p ? id.p : "");
+  mr_call_done(c, mr_read_check(c, &(struct mr_rows){.code = MR_E_NOTFOUND}, NULL, what, id));
+}
+
+int mr_read_check(struct mr_call *c, const struct mr_rows *r, const char *field, const char *what, struct mr_str id)
+{
+  struct mr_str shown = mr_str_n(id.p, mr_utf8_cut(id, 80));
+
+  if (r->code == MR_OK && r->n > 0)
+    return MR_OK;
+  if (r->code == MR_OK || r->code == MR_E_NOTFOUND)
+    return mr_err_set(&c->err, MR_E_NOTFOUND, field, "%s " MR_FMT " not found", what, MR_ARG(shown));
+  mr_err_copy(&c->err, r->err);
+  return r->code;
 }

@@ -59,15 +59,11 @@ struct look { struct mr_call *c; const char *kind; struct mr_str id; };
 static void on_doc(void *ud, const struct mr_rows *r)
 {
   struct look *p = ud;
+  int code = mr_read_check(p->c, r, NULL, p->kind, p->id);
 
-  if (r->code != MR_OK) {
-    mr_call_fail_err(p->c, r->err);
-  } else if (r->n == 0) {
-    mr_not_found(p->c, p->kind, p->id);
-  } else {
+  if (code == MR_OK)
     mr_buf_str(&p->c->out, r->docs[0].body);
-    mr_call_done(p->c, MR_OK);
-  }
+  mr_call_done(p->c, code);
 }
 
 void mr_doc_answer(struct mr_call *c, const char *kind, struct mr_str id)
@@ -194,6 +190,8 @@ static void on_changed(void *ud, const struct mr_commit_result *r)
     return;
   }
   mr_buf_free(&p->body);
+  if (r->code == MR_OK && p->after)
+    p->after(p);
   if (r->code != MR_OK)
     mr_call_fail_err(p->c, r->err);
   else
@@ -207,14 +205,10 @@ static void on_old(void *ud, const struct mr_rows *r)
   struct mr_doc_row next;
   struct mr_commit *cm;
   yyjson_doc *doc = NULL;
-  int code = r->code;
+  int code = mr_read_check(c, r, NULL, p->kind, p->id);
 
   if (code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-    return;
-  }
-  if (r->n == 0) {
-    mr_not_found(c, p->kind, p->id);
+    mr_call_done(c, code);
     return;
   }
   next = r->docs[0];

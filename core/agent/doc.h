@@ -14,6 +14,7 @@ struct mr_doc_change {
    * old body; or an error in c->err. version_row: keep the new body as a version too. */
   int (*make)(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body, struct mr_doc_row *next);
   bool version_row;
+  void (*after)(struct mr_doc_change *p); /* the change is durable; before the answer. May be NULL */
   int tries;
   struct mr_buf body;          /* make writes the new body here */
 };

@@ -4,7 +4,7 @@
  */
 #include "agent/session_t.h"
 
-enum { WAKE_PAGE = 500 };
+enum { WAKE_PAGE = 500, REWAKE_US = 1000000 };
 
 static void on_rewake(struct mr_timer *t);
 
@@ -25,6 +25,7 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->sys = sys;
   d->mem = &sys->mem;
   d->loop = o->loop;
+  d->held_tail = &d->held;
   d->store = o->store;
   d->models = o->models;
   d->sandbox = o->sandbox;
@@ -64,20 +65,42 @@ void mr_domain_free(struct mr_domain **dp)
 
 /* ---- start ---- */
 
-struct wake { struct mr_domain *d; int64_t after_no; };
+/* Waking goes page by page, the next when all of this one are loaded: a start with many running sessions does
+ * not fill the store's queue of reads. A session that could not be loaded is looked for again. */
+struct wake { struct mr_domain *d; int64_t after_no; int pending; bool more, failed; };
+
+static void wake_page(struct wake *w);
+
+static void wake_one_less(struct wake *w)
+{
+  struct mr_domain *d = w->d;
+
+  if (--w->pending > 0)
+    return;
+  if (w->more && !d->draining) {
+    wake_page(w);
+    return;
+  }
+  if (w->failed)
+    mr_domain_rewake(d);
+  mr_mem_free(d->mem, w);
+  d->waking--;
+  mr_domain_settled(d);
+}
 
 static void on_awake(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
-  struct mr_domain *d = ud;
-  if (code != MR_OK) {
-    mr_log(d->sys, MR_LOG_ERROR, "domain", "a session could not be woken: %s", err ? err->message : "");
-    return;
-  }
-  mr_turn_wake(s); /* loading it has recovered what was in flight */
-  mr_session_unref(s);
-}
+  struct wake *w = ud;
 
-static void wake_page(struct wake *w);
+  if (code != MR_OK) {
+    mr_log(w->d->sys, MR_LOG_ERROR, "domain", "a session could not be woken: %s", err ? err->message : "");
+    w->failed = w->failed || code != MR_E_NOTFOUND;
+  } else {
+    mr_turn_wake(s); /* loading it has recovered what was in flight */
+    mr_session_unref(s);
+  }
+  wake_one_less(w);
+}
 
 static void on_to_wake(void *ud, const struct mr_rows *r)
 {
@@ -86,28 +109,29 @@ static void on_to_wake(void *ud, const struct mr_rows *r)
 
   if (r->code != MR_OK)
     mr_log(d->sys, MR_LOG_ERROR, "domain", "sessions could not be listed: %s", r->err->message);
-  for (int i = 0; i < r->n; i++) {
+  w->failed = w->failed || r->code != MR_OK;
+  w->more = r->code == MR_OK && r->more;
+  for (int i = 0; i < r->n && !d->draining; i++) {
     w->after_no = r->sessions[i].no;
-    mr_session_get(d, r->sessions[i].owner_epoch, r->sessions[i].id, on_awake, d);
+    w->pending++;
+    mr_session_get(d, r->sessions[i].owner_epoch, r->sessions[i].id, on_awake, w);
   }
-  if (r->code == MR_OK && r->more) {
-    wake_page(w);
-    return;
-  }
-  mr_mem_free(d->mem, w);
+  wake_one_less(w);
 }
 
 static void wake_page(struct wake *w)
 {
+  w->pending = 1; /* the page itself */
   mr_read_sessions_to_wake(w->d->store, WAKE_PAGE, w->after_no, on_to_wake, w);
 }
 
 static void wake_all(struct mr_domain *d)
 {
-  struct wake *w = mr_mem_zalloc(d->mem, sizeof *w);
+  struct wake *w = d->draining ? NULL : mr_mem_zalloc(d->mem, sizeof *w); /* stopped while starting: nobody is woken */
   if (!w)
     return;
   w->d = d;
+  d->waking++;
   wake_page(w);
 }
 
@@ -119,13 +143,50 @@ static void on_rewake(struct mr_timer *t)
     wake_all(d);
 }
 
+void mr_domain_begin(struct mr_call *c, void (*go)(struct mr_call *c))
+{
+  struct mr_domain *d = c->d;
+
+  if (!d->started || d->ready) {
+    go(c);
+    return;
+  }
+  c->go = go;
+  c->held = NULL;
+  *d->held_tail = c;
+  d->held_tail = &c->held;
+}
+
+/* The start is over: whoever came meanwhile goes on, in order. */
+static void begin_held(struct mr_domain *d)
+{
+  struct mr_call *c = d->held, *next;
+
+  d->ready = true;
+  d->held = NULL;
+  d->held_tail = &d->held;
+  for (; c; c = next) {
+    next = c->held;
+    c->go(c);
+  }
+}
+
+void mr_domain_rewake(struct mr_domain *d)
+{
+  if (d->started && !d->draining)
+    mr_timer_set(d->loop, &d->rewake, REWAKE_US);
+}
+
 static void on_default(void *ud, int code)
 {
   struct mr_domain *d = ud;
   if (code != MR_OK)
     mr_log(d->sys, MR_LOG_ERROR, "domain", "the environment \"default\" could not be made");
-  if (!MR_SWITCH("no-wake"))
+  if (!d->draining && !MR_SWITCH("no-wake"))
     wake_all(d);
+  begin_held(d);
+  d->waking--;
+  mr_domain_settled(d);
 }
 
 void mr_domain_start(struct mr_domain *d)
@@ -133,6 +194,7 @@ void mr_domain_start(struct mr_domain *d)
   if (d->started)
     return;
   d->started = true;
+  d->waking++;
   mr_environments_ensure_default(d, on_default, d);
 }
 
@@ -146,7 +208,7 @@ static void end_streams(struct mr_session *s)
 void mr_domain_settled(struct mr_domain *d)
 {
   void (*fn)(void *ud) = d->idle_fn;
-  if (!fn || d->stats.model_running > 0 || d->stats.handlers_running > 0)
+  if (!fn || d->waking > 0 || d->stats.model_running > 0 || d->stats.handlers_running > 0)
     return;
   d->idle_fn = NULL;
   fn(d->idle_ud);
@@ -163,7 +225,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
 
 void mr_domain_cut(struct mr_domain *d)
 {
-  d->draining = true;
+  d->draining = d->cut = true;
   mr_session_each(d, mr_turn_stop_all);
 }
 

@@ -95,11 +95,10 @@ static void on_inbox(void *ud, const struct mr_rows *r)
 static void on_session(void *ud, const struct mr_rows *r)
 {
   struct list *l = ud;
+  int code = mr_read_check(l->c, r, NULL, "session", l->c->path[0]);
 
-  if (r->code != MR_OK)
-    mr_call_fail_err(l->c, r->err);
-  else if (r->n == 0)
-    mr_not_found(l->c, "session", l->c->path[0]);
+  if (code != MR_OK)
+    mr_call_done(l->c, code);
   else if (l->waiting_too)
     mr_read_inbox(l->c->d->store, l->c->who.workspace, l->c->path[0], on_inbox, l);
   else

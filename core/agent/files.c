@@ -275,27 +275,38 @@ void mr_files_list(struct mr_call *c)
 
 /* ---- download ---- */
 
-struct download { struct mr_call *c; struct mr_str id; int64_t at, size; bool reading, stopped; };
+struct download { struct mr_call *c; struct mr_str id; int64_t at, size; bool stopped, reading; };
 
 static void next_piece(struct download *p);
+
+static void end_download(struct download *p, int code, const char *why)
+{
+  struct mr_call *c = p->c;
+
+  c->out_drained = NULL;
+  c->cancel = NULL;
+  if (code == MR_OK)
+    mr_call_done(c, MR_OK);
+  else
+    mr_call_fail(c, code, NULL, "%s", why);
+}
 
 static void on_piece(void *ud, int code, struct mr_str bytes)
 {
   struct download *p = ud;
-  struct mr_call *c = p->c;
   int r;
 
   p->reading = false;
   if (p->stopped || code != MR_OK) {
-    mr_call_fail(c, p->stopped ? MR_E_CANCELLED : code, NULL, "the file could not be read to its end");
+    end_download(p, p->stopped ? MR_E_CANCELLED : code, "the file could not be read to its end");
     return;
   }
   p->at += (int64_t)bytes.n;
-  r = bytes.n ? c->out_bytes(c, bytes) : MR_OK;
+  r = bytes.n ? p->c->out_bytes(p->c, bytes) : MR_OK;
   if (r == MR_E_CLOSED)
-    mr_call_fail(c, MR_E_CANCELLED, NULL, "the reader is gone");
+    end_download(p, MR_E_CANCELLED, "the reader is gone");
   else if (p->at >= p->size || bytes.n == 0)
-    mr_call_done(c, MR_OK);
+    end_download(p, MR_OK, NULL);
   else if (r != MR_MORE)
     next_piece(p);
 }
@@ -316,12 +327,9 @@ static void out_drained(struct mr_call *c)
 static void stop_download(struct mr_call *c)
 {
   struct download *p = c->priv;
-
-  c->cancel = NULL;
-  c->out_drained = NULL;
   p->stopped = true;
-  if (!p->reading)
-    mr_call_fail(c, MR_E_CANCELLED, NULL, "the reader is gone");
+  if (!p->reading) /* it waits for a reader that will not come */
+    end_download(p, MR_E_CANCELLED, "the reader is gone");
 }
 
 static void on_file(void *ud, const struct mr_rows *r)
@@ -331,17 +339,10 @@ static void on_file(void *ud, const struct mr_rows *r)
   yyjson_doc *doc = NULL;
   yyjson_val *f;
   int64_t expires = 0;
-  int code = r->code;
+  int code = mr_read_check(c, r, NULL, "file", c->path[0]);
 
-  if (code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-    return;
-  }
-  if (r->n == 0) {
-    mr_not_found(c, "file", c->path[0]);
-    return;
-  }
-  code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
+  if (code == MR_OK)
+    code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
   f = yyjson_doc_get_root(doc);
   if (code == MR_OK && !mr_json_get_bool(f, "downloadable", false))
     code = mr_err_code(&c->err, MR_E_INVALID, "file_not_downloadable", NULL,
@@ -433,12 +434,8 @@ static void on_source(void *ud, const struct mr_rows *r)
   yyjson_doc *doc = NULL;
   yyjson_val *o;
   struct mr_buf b;
-  int code = r->code;
+  int code = mr_read_check(c, r, "resources", "file", p->from);
 
-  if (code == MR_OK && r->n == 0)
-    code = mr_err_set(&c->err, MR_E_NOTFOUND, "resources", "resources: file " MR_FMT " not found", MR_ARG(p->from));
-  else if (code != MR_OK)
-    mr_err_copy(&c->err, r->err);
   if (code == MR_OK)
     code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
   if (code != MR_OK) {

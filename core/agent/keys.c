@@ -1,6 +1,7 @@
 /*
  * keys.c - API keys. A secret is shown once and stored as its SHA-256 alone (the document's name, so that it
- * is found by it). What was checked lately is kept, so that a request costs no read; revoking forgets it.
+ * is found by it). What was checked lately is kept, so that a request costs no read; revoking forgets it, and
+ * what was read before the revocation was durable is not kept.
  */
 #include "agent/doc.h"
 
@@ -10,6 +11,7 @@ enum { CACHE = 256, SECRET_CHARS = 43 };
 
 struct mr_keys {
   char bootstrap[65];          /* SHA-256 of MOONRIG_API_KEY, "" when none */
+  uint64_t revoked;            /* revocations so far */
   struct { char hash[65], id[MR_ID_LEN]; int64_t ws; } cache[CACHE];
 };
 
@@ -50,6 +52,7 @@ struct check {
   int code;
   int64_t ws;
   char id[MR_ID_LEN];
+  uint64_t revoked;            /* as it was when the read began */
 };
 
 static void tell(struct mr_ready *r)
@@ -69,6 +72,8 @@ static void on_key(void *ud, const struct mr_rows *r)
     k->code = MR_OK;
     k->ws = k->d->default_ws;
     snprintf(k->id, sizeof k->id, MR_FMT, MR_ARG(r->docs[0].id));
+  }
+  if (k->code == MR_OK && k->revoked == k->d->keys->revoked) {
     memcpy(k->d->keys->cache[at].hash, k->hash, sizeof k->hash);
     memcpy(k->d->keys->cache[at].id, k->id, sizeof k->id);
     k->d->keys->cache[at].ws = k->ws;
@@ -101,6 +106,7 @@ void mr_keys_check(struct mr_domain *d, struct mr_str secret,
     k->ws = d->keys->cache[at].ws;
     memcpy(k->id, d->keys->cache[at].id, sizeof k->id);
   } else {
+    k->revoked = d->keys->revoked;
     mr_read_doc_named(d->store, d->default_ws, MR_S("key"), mr_str_c(k->hash), 1, on_key, k);
     return;
   }
@@ -151,12 +157,17 @@ void mr_keys_list(struct mr_call *c)
   mr_doc_list(c, "key", 100, 1000);
 }
 
+static void forget(struct mr_doc_change *p)
+{
+  memset(p->c->d->keys->cache, 0, sizeof p->c->d->keys->cache);
+  p->c->d->keys->revoked++;
+}
+
 static int revoke(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body, struct mr_doc_row *next)
 {
   struct mr_buf at;
   struct mr_jw w;
 
-  memset(p->c->d->keys->cache, 0, sizeof p->c->d->keys->cache);
   if (old->archived_us)
     return MR_MORE;
   next->archived_us = next->updated_us = mr_loop_wall_us(p->c->d->loop);
@@ -176,6 +187,6 @@ void mr_keys_revoke(struct mr_call *c)
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
     return;
   }
-  *p = (struct mr_doc_change){.c = c, .kind = "key", .id = c->path[0], .make = revoke};
+  *p = (struct mr_doc_change){.c = c, .kind = "key", .id = c->path[0], .make = revoke, .after = forget};
   mr_doc_change(p);
 }

@@ -39,10 +39,26 @@ static void copy_next(struct mr_resources *r);
 
 static bool path_taken(const struct mr_resources *r, struct mr_str path)
 {
+  yyjson_val *mounted = r->onto ? mr_json_get(yyjson_doc_get_root(r->onto->doc), "resources") : NULL, *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(mounted);
+
   for (int i = 0; i < r->n; i++)
     if (mr_str_eq(r->v[i].mount_path, path))
       return true;
+  while (mounted && (v = yyjson_arr_iter_next(&it)))
+    if (mr_str_eq(mr_json_get_str(v, "mount_path"), path))
+      return true;
   return false;
+}
+
+/* The input's name of a member of the resource at hand. */
+static const char *field_of(const struct mr_resources *r, const char *member, char out[64])
+{
+  if (r->onto)
+    snprintf(out, 64, "%s", member); /* one that is added is the whole input */
+  else
+    snprintf(out, 64, "resources[%d].%s", r->n, member);
+  return out;
 }
 
 static void on_copy(struct mr_call *c, int code, const struct mr_doc_row *copy, void *ud)
@@ -52,6 +68,8 @@ static void on_copy(struct mr_call *c, int code, const struct mr_doc_row *copy, 
   yyjson_val *item = yyjson_arr_get(r->list, (size_t)r->n);
   char field[64], id[MR_ID_MAX];
 
+  if (code == MR_E_NOTFOUND)
+    snprintf(c->err.field, sizeof c->err.field, "%s", field_of(r, "file_id", field));
   if (code == MR_OK && mr_id_make(c->d->sys, id, "sesrsc") != MR_OK)
     code = mr_err_set(&c->err, MR_E_IO, NULL, "no randomness");
   if (code == MR_OK) {
@@ -64,7 +82,7 @@ static void on_copy(struct mr_call *c, int code, const struct mr_doc_row *copy, 
     x->file_id = x->doc.id;
     snprintf(x->id, sizeof x->id, "%s", id);
     x->created_us = mr_loop_wall_us(c->d->loop);
-    snprintf(field, sizeof field, "resources[%d].mount_path", r->n);
+    field_of(r, "mount_path", field);
     /* By default the id that the client sent, not the copy's: it may be named in the same request's events. */
     x->mount_path = mr_resource_path(c, mr_json_get_str(item, "mount_path"), mr_json_get_str(item, "file_id"), field);
     if (!x->mount_path.p)
@@ -91,7 +109,7 @@ static void copy_next(struct mr_resources *r)
     return;
   }
   if (!mr_str_is(type, "file")) {
-    snprintf(field, sizeof field, "resources[%d].type", r->n);
+    field_of(r, "type", field);
     r->fn(r->ud, mr_err_set(&c->err, MR_E_UNSUPPORTED, field, "%s: " MR_FMT " is not implemented yet; only file",
                             field, MR_ARG(type)));
     return;
@@ -109,7 +127,7 @@ void mr_resources_copy(struct mr_call *c, struct mr_resources *r, yyjson_val *li
 {
   size_t n = yyjson_arr_size(list);
 
-  *r = (struct mr_resources){.c = c, .list = list, .session_id = session_id, .fn = fn, .ud = ud};
+  *r = (struct mr_resources){.c = c, .list = list, .session_id = session_id, .onto = r->onto, .fn = fn, .ud = ud};
   r->v = mr_arena_alloc(c->arena, (n + 1) * sizeof *r->v);
   if (!r->v)
     fn(ud, mr_err_nomem(&c->err));
@@ -309,6 +327,7 @@ static void on_add(void *ud, int code, struct mr_session *s, const struct mr_err
   list = yyjson_mut_doc_imut_copy(mut, NULL);
   yyjson_mut_doc_free(mut);
   p->list = list;
+  p->added.onto = s;
   mr_resources_copy(c, &p->added, yyjson_doc_get_root(list), mr_str_c(s->id), on_added, p);
 }
 
@@ -351,13 +370,10 @@ static void on_read(void *ud, const struct mr_rows *r)
   yyjson_doc *doc = NULL;
   yyjson_val *list, *v, *found = NULL;
   yyjson_arr_iter it;
+  int code = mr_read_check(c, r, NULL, "session", c->path[0]);
 
-  if (r->code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-    return;
-  }
-  if (r->n == 0) {
-    mr_not_found(c, "session", c->path[0]);
+  if (code != MR_OK) {
+    mr_call_done(c, code);
     return;
   }
   mr_json_parse(c->mem, r->sessions[0].doc, SIZE_MAX, &doc, NULL);

@@ -17,12 +17,14 @@ struct mr_resources {
   /* while copying */
   struct mr_call *c;
   yyjson_val *list;
+  struct mr_session *onto;     /* the session that one is added to; NULL: it is being made */
   struct mr_str session_id;
   void (*fn)(void *ud, int code);
   void *ud;
 };
 
-/* Copies each file of list (params of the API; NULL or empty: none) one after the other. fn once, from the
+/* Copies each file of list (params of the API; NULL or empty: none) one after the other; r->onto was set by
+ * the caller, or NULL. fn once, from the
  * drain; on failure c->err is set and what was copied is dropped by mr_resources_drop. */
 void mr_resources_copy(struct mr_call *c, struct mr_resources *r, yyjson_val *list, struct mr_str session_id,
                        void (*fn)(void *ud, int code), void *ud);

@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 enum { BUCKETS = 1024, KEEP_IDLE = 64, LOAD_PAGE = 2000 };
-static const int64_t KEEP_US = 5000000, REWAKE_US = 1000000;
+static const int64_t KEEP_US = 5000000;
 
 struct load {                 /* one session being loaded */
   struct load *next;
@@ -152,8 +152,7 @@ void mr_session_poison(struct mr_session *s, const struct mr_err *err)
   mr_stream_end_all(s, MR_E_UNAVAILABLE);
   mr_ready_cancel(s->d->loop, &s->step);
   mr_timer_cancel(s->d->loop, &s->retry);
-  if (s->d->started)
-    mr_timer_set(s->d->loop, &s->d->rewake, REWAKE_US);
+  mr_domain_rewake(s->d);
 }
 
 void mr_session_each(struct mr_domain *d, void (*fn)(struct mr_session *s))
@@ -316,7 +315,7 @@ static void on_row(void *ud, const struct mr_rows *r)
   struct load *l = ud;
   int code = r->code;
 
-  if (code == MR_OK && r->n == 0) {
+  if (code == MR_E_NOTFOUND || (code == MR_OK && r->n == 0)) {
     mr_err_set(&l->err, MR_E_NOTFOUND, NULL, "session %s not found", l->s->id);
     load_end(l, MR_E_NOTFOUND, NULL);
     return;
@@ -353,6 +352,21 @@ static struct load *load_start(struct mr_domain *d, int64_t ws, struct mr_str id
   l->next = d->sessions->loads;
   d->sessions->loads = l;
   return l;
+}
+
+/* The store is closed, and the domain goes: who waited was told, or has given up. */
+static void load_drop(struct load *l)
+{
+  const struct mr_mem *mem = l->d->mem;
+
+  l->d->sessions->loads = l->next;
+  mr_ready_cancel(l->d->loop, &l->ready);
+  for (struct load_waiter *w = l->waiters, *next; w; w = next) {
+    next = w->next;
+    mr_mem_free(mem, w);
+  }
+  session_free(l->s);
+  mr_mem_free(mem, l);
 }
 
 struct hit { struct mr_ready ready; struct mr_session *s; struct load_waiter w; };
@@ -396,7 +410,10 @@ void mr_session_get(struct mr_domain *d, int64_t ws, struct mr_str id,
   w = l ? mr_mem_zalloc(d->mem, sizeof *w) : NULL;
   if (!w) {
     struct mr_err err;
-    mr_err_set(&err, id.n < MR_ID_LEN ? MR_E_NOMEM : MR_E_NOTFOUND, NULL, "session not found");
+    if (id.n < MR_ID_LEN)
+      mr_err_nomem(&err);
+    else
+      mr_err_set(&err, MR_E_NOTFOUND, NULL, "session %.*s... not found", (int)mr_utf8_cut(id, 40), id.p);
     fn(ud, err.code, NULL, &err);
     if (!started)
       return;
@@ -426,6 +443,8 @@ void mr_sessions_free(struct mr_domain *d)
   struct mr_sessions *t = d->sessions;
   if (!t)
     return;
+  while (t->loads)
+    load_drop(t->loads);
   mr_session_each(d, session_free);
   mr_timer_cancel(d->loop, &t->sweep);
   mr_mem_free(d->mem, t);

@@ -149,13 +149,10 @@ static void on_environment(void *ud, const struct mr_rows *r)
   struct create *p = ud;
   struct mr_call *c = p->c;
   yyjson_val *events = mr_json_get(c->in, "initial_events");
-  int code = r->code;
+  int code = mr_read_check(c, r, "environment_id", "environment", p->environment_id);
 
   if (code != MR_OK) {
-    mr_err_copy(&c->err, r->err);
-  } else if (r->n == 0) {
-    code = mr_err_set(&c->err, MR_E_NOTFOUND, "environment_id", "environment " MR_FMT " not found",
-                      MR_ARG(p->environment_id));
+    ;
   } else if (r->docs[0].archived_us) {
     code = mr_err_set(&c->err, MR_E_STATE, "environment_id", "environment " MR_FMT " is archived",
                       MR_ARG(p->environment_id));

@@ -195,12 +195,16 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
 void mr_turn_arm_retry(struct mr_session *s);
 /* turn_model.c */
 int mr_model_begin(struct mr_session *s);               /* the span start row was just applied */
-void mr_model_abort(struct mr_session *s, struct mr_usage *usage); /* cancels; usage so far */
+/* Stops the request that is in flight. true: nothing is, go on; false: its end, which tells what it used, wakes
+ * the session. */
+bool mr_model_cut(struct mr_session *s);
+void mr_model_abort(struct mr_session *s, struct mr_usage *usage); /* forgets it; usage as far as known */
 bool mr_model_running(const struct mr_session *s);
 void mr_model_committed(struct mr_session *s);
 /* turn_tools.c */
 void mr_tools_start(struct mr_session *s);              /* starts every call whose intent is durable */
 bool mr_tools_running(const struct mr_session *s);
+bool mr_tools_to_start(const struct mr_session *s);     /* may any start, and has no intent yet? */
 void mr_tools_cancel(struct mr_session *s);             /* stops what runs */
 void mr_tools_intents(struct mr_txn *t);                /* intents for calls that may start now */
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of a finished call */
@@ -209,10 +213,12 @@ void mr_tools_recover(struct mr_session *s);            /* after load: what had 
 void mr_tools_forget(struct mr_session *s);             /* runs on in the sandbox, but not for us */
 /* domain.c */
 void mr_domain_settled(struct mr_domain *d);            /* something ended: is a drain over? */
+void mr_domain_rewake(struct mr_domain *d);             /* a session was dropped: look soon which ones should run */
 
 /* ---- stream.c ---- */
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row);
 void mr_stream_request_began(struct mr_session *s);
+bool mr_stream_previews(const struct mr_session *s);    /* does anybody want previews of this request? */
 void mr_stream_preview_start(struct mr_session *s, const char *type, const char *id);
 void mr_stream_preview_text(struct mr_session *s, const char *id, int index, struct mr_str text);
 void mr_stream_end_all(struct mr_session *s, int code);

@@ -83,16 +83,13 @@ void mr_session_wire(const struct mr_session_row *r, int64_t now_us, struct mr_b
 static void answer_row(void *ud, const struct mr_rows *r)
 {
   struct mr_call *c = ud;
+  int code = mr_read_check(c, r, NULL, "session", c->path[0]);
 
-  if (r->code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-  } else if (r->n == 0) {
-    mr_not_found(c, "session", c->path[0]);
-  } else {
+  if (code == MR_OK) {
     mr_buf_reset(&c->out);
     mr_session_wire(&r->sessions[0], mr_loop_wall_us(c->d->loop), &c->out);
-    mr_call_done(c, MR_OK);
   }
+  mr_call_done(c, code);
 }
 
 static void answer_session(struct mr_call *c, struct mr_str id)

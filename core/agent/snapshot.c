@@ -103,16 +103,14 @@ static void on_body(void *ud, const struct mr_rows *r)
   struct mr_call *c = p->c;
   yyjson_doc *doc = NULL, *made = NULL;
   struct mr_buf b;
-  int code = r->code;
+  char version[32];
+  int code;
 
+  snprintf(version, sizeof version, "%lld", (long long)p->version);
+  code = mr_read_check(c, r, "agent.version", mr_arena_printf(c->arena, "agent " MR_FMT ": version", MR_ARG(p->id)),
+                       mr_str_c(version));
   if (code != MR_OK) {
-    mr_err_copy(&c->err, r->err);
     end(p, code);
-    return;
-  }
-  if (r->n == 0) {
-    end(p, mr_err_set(&c->err, MR_E_NOTFOUND, "agent.version", "agent " MR_FMT " has no version %lld",
-                      MR_ARG(p->id), (long long)p->version));
     return;
   }
   mr_buf_init(&b, c->mem, 1 << 24);
@@ -138,12 +136,10 @@ static void on_agent(void *ud, const struct mr_rows *r)
 {
   struct resolve *p = ud;
   struct mr_call *c = p->c;
+  int code = mr_read_check(c, r, "agent", "agent", p->id);
 
-  if (r->code != MR_OK) {
-    mr_err_copy(&c->err, r->err);
-    end(p, r->code);
-  } else if (r->n == 0) {
-    end(p, mr_err_set(&c->err, MR_E_NOTFOUND, "agent", "agent " MR_FMT " not found", MR_ARG(p->id)));
+  if (code != MR_OK) {
+    end(p, code);
   } else if (r->docs[0].archived_us) {
     end(p, mr_err_set(&c->err, MR_E_STATE, "agent", "agent " MR_FMT " is archived", MR_ARG(p->id)));
   } else {

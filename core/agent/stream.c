@@ -87,6 +87,11 @@ static bool wanted(const struct mr_session *s, unsigned which)
   return false;
 }
 
+bool mr_stream_previews(const struct mr_session *s)
+{
+  return wanted(s, PREVIEW_MESSAGE | PREVIEW_THINKING);
+}
+
 void mr_stream_preview_start(struct mr_session *s, const char *type, const char *id)
 {
   unsigned which = strcmp(type, "agent.thinking") == 0 ? PREVIEW_THINKING : PREVIEW_MESSAGE;

@@ -69,13 +69,10 @@ static void on_list(void *ud, const struct mr_rows *r)
   yyjson_arr_iter it = yyjson_arr_iter_with(st);
   bool wanted = yyjson_arr_size(st) == 0;
   struct mr_jw w;
+  int code = mr_read_check(c, r, NULL, "session", c->path[0]);
 
-  if (r->code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-    return;
-  }
-  if (r->n == 0) {
-    mr_not_found(c, "session", c->path[0]);
+  if (code != MR_OK) {
+    mr_call_done(c, code);
     return;
   }
   while (st && (v = yyjson_arr_iter_next(&it)))
@@ -107,13 +104,10 @@ static bool primary_or_404(struct mr_call *c, const struct mr_rows *r)
 {
   yyjson_doc *head = NULL;
   bool yes = false;
+  int code = mr_read_check(c, r, NULL, "session", c->path[0]);
 
-  if (r->code != MR_OK) {
-    mr_call_fail_err(c, r->err);
-    return false;
-  }
-  if (r->n == 0) {
-    mr_not_found(c, "session", c->path[0]);
+  if (code != MR_OK) {
+    mr_call_done(c, code);
     return false;
   }
   if (mr_json_parse(c->mem, r->sessions[0].head, SIZE_MAX, &head, NULL) == MR_OK)

@@ -120,6 +120,7 @@ const struct mr_opdef *mr_op_route(struct mr_arena *a, struct mr_str verb, struc
 
 struct op_call {
   struct mr_call c;
+  const struct mr_opdef *op;
   yyjson_doc *input;
 };
 
@@ -133,9 +134,10 @@ struct mr_call *mr_op_call_new(struct mr_domain *d, const struct mr_mem *m)
   o->c.mem = m;
   o->c.arena = mr_arena_new(m, 1024);
   mr_buf_init(&o->c.out, m, OUT_MAX);
-  if (!o->c.arena)
-    mr_mem_free(m, o);
-  return o->c.arena ? &o->c : NULL;
+  if (o->c.arena)
+    return &o->c;
+  mr_mem_free(m, o);
+  return NULL;
 }
 
 void mr_op_call_free(struct mr_call **cp)
@@ -185,6 +187,11 @@ static int params_from_input(struct mr_call *c, const struct mr_opdef *op)
   return MR_OK;
 }
 
+static void go(struct mr_call *c)
+{
+  MR_OF(c, struct op_call, c)->op->run(c);
+}
+
 void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
 {
   yyjson_doc *empty = NULL;
@@ -202,8 +209,11 @@ void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
     code = mr_err_set(&c->err, MR_E_UNSUPPORTED, NULL, "%s is not implemented in this version", op->name);
   if (code == MR_OK)
     code = mr_shape_check(op->in, c->in, c->strict, &c->err);
-  if (code == MR_OK)
-    op->run(c);
+  MR_OF(c, struct op_call, c)->op = op;
+  if (code == MR_OK && op->kind == MR_OP_BODY_IN)
+    op->run(c); /* its face feeds it at once, and an upload needs nothing of a first start */
+  else if (code == MR_OK)
+    mr_domain_begin(c, go);
   else
     mr_call_done(c, code);
 }

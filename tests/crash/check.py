@@ -39,7 +39,10 @@ def read(log, out, runs):
     get = lambda sid: sessions.setdefault(sid, Session(sid))
     life = 0
     for line in log.splitlines():
-        j = json.loads(line)
+        try:
+            j = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a write that a kill cut: the client did not have it whole
         if j["k"] == "resumed":
             life += 1
         elif j["k"] == "made":
@@ -63,8 +66,10 @@ def read(log, out, runs):
         setattr(s, "settled" if j["k"] == "settled" else "final",
                 {"session": j["session"], "events": j["events"]["data"]})
     for line in runs.splitlines():
-        _, tool, sid, key, event, attempt = line.split()
-        get(sid).runs.append((tool, key, event, int(attempt)))
+        fields = line.split()
+        if len(fields) == 6:
+            _, tool, sid, key, event, attempt = fields
+            get(sid).runs.append((tool, key, event, int(attempt)))
     return sessions
 
 

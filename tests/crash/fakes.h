@@ -2,11 +2,11 @@
  * fakes - what the crash driver gives the domain instead of a host and a sandbox: handlers and an envd whose
  * work can be counted after the process is gone.
  *
- * Every execution is one line in DIR/runs, written before its first effect:
+ * An execution of a handler is one line in DIR/runs, written as its first effect:
  * "start TOOL SESSION KEY EVENT ATTEMPT". The sandbox lives in DIR/sandbox/SESSION/EXEC_ID, one file per
- * command with the time it ends and what it says, so that a command goes on while no driver runs, is started
- * at most once per exec_id, and gives its result to whoever asks by status, as envd does. Removing a
- * session's directory is its death.
+ * command, "END_US KEY TOOL", that appears whole and is its execution: so a command goes on while no driver
+ * runs, is started at most once per exec_id, and gives its result to whoever asks by status, as envd does.
+ * Removing a session's directory is its death.
  *
  * Tools: counter (not idempotent) and lookup (idempotent) are owned here; ask_human is nobody's. Their input
  * is {"key","ms"}; a sandbox tool's is its first string member, "MS KEY". Each answers "done:KEY".
@@ -192,18 +192,17 @@ static int box_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sa
   yyjson_obj_iter it = yyjson_obj_iter_with(yyjson_doc_get_root(in));
   const char *command = yyjson_get_str(yyjson_obj_iter_get_val(yyjson_obj_iter_next(&it)));
   char path[700], temp[720], key[128];
-  int ms, fd, n;
+  int ms = 0, fd, n;
 
   mkdir(b->dir, 0700);
   if (exec_read(x)) /* the same id is started at most once */
     goto out;
   if (!command || sscanf(command, "%d %127s", &ms, key) != 2)
     die("sandbox command", command ? command : "none");
-  fakes_count(b->f, c->name, b->session, key, c->exec_id, 1);
   snprintf(path, sizeof path, "%s/%s", b->dir, x->id);
   snprintf(temp, sizeof temp, "%s.new", path);
   fd = open(temp, O_CREAT | O_TRUNC | O_WRONLY | O_CLOEXEC, 0600);
-  n = dprintf(fd, "%lld %s\n", (long long)(fake_now_us() + ms * 1000), key);
+  n = dprintf(fd, "%lld %s " MR_FMT "\n", (long long)(fake_now_us() + ms * 1000), key, MR_ARG(c->name));
   close(fd);
   if (n < 0 || rename(temp, path) != 0 || !exec_read(x))
     die(path, "cannot write");
@@ -287,10 +286,10 @@ static void fakes_init(struct fakes *f, const char *dir, struct mr_loop *l, stru
   f->no_tools = getenv("CRASH_NO_TOOLS") != NULL;
   snprintf(path, sizeof path, "%s/runs", dir);
   f->runs = open(path, O_CREAT | O_APPEND | O_WRONLY | O_CLOEXEC, 0600);
+  if (f->runs < 0 || write(f->runs, "\n", 1) != 1)
+    die(path, "cannot write");
   snprintf(f->sandboxes, sizeof f->sandboxes, "%s/sandbox", dir);
   mkdir(f->sandboxes, 0700);
-  if (f->runs < 0)
-    die(path, "cannot open");
 }
 
 #endif

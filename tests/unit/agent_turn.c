@@ -100,6 +100,11 @@ TEST(trace_d_interrupt_and_redirect)
   rig_idles(&g, 2);
   CHECK_STR(mr_str_c(rig_types(&g)), BEGIN " user.message " ASK " " END " user.interrupt " IDLE " " BEGIN
                                      " user.message " ASK " agent.message " END " " IDLE);
+  /* What the cut request had used counts, and the interrupt keeps the id that it was acknowledged with. */
+  CHECK_STR(mr_str_c(rig_get(&g, "/data/4/model_usage/output_tokens")), "5");
+  CHECK_STR(mr_str_c(rig_get(&g, "/data/4/model_usage/input_tokens")), "10");
+  rig_ok(&g, mr_sessions_retrieve, g.session, NULL, NULL);
+  CHECK_STR(mr_str_c(rig_get(&g, "/usage/output_tokens")), "10");
   rig_close(&g);
 }
 

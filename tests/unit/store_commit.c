@@ -137,8 +137,14 @@ TEST(queue_is_bounded)
   }
   ts_until(t.loop, &n[0], 100);
   CHECK(n[1] > 0);
-  CHECK(n[2] >= 10);
   CHECK_INT(n[1] + n[2], 100);
+  n[2] = 0; /* once there is room, commits are taken again */
+  struct mr_log_row r = ts_log("user.message", "sevt_2", 1, "{}");
+  c = ts_commit(&t);
+  mr_commit_log(c, MR_S("sesn_1"), &r, 1);
+  mr_commit_submit(&c, count_full, n);
+  ts_until(t.loop, &n[0], 101);
+  CHECK_INT(n[2], 1);
   free(body);
   ts_close(&t);
 }

@@ -1,0 +1,72 @@
+/* host50 - a whole host in fifty lines: a tool and a model in C, one turn, the answer on stdout. */
+#include <moonrig_ext.h>
+#include <stdio.h>
+#include <string.h>
+#define S(text) ((struct mr_str){text, strlen(text)})
+
+static const struct mr_val *at(const struct mr_val *v, const char *key, int n) /* the n-th of v[key] */
+{
+  struct mr_iter it = {.of = mr_ext()->get(v, S(key))};
+  for (; n >= 0 && mr_ext()->next(&it); n--) continue;
+  return n < 0 ? it.val : NULL;
+}
+
+static void weather(void *ud, struct mr_use *use) /* finishes at once; could do so any number of frames later */
+{
+  struct mr_str city = mr_ext()->as_str(mr_ext()->get(mr_use_input_val(use), S("city")));
+  char result[100];
+  snprintf(result, sizeof result, "\"18 degrees in %.*s\"", (int)city.n, city.p);
+  mr_use_finish(&use, result);
+}
+
+static void model(void *ud, struct mr_model_use *use) /* asks the tool, then says what the tool said */
+{
+  const struct mr_val *result = at(at(mr_model_use_request(use), "messages", 2), "content", 0);
+  struct mr_str text = mr_ext()->as_str(mr_ext()->get(at(result, "content", 0), S("text")));
+  char reply[300] = "{\"content\":[{\"type\":\"tool_use\",\"name\":\"weather\",\"input\":{\"city\":\"Bergen\"}}]}";
+  if (text.n)
+    snprintf(reply, sizeof reply, "{\"content\":[{\"type\":\"text\",\"text\":\"It is %.*s.\"}]}", (int)text.n, text.p);
+  mr_model_use_finish(&use, reply);
+}
+
+static void answered(void *done, const struct mr_reply *r)
+{
+  struct mr_str text = mr_ext()->as_str(mr_ext()->get(r->val, S("text")));
+  printf("%.*s%s\n", (int)text.n, text.p, r->err ? r->err->message : "");
+  *(int *)done = 1;
+}
+
+static char *create(struct mr_runtime *rt, const char *op, const char *json) /* the new object's id */
+{
+  struct mr_err err = {.size = sizeof err};
+  char *reply = NULL, *id;
+  if (mr_call_wait(rt, op, json, 10000, &reply, &err)) fprintf(stderr, "%s: %s\n", op, err.message);
+  id = reply ? strstr(reply, "\"id\":\"") : NULL;
+  return id ? strndup(id + 6, strcspn(id + 6, "\"")) : strdup("");
+}
+
+int main(void)
+{
+  struct mr_provider p = {.size = sizeof p, .name = "played", .models = "test", .run = model};
+  struct mr_tool t = {.size = sizeof t, .name = "weather", .run = weather};
+  struct mr_callbacks cbs = {.size = sizeof cbs, .reply = answered};
+  struct mr_runtime *rt;
+  struct mr_config c;
+  struct mr_err err = {.size = sizeof err};
+  char json[300];
+  int done = 0;
+
+  mr_config_init(&c);
+  c.store = ":memory:";
+  if (mr_open(&rt, &c, &err) || mr_tool_add(rt, &t, &err) || mr_provider_add(rt, &p, &err)) return puts(err.message), 1;
+  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\"}",
+           create(rt, "agents.create", "{\"name\":\"a\",\"model\":\"test\",\"tools\":[{\"type\":\"custom\",\"name\":\"weather\","
+                                       "\"description\":\"The weather\",\"input_schema\":{\"type\":\"object\"}}]}"),
+           create(rt, "environments.create", "{\"name\":\"e\",\"config\":{\"type\":\"cloud\"}}"));
+  if (mr_ask(rt, create(rt, "sessions.create", json), "The weather in Bergen?", &cbs, &done, NULL, &err)) return puts(err.message), 1;
+  while (!done) {
+    mr_wait(rt, 1000);
+    mr_dispatch(rt, 0, 0);
+  }
+  return mr_close(&rt) != MR_OK;
+}
