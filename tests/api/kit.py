@@ -125,7 +125,7 @@ class Server:
         return (self.dir / "stderr").read_text(errors="replace")[-4000:]
 
     def stop(self, sig=signal.SIGTERM, keep=False):
-        if self.process.poll() is None:
+        if sig and self.process.poll() is None:  # None: it was told already
             self.process.send_signal(sig)
         try:
             code = self.process.wait(LIMIT)
@@ -308,7 +308,7 @@ class World:
                     if not got:
                         return out
                     out += got
-            except (ConnectionError, socket.timeout):
+            except OSError:
                 return out
 
 
