@@ -434,9 +434,9 @@ int mr_ask(struct mr_runtime *rt, const char *session_id, const char *content, c
     code = mr_err_set(err, MR_E_INVALID, "content", "content: text, or a JSON array of content blocks");
   if (code != MR_OK)
     return code;
-  op = mr_op_make_ask(rt, cbs, ud);
-  if (!op)
-    return mr_err_nomem(err);
+  code = mr_op_make_ask(rt, cbs, ud, &op, err);
+  if (code != MR_OK)
+    return code;
   op->ask = a = mr_mem_zalloc(mr_rt_mem(rt), sizeof *a);
   code = a ? MR_OK : mr_err_nomem(err);
   if (code == MR_OK) {

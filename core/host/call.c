@@ -1,7 +1,6 @@
 /*
- * call.c - mr_call: an operation of ops/ on behalf of the host. The host's thread checks and copies the
- * request and reserves the reply's place; the loop runs the operation; events, chunks and the reply go back
- * through the queue.
+ * call.c - an operation of ops/ on behalf of the host, on the loop: it is started, ended early, and its events
+ * and its reply go back through the queue. What happens on the host's thread before is call_new.c.
  *
  * Invariant: a started op gets exactly one reply entry, after all its events and chunks. What the domain does
  * may outlast the reply (a deadline passed, a read was cancelled): the op then waits in rt->ops for the
@@ -375,150 +374,13 @@ void mr_op_end(struct mr_op *op, int why)
   mr_op_settle(op, err.code, &err, NULL, 0);
 }
 
-/* ---- making one, on the host's thread ---- */
-
-static void copy_caller(struct mr_op *op, const struct mr_caller *w)
+void mr_op_init(struct mr_op *op)
 {
-  if (!w)
-    return;
-  op->who.workspace = mr_arena_str(op->arena, w->workspace);
-  op->who.key = mr_arena_str(op->arena, w->key);
-  op->who.request_id = mr_arena_str(op->arena, w->request_id);
-  op->who.traceparent = mr_arena_str(op->arena, w->traceparent);
-}
-
-static struct mr_op *op_new(struct mr_runtime *rt, const struct mr_callbacks *cbs, void *ud)
-{
-  struct mr_op *op = mr_mem_zalloc(mr_rt_mem(rt), sizeof *op);
-
-  if (!op)
-    return NULL;
-  op->arena = mr_arena_new(mr_rt_mem(rt), 256);
-  if (!op->arena) {
-    mr_mem_free(mr_rt_mem(rt), op);
-    return NULL;
-  }
-  mr_rt_ref(rt);
-  op->rt = rt;
-  atomic_init(&op->refs, 1);
-  atomic_init(&op->cancelled, false);
-  atomic_init(&op->backlog, 0);
-  atomic_init(&op->backlog_n, 0);
-  atomic_init(&op->drained_posted, false);
-  op->err.size = sizeof op->err;
-  if (cbs)
-    memcpy(&op->cbs, cbs, cbs->size < sizeof op->cbs ? cbs->size : sizeof op->cbs);
-  op->ud = ud;
   op->start.fn = on_start;
   op->cancel.fn = on_cancel;
   op->reply.run = run_reply;
   mr_ready_init(&op->kick, on_kick);
   mr_timer_init(&op->deadline, on_deadline);
-  return op;
-}
-
-static int check_req(const struct mr_req *req, const struct mr_opdef *def, struct mr_err *err)
-{
-  if (!def)
-    return mr_err_set(err, MR_E_INVALID, "op", "op: there is no operation \"%.80s\"", req->op ? req->op : "");
-  if (req->deadline_ms < 0)
-    return mr_err_set(err, MR_E_INVALID, "deadline_ms", "deadline_ms: milliseconds from now, or 0");
-  if (def->kind == MR_OP_BODY_IN && !(def->flags & MR_OP_TODO) && !req->body)
-    return mr_err_set(err, MR_E_INVALID, "body", "body: %s uploads, so it needs a source of bytes", def->name);
-  if (def->kind != MR_OP_BODY_IN && req->body)
-    return mr_err_set(err, MR_E_INVALID, "body", "body: %s takes none", def->name);
-  return MR_OK;
-}
-
-int mr_op_make(struct mr_runtime *rt, const struct mr_req *given, yyjson_doc *input, const struct mr_callbacks *cbs,
-               void *ud, struct mr_op **out, struct mr_err *err)
-{
-  struct mr_req req = {0};
-  const struct mr_opdef *def;
-  struct mr_op *op = NULL;
-  int code;
-
-  memcpy(&req, given, given->size < sizeof req ? given->size : sizeof req);
-  def = mr_op_find(mr_str_c(req.op));
-  code = check_req(&req, def, err);
-  if (code == MR_OK && !(op = op_new(rt, cbs, ud)))
-    code = mr_err_nomem(err);
-  if (code != MR_OK) {
-    yyjson_doc_free(input);
-    return code;
-  }
-  op->in = input;
-  op->def = def;
-  op->deadline_ms = req.deadline_ms;
-  copy_caller(op, req.caller);
-  if (req.body && def->kind == MR_OP_BODY_IN)
-    code = mr_upload_new(op, req.body, err);
-  if (code != MR_OK)
-    mr_op_unref(op);
-  else
-    *out = op;
-  return code;
-}
-
-struct mr_op *mr_op_make_ask(struct mr_runtime *rt, const struct mr_callbacks *cbs, void *ud)
-{
-  return op_new(rt, cbs, ud);
-}
-
-int mr_op_submit(struct mr_op *op, struct mr_op **out, struct mr_err *err)
-{
-  struct mr_runtime *rt = op->rt;
-  int code = MR_OK;
-
-  if (atomic_load(&rt->closing))
-    code = mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
-  else if (mr_queue_reserve(&rt->queue) != MR_OK)
-    code = mr_err_set(err, MR_E_FULL, NULL, "the completion queue is full (%d): dispatch, then try again",
-                      rt->queue.max);
-  if (code == MR_OK) {
-    mr_rt_start(rt);
-    if (out) {
-      mr_op_ref(op);
-      *out = op;
-    }
-    if (mr_rt_post(rt, &op->start) == MR_OK)
-      return MR_OK;
-    code = mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
-    mr_queue_release(&rt->queue);
-    if (out) {
-      *out = NULL;
-      mr_op_unref(op);
-    }
-  }
-  mr_op_unref(op);
-  return code;
-}
-
-int mr_call_doc(struct mr_runtime *rt, const struct mr_req *req, yyjson_doc *input, const struct mr_callbacks *cbs,
-                void *ud, struct mr_op **out, struct mr_err *err)
-{
-  struct mr_op *op = NULL;
-  int code = mr_op_make(rt, req, input, cbs, ud, &op, err);
-
-  return code == MR_OK ? mr_op_submit(op, out, err) : code;
-}
-
-int mr_call(struct mr_runtime *rt, const struct mr_req *req, const struct mr_callbacks *cbs, void *ud,
-            struct mr_op **op, struct mr_err *err)
-{
-  yyjson_doc *input = NULL;
-  int code = mr_rt_check(rt, err);
-
-  if (op)
-    *op = NULL;
-  if (code == MR_OK && (!req || req->size < offsetof(struct mr_req, caller)))
-    code = mr_err_set(err, MR_E_INVALID, "size", "size: set req.size to sizeof(struct mr_req)");
-  if (code == MR_OK && req->json.n) {
-    code = mr_json_parse(mr_rt_mem(rt), req->json, MR_HOST_JSON_MAX, &input, err);
-    if (code != MR_OK && err)
-      snprintf(err->field, sizeof err->field, "json");
-  }
-  return code == MR_OK ? mr_call_doc(rt, req, input, cbs, ud, op, err) : code;
 }
 
 /* ---- at the end ---- */

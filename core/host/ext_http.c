@@ -257,7 +257,7 @@ static struct request *request_new(struct mr_runtime *rt, const struct mr_ext_ht
   atomic_init(&r->backlog, 0);
   atomic_init(&r->resume_posted, false);
   if (cbs)
-    memcpy(&r->cbs, cbs, cbs->size < sizeof r->cbs ? cbs->size : sizeof r->cbs);
+    r->cbs = *cbs;
   r->ud = ud;
   r->start.fn = on_start;
   r->cancel.fn = on_cancel;
@@ -278,6 +278,8 @@ int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *given, const 
     *id = 0;
   if (code == MR_OK && (!given || given->size < offsetof(struct mr_ext_http_req, headers)))
     code = mr_err_set(err, MR_E_INVALID, "size", "size: set it to sizeof(struct mr_ext_http_req)");
+  if (code == MR_OK && cbs && cbs->size < sizeof *cbs)
+    code = mr_err_set(err, MR_E_INVALID, "cbs.size", "cbs.size: set it to sizeof(struct mr_ext_http_cbs)");
   if (code != MR_OK)
     return code;
   memcpy(&q, given, given->size < sizeof q ? given->size : sizeof q);

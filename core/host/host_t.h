@@ -106,7 +106,7 @@ int mr_rt_wait(struct mr_runtime *rt, int timeout_ms);
 /* Parses and checks the options; NULL text counts as {}. */
 int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, struct mr_err *err);
 
-/* ---- call.c ---- */
+/* ---- call.c, call_new.c ---- */
 struct mr_op {
   struct mr_runtime *rt;       /* counted */
   atomic_int refs;             /* the handle; the reply to come; posts and entries under way */
@@ -147,10 +147,12 @@ struct mr_op {
 
 enum { MR_HOST_JSON_MAX = 32 << 20, MR_BACKLOG_MAX = 2048, MR_BACKLOG_BYTES = 16 << 20 };
 
+void mr_op_init(struct mr_op *op);               /* the functions of its posts, entries and timers */
 /* A call, not started: input is taken over in every case (may be NULL). */
 int mr_op_make(struct mr_runtime *rt, const struct mr_req *req, yyjson_doc *input, const struct mr_callbacks *cbs,
                void *ud, struct mr_op **out, struct mr_err *err);
-struct mr_op *mr_op_make_ask(struct mr_runtime *rt, const struct mr_callbacks *cbs, void *ud); /* or NULL */
+int mr_op_make_ask(struct mr_runtime *rt, const struct mr_callbacks *cbs, void *ud, struct mr_op **out,
+                   struct mr_err *err);
 /* Starts it, gives the handle (or drops it when out is NULL). */
 int mr_op_submit(struct mr_op *op, struct mr_op **out, struct mr_err *err);
 int mr_call_doc(struct mr_runtime *rt, const struct mr_req *req, yyjson_doc *input, const struct mr_callbacks *cbs,

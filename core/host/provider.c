@@ -9,57 +9,9 @@
  * Invariant: the router's done is called exactly once a request, from the drain: by the host's answer, or by
  * cancel; after it (`ended`) nothing of the request is touched.
  */
-#include "host/host_t.h"
+#include "host/provider_t.h"
 
-enum { OUT_MAX = 256, TEXT_MAX = 16 << 20, REPLY_MAX = 32 << 20, REQUEST_MAX = 256 << 20 };
-
-struct slot {
-  struct slot *next;
-  char *name;
-  struct mr_runtime *rt;
-  struct mr_provider_vtable v;
-  /* the registration; the lock */
-  bool registered;
-  void (*run)(void *ud, struct mr_model_use *use);
-  void (*cancel)(void *ud, struct mr_model_use *use);
-  void *ud;
-  /* loop */
-  int out;
-  struct mr_model_use *first, **last;
-};
-
-struct mr_players {
-  pthread_mutex_t lock;
-  struct slot *slots;          /* never freed before the runtime ends */
-};
-
-struct mr_model_use {
-  struct mr_given g;
-  struct mr_model_call call;   /* the router's handle */
-  struct slot *slot;
-  /* loop */
-  struct mr_model_use *next;
-  bool waiting, ended, announced;
-  struct mr_model_req req;     /* borrowed until ended */
-  struct mr_model_cbs cbs;
-  void *ud;
-  struct mr_ready over;        /* done from this side: cancelled, or it cannot be put to the host */
-  enum mr_model_status over_as;
-  /* the host's */
-  char *session, *text;        /* text: the request */
-  size_t session_n, text_n;
-  yyjson_doc *doc;             /* the request, parsed when handed out */
-  void (*cancel)(void *ud, struct mr_model_use *use);
-  void *cancel_ud;
-  pthread_mutex_t lock;        /* guards these two */
-  struct mr_buf delta;         /* text not on the loop yet */
-  bool delta_posted;
-  struct mr_post delta_post;
-  /* the answer */
-  enum mr_model_status status;
-  char *content, *stop_reason, *stop_details, *message;
-  struct mr_usage usage;
-};
+enum { OUT_MAX = 256, REQUEST_MAX = 256 << 20 };
 
 /* ---- requests, on the loop ---- */
 
@@ -113,7 +65,7 @@ static int write_request(struct mr_model_use *u)
   return u->text ? MR_OK : MR_E_NOMEM;
 }
 
-static void hand_out(struct slot *s)
+static void hand_out(struct mr_player *s)
 {
   struct mr_model_use *u;
 
@@ -151,7 +103,7 @@ static void flush(struct mr_model_use *u)
 
   pthread_mutex_lock(&u->lock);
   b = u->delta;
-  mr_buf_init(&u->delta, b.mem, TEXT_MAX);
+  mr_buf_init(&u->delta, b.mem, MR_DELTA_MAX);
   pthread_mutex_unlock(&u->lock);
   if (!u->ended && b.n) {
     if (!u->announced && u->cbs.block)
@@ -232,7 +184,7 @@ static void run_cancel(struct mr_entry *e);
 static int start(void *self, const struct mr_model_req *q, const struct mr_model_cbs *cbs, void *ud,
                  struct mr_model_call **out, struct mr_err *err)
 {
-  struct slot *s = self;
+  struct mr_player *s = self;
   const struct mr_mem *m = mr_rt_mem(s->rt);
   struct mr_model_use *u = mr_mem_zalloc(m, sizeof *u);
 
@@ -246,7 +198,7 @@ static int start(void *self, const struct mr_model_req *q, const struct mr_model
   u->session_n = q->session_id.n;
   mr_given_init(&u->g, s->rt, run_use, run_cancel, on_answer, use_free);
   pthread_mutex_init(&u->lock, NULL);
-  mr_buf_init(&u->delta, m, TEXT_MAX);
+  mr_buf_init(&u->delta, m, MR_DELTA_MAX);
   mr_ready_init(&u->over, on_over);
   u->delta_post.fn = on_delta;
   u->call = (struct mr_model_call){&s->v, s};
@@ -265,7 +217,7 @@ static int start(void *self, const struct mr_model_req *q, const struct mr_model
 static void cancel(void *self, struct mr_model_call *call)
 {
   struct mr_model_use *u = MR_OF(call, struct mr_model_use, call), **at;
-  struct slot *s = self;
+  struct mr_player *s = self;
 
   if (u->ended || u->over.link)
     return;
@@ -302,7 +254,7 @@ void mr_players_free(struct mr_runtime *rt)
 
   if (!p)
     return;
-  for (struct slot *s = p->slots, *next; s; s = next) {
+  for (struct mr_player *s = p->slots, *next; s; s = next) {
     next = s->next;
     mr_mem_free(mr_rt_mem(rt), s->name);
     mr_mem_free(mr_rt_mem(rt), s);
@@ -313,10 +265,10 @@ void mr_players_free(struct mr_runtime *rt)
 }
 
 /* Loop: slots are added here alone, so reading the list needs no lock. */
-static struct slot *slot_of(struct mr_runtime *rt, const char *name)
+static struct mr_player *slot_of(struct mr_runtime *rt, const char *name)
 {
   const struct mr_mem *m = mr_rt_mem(rt);
-  struct slot *s = rt->players->slots;
+  struct mr_player *s = rt->players->slots;
 
   while (s && strcmp(s->name, name) != 0)
     s = s->next;
@@ -338,7 +290,7 @@ static struct slot *slot_of(struct mr_runtime *rt, const char *name)
 static int add(struct mr_runtime *rt, void *arg, struct mr_err *err)
 {
   const struct mr_provider *p = arg;
-  struct slot *s = slot_of(rt, p->name);
+  struct mr_player *s = slot_of(rt, p->name);
   int code = s ? mr_models_add(rt->models, &s->v, s, p->models, err) : mr_err_nomem(err);
 
   if (code != MR_OK)
@@ -375,7 +327,7 @@ int mr_provider_add(struct mr_runtime *rt, const struct mr_provider *given, stru
 
 static int drop(struct mr_runtime *rt, void *arg, struct mr_err *err)
 {
-  struct slot *s = rt->players->slots;
+  struct mr_player *s = rt->players->slots;
 
   (void)err;
   while (s && strcmp(s->name, arg) != 0)
@@ -459,7 +411,7 @@ int mr_model_use_text(struct mr_model_use *u, struct mr_str delta)
   if (atomic_load(&u->g.state) & MR_GIVEN_UNWANTED)
     return MR_E_CANCELLED;
   pthread_mutex_lock(&u->lock);
-  if (u->delta.n + delta.n > TEXT_MAX) {
+  if (u->delta.n + delta.n > MR_DELTA_MAX) {
     code = MR_E_FULL;
   } else {
     mr_buf_str(&u->delta, delta);
@@ -475,159 +427,4 @@ int mr_model_use_text(struct mr_model_use *u, struct mr_str delta)
     return MR_OK;
   mr_given_unref(&u->g);
   return MR_E_CLOSED;
-}
-
-/* ---- the host's answer ---- */
-
-static char *fail_text(struct mr_model_use *u, const char *text)
-{
-  struct mr_str s = mr_str_c(text);
-
-  s.n = mr_utf8_cut(s, 2000);
-  return mr_mem_strdup(mr_rt_mem(u->g.rt), s);
-}
-
-static enum mr_model_status status_of(const char *type)
-{
-  static const struct { const char *type; enum mr_model_status status; } map[] = {
-      {"overloaded_error", MR_MODEL_OVERLOADED},         {"rate_limit_error", MR_MODEL_RATE_LIMITED},
-      {"billing_error", MR_MODEL_BILLING},               {"invalid_request_error", MR_MODEL_REFUSED_REQUEST},
-      {"authentication_error", MR_MODEL_REFUSED_REQUEST}, {"permission_error", MR_MODEL_REFUSED_REQUEST},
-      {"not_found_error", MR_MODEL_REFUSED_REQUEST},     {"request_too_large", MR_MODEL_REFUSED_REQUEST}};
-
-  for (size_t i = 0; type && i < sizeof map / sizeof *map; i++)
-    if (strcmp(type, map[i].type) == 0)
-      return map[i].status;
-  return MR_MODEL_FAILED;
-}
-
-int mr_model_use_fail(struct mr_model_use **up, const char *error_type, const char *message)
-{
-  struct mr_model_use *u = up ? *up : NULL;
-  int code = u ? mr_rt_check(u->g.rt, NULL) : MR_E_INVALID;
-
-  if (code != MR_OK)
-    return code;
-  *up = NULL;
-  u->status = status_of(error_type);
-  u->message = fail_text(u, message && message[0] ? message : "the model failed");
-  mr_given_answer(&u->g);
-  return MR_OK;
-}
-
-/* Content blocks as they will be stored; a tool_use without id or input gets one. */
-static int write_content(struct mr_model_use *u, yyjson_val *content, bool *tools)
-{
-  yyjson_arr_iter it = yyjson_arr_iter_with(content);
-  yyjson_val *b, *k;
-  char id[MR_ID_MAX];
-  struct mr_buf out;
-  struct mr_jw w;
-  int code = yyjson_is_arr(content) ? MR_OK : MR_E_INVALID;
-
-  *tools = false;
-  mr_buf_init(&out, mr_rt_mem(u->g.rt), REPLY_MAX);
-  mr_jw_init(&w, &out);
-  mr_jw_arr(&w);
-  while (code == MR_OK && (b = yyjson_arr_iter_next(&it))) {
-    yyjson_obj_iter oi = yyjson_obj_iter_with(b);
-    bool tool = mr_str_is(mr_json_get_str(b, "type"), "tool_use");
-    if (!mr_json_get_str(b, "type").n || (tool && !mr_json_get_str(b, "name").n) ||
-        (mr_str_is(mr_json_get_str(b, "type"), "text") && !yyjson_is_str(mr_json_get(b, "text")))) {
-      code = MR_E_INVALID;
-      break;
-    }
-    *tools = *tools || tool;
-    mr_jw_obj(&w);
-    while ((k = yyjson_obj_iter_next(&oi))) {
-      if (tool && yyjson_equals_str(k, "id") && !mr_json_get_str(b, "id").n)
-        continue;
-      mr_jw_key_s(&w, mr_json_str(k));
-      w.after_key = false;
-      mr_json_write(&out, yyjson_obj_iter_get_val(k), false);
-    }
-    if (tool && !mr_json_get_str(b, "id").n) {
-      code = mr_id_make(&u->g.rt->sys, id, "toolu");
-      mr_jw_kc(&w, "id", id);
-    }
-    if (tool && !mr_json_get(b, "input"))
-      mr_jw_kraw(&w, "input", MR_S("{}"));
-    mr_jw_obj_end(&w);
-  }
-  mr_jw_arr_end(&w);
-  if (code == MR_OK)
-    code = out.failed;
-  u->content = code == MR_OK ? mr_buf_take(&out, NULL) : NULL;
-  mr_buf_free(&out);
-  return code == MR_OK && !u->content ? MR_E_NOMEM : code;
-}
-
-static void read_usage(struct mr_usage *out, yyjson_val *u)
-{
-  yyjson_val *made = mr_json_get(u, "cache_creation");
-
-  out->input = mr_json_get_int(u, "input_tokens", 0);
-  out->output = mr_json_get_int(u, "output_tokens", 0);
-  out->cache_read = mr_json_get_int(u, "cache_read_input_tokens", 0);
-  out->cache_write_1h = mr_json_get_int(made, "ephemeral_1h_input_tokens", 0);
-  out->cache_write_5m = mr_json_get_int(made, "ephemeral_5m_input_tokens",
-                                        mr_json_get_int(u, "cache_creation_input_tokens", 0));
-}
-
-static int read_reply(struct mr_model_use *u, yyjson_val *reply)
-{
-  const struct mr_mem *m = mr_rt_mem(u->g.rt);
-  struct mr_str why = mr_json_get_str(reply, "stop_reason");
-  yyjson_val *details = mr_json_get(reply, "stop_details");
-  struct mr_buf b;
-  bool tools;
-  int code = write_content(u, mr_json_get(reply, "content"), &tools);
-
-  if (code != MR_OK)
-    return code;
-  read_usage(&u->usage, mr_json_get(reply, "usage"));
-  u->stop_reason = mr_mem_strdup(m, why.n ? why : tools ? MR_S("tool_use") : MR_S("end_turn"));
-  if (yyjson_is_obj(details)) {
-    mr_buf_init(&b, m, 1 << 16);
-    mr_json_write(&b, details, false);
-    u->stop_details = mr_buf_take(&b, NULL);
-  }
-  return u->stop_reason ? MR_OK : MR_E_NOMEM;
-}
-
-static int answer(struct mr_model_use **up, int code)
-{
-  struct mr_model_use *u = *up;
-
-  *up = NULL;
-  if (code != MR_OK) { /* released all the same, or the turn would wait for ever */
-    u->status = code == MR_E_NOMEM ? MR_MODEL_FAILED : MR_MODEL_REFUSED_REQUEST;
-    u->message = fail_text(u, code == MR_E_INVALID ? "the provider's reply is not {\"content\":[blocks]}"
-                                                   : mr_strerror(code));
-  }
-  mr_given_answer(&u->g);
-  return code;
-}
-
-int mr_model_finish_val(struct mr_model_use **up, yyjson_val *reply)
-{
-  return answer(up, read_reply(*up, reply));
-}
-
-int mr_model_use_finish(struct mr_model_use **up, const char *json)
-{
-  struct mr_model_use *u = up ? *up : NULL;
-  struct mr_runtime *rt;
-  yyjson_doc *doc = NULL;
-  int code = u ? mr_rt_check(u->g.rt, NULL) : MR_E_INVALID;
-
-  if (code != MR_OK)
-    return code;
-  rt = u->g.rt;
-  mr_rt_ref(rt); /* the document's memory: the use may be the runtime's last holder */
-  code = mr_json_parse(mr_rt_mem(rt), mr_str_c(json), REPLY_MAX, &doc, NULL);
-  code = code == MR_OK ? mr_model_finish_val(up, yyjson_doc_get_root(doc)) : answer(up, code);
-  yyjson_doc_free(doc);
-  mr_rt_unref(rt);
-  return code;
 }

@@ -2,6 +2,7 @@
 #include "host_kit.h"
 
 #include <stdatomic.h>
+#include <sys/stat.h>
 
 static const char *echo(struct host *h, const char *last, int k)
 {
@@ -404,6 +405,81 @@ TEST(a_file_that_was_uploaded_cannot_be_downloaded)
   CHECK_INT(g.code, MR_E_INVALID);
   CHECK_STR(mr_str_c(g.err.error_code), "file_not_downloadable");
   CHECK_INT(mr_close(&h.rt), MR_OK);
+}
+
+/* A file that a session made, laid where its sandbox would leave it. Returns its id. */
+static const char *made_file(struct host *h, size_t size)
+{
+  char path[600], json[200];
+  FILE *f;
+  snprintf(path, sizeof path, "%s/sandboxes/s/%s", test_dir(), h->session);
+  CHECK_INT(mkdir(path, 0700), 0);
+  snprintf(path + strlen(path), sizeof path - strlen(path), "/outputs");
+  CHECK_INT(mkdir(path, 0700), 0);
+  snprintf(path + strlen(path), sizeof path - strlen(path), "/made.bin");
+  f = fopen(path, "we");
+  for (size_t i = 0; i < size; i++)
+    fputc((int)(i % 251), f);
+  CHECK_INT(fclose(f), 0);
+  snprintf(json, sizeof json, "{\"scope_id\":\"%s\"}", h->session);
+  host_ok(h, "files.list", json);
+  CHECK_STR(mr_str_c(pick(h->last, "/data/0/filename")), "made.bin");
+  return pick(h->last, "/data/0/id");
+}
+
+static size_t checked;
+static bool wrong;
+static void check_body(void *ud, struct mr_str chunk)
+{
+  struct got *g = ud;
+  for (size_t i = 0; i < chunk.n; i++)
+    wrong |= (unsigned char)chunk.p[i] != (checked + i) % 251;
+  checked += chunk.n;
+  got_body(g, chunk);
+}
+
+TEST(a_download_comes_in_pieces_and_waits)
+{
+  enum { SIZE = 5000000 };
+  static struct host h;
+  static struct got g;
+  struct mr_callbacks cbs = {.size = sizeof cbs, .reply = got_reply, .body = check_body};
+  struct mr_req req = {.size = sizeof req, .op = "files.download"};
+  struct mr_op *op;
+  char json[100];
+  long before;
+
+  h.rt = host_open(test_dir());
+  host_play(&h, echo);
+  host_session(&h, NULL);
+  snprintf(json, sizeof json, "{\"file_id\":\"%s\"}", made_file(&h, SIZE));
+  req.json = mr_str_c(json);
+  before = test_allocs();
+  CHECK_INT(mr_call(h.rt, &req, &cbs, &g, NULL, &h.err), MR_OK);
+  usleep(100000);
+  CHECK(test_allocs() < before + 40); /* a few pieces wait */
+  for (int i = 0; i < 3000 && !g.replies; i++) {
+    mr_wait(h.rt, 1000);
+    mr_dispatch(h.rt, 1, 0);
+  }
+  CHECK_INT(g.code, MR_OK);
+  CHECK_INT(g.bytes, SIZE);
+  CHECK(g.chunks > 10 && !g.bad_order && !wrong);
+  memset(&g, 0, sizeof g); /* cancelled while it waits for us */
+  CHECK_INT(mr_call(h.rt, &req, &got_cbs, &g, &op, &h.err), MR_OK);
+  UNTIL(h.rt, g.chunks);
+  mr_op_cancel(op);
+  mr_op_release(op);
+  UNTIL(h.rt, g.replies);
+  CHECK_INT(g.code, MR_E_CANCELLED);
+  CHECK(g.bytes < SIZE);
+  memset(&g, 0, sizeof g); /* and closed upon */
+  CHECK_INT(mr_call(h.rt, &req, &got_cbs, &g, NULL, &h.err), MR_OK);
+  UNTIL(h.rt, g.chunks);
+  CHECK_INT(mr_close(&h.rt), MR_OK);
+  CHECK_INT(g.replies, 1);
+  CHECK(g.code == MR_E_CLOSED || g.bytes == SIZE);
+  CHECK_INT(test_allocs(), 0);
 }
 
 /* ---- asking ---- */
