@@ -113,18 +113,18 @@ def records(text):
     sep = "," if "," in head else ";" if ";" in head else "\t"
     rows = [r for r in csv.reader(io.StringIO(text, newline=""), delimiter=sep) if len(r) > 1 or (r and r[0].strip())]
     names = [n.strip().lower() for n in rows[0]] if rows else []
-    return names, [dict(zip(names, r + [""] * len(names))) for r in rows[1:]]
+    return names, [dict(zip(names, r + [""] * len(names))) for r in rows[1:]], sep
 
 
 def table(text):
-    names, rows = records(text)
+    names, rows, sep = records(text)
     if not rows or not {"invoice_id", "vendor", "po_number", "currency", "quantity", "unit_price", "tax_rate"} <= set(names):
         raise Unreadable("CSV without its columns, or without a line")
     figures = ("quantity", "unit_price", "tax_rate")
-    point = next((p for r in rows for k in figures if (p := point_of(bare(r[k]).strip("%-+()")))), ".")
+    point = next((p for r in rows for k in figures if (p := point_of(bare(r[k]).strip("%-+()")))), None)
     out = {}
     for r in rows:
-        n, p, rate = (number(r[k].replace("%", ""), point) for k in figures)
+        n, p, rate = (number(r[k].replace("%", ""), point or ("," if sep != "," and "," in r[k] else ".")) for k in figures)
         if "%" in r["tax_rate"] or rate > 1:
             rate /= 100
         head = {k: clean(r[k]) for k in ("invoice_id", "vendor", "po_number", "currency")}
@@ -187,8 +187,9 @@ def decode(data):
     for mark, name in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
         if data.startswith(mark):
             return data.decode(name)
-    if re.match(rb"[^\0]\0[^\0]\0", data):
-        return data.decode("utf-16-le")
+    for name, zeros in (("utf-16-le", data[1:400:2]), ("utf-16-be", data[:400:2])):
+        if zeros.count(0) > len(zeros) / 2:
+            return data.decode(name)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:

@@ -44,11 +44,12 @@ function M.rows(text, separator)
   return rows
 end
 
----The rows under a head line, each a table by column name (in lower case); second, the head's names.
+---The rows under a head line, each a table by column name (in lower case); then the head's names, and what
+---separates the fields.
 function M.records(text)
   text = text:gsub("^\239\187\191", ""):gsub("^%s+", "")
   local line = text:match "^[^\r\n]*"
-  local sep = line:find(",", 1, true) and "," or line:match "[;\t]"
+  local sep = line:find(",", 1, true) and "," or line:match "[;\t]" or ","
   local rows, out = M.rows(text, sep), {}
   local head = table.remove(rows, 1) or {}
   for i, name in ipairs(head) do head[i] = name:match "^%s*(.-)%s*$":lower() end
@@ -59,7 +60,7 @@ function M.records(text)
       out[#out + 1] = r
     end
   end
-  return out, head
+  return out, head, sep
 end
 
 ---A line of fields, quoted where it must be.

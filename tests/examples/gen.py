@@ -193,7 +193,7 @@ def plain(inv, rnd):
     rows += ["\f" if rnd.random() < 0.2 else ""] + total
     rows += ["Payment within 30 days: thank you", f"Note: {inv.note}", "Vendor: see above" if inv.vendor else "", "Total due: 0.01" if len(total) == 3 else ""]
     text = rnd.choice(["\n", "\r\n", "\n", "\r"]).join(rows) + "\n"
-    for enc in rnd.choice([["cp1252"], ["utf-16"], ["utf-16-le"]]) if rnd.random() < 0.25 else ():
+    for enc in rnd.choice([["cp1252"], ["utf-16"], ["utf-16-le"], ["utf-16-be"]]) if rnd.random() < 0.25 else ():
         try:
             return text.encode(enc)
         except UnicodeEncodeError:

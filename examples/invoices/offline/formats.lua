@@ -54,11 +54,13 @@ local function point_of(list)
   end
 end
 
----Quantity x unit price x (1 + tax rate), exactly; nil and the name of the column that is no number.
-local function amount_of(row, point)
+---Quantity x unit price x (1 + tax rate), exactly; nil and the name of the column that is no number. Where no
+---number of the file shows it: 1.234 has a fraction, and so has 1,234 unless commas separate the fields.
+local function amount_of(row, point, sep)
   local n = {}
   for _, name in ipairs(numbers) do
-    n[name] = decimal.read((row[name]:gsub("%%", "")), point)
+    local fraction = point or (sep ~= "," and row[name]:find(",", 1, true) and ",") or "."
+    n[name] = decimal.read((row[name]:gsub("%%", "")), fraction)
     if not n[name] then return nil, name end
   end
   local rate = n.tax_rate -- 0.19, or 19, or 19%
@@ -67,7 +69,7 @@ local function amount_of(row, point)
 end
 
 function M.csv(text)
-  local rows, head = csv.records(text)
+  local rows, head, sep = csv.records(text)
   local has, shown, by_key, order = {}, {}, {}, {}
   for _, name in ipairs(head) do has[name] = true end
   for _, name in ipairs(columns) do
@@ -78,7 +80,7 @@ function M.csv(text)
   end
   local point = point_of(shown)
   for i, row in ipairs(rows) do
-    local amount, bad = amount_of(row, point)
+    local amount, bad = amount_of(row, point, sep)
     if not amount then return nil, ("CSV line %d: its %s is no number"):format(i + 1, bad) end
     local key = clean(row.invoice_id) .. "\0" .. clean(row.vendor)
     local v = by_key[key]

@@ -77,8 +77,10 @@ local function encoding_of(f)
     if p:sub(1, #m[1]) == m[1] then return nil, "it is " .. m[2] .. ", not text" end
   end
   if p:find "^\255\254" or p:find "^\254\255" then return "UTF-16" end
-  if p:find "^[^%z]%z[^%z]%z" then return "UTF-16LE" end
-  if p:find "^%z[^%z]%z[^%z]" then return "UTF-16BE" end
+  local zeros = { [0] = 0, 0 } -- at even and odd places: UTF-16 without its mark has many at one of them
+  for i = 1, #p do zeros[i % 2] = zeros[i % 2] + (p:byte(i) == 0 and 1 or 0) end
+  if zeros[0] > #p / 4 and zeros[1] < #p / 20 then return "UTF-16LE" end
+  if zeros[1] > #p / 4 and zeros[0] < #p / 20 then return "UTF-16BE" end
   local _, controls = p:gsub("[%z\1-\8\14-\31]", "")
   if p:find "%z" or controls > #p / 10 then return nil, "it is not text" end
   if f.kind ~= "other" then return "UTF-8" end

@@ -469,6 +469,13 @@ function rig.messages.batches.list(fields, options) end
 ---@return fun(): table?
 function rig.messages.batches.each(fields, options) end
 
+---GET /v1/messages/batches/{message_batch_id}/results (not implemented yet)
+---@param message_batch_id string|table an id, or what has one
+---@param fields? table { to = path } for a file
+---@param options? moonrig.CallOptions
+---@return string|table? bytes, moonrig.Error? err
+function rig.messages.batches.results(message_batch_id, fields, options) end
+
 ---POST /v1/messages/batches/{message_batch_id}/cancel (not implemented yet)
 ---@param message_batch_id string|table an id, or what has one
 ---@param fields? table
