@@ -1,7 +1,7 @@
 /* doc.c - see doc.h; and metadata, which every resource has. */
 #include "agent/doc.h"
 
-enum { TRIES = 5, METADATA_PAIRS = 16, METADATA_KEY = 64, METADATA_VALUE = 512 };
+enum { TRIES = 100, METADATA_PAIRS = 16, METADATA_KEY = 64, METADATA_VALUE = 512 };
 
 /* ---- metadata ---- */
 
@@ -192,7 +192,9 @@ static void on_changed(void *ud, const struct mr_commit_result *r)
   mr_buf_free(&p->body);
   if (r->code == MR_OK && p->after)
     p->after(p);
-  if (r->code != MR_OK)
+  if (r->code == MR_E_CONFLICT) /* of revisions: what the client asked for is not in conflict with anything */
+    mr_call_fail(p->c, MR_E_UNAVAILABLE, NULL, "too many changes of this %s at the same time: try again", p->kind);
+  else if (r->code != MR_OK)
     mr_call_fail_err(p->c, r->err);
   else
     mr_call_done(p->c, MR_OK);

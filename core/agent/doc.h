@@ -5,7 +5,7 @@
 #include "agent/agent_t.h"
 
 /* A change of one document: read, made again by make, committed against the revision that was read, and made
- * once more when somebody was faster (at most 5 times). The response is the new body. */
+ * once more when somebody was faster (at most 100 times). The response is the new body. */
 struct mr_doc_change {
   struct mr_call *c;
   const char *kind;

@@ -1,6 +1,6 @@
 // flow_test.mjs - one story from the first agent to the last archive, as an SDK user lives it. Event orders are
 // those of the worked traces (API: sessions, worked traces A to D).
-import { assert, collect, Feed, last, message, said, test, text, types } from './kit.mjs';
+import { assert, collect, Feed, last, message, said, skip, test, text, types } from './kit.mjs';
 import { accumulateManagedAgentsEvent, betaTool } from './sdk.mjs';
 
 export function flow(world, prefix = 'flow') {
@@ -307,6 +307,52 @@ export function flow(world, prefix = 'flow') {
     await feed.close();
   });
 
+  // On a cloud environment the server runs the toolset: a runner that knows the name may not answer, too.
+  test(`${prefix}/tool-runner-cannot-answer-for-the-server`, async () => {
+    const open_ = await beta().agents.create({ name: 'hands', model: 'claude-opus-4-7', tools: [{ type: 'agent_toolset_20260401' }] });
+    const { session, feed } = await open({ agent: open_.id });
+    const rival = betaTool({ name: 'bash', description: 'x', inputSchema: { type: 'object' }, run: () => 'made up' });
+    const calls = [];
+    const runner = beta().sessions.events.toolRunner(session.id, { tools: [rival], maxIdleMs: 300 });
+    const ended = (async () => { for await (const call of runner) calls.push(call); })();
+    await send(session.id, message('[[tool bash {"command":"sleep 0.3; echo real"}]] ;; [[say {result}]]'));
+    const events = await feed.idle();
+    await ended;
+    assert.deepEqual(calls.map((c) => c.posted), [false]);
+    assert.deepEqual(types(events), [...begin, 'user.message', 'span.model_request_start', 'agent.tool_use', 'span.model_request_end', 'agent.tool_result', 'span.model_request_start', 'agent.message', 'span.model_request_end', ...triple]);
+    if (world().sandbox) assert.deepEqual(said(events), ['real']);
+    await feed.close();
+  });
+
+  test(`${prefix}/outputs`, async () => {
+    if (!world().sandbox) skip('sandboxes do not work on this machine: moonrig doctor says why');
+    const agent = await beta().agents.create({ name: 'writer', model: 'claude-opus-4-7', tools: [{ type: 'agent_toolset_20260401' }] });
+    const { session, feed } = await open({ agent: agent.id, resources: [{ type: 'file', file_id: s.file.id, mount_path: '/in.csv' }] });
+    await send(session.id, message('[[tool bash {"command":"head -2 /mnt/session/uploads/in.csv > /mnt/session/outputs/out.csv"}]] ;; [[tool read {"file_path":"/mnt/session/outputs/out.csv"}]] ;; [[say {result}]]'));
+    assert.deepEqual(said(await feed.idle()).map((t) => t.trimEnd()), ['invoice,amount\nA-1,10.00']);
+    let files = [];
+    for (let i = 0; i < 200 && !files.length; i++) {
+      files = (await collect(beta().files.list({ scope_id: session.id }))).filter((f) => f.downloadable);
+      await new Promise((r) => setTimeout(r, 50));
+    }
+    assert.deepEqual(files.map((f) => [f.filename, f.downloadable, f.scope]), [['out.csv', true, { type: 'session', id: session.id }]]);
+    assert.equal(await (await client().files.download(files[0].id)).text(), 'invoice,amount\nA-1,10.00\n');
+    await feed.close();
+  });
+
+  test(`${prefix}/tool-runner-ends-with-the-session`, async () => {
+    for (const end of ['archive', 'delete']) {
+      const { session, feed } = await open();
+      const runner = beta().sessions.events.toolRunner(session.id, { tools: [], maxIdleMs: 0 });
+      const ended = (async () => { for await (const call of runner) assert.fail(`a call: ${call.name}`); })();
+      await send(session.id, message('[[say x]]'));
+      await feed.idle();
+      await beta().sessions[end](session.id);
+      await ended;
+      await feed.done;
+    }
+  });
+
   test(`${prefix}/model-fails-and-recovers`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[error 529 x1 retry-ms 50]] [[say Back again.]]'));
@@ -366,7 +412,7 @@ export function flow(world, prefix = 'flow') {
     assert.ok((await collect(beta().sessions.list({ limit: 3, order: 'asc' }))).slice(-5).every((x, i) => x.id === ids[i]));
     assert.deepEqual((await collect(beta().sessions.list({ agent_id: 'agent_01' + '2'.repeat(22) }))), []);
     const idle = await collect(beta().sessions.list({ statuses: ['idle', 'running'], agent_id: s.agent.id }));
-    assert.equal(idle.length, all.length);
+    assert.deepEqual(idle.map((x) => x.id), all.filter((x) => x.agent.id === s.agent.id).map((x) => x.id));
     const page = await beta().sessions.list({ limit: 2 });
     assert.equal(page.prev_page, null);
     const next = await page.getNextPage();

@@ -33,13 +33,14 @@ export class Recorder {
     const response = await fetch(url, init);
     request.status = response.status;
     request.requestId = response.headers.get('request-id');
-    const job = this.#look(request, response.clone()).catch((e) => {
+    const route = this.#head(request, response);
+    if (route?.kind === 'stream' && response.status === 200) return this.#along(request, route, response);
+    const job = this.#look(request, route, response.clone()).catch((e) => {
       if (e?.name !== 'AbortError') this.problem(request, `reading the answer: ${e}`);
     });
     this.pending.add(job);
     job.finally(() => this.pending.delete(job));
-    if (request.stream) return response;
-    await job;
+    if (route) await job;
     return response;
   }
 
@@ -58,28 +59,29 @@ export class Recorder {
     return this.requests.slice(n);
   }
 
-  async #look(request, copy) {
-    const h = copy.headers, kind = h.get('content-type') ?? '';
+  // Status and headers; what the SDK says that the answer is.
+  #head(request, { headers: h, status }) {
     if (!FULL_ID.test(h.get('request-id') ?? '')) this.problem(request, `request-id: ${h.get('request-id')}`);
     if (!/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(h.get('anthropic-organization-id') ?? ''))
       this.problem(request, `anthropic-organization-id: ${h.get('anthropic-organization-id')}`);
     if (!/^wrkspc_/.test(h.get('anthropic-workspace-id') ?? '')) this.problem(request, 'no anthropic-workspace-id');
     const route = this.schemas.route(request.verb, request.url.pathname);
-    if (copy.status >= 400) return this.#error(request, await this.#json(request, copy), kind);
-    if (copy.status !== 200) this.problem(request, 'a success that is not 200');
+    if (status < 400 && status !== 200) this.problem(request, 'a success that is not 200');
+    if (status === 200 && !route && !/\/content$/.test(request.url.pathname)) this.problem(request, 'the SDK has no such operation');
+    if (status === 200 && route) {
+      const name = [...this.schemas.byRoute].find(([, e]) => e === route)[0];
+      this.seen.set(name, (this.seen.get(name) ?? 0) + 1);
+    }
+    return route;
+  }
+
+  async #look(request, route, copy) {
+    if (copy.status >= 400) return this.#error(request, await this.#json(request, copy));
     if (!route) {
-      if (!/\/content$/.test(request.url.pathname)) this.problem(request, 'the SDK has no such operation');
       copy.body?.cancel(); // not awaited: it is over when the other half of the clone has been read
       return;
     }
-    const name = `${request.verb} ${[...this.schemas.byRoute].find(([, e]) => e === route)[0].split(' ')[1]}`;
-    this.seen.set(name, (this.seen.get(name) ?? 0) + 1);
-    if (route.kind === 'stream') {
-      request.stream = true;
-      if (!kind.startsWith('text/event-stream')) this.problem(request, `content-type: ${kind}`);
-      return this.#frames(request, route, copy);
-    }
-    const value = await this.#json(request, copy, kind);
+    const value = await this.#json(request, copy);
     if (value !== undefined) this.value(request, route.type, value);
   }
 
@@ -118,19 +120,27 @@ export class Recorder {
       }
   }
 
-  async #frames(request, route, copy) {
-    const seen = new Map();
+  // A stream is looked at as it passes; a clone would change how it ends.
+  #along(request, route, response) {
+    const kind = response.headers.get('content-type') ?? '';
+    if (!kind.startsWith('text/event-stream')) this.problem(request, `content-type: ${kind}`);
+    const seen = new Map(), decoder = new TextDecoder('utf-8', { fatal: true });
     let rest = '', position = 0;
-    const decoder = new TextDecoder('utf-8', { fatal: true });
-    for await (const chunk of copy.body) {
-      rest += decoder.decode(chunk, { stream: true });
-      let end;
-      while ((end = rest.indexOf('\n\n')) >= 0) {
-        position = this.#frame(request, route, rest.slice(0, end), seen, position);
-        rest = rest.slice(end + 2);
-      }
-    }
-    if (rest) this.problem(request, `the stream ended within a frame: ${rest.slice(0, 100)}`);
+    const looker = new TransformStream({
+      transform: (chunk, out) => {
+        rest += decoder.decode(chunk, { stream: true });
+        let end;
+        while ((end = rest.indexOf('\n\n')) >= 0) {
+          position = this.#frame(request, route, rest.slice(0, end), seen, position);
+          rest = rest.slice(end + 2);
+        }
+        out.enqueue(chunk);
+      },
+      flush: () => {
+        if (rest) this.problem(request, `the stream ended within a frame: ${rest.slice(0, 100)}`);
+      },
+    });
+    return new Response(response.body.pipeThrough(looker), { status: response.status, headers: response.headers });
   }
 
   #frame(request, route, frame, seen, position) {
