@@ -118,8 +118,8 @@ TEST(content_types)
   static const char *const bad[] = {"", "application/json", "multipart/form-data", "multipart/form-data; boundary=",
                                     "multipart/mixed; boundary=BB", "multipart/form-data; boundary=\"\"",
                                     "multipart/form-data; xboundary=BB", "multipart/form-data; boundary=B\tB",
-                                    "multipart/form-data; boundary="
-                                    "01234567890123456789012345678901234567890123456789012345678901234567890"};
+                                    ("multipart/form-data; boundary="
+                                    "01234567890123456789012345678901234567890123456789012345678901234567890")};
   struct mr_str body = MR_S(PART(FIELD("a"), "1") "--BB--");
   for (size_t i = 0; i < sizeof good / sizeof *good; i++) CHECK_INT(run(good[i], body, 0, 5), MR_OK);
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
