@@ -23,8 +23,10 @@ struct mr_domain {
   int64_t default_ws;
   struct mr_sessions *sessions;    /* loaded sessions: table, LRU (session.c) */
   struct mr_keys *keys;            /* keys.c: bootstrap keys, what was checked lately */
-  bool started, ready, draining;  /* ready: what a start makes is there */
-  struct mr_call *held, **held_tail; /* calls that came before that */
+  struct mr_env_use *env_uses;     /* environments.c: sessions being made, environments being deleted */
+  bool started, ready, draining;   /* ready: what a start makes is there */
+  bool cut;                        /* nothing is decided any more, the store may be gone */
+  struct mr_call *held, **held_tail; /* calls that came before the start was over */
   int waking;                      /* steps of the start, or of waking sessions, that are under way */
   struct mr_timer rewake;          /* looks for sessions that were dropped after a failed commit */
   void (*idle_fn)(void *ud);
@@ -47,6 +49,8 @@ struct mr_str mr_page_by_time(struct mr_call *c, bool ascending, bool backward, 
 struct mr_str mr_page_by_pos(struct mr_call *c, bool ascending, int64_t pos);
 /* created_at[gte] etc. of in into r. */
 int mr_page_range(struct mr_call *c, struct mr_range *r);
+/* statuses of in are statuses of sessions and threads. */
+int mr_page_statuses(struct mr_call *c);
 
 /* ---- documents (doc.c): what agents, environments and files share ---- */
 
@@ -60,12 +64,26 @@ void mr_not_found(struct mr_call *c, const char *what, struct mr_str id);
  * NULL) and returns its code; MR_OK: rows[0] is there. */
 int mr_read_check(struct mr_call *c, const struct mr_rows *r, const char *field, const char *what, struct mr_str id);
 
+/* ---- environments in use (environments.c): no session is made in one that is being deleted, none is deleted
+ * while a session is being made in it; the store sees only what is committed ---- */
+
+struct mr_env_use {
+  struct mr_env_use *next, **link; /* link NULL: not in the list */
+  int64_t workspace;
+  struct mr_str id;
+  bool deleting;
+};
+/* False, and nothing begun, when the other kind of use is under way. u and id live until the end. */
+bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id, bool deleting);
+void mr_env_use_end(struct mr_env_use *u);
+
 /* ---- content blocks (content.c) ---- */
 
 /* Checks an array of client content blocks; allowed is a set of MR_BLOCK_*. field: for messages, e.g.
  * "events[0].content". */
 enum { MR_BLOCK_TEXT = 1, MR_BLOCK_IMAGE = 2, MR_BLOCK_DOCUMENT = 4, MR_BLOCK_SEARCH = 8 };
 int mr_content_check(yyjson_val *arr, unsigned allowed, const char *field, struct mr_err *err);
+bool mr_content_blank(yyjson_val *arr); /* nothing but empty text: models' APIs refuse a message of that */
 /* A tool handler's result (any JSON) as an array of content blocks: strings become a text block, arrays
  * of blocks stay, other values become their JSON text; empty stays []. */
 void mr_content_from_result(const struct mr_mem *m, struct mr_str json, struct mr_buf *out);

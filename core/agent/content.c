@@ -13,18 +13,35 @@ static int bad(struct mr_err *err, const char *field, size_t i, const char *what
   return mr_err_set(err, MR_E_INVALID, path, "%s: %s", path, what);
 }
 
+static bool base64_form(struct mr_str s)
+{
+  size_t n = s.n;
+
+  while (n && s.n - n < 2 && s.p[n - 1] == '=')
+    n--;
+  for (size_t i = 0; i < n; i++) {
+    char c = s.p[i];
+    if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '+' || c == '/'))
+      return false;
+  }
+  return n > 0 && s.n % 4 == 0;
+}
+
+/* What a model's API would refuse stays out of the log: it would be asked again with every later turn. */
 static int check_source(yyjson_val *block, bool document, const char *field, size_t i, struct mr_err *err)
 {
   static const char *const images[] = {"image/png", "image/jpeg", "image/gif", "image/webp"};
   yyjson_val *source = mr_json_get(block, "source");
   struct mr_str type = mr_json_get_str(source, "type"), media = mr_json_get_str(source, "media_type");
-  bool known = document;
+  bool known = document && media.n;
 
   if (mr_str_is(type, "url"))
     return mr_json_get_str(source, "url").n ? MR_OK : bad(err, field, i, "source.url is required");
   if (mr_str_is(type, "file"))
     return bad(err, field, i, "source.type \"file\" is not implemented yet; send base64, or mount the file as "
                               "a session resource");
+  if (document && mr_str_is(type, "text") && !mr_str_is(media, "text/plain"))
+    return bad(err, field, i, "source.media_type must be text/plain");
   if (document && mr_str_is(type, "text"))
     return mr_json_get_str(source, "data").p ? MR_OK : bad(err, field, i, "source.data is required");
   if (!mr_str_is(type, "base64"))
@@ -32,8 +49,20 @@ static int check_source(yyjson_val *block, bool document, const char *field, siz
   for (size_t k = 0; k < sizeof images / sizeof *images; k++)
     known = known || mr_str_is(media, images[k]);
   if (!known)
-    return bad(err, field, i, "source.media_type must be image/png, image/jpeg, image/gif or image/webp");
-  return mr_json_get_str(source, "data").n ? MR_OK : bad(err, field, i, "source.data is required");
+    return bad(err, field, i, document ? "source.media_type is required" : "source.media_type must be image/png, "
+               "image/jpeg, image/gif or image/webp");
+  return base64_form(mr_json_get_str(source, "data")) ? MR_OK : bad(err, field, i, "source.data must be base64");
+}
+
+static bool texts_only(yyjson_val *list)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(list);
+  yyjson_val *v;
+
+  while ((v = yyjson_arr_iter_next(&it)))
+    if (!mr_str_is(mr_json_get_str(v, "type"), "text") || !mr_json_get_str(v, "text").p)
+      return false;
+  return yyjson_is_arr(list);
 }
 
 static int check_block(yyjson_val *b, unsigned allowed, const char *field, size_t i, struct mr_err *err)
@@ -48,8 +77,8 @@ static int check_block(yyjson_val *b, unsigned allowed, const char *field, size_
     return check_source(b, true, field, i, err);
   if (mr_str_is(type, "search_result") && (allowed & MR_BLOCK_SEARCH)) {
     if (!mr_json_get_str(b, "source").p || !mr_json_get_str(b, "title").p ||
-        !yyjson_is_arr(mr_json_get(b, "content")) || !yyjson_is_obj(mr_json_get(b, "citations")))
-      return bad(err, field, i, "a search_result has source, title, content and citations");
+        !texts_only(mr_json_get(b, "content")) || !yyjson_is_bool(mr_json_get(mr_json_get(b, "citations"), "enabled")))
+      return bad(err, field, i, "a search_result has source, title, content of text blocks and citations.enabled");
     return MR_OK;
   }
   if (mr_str_is(type, "redacted"))
@@ -72,6 +101,22 @@ int mr_content_check(yyjson_val *arr, unsigned allowed, const char *field, struc
       return code;
   }
   return MR_OK;
+}
+
+static bool blank(yyjson_val *block)
+{
+  return mr_str_is(mr_json_get_str(block, "type"), "text") && !mr_str_trim(mr_json_get_str(block, "text")).n;
+}
+
+bool mr_content_blank(yyjson_val *arr)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(arr);
+  yyjson_val *b;
+
+  while ((b = yyjson_arr_iter_next(&it)))
+    if (!blank(b))
+      return false;
+  return true;
 }
 
 /* ---- tool handlers' results ---- */
@@ -132,8 +177,8 @@ void mr_content_to_model(yyjson_val *arr, struct mr_buf *out)
 
   mr_buf_char(out, '[');
   while (arr && (b = yyjson_arr_iter_next(&it))) {
-    if (mr_str_is(mr_json_get_str(b, "type"), "text") && !mr_json_get_str(b, "text").n)
-      continue; /* the model's API refuses empty text */
+    if (blank(b))
+      continue; /* the model's API refuses it */
     if (!first)
       mr_buf_char(out, ',');
     first = false;

@@ -4,7 +4,7 @@
  */
 #include "agent/session_t.h"
 
-enum { WAKE_PAGE = 500 };
+enum { WAKE_PAGE = 500, REWAKE_US = 1000000 };
 
 static void on_rewake(struct mr_timer *t);
 
@@ -65,27 +65,42 @@ void mr_domain_free(struct mr_domain **dp)
 
 /* ---- start ---- */
 
-struct wake { struct mr_domain *d; int64_t after_no; };
+/* Waking goes page by page, the next when all of this one are loaded: a start with many running sessions does
+ * not fill the store's queue of reads. A session that could not be loaded is looked for again. */
+struct wake { struct mr_domain *d; int64_t after_no; int pending; bool more, failed; };
 
-static void woken(struct mr_domain *d)
+static void wake_page(struct wake *w);
+
+static void wake_one_less(struct wake *w)
 {
+  struct mr_domain *d = w->d;
+
+  if (--w->pending > 0)
+    return;
+  if (w->more && !d->draining) {
+    wake_page(w);
+    return;
+  }
+  if (w->failed)
+    mr_domain_rewake(d);
+  mr_mem_free(d->mem, w);
   d->waking--;
   mr_domain_settled(d);
 }
 
 static void on_awake(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
-  struct mr_domain *d = ud;
+  struct wake *w = ud;
+
   if (code != MR_OK) {
-    mr_log(d->sys, MR_LOG_ERROR, "domain", "a session could not be woken: %s", err ? err->message : "");
+    mr_log(w->d->sys, MR_LOG_ERROR, "domain", "a session could not be woken: %s", err ? err->message : "");
+    w->failed = w->failed || code != MR_E_NOTFOUND;
   } else {
     mr_turn_wake(s); /* loading it has recovered what was in flight */
     mr_session_unref(s);
   }
-  woken(d);
+  wake_one_less(w);
 }
-
-static void wake_page(struct wake *w);
 
 static void on_to_wake(void *ud, const struct mr_rows *r)
 {
@@ -94,27 +109,25 @@ static void on_to_wake(void *ud, const struct mr_rows *r)
 
   if (r->code != MR_OK)
     mr_log(d->sys, MR_LOG_ERROR, "domain", "sessions could not be listed: %s", r->err->message);
+  w->failed = w->failed || r->code != MR_OK;
+  w->more = r->code == MR_OK && r->more;
   for (int i = 0; i < r->n && !d->draining; i++) {
     w->after_no = r->sessions[i].no;
-    d->waking++;
-    mr_session_get(d, r->sessions[i].owner_epoch, r->sessions[i].id, on_awake, d);
+    w->pending++;
+    mr_session_get(d, r->sessions[i].owner_epoch, r->sessions[i].id, on_awake, w);
   }
-  if (r->code == MR_OK && r->more && !d->draining) {
-    wake_page(w);
-    return;
-  }
-  mr_mem_free(d->mem, w);
-  woken(d);
+  wake_one_less(w);
 }
 
 static void wake_page(struct wake *w)
 {
+  w->pending = 1; /* the page itself */
   mr_read_sessions_to_wake(w->d->store, WAKE_PAGE, w->after_no, on_to_wake, w);
 }
 
 static void wake_all(struct mr_domain *d)
 {
-  struct wake *w = mr_mem_zalloc(d->mem, sizeof *w);
+  struct wake *w = d->draining ? NULL : mr_mem_zalloc(d->mem, sizeof *w); /* stopped while starting: nobody is woken */
   if (!w)
     return;
   w->d = d;
@@ -158,6 +171,12 @@ static void begin_held(struct mr_domain *d)
   }
 }
 
+void mr_domain_rewake(struct mr_domain *d)
+{
+  if (d->started && !d->draining)
+    mr_timer_set(d->loop, &d->rewake, REWAKE_US);
+}
+
 static void on_default(void *ud, int code)
 {
   struct mr_domain *d = ud;
@@ -166,7 +185,8 @@ static void on_default(void *ud, int code)
   if (!d->draining && !MR_SWITCH("no-wake"))
     wake_all(d);
   begin_held(d);
-  woken(d);
+  d->waking--;
+  mr_domain_settled(d);
 }
 
 void mr_domain_start(struct mr_domain *d)
@@ -205,7 +225,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
 
 void mr_domain_cut(struct mr_domain *d)
 {
-  d->draining = true;
+  d->draining = d->cut = true;
   mr_session_each(d, mr_turn_stop_all);
 }
 

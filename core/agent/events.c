@@ -77,9 +77,11 @@ static int check_content(struct check *k, yyjson_val *ev, unsigned blocks, bool 
   snprintf(field, sizeof field, "%s[%d].content", k->field, k->i);
   if (!content || yyjson_is_null(content))
     return required ? refuse(k, "content", "required: an array of content blocks") : MR_OK;
-  if (required && yyjson_is_arr(content) && yyjson_arr_size(content) == 0)
-    return refuse(k, "content", "must hold at least one content block");
-  return mr_content_check(content, blocks, field, &k->c->err);
+  if (mr_content_check(content, blocks, field, &k->c->err) != MR_OK)
+    return k->c->err.code;
+  if (required && mr_content_blank(content))
+    return refuse(k, "content", "must hold at least one content block that is not blank");
+  return MR_OK;
 }
 
 static int check_confirmation(struct check *k, yyjson_val *ev, struct mr_event_in *e)

@@ -105,6 +105,27 @@ static void on_session(void *ud, const struct mr_rows *r)
     mr_read_log(l->c->d->store, l->c->who.workspace, &l->q, on_log, l);
 }
 
+static bool type_known(struct mr_str t)
+{
+  static const char *const names[] = {
+      "user.message", "user.interrupt", "user.tool_confirmation", "user.custom_tool_result", "user.tool_result",
+      "user.define_outcome", "system.message", "agent.message", "agent.thinking", "agent.tool_use",
+      "agent.tool_result", "agent.mcp_tool_use", "agent.mcp_tool_result", "agent.custom_tool_use",
+      "agent.thread_context_compacted", "agent.thread_message_received", "agent.thread_message_sent",
+      "session.status_running", "session.status_idle", "session.status_rescheduled", "session.status_terminated",
+      "session.error", "session.updated", "session.usage", "session.thread_created",
+      "session.thread_status_running", "session.thread_status_idle", "session.thread_status_rescheduled",
+      "session.thread_status_terminated", "span.model_request_start", "span.model_request_end",
+      "span.outcome_evaluation_start", "span.outcome_evaluation_ongoing", "span.outcome_evaluation_end",
+      "workflow_run.created", "workflow_run.status_running", "workflow_run.status_idle",
+      "workflow_run.status_ended", "workflow_run.error", "workflow_run.phase_started", "workflow_run.phase_ended"};
+
+  for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+    if (mr_str_is(t, names[i]))
+      return true;
+  return false;
+}
+
 static int read_types(struct list *l)
 {
   yyjson_val *types = mr_json_get(l->c->in, "types"), *v;
@@ -113,8 +134,12 @@ static int read_types(struct list *l)
 
   if (!out)
     return mr_err_nomem(&l->c->err);
-  while (types && (v = yyjson_arr_iter_next(&it)))
+  while (types && (v = yyjson_arr_iter_next(&it))) {
+    if (!type_known(mr_json_str(v)))
+      return mr_err_set(&l->c->err, MR_E_INVALID, "types", "types: %.*s is no type of event",
+                        (int)(yyjson_get_len(v) < 80 ? yyjson_get_len(v) : 80), yyjson_get_str(v));
     out[l->q.ntypes++] = mr_json_str(v);
+  }
   l->q.types = out;
   return MR_OK;
 }

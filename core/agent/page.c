@@ -83,3 +83,19 @@ int mr_page_range(struct mr_call *c, struct mr_range *r)
   }
   return MR_OK;
 }
+
+int mr_page_statuses(struct mr_call *c)
+{
+  static const char *const known[] = {"idle", "running", "rescheduling", "terminated"};
+  yyjson_val *list = mr_json_get(c->in, "statuses"), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(list);
+
+  while (list && (v = yyjson_arr_iter_next(&it))) {
+    bool found = false;
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+      found = found || mr_str_is(mr_json_str(v), known[i]);
+    if (!found)
+      return mr_err_set(&c->err, MR_E_INVALID, "statuses", "statuses: idle, running, rescheduling or terminated");
+  }
+  return MR_OK;
+}

@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 enum { BUCKETS = 1024, KEEP_IDLE = 64, LOAD_PAGE = 2000 };
-static const int64_t KEEP_US = 5000000, REWAKE_US = 1000000;
+static const int64_t KEEP_US = 5000000;
 
 struct load {                 /* one session being loaded */
   struct load *next;
@@ -152,8 +152,7 @@ void mr_session_poison(struct mr_session *s, const struct mr_err *err)
   mr_stream_end_all(s, MR_E_UNAVAILABLE);
   mr_ready_cancel(s->d->loop, &s->step);
   mr_timer_cancel(s->d->loop, &s->retry);
-  if (s->d->started)
-    mr_timer_set(s->d->loop, &s->d->rewake, REWAKE_US);
+  mr_domain_rewake(s->d);
 }
 
 void mr_session_each(struct mr_domain *d, void (*fn)(struct mr_session *s))
@@ -355,6 +354,21 @@ static struct load *load_start(struct mr_domain *d, int64_t ws, struct mr_str id
   return l;
 }
 
+/* The store is closed, and the domain goes: who waited was told, or has given up. */
+static void load_drop(struct load *l)
+{
+  const struct mr_mem *mem = l->d->mem;
+
+  l->d->sessions->loads = l->next;
+  mr_ready_cancel(l->d->loop, &l->ready);
+  for (struct load_waiter *w = l->waiters, *next; w; w = next) {
+    next = w->next;
+    mr_mem_free(mem, w);
+  }
+  session_free(l->s);
+  mr_mem_free(mem, l);
+}
+
 struct hit { struct mr_ready ready; struct mr_session *s; struct load_waiter w; };
 
 static void on_hit(struct mr_ready *r)
@@ -429,6 +443,8 @@ void mr_sessions_free(struct mr_domain *d)
   struct mr_sessions *t = d->sessions;
   if (!t)
     return;
+  while (t->loads)
+    load_drop(t->loads);
   mr_session_each(d, session_free);
   mr_timer_cancel(d->loop, &t->sweep);
   mr_mem_free(d->mem, t);

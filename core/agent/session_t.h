@@ -204,6 +204,7 @@ void mr_model_committed(struct mr_session *s);
 /* turn_tools.c */
 void mr_tools_start(struct mr_session *s);              /* starts every call whose intent is durable */
 bool mr_tools_running(const struct mr_session *s);
+bool mr_tools_to_start(const struct mr_session *s);     /* may any start, and has no intent yet? */
 void mr_tools_cancel(struct mr_session *s);             /* stops what runs */
 void mr_tools_intents(struct mr_txn *t);                /* intents for calls that may start now */
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of a finished call */
@@ -212,6 +213,7 @@ void mr_tools_recover(struct mr_session *s);            /* after load: what had 
 void mr_tools_forget(struct mr_session *s);             /* runs on in the sandbox, but not for us */
 /* domain.c */
 void mr_domain_settled(struct mr_domain *d);            /* something ended: is a drain over? */
+void mr_domain_rewake(struct mr_domain *d);             /* a session was dropped: look soon which ones should run */
 
 /* ---- stream.c ---- */
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row);

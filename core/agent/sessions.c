@@ -158,6 +158,8 @@ void mr_sessions_list(struct mr_call *c)
   code = mr_page_read(c, SESSIONS_DEFAULT, SESSIONS_MAX, asc, &l->page);
   if (code == MR_OK)
     code = mr_page_range(c, &l->q.created);
+  if (code == MR_OK)
+    code = mr_page_statuses(c);
   if (code != MR_OK) {
     mr_call_done(c, code);
     return;

@@ -20,6 +20,20 @@ static void end(struct resolve *p, int code)
   p->fn(p->c, code, code == MR_OK ? &p->out : NULL);
 }
 
+/* What the writers of an agent's members say of "tools[0]" is here about "agent.tools[0]". */
+static int within_agent(struct resolve *p, int code)
+{
+  struct mr_err was = p->c->err;
+  char field[sizeof was.field + 8];
+
+  if (code == MR_OK || !was.field[0] || mr_str_starts(mr_str_c(was.field), MR_S("agent.")))
+    return code;
+  snprintf(field, sizeof field, "agent.%s", was.field);
+  if (was.error_code[0])
+    return mr_err_code(&p->c->err, code, was.error_code, field, "agent.%s", was.message);
+  return mr_err_set(&p->c->err, code, field, "agent.%s", was.message);
+}
+
 static int override_member(struct resolve *p, struct mr_jw *w, yyjson_val *agent, const char *key,
                            int (*write)(struct mr_call *c, yyjson_val *given, struct mr_buf *out))
 {
@@ -29,7 +43,7 @@ static int override_member(struct resolve *p, struct mr_jw *w, yyjson_val *agent
   mr_jw_key(w, key);
   w->after_key = false;
   if (v)
-    return write(p->c, v, w->b);
+    return within_agent(p, write(p->c, v, w->b));
   mr_json_write(w->b, mr_json_get(agent, key), false);
   return MR_OK;
 }
@@ -106,7 +120,7 @@ static void on_body(void *ud, const struct mr_rows *r)
   if (code == MR_OK)
     code = mr_json_parse(c->mem, mr_buf_get(&b), SIZE_MAX, &made, &c->err);
   if (code == MR_OK)
-    code = mr_agent_cross_check(c, yyjson_doc_get_root(made));
+    code = within_agent(p, mr_agent_cross_check(c, yyjson_doc_get_root(made)));
   if (code == MR_OK) {
     p->out.snapshot = mr_buf_get(&b);
     p->out.id = p->id;

@@ -91,7 +91,12 @@ static void on_list(void *ud, const struct mr_rows *r)
 
 void mr_sessions_threads_list(struct mr_call *c)
 {
-  mr_read_session(c->d->store, c->who.workspace, c->path[0], on_list, c);
+  int code = mr_page_statuses(c);
+
+  if (code != MR_OK)
+    mr_call_done(c, code);
+  else
+    mr_read_session(c->d->store, c->who.workspace, c->path[0], on_list, c);
 }
 
 /* Reads the session and goes on only if path[1] is its primary thread. */

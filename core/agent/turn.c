@@ -9,7 +9,7 @@
 
 void mr_turn_wake(struct mr_session *s)
 {
-  if (!s->poisoned && !s->deleted)
+  if (!s->poisoned && !s->deleted && !s->d->cut)
     mr_ready_post(s->d->loop, &s->step);
 }
 
@@ -183,7 +183,8 @@ bool mr_turn_advance(struct mr_txn *t)
     mr_tools_intents(t);
   record_finished(t);
   if (!all_resolved(s)) {
-    if (!mr_tools_running(s) && any_waits_client(s))
+    /* In a drain calls that need no approval are left to the next start, and so is the idle behind them. */
+    if (!mr_tools_running(s) && !mr_tools_to_start(s) && any_waits_client(s))
       mr_turn_idle(t, MR_STOP_REQUIRES_ACTION, MR_S("null"));
     return false;
   }
@@ -350,7 +351,7 @@ void mr_turn_step(struct mr_ready *r)
 {
   struct mr_session *s = MR_OF(r, struct mr_session, step);
 
-  if (s->poisoned || s->deleted)
+  if (s->poisoned || s->deleted || s->d->cut)
     return;
   mr_session_ref(s);
   if (s->status == MR_TERMINATED)
@@ -461,6 +462,8 @@ void mr_turn_recover(struct mr_session *s)
   struct mr_txn t;
   bool model = false;
 
+  if (s->d->cut)
+    return;
   if (s->status == MR_RUNNING && s->span_id[0]) {
     /* The request that was in flight is over; the model is asked again under new event ids. */
     mr_txn_begin(&t, s, NULL, "recover");

@@ -1,52 +1,9 @@
 /*
- * turn_model.c - one model request of a turn: begin, previews while it streams, permits, and the rows of its
- * reply, all in one transaction. Nothing of it is visible before what it was asked for is durable: previews
- * wait for the commit of the span's start.
+ * turn_model.c - one model request of a turn: begin, previews while it streams, permits, and its end. The rows
+ * of the reply (turn_reply.c) and what follows from it are one transaction. Nothing of it is visible before what
+ * it was asked for is durable: previews wait for the commit of the span's start.
  */
-#include "agent/session_t.h"
-
-#include <stdio.h>
-
-struct part {                  /* a text run or a thinking block of the reply, as previewed */
-  struct part *next;
-  bool thinking, started;      /* started: event_start was published */
-  char id[MR_ID_LEN];
-};
-struct piece {                 /* text that waits for the commit of the span's start */
-  struct piece *next;
-  struct part *part;
-  int index;
-  struct mr_str text;
-};
-enum judged { JUDGED_POLICY, JUDGED_HOOK, JUDGED_UNKNOWN };
-struct use {                   /* a tool call of the reply, on its way through the permit phase */
-  struct mr_str id, name, input, message;
-  char event_id[MR_ID_LEN];
-  enum mr_tool_kind kind;
-  enum mr_call_perm perm;
-  enum judged judged;
-};
-
-struct mr_model_run {
-  struct mr_session *s;
-  struct mr_model_call *call;  /* NULL once it is done */
-  struct mr_arena *arena;
-  struct mr_ready ready;       /* a request that could not start fails from the drain */
-  bool dropped;                /* aborted: what comes is ignored */
-  bool cut;                    /* interrupted: cancelled, and its usage is waited for */
-  bool late;                   /* whole, but its previews wait for the commit of the span's start */
-  int64_t seq;                 /* the commit that holds the span's start */
-  struct mr_str *messages;
-  struct part *parts, **parts_tail, *cur;
-  int cur_index;
-  struct piece *early, **early_tail;
-  yyjson_doc *reply;
-  struct use *uses;
-  int nuses, asked;
-  struct mr_str stop_reason, stop_details;
-  struct mr_usage usage;
-  struct mr_err err;
-};
+#include "agent/turn_model_t.h"
 
 static void run_free(struct mr_model_run *r)
 {
@@ -65,7 +22,7 @@ static void run_free(struct mr_model_run *r)
 
 /* ---- previews ---- */
 
-static void preview(struct mr_model_run *r, struct part *p, int index, struct mr_str text)
+static void preview(struct mr_model_run *r, struct mr_part *p, int index, struct mr_str text)
 {
   if (!p->started) {
     p->started = true;
@@ -75,9 +32,9 @@ static void preview(struct mr_model_run *r, struct part *p, int index, struct mr
     mr_stream_preview_text(r->s, p->id, index, text);
 }
 
-static void preview_or_wait(struct mr_model_run *r, struct part *p, int index, struct mr_str text)
+static void preview_or_wait(struct mr_model_run *r, struct mr_part *p, int index, struct mr_str text)
 {
-  struct piece *e;
+  struct mr_piece *e;
 
   if ((r->s->done_seq >= r->seq && !r->early) || MR_SWITCH("preview-early")) {
     preview(r, p, index, text);
@@ -88,7 +45,7 @@ static void preview_or_wait(struct mr_model_run *r, struct part *p, int index, s
   e = mr_arena_alloc(r->arena, sizeof *e);
   if (!e)
     return; /* the preview stays a prefix: later pieces follow only if this list is empty */
-  *e = (struct piece){.part = p, .index = index, .text = mr_arena_str(r->arena, text)};
+  *e = (struct mr_piece){.part = p, .index = index, .text = mr_arena_str(r->arena, text)};
   *r->early_tail = e;
   r->early_tail = &e->next;
 }
@@ -101,7 +58,7 @@ void mr_model_committed(struct mr_session *s)
 
   if (!r || s->done_seq < r->seq)
     return;
-  for (struct piece *e = r->early; e; e = e->next)
+  for (struct mr_piece *e = r->early; e; e = e->next)
     preview(r, e->part, e->index, e->text);
   r->early = NULL;
   r->early_tail = &r->early;
@@ -109,9 +66,9 @@ void mr_model_committed(struct mr_session *s)
     finish_reply(r);
 }
 
-static struct part *part_new(struct mr_model_run *r, bool thinking)
+static struct mr_part *part_new(struct mr_model_run *r, bool thinking)
 {
-  struct part *p = mr_arena_alloc(r->arena, sizeof *p);
+  struct mr_part *p = mr_arena_alloc(r->arena, sizeof *p);
   if (!p || mr_id_make(r->s->d->sys, p->id, "sevt") != MR_OK)
     return NULL;
   p->thinking = thinking;
@@ -150,163 +107,6 @@ static void on_text(void *ud, int index, struct mr_str delta)
   (void)MR_FAULT("model.text.after");
 }
 
-/* ---- the reply's rows ---- */
-
-static void reply_private(struct mr_txn *t, struct mr_model_run *r)
-{
-  struct mr_buf b;
-  struct mr_jw w;
-
-  mr_buf_init(&b, t->s->d->mem, SIZE_MAX / 2);
-  mr_jw_init(&w, &b);
-  mr_jw_obj(&w);
-  mr_jw_key(&w, "calls");
-  mr_jw_arr(&w);
-  for (int i = 0; i < r->nuses; i++) {
-    mr_jw_obj(&w);
-    mr_jw_kstr(&w, "id", r->uses[i].id);
-    mr_jw_kc(&w, "event_id", r->uses[i].event_id);
-    mr_jw_obj_end(&w);
-  }
-  mr_jw_arr_end(&w);
-  mr_jw_kstr(&w, "stop_reason", r->stop_reason);
-  mr_jw_key(&w, "content");
-  w.after_key = false;
-  mr_json_write(&b, yyjson_doc_get_root(r->reply), false);
-  mr_jw_obj_end(&w);
-  mr_txn_private(t, "model.reply", mr_buf_get(&b));
-  mr_buf_free(&b);
-}
-
-/* A run of text blocks from *it on is one agent.message. Returns the block after it. */
-static yyjson_val *message_row(struct mr_txn *t, yyjson_val *first, yyjson_arr_iter *it, const char *id)
-{
-  struct mr_buf b;
-  struct mr_jw w;
-  yyjson_val *v = first;
-
-  mr_txn_wire(t, &b, &w, "agent.message", id, NULL);
-  mr_jw_key(&w, "content");
-  mr_jw_arr(&w);
-  for (; v && mr_str_is(mr_json_get_str(v, "type"), "text"); v = yyjson_arr_iter_next(it)) {
-    mr_jw_obj(&w);
-    mr_jw_kc(&w, "type", "text");
-    mr_jw_kstr(&w, "text", mr_json_get_str(v, "text"));
-    mr_jw_obj_end(&w);
-  }
-  mr_jw_arr_end(&w);
-  mr_txn_end_wire(t, &b, &w);
-  return v;
-}
-
-static void evaluation(struct mr_jw *w, const struct use *u)
-{
-  static const char *const names[] = {"allow", "ask", "deny"};
-
-  mr_jw_kc(w, "evaluated_permission", names[u->perm]);
-  if (u->judged == JUDGED_UNKNOWN)
-    return; /* refused before any policy: no evaluation */
-  mr_jw_key(w, "evaluation");
-  mr_jw_obj(w);
-  if (u->judged == JUDGED_POLICY) {
-    mr_jw_kc(w, "type", u->perm == MR_PERM_ASK ? "always_ask" : "always_allow");
-  } else {
-    mr_jw_kc(w, "type", "auto");
-    mr_jw_key(w, "evaluated_permission");
-    mr_jw_obj(w);
-    mr_jw_kc(w, "type", names[u->perm]);
-    if (u->perm != MR_PERM_ALLOW)
-      mr_jw_kc(w, "reason_code", u->perm == MR_PERM_ASK ? "indeterminate" : "high_risk");
-    mr_jw_obj_end(w);
-  }
-  mr_jw_obj_end(w);
-}
-
-static void use_row(struct mr_txn *t, const struct use *u)
-{
-  struct mr_buf b;
-  struct mr_jw w;
-
-  mr_txn_wire(t, &b, &w, u->kind == MR_TOOL_CUSTOM ? "agent.custom_tool_use" : "agent.tool_use",
-              u->event_id, NULL);
-  mr_jw_kstr(&w, "name", u->name);
-  mr_jw_kraw(&w, "input", u->input);
-  if (u->kind == MR_TOOL_BUILTIN)
-    evaluation(&w, u);
-  mr_txn_end_wire(t, &b, &w);
-}
-
-/* What a call needs besides its event: a refusal's outcome, or the claim of the handler that owns it. */
-static void use_private(struct mr_txn *t, const struct use *u)
-{
-  struct mr_session *s = t->s;
-  struct mr_buf b;
-  struct mr_jw w;
-  int owns = 0;
-
-  if (u->kind == MR_TOOL_CUSTOM && u->perm != MR_PERM_DENY && s->d->tools.owns)
-    owns = s->d->tools.owns(s->d->tools.ud, u->name, s->agent_id, s->agent_name);
-  if (u->perm != MR_PERM_DENY && !owns)
-    return;
-  mr_buf_init(&b, s->d->mem, 1 << 20);
-  mr_jw_init(&w, &b);
-  mr_jw_obj(&w);
-  mr_jw_kc(&w, "event_id", u->event_id);
-  if (u->perm == MR_PERM_DENY) {
-    const char *text = mr_arena_printf(t->arena, "Permission to use " MR_FMT " has been denied.%s" MR_FMT,
-                                       MR_ARG(u->name), u->message.n ? " " : "", MR_ARG(u->message));
-    mr_jw_key(&w, "is_error");
-    mr_jw_bool(&w, true);
-    mr_jw_key(&w, "content");
-    mr_jw_arr(&w);
-    mr_jw_obj(&w);
-    mr_jw_kc(&w, "type", "text");
-    mr_jw_kc(&w, "text", text);
-    mr_jw_obj_end(&w);
-    mr_jw_arr_end(&w);
-  } else {
-    mr_jw_key(&w, "owned");
-    mr_jw_bool(&w, true);
-    mr_jw_key(&w, "idempotent");
-    mr_jw_bool(&w, (owns & MR_OWNS_IDEMPOTENT) != 0);
-  }
-  mr_jw_obj_end(&w);
-  mr_txn_private(t, u->perm == MR_PERM_DENY ? "tool.outcome" : "tool.claim", mr_buf_get(&b));
-  mr_buf_free(&b);
-}
-
-static void content_rows(struct mr_txn *t, struct mr_model_run *r)
-{
-  yyjson_arr_iter it = yyjson_arr_iter_with(yyjson_doc_get_root(r->reply));
-  yyjson_val *v = yyjson_arr_iter_next(&it);
-  struct part *p = r->parts;
-  struct mr_buf b;
-  struct mr_jw w;
-  int k = 0;
-
-  while (v) {
-    struct mr_str type = mr_json_get_str(v, "type");
-    bool text = mr_str_is(type, "text"), thinking = mr_str_starts(mr_str_trim(type), MR_S("thinking")) ||
-                                                    mr_str_is(type, "redacted_thinking");
-    const char *id = NULL;
-    if ((text || thinking) && p && p->thinking == thinking) {
-      id = p->id;
-      p = p->next;
-    }
-    if (text) {
-      v = message_row(t, v, &it, id);
-      continue;
-    }
-    if (thinking) {
-      mr_txn_wire(t, &b, &w, "agent.thinking", id, NULL);
-      mr_txn_end_wire(t, &b, &w);
-    } else if (mr_str_is(type, "tool_use") && k < r->nuses) {
-      use_row(t, &r->uses[k++]);
-    }
-    v = yyjson_arr_iter_next(&it);
-  }
-}
-
 static void finish_reply(struct mr_model_run *r)
 {
   struct mr_session *s = r->s;
@@ -319,15 +119,7 @@ static void finish_reply(struct mr_model_run *r)
   }
   (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, s, NULL, "reply");
-  reply_private(&t, r);
-  if (MR_SWITCH("reply-split")) {
-    mr_txn_commit(&t, NULL, NULL);
-    mr_txn_begin(&t, s, NULL, "reply");
-  }
-  content_rows(&t, r);
-  mr_turn_span_end(&t, false, &r->usage);
-  for (int i = 0; i < r->nuses; i++)
-    use_private(&t, &r->uses[i]);
+  mr_reply_rows(&t, r);
   if (mr_str_is(r->stop_reason, "refusal"))
     mr_turn_idle(&t, MR_STOP_REFUSAL, r->stop_details.n ? r->stop_details
                      : MR_S("{\"type\":\"refusal\",\"category\":null,\"explanation\":null}"));
@@ -345,7 +137,7 @@ static void ask_next(struct mr_model_run *r);
 static void on_permit(void *ud, enum mr_permit p, struct mr_str detail)
 {
   struct mr_model_run *r = ud;
-  struct use *u = &r->uses[r->asked++];
+  struct mr_use *u = &r->uses[r->asked++];
 
   if (r->dropped) {
     run_free(r);
@@ -354,7 +146,7 @@ static void on_permit(void *ud, enum mr_permit p, struct mr_str detail)
   if (p == MR_PERMIT_REWRITE) {
     u->input = mr_arena_str(r->arena, detail);
   } else if (p != MR_PERMIT_NONE) {
-    u->judged = JUDGED_HOOK;
+    u->judged = MR_JUDGED_HOOK;
     u->perm = p == MR_PERMIT_ALLOW ? MR_PERM_ALLOW : p == MR_PERMIT_ASK ? MR_PERM_ASK : MR_PERM_DENY;
     if (u->kind == MR_TOOL_CUSTOM && u->perm == MR_PERM_ASK)
       u->perm = MR_PERM_ALLOW; /* a client answers it anyway */
@@ -370,7 +162,7 @@ static void ask_next(struct mr_model_run *r)
   struct mr_buf b;
   struct mr_jw w;
 
-  while (r->asked < r->nuses && r->uses[r->asked].judged == JUDGED_UNKNOWN)
+  while (r->asked < r->nuses && r->uses[r->asked].judged == MR_JUDGED_UNKNOWN)
     r->asked++;
   if (r->asked == r->nuses || !h->has || !h->has(h->ud, "permit")) {
     finish_reply(r);
@@ -402,7 +194,7 @@ static int collect_uses(struct mr_model_run *r)
   if (!r->uses)
     return MR_E_NOMEM;
   while ((v = yyjson_arr_iter_next(&it))) {
-    struct use *u = &r->uses[r->nuses];
+    struct mr_use *u = &r->uses[r->nuses];
     if (!mr_str_is(mr_json_get_str(v, "type"), "tool_use"))
       continue;
     u->id = mr_json_get_str(v, "id");
@@ -412,7 +204,7 @@ static int collect_uses(struct mr_model_run *r)
     u->input = mr_arena_str(r->arena, mr_buf_get(&b));
     mr_buf_free(&b);
     u->perm = mr_tool_policy(r->s, u->name, &u->kind, &known);
-    u->judged = known ? JUDGED_POLICY : JUDGED_UNKNOWN;
+    u->judged = known ? MR_JUDGED_POLICY : MR_JUDGED_UNKNOWN;
     if (!u->input.p || mr_id_make(r->s->d->sys, u->event_id, "sevt") != MR_OK)
       return MR_E_NOMEM;
     r->nuses++;

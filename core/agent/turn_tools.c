@@ -44,6 +44,14 @@ static void intent_row(struct mr_txn *t, struct mr_tcall *c)
                                           c->attempt + 1)));
 }
 
+bool mr_tools_to_start(const struct mr_session *s)
+{
+  for (int i = 0; i < s->ncalls; i++)
+    if (may_start(s->calls[i]))
+      return true;
+  return false;
+}
+
 void mr_tools_intents(struct mr_txn *t)
 {
   for (int i = 0; i < t->s->ncalls; i++)

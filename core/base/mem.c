@@ -134,11 +134,12 @@ struct mr_arena *mr_arena_new(const struct mr_mem *m, size_t first_block)
 
 void *mr_arena_alloc(struct mr_arena *a, size_t n)
 {
-  struct arena_block *b = a->head;
+  struct arena_block *b;
   void *p;
 
-  if (n > SIZE_MAX / 2)
+  if (!a || n > SIZE_MAX / 2) /* an arena that could not be made has no room */
     return NULL;
+  b = a->head;
   n = align_up(n ? n : 1);
   if (b->cap - b->used < n && !(b = arena_grow(a, n)))
     return NULL;

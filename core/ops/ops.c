@@ -108,8 +108,10 @@ const struct mr_opdef *mr_op_route(struct mr_arena *a, struct mr_str verb, struc
   }
   for (int i = 0; best && i < MR_PATH_MAX; i++) {
     params[i] = found[i].n ? mr_url_decode(a, found[i], false) : (struct mr_str){0};
-    if (found[i].n && !param_ok(params[i]))
+    if (found[i].n && !param_ok(params[i])) {
+      *allowed = false; /* no such object, whatever the verb */
       return NULL;
+    }
   }
   return best;
 }
@@ -132,9 +134,10 @@ struct mr_call *mr_op_call_new(struct mr_domain *d, const struct mr_mem *m)
   o->c.mem = m;
   o->c.arena = mr_arena_new(m, 1024);
   mr_buf_init(&o->c.out, m, OUT_MAX);
-  if (!o->c.arena)
-    mr_mem_free(m, o);
-  return o->c.arena ? &o->c : NULL;
+  if (o->c.arena)
+    return &o->c;
+  mr_mem_free(m, o);
+  return NULL;
 }
 
 void mr_op_call_free(struct mr_call **cp)
@@ -207,7 +210,9 @@ void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
   if (code == MR_OK)
     code = mr_shape_check(op->in, c->in, c->strict, &c->err);
   MR_OF(c, struct op_call, c)->op = op;
-  if (code == MR_OK)
+  if (code == MR_OK && op->kind == MR_OP_BODY_IN)
+    op->run(c); /* its face feeds it at once, and an upload needs nothing of a first start */
+  else if (code == MR_OK)
     mr_domain_begin(c, go);
   else
     mr_call_done(c, code);

@@ -29,8 +29,8 @@ struct mr_script_opts {
   const char *lua_path;      /* directory with moonrig/ (development: MOONRIG_LUA_PATH); NULL = embedded */
   int watch;                 /* reload when a loaded file or a script directory changes */
   size_t memory_max;         /* bytes of the VM; 0 = 256 MiB */
-  int load_ms;               /* top level of all scripts, together; 0 = 2,000 */
-  int burst_ms;              /* longest run of a task without waiting; 0 = 10,000 */
+  int load_ms;               /* CPU time: top level of all scripts, together; 0 = 2,000 */
+  int burst_ms;              /* CPU time: longest run of a task without waiting; 0 = 10,000 */
   int tasks_max;             /* live tasks; 0 = 10,000 */
   int jit;                   /* LuaJIT only: leave the compiler on (no time budgets then) */
 };

@@ -121,7 +121,7 @@ struct mr_script {
   struct mr_lua_gen *gens, *cur, *prev, *loading;
   int64_t last_number;
   struct mr_lua_rec *recs;
-  int64_t slice_end_us;      /* real monotonic clock */
+  int64_t slice_end_us;      /* CPU time of the script thread */
   pthread_t stack_thread;    /* LuaJIT: whose C stack, and its middle: nested calls may come down to there */
   char *stack_half;
   bool in_user;              /* user code runs: memory is capped */

@@ -16,6 +16,9 @@ M.sleep = wait(native.sleep)
 local Task = {}
 Task.__index = Task
 
+-- Of error(nil), and of LuaJIT when it runs out of memory while it handles an error.
+local NO_VALUE = err.new("api_error", "an error without a value (memory may have run out)")
+
 local function pack(...) return { n = select("#", ...), ... } end
 local unpack = table.unpack or unpack
 
@@ -31,10 +34,8 @@ local function body(task, fn, ...)
   if r[1] then
     task.results = r
   else
-    if r[2] == nil then -- error(nil); or LuaJIT, out of memory while it handled an error
-      r[2] = err.new("api_error", "an error without a value (memory may have run out)")
-    end
     task.error = r[2]
+    if task.error == nil then task.error = NO_VALUE end
     if not task.watched and not native.cancelled() then
       native.log(1, "script", "a spawned task failed: " .. err.text(r[2]))
     end
@@ -57,7 +58,7 @@ function Task:wait()
   self.watched = true
   if not self.done then join(self.id) end
   if self.ok then return unpack(self.results, 2, self.results.n) end
-  if self.ok == false then error(self.error, 0) end
+  if self.ok == false and not self.failure then error(self.error, 0) end
   error(self.failure or err.new("cancelled", "the task was cancelled"), 0)
 end
 Task.join = Task.wait
@@ -131,7 +132,7 @@ local function run_all(list, fn, concurrency, collect)
   end
   for _, t in ipairs(workers) do
     if not t.done then join(t.id) end
-    local e = t.ok == false and { t.error } or t.failure and { t.failure }
+    local e = t.failure and { t.failure } or t.ok == false and { t.error }
     if e and not raised and not failed then
       raised = e
       cancel_all(workers, "another task of the group failed")

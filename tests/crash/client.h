@@ -53,11 +53,11 @@ struct world {
   yyjson_doc *config;
   int64_t ws, clock_us;
   int log;
-  struct mr_timer limit, pause;
+  struct mr_timer limit, pause, stopper;
   const char *doing;
-  bool drained;
+  bool drained, stop;
   struct client *clients[SESSIONS_MAX];
-  int nclients, open, sending; /* streams and sends whose call is not done */
+  int nclients, open, sending, calls; /* streams, sends, calls of all kinds that are not done */
 };
 
 /* One session's client. */
@@ -112,6 +112,7 @@ static void req_done(struct mr_call *c)
   if (c->code == MR_OK && strlen(r->out) != c->out.n)
     die("answer", "too long");
   r->done = true;
+  r->w->calls--;
   if (r->fn)
     r->fn(r);
   mr_loop_stop(loop); /* whoever waits looks again */
@@ -129,6 +130,7 @@ static struct req *req_new(struct world *w, struct client *cl, const char *sessi
 {
   struct req *r = calloc(1, sizeof *r);
 
+  w->calls++; /* each one that is made is started */
   r->w = w;
   r->cl = cl;
   r->c.d = w->d;
@@ -173,9 +175,13 @@ static void on_sent(struct req *r)
 {
   struct client *cl = r->cl;
 
+  r->w->sending--;
+  if (r->c.code != MR_OK && r->w->stop) { /* refused, and so not acknowledged */
+    req_free(r);
+    return;
+  }
   if (r->c.code != MR_OK)
     die("send", r->c.err.message);
-  r->w->sending--;
   log_line(r->w, "{\"k\":\"sent\",\"session\":\"%s\",\"reply\":%s}\n", cl->id, r->out);
   client_event(cl, "sent", NULL);
   req_free(r);

@@ -10,12 +10,13 @@
  * DIR holds the store and what the fake tools keep (fakes.h). LOG gets one line of JSON for everything that
  * was acknowledged, the moment the client has it: {"k":"made"}, {"k":"sent"} (the answer to a send),
  * {"k":"event"} and {"k":"preview"} (of the stream), {"k":"resumed"}. Written with write(2): what a process
- * wrote before SIGKILL is there, but for a line that the kill cut. Printed sessions are one line each: {"k":"settled" or "list","session":..,
- * "events":[..]}.
+ * wrote before SIGKILL is there, but for a line that the kill cut. Printed sessions are one line each:
+ * {"k":"settled" or "list","session":..,"events":[..]}.
  *
  * Exit codes: 0; 2 broken; 3 over the time limit (what did not finish is on stderr).
  * Environment: CRASH_MODEL the model's file, CRASH_NO_TOOLS, CRASH_CLOCK_S (the wall clock is that much
- * ahead), CRASH_LIMIT_S (20), and in debug builds MOONRIG_FAULT and MOONRIG_SWITCH.
+ * ahead), CRASH_STOP_MS (begin ends in order so long after the first messages, as after SIGTERM),
+ * CRASH_GRACE_MS, CRASH_LIMIT_S (20), and in debug builds MOONRIG_FAULT and MOONRIG_SWITCH.
  * Everything runs on the loop's thread; tests/crash/suite judges.
  */
 #include "client.h"
@@ -116,18 +117,49 @@ static void on_drained(void *ud)
   mr_loop_stop(w->loop);
 }
 
-static void world_close(struct world *w)
+static void on_pause(struct mr_timer *t)
 {
+  mr_loop_stop(MR_OF(t, struct world, pause)->loop);
+}
+
+static void wait_us(struct world *w, int64_t us)
+{
+  mr_timer_init(&w->pause, on_pause);
+  mr_timer_set(w->loop, &w->pause, us);
+  while (mr_timer_pending(&w->pause))
+    turn_loop(w);
+}
+
+static void settle_loop(struct world *w)
+{
+  while (mr_loop_pump(w->loop, 0) == MR_MORE)
+    continue;
+}
+
+/* As the program does it: drain, cut after the grace time, wait for what was cut, free in order. */
+static void world_close(struct world *w, int64_t grace_us)
+{
+  struct mr_domain_stats d;
+  struct mr_store_stats st;
+
   mr_timer_cancel(w->loop, &w->pause);
   mr_domain_drain(w->d, on_drained, w);
-  while (w->open || !w->drained)
-    turn_loop(w);
-  mr_timer_cancel(w->loop, &w->limit);
+  for (int64_t waited = 0; (w->open || !w->drained) && waited < grace_us; waited += POLL_US)
+    wait_us(w, POLL_US);
   mr_domain_cut(w->d);
-  mr_loop_pump(w->loop, 0);
+  do {
+    wait_us(w, POLL_US);
+    mr_domain_stats(w->d, &d);
+    mr_store_stats(w->store, &st);
+  } while (w->open || w->calls || d.model_running || d.handlers_running || st.queued);
+  mr_timer_cancel(w->loop, &w->limit);
+  mr_timer_cancel(w->loop, &w->pause);
+  settle_loop(w);
   mr_pool_free(&w->pool);
   mr_store_close(&w->store);
+  settle_loop(w);
   mr_domain_free(&w->d);
+  settle_loop(w);
   mr_models_free(&w->models);
   mr_http_client_free(&w->http);
   mr_loop_free(&w->loop);
@@ -170,6 +202,13 @@ static void make_session(struct world *w, const char *agent, const char *env, co
   follow(cl);
 }
 
+static void on_stop(struct mr_timer *t)
+{
+  struct world *w = MR_OF(t, struct world, stopper);
+  w->stop = true;
+  mr_loop_stop(w->loop);
+}
+
 static void begin(struct world *w, char *names)
 {
   static const char agent_json[] =
@@ -178,6 +217,7 @@ static void begin(struct world *w, char *names)
       "{\"type\":\"custom\",\"name\":\"counter\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
       "{\"type\":\"custom\",\"name\":\"lookup\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
       "{\"type\":\"custom\",\"name\":\"ask_human\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]}";
+  const char *stop = getenv("CRASH_STOP_MS");
   char agent[64], env[64] = "";
   struct req *r = ask(w, mr_agents_create, NULL, agent_json);
 
@@ -195,10 +235,13 @@ static void begin(struct world *w, char *names)
     make_session(w, agent, env, name);
   }
   w->doing = "playing the scenarios";
+  mr_timer_init(&w->stopper, on_stop);
+  if (stop)
+    mr_timer_set(w->loop, &w->stopper, strtoll(stop, NULL, 10) * 1000);
   for (int i = 0; i < w->nclients; i++)
     act(w->clients[i], w->clients[i]->sc->steps[w->clients[i]->step++].act);
   for (int i = 0; i < w->nclients; i++)
-    while (!w->clients[i]->over)
+    while (!w->clients[i]->over && !w->stop)
       turn_loop(w);
 }
 
@@ -254,22 +297,14 @@ static bool settled(struct client *cl)
   return yes;
 }
 
-static void on_pause(struct mr_timer *t)
-{
-  mr_loop_stop(MR_OF(t, struct world, pause)->loop);
-}
-
 static void settle(struct world *w, const char *doing)
 {
   w->doing = doing;
   while (w->sending)
     turn_loop(w);
   for (int i = 0; i < w->nclients; i++)
-    while (!settled(w->clients[i])) {
-      mr_timer_init(&w->pause, on_pause);
-      mr_timer_set(w->loop, &w->pause, POLL_US);
-      turn_loop(w);
-    }
+    while (!settled(w->clients[i]))
+      wait_us(w, POLL_US);
 }
 
 static void list(struct world *w)
@@ -302,6 +337,7 @@ static void resume(struct world *w)
 int main(int argc, char **argv)
 {
   static struct world w;
+  const char *grace = getenv("CRASH_GRACE_MS");
 
   if (argc < 4)
     die("usage", "driver DIR LOG begin SCENARIOS | resume | list");
@@ -315,6 +351,6 @@ int main(int argc, char **argv)
     list(&w);
   else
     die("usage", "begin SCENARIOS, resume or list");
-  world_close(&w);
+  world_close(&w, grace ? strtoll(grace, NULL, 10) * 1000 : 5000000);
   return 0;
 }

@@ -1,53 +1,48 @@
-/* host50 - a host in about fifty lines: one tool in C, a model played in C, one turn, the answer on stdout.
- * gcc host50.c -lmoonrig; run without arguments. */
-#include <moonrig.h>
+/* host50 - a whole host in fifty lines: a tool and a model in C, one turn, the answer on stdout. */
 #include <moonrig_ext.h>
 #include <stdio.h>
 #include <string.h>
+#define S(text) ((struct mr_str){text, strlen(text)})
 
-static void weather(void *ud, struct mr_use *use) /* the tool: finishes at once, could do so frames later */
+static const struct mr_val *at(const struct mr_val *v, const char *key, int n) /* the n-th of v[key] */
 {
-  struct mr_str city = mr_ext()->as_str(mr_ext()->get(mr_use_input_val(use), (struct mr_str){"city", 4}));
-  char result[200];
-  (void)ud;
+  struct mr_iter it = {.of = mr_ext()->get(v, S(key))};
+  for (; n >= 0 && mr_ext()->next(&it); n--) continue;
+  return n < 0 ? it.val : NULL;
+}
+
+static void weather(void *ud, struct mr_use *use) /* finishes at once; could do so any number of frames later */
+{
+  struct mr_str city = mr_ext()->as_str(mr_ext()->get(mr_use_input_val(use), S("city")));
+  char result[100];
   snprintf(result, sizeof result, "\"18 degrees in %.*s\"", (int)city.n, city.p);
   mr_use_finish(&use, result);
 }
 
-static void model(void *ud, struct mr_model_use *use) /* no result yet: call the tool; else say what it said */
+static void model(void *ud, struct mr_model_use *use) /* asks the tool, then says what the tool said */
 {
-  const struct mr_ext *x = mr_ext();
-  const struct mr_val *messages = x->get(mr_model_use_request(use), (struct mr_str){"messages", 8});
-  struct mr_iter it = {.of = messages}, block = {0}, part = {0};
-  char reply[400] = "{\"content\":[{\"type\":\"tool_use\",\"name\":\"weather\",\"input\":{\"city\":\"Bergen\"}}]}";
-  (void)ud;
-  while (x->next(&it))
-    block = (struct mr_iter){.of = x->get(it.val, (struct mr_str){"content", 7})};
-  while (x->next(&block)) /* of the last message */
-    for (part = (struct mr_iter){.of = x->get(block.val, (struct mr_str){"content", 7})}; x->next(&part);) {
-      struct mr_str text = x->as_str(x->get(part.val, (struct mr_str){"text", 4}));
-      snprintf(reply, sizeof reply, "{\"content\":[{\"type\":\"text\",\"text\":\"It is %.*s.\"}]}", (int)text.n, text.p);
-    }
+  const struct mr_val *result = at(at(mr_model_use_request(use), "messages", 2), "content", 0);
+  struct mr_str text = mr_ext()->as_str(mr_ext()->get(at(result, "content", 0), S("text")));
+  char reply[300] = "{\"content\":[{\"type\":\"tool_use\",\"name\":\"weather\",\"input\":{\"city\":\"Bergen\"}}]}";
+  if (text.n)
+    snprintf(reply, sizeof reply, "{\"content\":[{\"type\":\"text\",\"text\":\"It is %.*s.\"}]}", (int)text.n, text.p);
   mr_model_use_finish(&use, reply);
 }
 
 static void answered(void *done, const struct mr_reply *r)
 {
-  struct mr_str text = mr_ext()->as_str(mr_ext()->get(r->val, (struct mr_str){"text", 4}));
+  struct mr_str text = mr_ext()->as_str(mr_ext()->get(r->val, S("text")));
   printf("%.*s%s\n", (int)text.n, text.p, r->err ? r->err->message : "");
   *(int *)done = 1;
 }
 
-static int call(struct mr_runtime *rt, const char *op, const char *json, const char *key, char out[100])
+static char *create(struct mr_runtime *rt, const char *op, const char *json) /* the new object's id */
 {
   struct mr_err err = {.size = sizeof err};
-  char *reply = NULL, *at;
-  if (mr_call_wait(rt, op, json, 10000, &reply, &err) != MR_OK)
-    return fprintf(stderr, "%s: %s\n", op, err.message);
-  at = strstr(reply, key); /* "id":"..." */
-  sscanf(at ? at + strlen(key) : "", "%99[^\"]", out);
-  mr_free(rt, reply);
-  return 0;
+  char *reply = NULL, *id;
+  if (mr_call_wait(rt, op, json, 10000, &reply, &err)) fprintf(stderr, "%s: %s\n", op, err.message);
+  id = reply ? strstr(reply, "\"id\":\"") : NULL;
+  return id ? strndup(id + 6, strcspn(id + 6, "\"")) : strdup("");
 }
 
 int main(void)
@@ -58,22 +53,17 @@ int main(void)
   struct mr_runtime *rt;
   struct mr_config c;
   struct mr_err err = {.size = sizeof err};
-  char agent[100], env[100], session[100], json[600];
+  char json[300];
   int done = 0;
 
   mr_config_init(&c);
   c.store = ":memory:";
-  if (mr_open(&rt, &c, &err) || mr_tool_add(rt, &t, &err) || mr_provider_add(rt, &p, &err))
-    return fprintf(stderr, "%s\n", err.message), 1;
-  if (call(rt, "agents.create", "{\"name\":\"a\",\"model\":\"test\",\"tools\":[{\"type\":\"custom\",\"name\":\"weather\","
-           "\"description\":\"The weather\",\"input_schema\":{\"type\":\"object\"}}]}", "\"id\":\"", agent) ||
-      call(rt, "environments.create", "{\"name\":\"e\",\"config\":{\"type\":\"cloud\"}}", "\"id\":\"", env))
-    return 1;
-  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\"}", agent, env);
-  if (call(rt, "sessions.create", json, "\"id\":\"", session))
-    return 1;
-  if (mr_ask(rt, session, "What is the weather in Bergen?", &cbs, &done, NULL, &err))
-    return fprintf(stderr, "%s\n", err.message), 1;
+  if (mr_open(&rt, &c, &err) || mr_tool_add(rt, &t, &err) || mr_provider_add(rt, &p, &err)) return puts(err.message), 1;
+  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\"}",
+           create(rt, "agents.create", "{\"name\":\"a\",\"model\":\"test\",\"tools\":[{\"type\":\"custom\",\"name\":\"weather\","
+                                       "\"description\":\"The weather\",\"input_schema\":{\"type\":\"object\"}}]}"),
+           create(rt, "environments.create", "{\"name\":\"e\",\"config\":{\"type\":\"cloud\"}}"));
+  if (mr_ask(rt, create(rt, "sessions.create", json), "The weather in Bergen?", &cbs, &done, NULL, &err)) return puts(err.message), 1;
   while (!done) {
     mr_wait(rt, 1000);
     mr_dispatch(rt, 0, 0);

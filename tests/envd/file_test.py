@@ -5,14 +5,13 @@ from kit import test, eventually
 
 def put(b, name, data):
     """As the payload's user, from outside."""
-    import kit
     p = b.path("ws/" + name)
     os.makedirs(os.path.dirname(p), exist_ok=True)
     with open(p, "wb") as f:
         f.write(data if isinstance(data, bytes) else data.encode())
     for root, dirs, files in os.walk(b.path("ws")):
         for x in [root] + [os.path.join(root, y) for y in dirs + files]:
-            os.chown(x, kit.UID, kit.UID, follow_symlinks=False)
+            os.chown(x, b.uid, b.uid, follow_symlinks=False)
 
 
 def fails(r, text):

@@ -285,14 +285,14 @@ def killed_envd_takes_all_along(box):
 
 @test
 def only_as_process_one(box):
-    import kit, socket, subprocess, tempfile
+    import fcntl, kit, socket, subprocess, tempfile
     d = tempfile.mkdtemp()
     s = socket.socket(socket.AF_UNIX)
     s.bind(d + "/s")
     s.listen(1)
     r, w = os.pipe()
-    a, c = os.dup2(s.fileno(), 91), os.dup2(w, 90)
-    p = subprocess.run(["bash", "-c", f'exec 3<&91 4>&90; exec "$0" {{}}', kit.ENVD], pass_fds=(a, c))
+    a, c = (fcntl.fcntl(f, fcntl.F_DUPFD, 200) for f in (s.fileno(), w))  # not 3 or 4, which bash is told to make
+    p = subprocess.run(["bash", "-c", f'exec 3<&{a} 4>&{c}; exec "$0" {{}}', kit.ENVD], pass_fds=(a, c))
     os.close(w), os.close(a), os.close(c)
     assert p.returncode == 1 and b"process 1" in os.read(r, 999)
     os.close(r)

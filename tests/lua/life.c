@@ -18,7 +18,7 @@ static char path[500], failure[900];
   do { \
     if (!(cond) && !failure[0]) \
       snprintf(failure, sizeof failure, "%d: %s: ", __LINE__, #cond), \
-          snprintf(failure + strlen(failure), sizeof failure - strlen(failure), "" __VA_ARGS__); \
+          snprintf(failure + strlen(failure), sizeof failure - strlen(failure), " " __VA_ARGS__); \
   } while (0)
 
 static const char *file(const char *name, const char *text)

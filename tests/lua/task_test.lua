@@ -374,6 +374,15 @@ t.test("long work in pieces is fine", function()
   end)
   t.equal(task:wait(), "done")
 end)
+t.test("what waits in a C function is not computing", function()
+  local task = rig.spawn(function()
+    os.execute "sleep 0.6"
+    local n = 0
+    for i = 1, 1e5 do n = n + i end
+    return "done"
+  end)
+  t.equal(task:wait(), "done")
+end)
 t.test("the memory cap", function()
   local task = rig.spawn(function()
     local s = {}
@@ -410,6 +419,7 @@ t.test("memory bombs of all kinds end their task alone", function()
     local ok, e = pcall(task.wait, task)
     t.ok(not ok, "bomb " .. i)
     local text = type(e) == "table" and e.message or e
+    t.ok(type(text) == "string", ("bomb %d raised %s (%s %s)"):format(i, tostring(e), tostring(task.ok), tostring(task.failure)))
     if not (text:find "memory" or text:find "too large" or text:find "time budget" or text:find "string length") then
       error(("bomb %d: %s"):format(i, text))
     end

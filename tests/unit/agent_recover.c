@@ -187,3 +187,113 @@ TEST(a_drain_waits_for_the_start)
   CHECK_STR(mr_str_c(rig_get(&g, "/data/0/name")), "default");
   rig_close(&g);
 }
+
+/* ---- a stop between a reply and its tools ---- */
+
+static int owns_count(void *ud, struct mr_str tool, struct mr_str id, struct mr_str name)
+{
+  (void)ud, (void)id, (void)name;
+  return mr_str_is(tool, "count") ? MR_OWNS : 0;
+}
+
+static int start_at_once(void *ud, struct mr_tool_run *run)
+{
+  struct rig *g = ud;
+  mr_tool_run_done(g->d, run, MR_S("\"3\""), false);
+  return MR_OK;
+}
+
+static void never(void *ud, struct mr_tool_run *run)
+{
+  (void)ud, (void)run;
+}
+
+static const char *count_and_ask(struct rig *g, struct mr_str last, int k)
+{
+  (void)last;
+  if (k > 0)
+    return "[{\"type\":\"text\",\"text\":\"ok\"}]";
+  mr_domain_drain(g->d, NULL, NULL); /* while the model is at work */
+  return "[{\"type\":\"tool_use\",\"id\":\"t1\",\"name\":\"count\",\"input\":{}},"
+         "{\"type\":\"tool_use\",\"id\":\"t2\",\"name\":\"ask\",\"input\":{}}]";
+}
+
+TEST(a_drain_leaves_tools_and_the_idle_behind_them_to_the_next_start)
+{
+  static struct rig g;
+  struct mr_tool_runner tools = {&g, owns_count, start_at_once, never};
+  g = (struct rig){.model = count_and_ask, .opts = {.tools = &tools}};
+  rig_open(&g, test_dir());
+  rig_session(&g, "[{\"type\":\"custom\",\"name\":\"count\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
+              "{\"type\":\"custom\",\"name\":\"ask\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]");
+  rig_say(&g, "go");
+  for (int i = 0; i < 100; i++)
+    rig_pump(&g);
+#define REPLY BEGIN " user.message model_request_start agent.custom_tool_use agent.custom_tool_use model_request_end"
+  CHECK_STR(mr_str_c(rig_types(&g)), REPLY);
+  again(&g, says_hello);
+  rig_idles(&g, 1);
+  CHECK_STR(mr_str_c(rig_types(&g)), REPLY " user.custom_tool_result " IDLE);
+  rig_close(&g);
+}
+
+/* ---- a start with many sessions to wake ---- */
+
+TEST(a_start_wakes_more_sessions_than_a_page_holds)
+{
+  enum { N = 1100 };
+  struct rig g = {.model = says_hello};
+  char json[512], id[64];
+  bool over = false;
+
+  rig_open(&g, test_dir());
+  rig_session(&g, NULL);
+  mr_domain_drain(g.d, set_flag, &over); /* from here on messages wait for the next start */
+  for (int i = 0; i < N; i++) {
+    snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"initial_events\":[{\"type\":\"user.message\","
+             "\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]}]}", g.agent, g.env);
+    rig_ok(&g, mr_sessions_create, NULL, NULL, json);
+  }
+  snprintf(id, sizeof id, "%s", rig_get(&g, "/id"));
+  again(&g, says_hello);
+  snprintf(g.session, sizeof g.session, "%s", id);
+  for (int i = 0; i < 20000; i++) {
+    rig_ok(&g, mr_sessions_list, NULL, NULL, "{\"statuses\":[\"running\",\"rescheduling\"],\"limit\":1}");
+    if (strcmp(rig_get(&g, "/data/0/id"), "(absent)") == 0)
+      break;
+    rig_pump(&g);
+  }
+  CHECK_INT(g.asked, N);
+  rig_idles(&g, 1);
+  CHECK_STR(mr_str_c(rig_types(&g)), BEGIN " user.message model_request_start agent.message model_request_end " IDLE);
+  rig_close(&g);
+}
+
+static void on_got(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+{
+  (void)s, (void)err;
+  *(int *)ud = code;
+}
+
+TEST(a_load_in_flight_goes_with_the_domain)
+{
+  struct rig g = {.model = says_hello};
+  int code = 1;
+  long blocks;
+
+  rig_open(&g, test_dir());
+  rig_session(&g, NULL);
+  again(&g, says_hello);
+  blocks = test_allocs();
+  mr_session_get(g.d, g.d->default_ws, mr_str_c(g.session), on_got, &code);
+  CHECK(test_allocs() > blocks);
+  mr_domain_cut(g.d);
+  mr_pool_free(&g.pool);
+  mr_store_close(&g.store);
+  mr_domain_free(&g.d);
+  mr_models_free(&g.models);
+  mr_http_client_free(&g.http);
+  mr_loop_free(&g.loop);
+  CHECK_INT(code, 1);
+  CHECK_INT(test_allocs(), 0);
+}

@@ -45,6 +45,8 @@ void test_skip(const char *why)
 
 static void *kit_alloc(void *ud, void *p, size_t old, size_t n)
 {
+  long v;
+
   (void)ud;
   (void)old;
   if (n == 0) {
@@ -52,10 +54,11 @@ static void *kit_alloc(void *ud, void *p, size_t old, size_t n)
     free(p);
     return NULL;
   }
-  if (fail_after >= 0 && __atomic_sub_fetch(&fail_after, 1, __ATOMIC_RELAXED) < 0) {
-    fail_after = 0;
+  v = __atomic_load_n(&fail_after, __ATOMIC_RELAXED);
+  while (v > 0 && !__atomic_compare_exchange_n(&fail_after, &v, v - 1, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+    continue;
+  if (v == 0)
     return NULL;
-  }
   __atomic_add_fetch(&live, p == NULL, __ATOMIC_RELAXED);
   return realloc(p, n);
 }
@@ -88,8 +91,8 @@ void test_clock_set(int64_t mono_us, int64_t wall_us)
   fake_mono = mono_us;
   fake_wall = wall_us;
 }
-void test_fail_after(long n) { fail_after = n; }
-long test_allocs(void) { return live; }
+void test_fail_after(long n) { __atomic_store_n(&fail_after, n, __ATOMIC_RELAXED); }
+long test_allocs(void) { return __atomic_load_n(&live, __ATOMIC_RELAXED); }
 
 const char *test_dir(void)
 {

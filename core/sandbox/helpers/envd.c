@@ -87,7 +87,8 @@ static bool configure(struct config *c, struct jail *j, const char *text, char *
   if (!config_int(root, "orphan_ttl_s", 1, 7 * 86400, &ttl, why, n) ||
       !config_int(root, "bash_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->bash_ms, why, n) ||
       !config_int(root, "file_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->file_ms, why, n) ||
-      !config_int(root, "nproc", 1, 1 << 20, &j->nproc, why, n) || !config_path(root, "home", &c->home, why, n) || !config_path(root, "run", &c->run, why, n) ||
+      !config_int(root, "nproc", 1, 1 << 20, &j->nproc, why, n) ||
+      !config_path(root, "home", &c->home, why, n) || !config_path(root, "run", &c->run, why, n) ||
       !config_paths(root, "write", c->write, why, n) || !config_paths(root, "read_only", c->read_only, why, n))
     return false;
   c->orphan_ms = ttl * 1000;

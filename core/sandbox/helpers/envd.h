@@ -103,6 +103,7 @@ struct call {
   enum call_state state;
   enum tool tool;
   bool asked;                 /* the attached connection wants the answer */
+  bool restarted;             /* bash: its restart is done */
   bool cancel;                /* it runs, and what it runs is being killed */
   bool counted;               /* among the kept answers */
   bool is_error;
@@ -162,11 +163,12 @@ struct shell {
   struct ebuf heard;          /* from the status FIFO */
   int code;                   /* exit status of the command */
   int64_t deadline, tick, give_up;
+  int64_t clearing;           /* until then the next command waits for what was killed to be gone; or 0 */
   uint32_t serial;
 };
 void shell_init(struct envd *e);
 void shell_run(struct envd *e, struct call *c);     /* the shell is OFF or IDLE */
-bool shell_free(const struct envd *e);
+bool shell_free(struct envd *e);
 void shell_cancel(struct envd *e);                  /* the running call */
 void shell_on_status(struct envd *e);
 void shell_on_output(struct envd *e);
@@ -176,6 +178,8 @@ int64_t shell_due(const struct envd *e);            /* INT64_MAX: nothing to wai
 
 bool proc_shell_start(struct envd *e);              /* pid, in, status; false: errno */
 bool proc_run_dir(struct envd *e);                  /* makes what the run directory must hold */
+/* Whether a process lives that proc_kill would not spare. */
+bool proc_left(const struct envd *e, bool keep_shell);
 /* SIGKILLs every process but envd, its workers and, when keep_shell, bash. True when bash was kept. */
 bool proc_kill(struct envd *e, bool keep_shell);
 

@@ -3,7 +3,7 @@
 import { assert, collect, Feed, last, message, said, test, text, types } from './kit.mjs';
 import { accumulateManagedAgentsEvent, betaTool } from './sdk.mjs';
 
-export function flow(world) {
+export function flow(world, prefix = 'flow') {
   const client = () => world().client;
   const beta = () => client().beta;
   const s = {};
@@ -18,7 +18,7 @@ export function flow(world) {
   const triple = ['session.thread_status_idle', 'session.usage', 'session.status_idle'];
   const begin = ['session.status_running', 'session.thread_status_running'];
 
-  test('flow/agent', async () => {
+  test(`${prefix}/agent`, async () => {
     s.agent = await beta().agents.create({
       name: 'clerk', model: 'claude-opus-4-7', system: 'You keep the books.', metadata: { team: 'finance' },
       tools: [
@@ -37,7 +37,7 @@ export function flow(world) {
     assert.deepEqual((await beta().agents.retrieve(s.agent.id)).tools, s.agent.tools);
   });
 
-  test('flow/agent-versions', async () => {
+  test(`${prefix}/agent-versions`, async () => {
     const two = await beta().agents.update(s.agent.id, { version: 1, description: 'Keeps books' });
     assert.equal(two.version, 2);
     assert.equal((await beta().agents.retrieve(s.agent.id, { version: 1 })).description, null);
@@ -45,7 +45,7 @@ export function flow(world) {
     s.agent = two;
   });
 
-  test('flow/environment', async () => {
+  test(`${prefix}/environment`, async () => {
     s.environment = await beta().environments.create({
       name: 'office', description: 'for tests', metadata: { a: '1' },
       config: { type: 'cloud', networking: { type: 'limited', allowed_hosts: ['example.com'] } },
@@ -58,7 +58,7 @@ export function flow(world) {
     assert.ok((await collect(beta().environments.list())).some((e) => e.name === 'default'));
   });
 
-  test('flow/file', async () => {
+  test(`${prefix}/file`, async () => {
     const bytes = 'invoice,amount\nA-1,10.00\n'.repeat(1000);
     s.file = await client().files.upload({ file: new File([bytes], 'books/2026/invoices.csv', { type: 'text/csv' }) });
     assert.equal(s.file.filename, 'invoices.csv');
@@ -70,7 +70,7 @@ export function flow(world) {
     assert.deepEqual((await collect(client().files.list({ ids: [s.file.id, 'file_01' + '2'.repeat(22)] }))).map((f) => f.id), [s.file.id]);
   });
 
-  test('flow/session', async () => {
+  test(`${prefix}/session`, async () => {
     const session = await beta().sessions.create({
       agent: { type: 'agent', id: s.agent.id, version: 2 }, environment_id: s.environment.id, title: 'March',
       metadata: { month: '3' }, resources: [{ type: 'file', file_id: s.file.id, mount_path: '/invoices.csv' }],
@@ -85,7 +85,7 @@ export function flow(world) {
     s.first = session;
   });
 
-  test('flow/stream-before-send', async () => {
+  test(`${prefix}/stream-before-send`, async () => {
     s.feed = new Feed(await beta().sessions.events.stream(s.first.id)); // resolves although nothing has happened
     const sent = await send(s.first.id, message('[[say Hello from the ledger.]]'));
     assert.equal(sent.data.length, 1);
@@ -102,7 +102,7 @@ export function flow(world) {
     for (let i = 1; i < events.length; i++) assert.ok(events[i].processed_at > events[i - 1].processed_at, `order of ${events[i].type}`);
   });
 
-  test('flow/list-is-what-was-streamed', async () => {
+  test(`${prefix}/list-is-what-was-streamed`, async () => {
     const listed = await collect(beta().sessions.events.list(s.first.id));
     assert.deepEqual(listed, s.feed.events);
     assert.deepEqual(await collect(beta().sessions.events.list(s.first.id, { limit: 2 })), listed);
@@ -111,7 +111,7 @@ export function flow(world) {
     assert.deepEqual(types(some), ['user.message', 'agent.message']);
   });
 
-  test('flow/threads', async () => {
+  test(`${prefix}/threads`, async () => {
     const threads = await collect(beta().sessions.threads.list(s.first.id));
     assert.equal(threads.length, 1);
     assert.equal(threads[0].parent_thread_id, null);
@@ -128,7 +128,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/previews', async () => {
+  test(`${prefix}/previews`, async () => {
     const { session, feed } = await open();
     const deltas = new Feed(await beta().sessions.events.stream(session.id, { event_deltas: ['agent.message'] }));
     await send(session.id, message('[[say One two three four five.]] [[slow 5 ms]]'));
@@ -150,7 +150,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/custom-tools-answered-by-the-client', async () => {
+  test(`${prefix}/custom-tools-answered-by-the-client`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[tools get_weather {"city":"Oslo"} | get_weather {"city":"Rome"}]] ;; [[say Oslo and Rome: {result}]]'));
     const asked = await feed.idle(0, 'requires_action');
@@ -173,7 +173,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/tool-runner-of-the-sdk', async () => {
+  test(`${prefix}/tool-runner-of-the-sdk`, async () => {
     const { session, feed } = await open();
     const calls = [];
     const weather = betaTool({
@@ -191,7 +191,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/tool-runner-attached-later', async () => {
+  test(`${prefix}/tool-runner-attached-later`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[tool get_weather {"city":"Kiel"}]] ;; [[say {result}]]'));
     await feed.idle(0, 'requires_action');
@@ -204,7 +204,7 @@ export function flow(world) {
   });
 
   // The handler in Lua owns the tool: the session does not go idle, and a client that answers is refused by name.
-  test('flow/tool-runner-against-a-lua-handler', async () => {
+  test(`${prefix}/tool-runner-against-a-lua-handler`, async () => {
     const { session, feed } = await open();
     const n = world().recorder.requests.length;
     const rival = betaTool({ name: 'stock_level', description: 'x', inputSchema: { type: 'object' }, run: () => 'nothing at all' });
@@ -222,7 +222,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/lua-handler-refuses-a-clients-result-naming-the-owner', async () => {
+  test(`${prefix}/lua-handler-refuses-a-clients-result-naming-the-owner`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[tool stock_level {"article":"x"}]] ;; [[say {result}]]'));
     const events = await feed.until((all) => all.some((e) => e.type === 'agent.custom_tool_use'), 'the call');
@@ -233,7 +233,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/lua-handler-that-fails', async () => {
+  test(`${prefix}/lua-handler-that-fails`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[tool always_fails {}]] ;; [[say so: {result}]]'));
     const events = await feed.idle();
@@ -242,7 +242,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/confirmation-allowed', async () => {
+  test(`${prefix}/confirmation-allowed`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[say I will look.]] [[tool bash {"command":"echo $((6*7))"}]] ;; [[say {result}]]'));
     const asked = await feed.idle(0, 'requires_action');
@@ -261,7 +261,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/confirmation-denied', async () => {
+  test(`${prefix}/confirmation-denied`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[tool bash {"command":"rm -rf build"}]] ;; [[say {result}]]'));
     const asked = await feed.idle(0, 'requires_action');
@@ -275,7 +275,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/interrupt-and-redirect', async () => {
+  test(`${prefix}/interrupt-and-redirect`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[long 4000]] [[slow 20 ms]]'));
     await feed.until((all) => all.some((e) => e.type === 'span.model_request_start'), 'the model to be asked');
@@ -294,7 +294,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/interrupt-while-blocked', async () => {
+  test(`${prefix}/interrupt-while-blocked`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[tool get_weather {"city":"Oslo"}]]'));
     const asked = await feed.idle(0, 'requires_action');
@@ -307,7 +307,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/model-fails-and-recovers', async () => {
+  test(`${prefix}/model-fails-and-recovers`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[error 529 x1 retry-ms 50]] [[say Back again.]]'));
     const events = await feed.idle();
@@ -319,7 +319,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/usage', async () => {
+  test(`${prefix}/usage`, async () => {
     const { session, feed } = await open();
     await send(session.id, message('[[say a]] [[usage in=100 out=7 read=30 write=20]]'));
     const usage = last(await feed.idle(), 'session.usage').usage;
@@ -329,7 +329,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/update', async () => {
+  test(`${prefix}/update`, async () => {
     const { session, feed } = await open({ title: 'old', metadata: { keep: '1', drop: '2' } });
     const now = await beta().sessions.update(session.id, { title: 'new', metadata: { drop: null, add: '3' } });
     assert.deepEqual([now.title, now.metadata], ['new', { keep: '1', add: '3' }]);
@@ -338,7 +338,7 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/resources', async () => {
+  test(`${prefix}/resources`, async () => {
     const { session, feed } = await open();
     const added = await beta().sessions.resources.add(session.id, { type: 'file', file_id: s.file.id });
     assert.equal(added.mount_path, `/mnt/session/uploads/${s.file.id}`);
@@ -350,14 +350,14 @@ export function flow(world) {
     await feed.close();
   });
 
-  test('flow/models', async () => {
+  test(`${prefix}/models`, async () => {
     const models = await collect(client().models.list());
     assert.ok(models.some((m) => m.id === 'claude-opus-4-7'));
     assert.equal((await beta().models.retrieve('claude-opus-4-7')).id, 'claude-opus-4-7');
     assert.ok((await collect(beta().models.list({ limit: 1 }))).length === models.length);
   });
 
-  test('flow/lists', async () => {
+  test(`${prefix}/lists`, async () => {
     const ids = [];
     for (let i = 0; i < 5; i++) ids.push((await beta().sessions.create({ agent: s.agent.id, environment_id: s.environment.id, title: `n${i}` })).id);
     const all = await collect(beta().sessions.list({ limit: 2 }));
@@ -375,7 +375,7 @@ export function flow(world) {
     assert.ok((await collect(beta().agents.list({ limit: 1 }))).some((a) => a.id === s.agent.id));
   });
 
-  test('flow/archive', async () => {
+  test(`${prefix}/archive`, async () => {
     const archived = await beta().sessions.archive(s.first.id);
     assert.equal(archived.status, 'terminated');
     assert.ok(archived.archived_at);
@@ -389,7 +389,7 @@ export function flow(world) {
     for await (const call of beta().sessions.events.toolRunner(s.first.id, { tools: [] })) assert.fail(`a call: ${call.name}`);
   });
 
-  test('flow/delete', async () => {
+  test(`${prefix}/delete`, async () => {
     const { session, feed } = await open();
     assert.deepEqual(await beta().sessions.delete(session.id).then((d) => [d.id, d.type]), [session.id, 'session_deleted']);
     await feed.done;

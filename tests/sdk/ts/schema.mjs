@@ -9,7 +9,12 @@ import { operations } from './surface.mjs';
 
 const EXTENSION = '^moonrig[._]';
 
-export async function schemas() {
+// From a file that an earlier process of the same run wrote, or made now.
+export async function schemas(from) {
+  if (from) {
+    const { all, routes, error } = JSON.parse(fs.readFileSync(from, 'utf8'));
+    return new Schemas(all, new Map(routes), error);
+  }
   const ops = operations().filter((o) => o.answer && !/(^|\.)organization\./.test(o.name));
   const names = new Map(), lines = [];
   const alias = (text) => {
@@ -28,9 +33,10 @@ export async function schemas() {
     // The beta classes have what the plain ones have and more (a file's scope); both are served by one path.
     if (!byRoute.has(route) || o.name.startsWith('beta.')) byRoute.set(route, entry);
   }
-  // The envelope as the SDK's error class reads it; its ErrorResponse lacks the newer of its own ErrorTypes.
+  // The envelope as the SDK's error class reads it; its ErrorResponse lacks the newer of its own ErrorTypes, and
+  // those lack the documented kind of a 413.
   const kinds = writer.ref(path.join(source, 'resources/shared.ts'), 'ErrorType');
-  const error = alias(`{ type: 'error'; request_id: string; error: { type: ${kinds}; message: string; `
+  const error = alias(`{ type: 'error'; request_id: string; error: { type: ${kinds} | 'request_too_large'; message: string; `
     + 'details?: { error_code?: string; [k: string]: unknown } } }');
   const file = path.join(dir, 'answers.ts');
   fs.writeFileSync(file, writer.imports() + lines.join('\n') + '\n');
@@ -107,6 +113,10 @@ export class Schemas {
       const literals = p.split('/').filter((s) => s !== '{}').length;
       return { verb, entry, literals, re: new RegExp('^' + p.replaceAll('{}', '[^/]+') + '$') };
     }).sort((a, b) => b.literals - a.literals);
+  }
+
+  save(file) {
+    fs.writeFileSync(file, JSON.stringify({ all: this.all, routes: [...this.byRoute], error: this.error }));
   }
 
   // What the SDK says that this request is answered with; undefined: the SDK has no such operation.

@@ -88,10 +88,11 @@ export class World {
   }
 
   async close() {
-    const status = { server: null };
+    const status = { server: null, log: '' };
     if (this.server) {
       this.server.kill('SIGTERM');
       status.server = await within(20_000, this.server.over, 'moonrig to stop').catch(() => 'does not stop');
+      status.log = this.server.log;
       if (status.server === 'does not stop') this.server.kill('SIGKILL');
     }
     this.mock?.kill('SIGTERM');

@@ -1,0 +1,55 @@
+/*
+ * turn_model_t - a model request in flight: what turn_model.c (request, previews, permits) and turn_reply.c (the
+ * rows of the reply) share.
+ */
+#ifndef MR_AGENT_TURN_MODEL_T_H
+#define MR_AGENT_TURN_MODEL_T_H
+
+#include "agent/session_t.h"
+
+struct mr_part {               /* a text run or a thinking block of the reply, as previewed */
+  struct mr_part *next;
+  bool thinking, started;      /* started: event_start was published */
+  char id[MR_ID_LEN];
+};
+struct mr_piece {              /* text that waits for the commit of the span's start */
+  struct mr_piece *next;
+  struct mr_part *part;
+  int index;
+  struct mr_str text;
+};
+enum mr_judged { MR_JUDGED_POLICY, MR_JUDGED_HOOK, MR_JUDGED_UNKNOWN };
+struct mr_use {                /* a tool call of the reply, on its way through the permit phase */
+  struct mr_str id, name, input, message;
+  char event_id[MR_ID_LEN];
+  enum mr_tool_kind kind;
+  enum mr_call_perm perm;
+  enum mr_judged judged;
+};
+
+struct mr_model_run {
+  struct mr_session *s;
+  struct mr_model_call *call;  /* NULL once it is done */
+  struct mr_arena *arena;
+  struct mr_ready ready;       /* a request that could not start fails from the drain */
+  bool dropped;                /* aborted: what comes is ignored */
+  bool cut;                    /* interrupted: cancelled, and its usage is waited for */
+  bool late;                   /* whole, but its previews wait for the commit of the span's start */
+  int64_t seq;                 /* the commit that holds the span's start */
+  struct mr_str *messages;
+  struct mr_part *parts, **parts_tail, *cur;
+  int cur_index;
+  struct mr_piece *early, **early_tail;
+  yyjson_doc *reply;
+  struct mr_use *uses;
+  int nuses, asked;
+  struct mr_str stop_reason, stop_details;
+  struct mr_usage usage;
+  struct mr_err err;
+};
+
+/* The rows of a whole reply, the end of its span included: what the log keeps for the model and what clients see
+ * (turn_reply.c). */
+void mr_reply_rows(struct mr_txn *t, struct mr_model_run *r);
+
+#endif
