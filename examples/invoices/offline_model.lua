@@ -210,7 +210,12 @@ return function(request)
   if #files == 0 then return "There are no files under /mnt/session/uploads, so nothing was written." end
 
   reading.read(files, function(command) return do_("bash", { command = command }) end)
-  if #wanted > 0 then return call(number_of(#files, "file") .. ". Reading on.", wanted) end
+  if #wanted > 0 then
+    local begun = false
+    for _, f in ipairs(files) do begun = begun or f.text or f.kind end
+    return call(begun and "Some are large or in another encoding: reading those." or number_of(#files, "file")
+      .. ". Reading them.", wanted)
+  end
 
   local invoices, unread = parse(files)
   for _, f in ipairs(lost(request.messages)) do unread[#unread + 1] = f end
