@@ -61,7 +61,7 @@ def number(text, point="."):
         s, sign = s[:-1], -1
     point = point_of(s) or point
     group = "," if point == "." else "."
-    m = re.fullmatch(r"(\d*|\d{1,3}(?:%s\d{2,3})*%s\d{3})(?:%s(\d*))?" % (re.escape(group), re.escape(group), re.escape(point)), s)
+    m = re.fullmatch(r"(\d*|\d{1,3}(?:[%s]\d{2,3})*[%s]\d{3})(?:[%s](\d*))?" % (group, group, point), s)
     if not m or not re.search(r"\d", s):
         raise Unreadable(f"{text!r} is no number")
     return sign * D((m[1].replace(group, "") or "0") + "." + (m[2] or "0"))
@@ -102,9 +102,9 @@ def ubl(data):
     gross = number(clean(total[0].text)) if total else None
     if kind == "CreditNote" or text_at(root, "InvoiceTypeCode") in ("81", "83", "381", "396", "532"):
         gross = gross if gross is None else -abs(gross)
-    return [{"invoice_id": text_at(root, "ID"), "po_number": text_at(root, "OrderReference", "ID"), "currency": currency,
-             "vendor": text_at(root, *supplier, "PartyLegalEntity", "RegistrationName") or text_at(root, *supplier, "PartyName", "Name"),
-             "gross": gross}]
+    vendor = text_at(root, *supplier, "PartyLegalEntity", "RegistrationName") or text_at(root, *supplier, "PartyName", "Name")
+    return [{"invoice_id": text_at(root, "ID"), "vendor": vendor, "po_number": text_at(root, "OrderReference", "ID"),
+             "currency": currency, "gross": gross, "reference": text_at(root, "BuyerReference")}]
 
 
 def records(text):
@@ -160,8 +160,8 @@ def plain(text):
     cn = get("credit note number", "credit note no")
     total = get("total due", "amount due")
     inv = {"invoice_id": clean(cn or get("invoice number", "invoice no", "invoice nr", "invoice #", "invoice id")),
-           "vendor": clean(get("vendor")), "po_number": clean(get("purchase order", "purchase order number", "po number")),
-           "currency": clean(get("currency"))}
+           "vendor": clean(get("vendor")), "currency": clean(get("currency")),
+           "po_number": clean(get("purchase order", "purchase order number", "po number"))}
     if not inv["invoice_id"]:
         raise Unreadable("no invoice number")
     figures = {k: figure(v) for k, v in (("total", total), ("net", get("net")), ("tax", get("tax")))}
@@ -174,7 +174,8 @@ def plain(text):
     gross = value.get("total")
     if not total and "net" in value and "tax" in value:
         gross = value["net"] + value["tax"]
-    lines = [clean(re.sub(r"[*=#_|-]+", " ", s)) for s in re.split(r"[\r\n]", get("document type", "invoice type", "document", "type") + "\n" + text)]
+    kind = get("document type", "invoice type", "document", "type")
+    lines = [clean(re.sub(r"[*=#_|-]+", " ", s)) for s in re.split(r"[\r\n]", kind + "\n" + text)]
     credit = bool(cn)
     for i, s in enumerate(s for s in lines if s):
         m = CREDIT.match(s)
@@ -231,8 +232,9 @@ def near(a, b):
 def judge(inv, lines, before):
     twin = any(b["invoice_id"] == inv["invoice_id"] and fold(b["vendor"]) == fold(inv["vendor"]) and
                fold(b["currency"]) == fold(inv["currency"]) and near(b["gross"], inv["gross"]) for b in before)
-    line = max(lines, default=None, key=lambda l: (fold(l["vendor"]) == fold(inv["vendor"]), fold(l["currency"]) == fold(inv["currency"]),
-                                                   near(number(l["gross"]), inv["gross"]), fold(l["status"]) != "paid"))
+    line = max(lines, default=None, key=lambda l: (
+        fold(l["vendor"]) == fold(inv["vendor"]), fold(l["currency"]) == fold(inv["currency"]),
+        near(number(l["gross"]), inv["gross"]), fold(l["status"]) != "paid"))
     gross = cents(number(line["gross"])) if line else None
     if twin:
         verdict = "duplicate"
@@ -256,7 +258,8 @@ def work_out(folder, ledger_path):
     ledger = {}
     for line in records(ledger_bytes.decode("utf-8-sig"))[1]:
         ledger.setdefault(line["po_number"].strip(), []).append(line)
-    files = [p for p in Path(folder).rglob("*") if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+    files = [p for p in Path(folder).rglob("*")
+             if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     rows, before, unreadable = [], [], []
     for path in sorted(files, key=lambda p: os.fsencode(p.relative_to(folder))):
         data = path.read_bytes()
@@ -268,6 +271,8 @@ def work_out(folder, ledger_path):
             unreadable.append(str(path.relative_to(folder)))
             continue
         for inv in found:
+            if not inv["po_number"] and inv.get("reference") in ledger:
+                inv["po_number"] = inv["reference"]
             rows.append(judge(inv, ledger.get(inv["po_number"], []) if inv["po_number"] else [], before))
             before.append(inv)
     return rows, unreadable

@@ -153,15 +153,21 @@ local function parse(files)
   return invoices, unread
 end
 
----What the ledger says, by order number; or nil and why it cannot be asked.
+---What the ledger says, by order number; or nil and why it cannot be asked. An invoice without an order gets
+---its buyer reference as one, if that is an order.
 local function look_up(invoices, do_)
   local replies, why = {}, nil
   for _, inv in ipairs(invoices) do
-    local answer = inv.po ~= "" and not replies[inv.po] and do_("ledger_lookup", { po_number = inv.po })
+    local po = inv.po ~= "" and inv.po or inv.reference or ""
+    local answer = po ~= "" and not replies[po] and do_("ledger_lookup", { po_number = po })
     if answer then
       local ok, reply = pcall(rig.json.decode, answer.text)
       if answer.is_error or not ok or type(reply) ~= "table" then why = why or answer.text:sub(1, 200) end
-      replies[inv.po] = ok and type(reply) == "table" and reply or {}
+      replies[po] = ok and type(reply) == "table" and reply or {}
+    end
+    if inv.po == "" and replies[po] then
+      inv.remark = (replies[po].found and "the order is its buyer reference" or "buyer reference " .. po)
+      inv.po = replies[po].found and po or ""
     end
   end
   if why then return nil, why end
@@ -177,7 +183,8 @@ local function write(texts, do_, wanted)
     sizes[#sizes + 1] = ("%d %s"):format(#texts[name], name)
   end
   if #wanted > 0 then return end
-  local check = do_("bash", { command = "cd " .. OUT .. " && wc -c reconciliation.csv summary.md && head -n 3 reconciliation.csv" })
+  local check = do_("bash", { command = "cd " .. OUT .. " && wc -c reconciliation.csv summary.md "
+    .. "&& head -n 3 reconciliation.csv" })
   for _, size in ipairs(sizes) do
     if check and (check.is_error or not check.text:find(size, 1, true)) then
       return "The files were written, but their check failed: " .. check.text
@@ -203,7 +210,12 @@ return function(request)
   if #files == 0 then return "There are no files under /mnt/session/uploads, so nothing was written." end
 
   reading.read(files, function(command) return do_("bash", { command = command }) end)
-  if #wanted > 0 then return call(number_of(#files, "file") .. ". Reading on.", wanted) end
+  if #wanted > 0 then
+    local begun = false
+    for _, f in ipairs(files) do begun = begun or f.text or f.kind end
+    return call(begun and "Some are large or in another encoding: reading those." or number_of(#files, "file")
+      .. ". Reading them.", wanted)
+  end
 
   local invoices, unread = parse(files)
   for _, f in ipairs(lost(request.messages)) do unread[#unread + 1] = f end

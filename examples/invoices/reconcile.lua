@@ -136,6 +136,7 @@ rig.main(function(args)
   local task = { "Reconcile the invoices under /mnt/session/uploads with the ledger." }
   local files = upload(o.invoices, ledger, {}, task, "")
   if #files == 0 then return nil, "no files in " .. o.invoices end
+  if #files > 500 then return nil, #files .. " files; a session takes 500: reconcile them in several runs" end
   print(("%d files from %s"):format(#files, o.invoices))
 
   local session = assert(rig.session {

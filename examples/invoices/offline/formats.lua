@@ -1,5 +1,6 @@
 -- Invoices out of the text of a file, which is UTF-8 by now: UBL 2.1 XML, CSV, plain text. Each function
--- returns a list of { id, vendor, po, currency, gross (cents), remark }, or nil and a reason.
+-- returns a list of { id, vendor, po, currency, gross (cents), remark, reference (perhaps an order, where none is
+-- named) }, or nil and a reason.
 local csv = require "csv"
 local decimal = require "offline.decimal"
 local xml = require "offline.xml"
@@ -34,7 +35,7 @@ function M.xml(text)
   local total, attributes = xml.text(root, "LegalMonetaryTotal", "TaxInclusiveAmount")
   local v = { id = at "ID", vendor = vendor, po = at("OrderReference", "ID"), currency = at "DocumentCurrencyCode" }
   if v.currency == "" and attributes then v.currency = attributes:match "currencyID%s*=%s*[\"'](%a+)" or "" end
-  if v.po == "" and at "BuyerReference" ~= "" then v.remark = "buyer reference " .. at "BuyerReference" end
+  v.reference = v.po == "" and at "BuyerReference" or nil
   local inv
   inv, why = invoice(v, total and decimal.read(total), root.name == "CreditNote" or credit_codes[at "InvoiceTypeCode"])
   return inv and { inv }, why
