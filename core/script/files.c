@@ -23,7 +23,7 @@ enum { DEPTH_MAX = 8, SOURCE_MAX = 16 * 1024 * 1024 };
 
 /* ------------------------------------------------------------------- lists */
 
-void mr_lua_paths_free(struct mr_script *s, void *p)
+void mr_lua_paths_free(struct mr_lua_vm *s, void *p)
 {
   struct mr_lua_paths *l = p;
   (void)s;
@@ -108,7 +108,7 @@ void mr_lua_dir_of(const char *path, char *out, size_t n)
 
 struct text { char *p; size_t n; };
 
-static void free_text(struct mr_script *s, void *p)
+static void free_text(struct mr_lua_vm *s, void *p)
 {
   struct text *t = p;
   (void)s;
@@ -141,17 +141,70 @@ out:
   return rc;
 }
 
+/* ----------------------------------------------------- what a generation ran */
+
+void mr_lua_files_free(struct mr_lua_file *f)
+{
+  while (f) {
+    struct mr_lua_file *next = f->next;
+    mr_lua_free(f->path);
+    mr_lua_free(f->real);
+    mr_lua_free(f->text);
+    mr_lua_free(f);
+    f = next;
+  }
+}
+
+static const struct mr_lua_file *replayed(const struct mr_lua_vm *s, const char *path)
+{
+  const struct mr_lua_file *f = s->replay;
+  while (f && strcmp(f->path, path) != 0) f = f->next;
+  return f;
+}
+
+/* Keeps the text of a file; without memory for it the scripts cannot be started again, that is all. */
+static void record(struct mr_lua_gen *g, const char *path, const char *real, const struct text *t, bool script)
+{
+  struct mr_lua_file *f = mr_lua_alloc(sizeof *f);
+  if (!f) return;
+  f->path = mr_lua_strdup(path);
+  f->real = mr_lua_strdup(real);
+  f->text = mr_lua_alloc(t->n + 1);
+  if (!f->path || !f->real || !f->text) {
+    mr_lua_files_free(f);
+    return;
+  }
+  memcpy(f->text, t->p, t->n);
+  f->n = t->n;
+  f->script = script;
+  *g->files_tail = f;
+  g->files_tail = &f->next;
+}
+
+static int get_text(struct mr_lua_vm *s, const char *path, struct text *t)
+{
+  const struct mr_lua_file *f = replayed(s, path);
+  if (!f) return read_text(path, t);
+  t->p = mr_lua_alloc(f->n + 1);
+  errno = ENOMEM;
+  if (!t->p) return MR_E_NOMEM;
+  memcpy(t->p, f->text, f->n);
+  t->n = f->n;
+  return MR_OK;
+}
+
 /* Pushes the chunk of a file, or raises with its name and line. */
-static LJMP void load_chunk(lua_State *L, struct mr_script *s, const char *path)
+static LJMP void load_chunk(lua_State *L, struct mr_lua_vm *s, const char *path, const char *real, bool script)
 {
   struct mr_lua_box *box = mr_lua_box(L, s, free_text);
   struct text *t = box->p = mr_lua_alloc(sizeof *t);
   if (!t) luaL_error(L, "out of memory");
-  if (read_text(path, t)) mr_lua_raise(L, "cannot read %s: %s", path, strerror(errno));
+  if (get_text(s, path, t)) mr_lua_raise(L, "cannot read %s: %s", path, strerror(errno));
   const char *p = t->p, *end = t->p + t->n;
   if (t->n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0) p += 3;
   if (p < end && *p == '#') /* a first line for the shell; its end stays, so that lines count right */
     while (p < end && *p != '\n') p++;
+  record(mr_lua_gen_here(s), path, real, t, script);
   if (p < end && *p == '\x1b') mr_lua_raise(L, "%s is bytecode; scripts are text", path);
   const char *name = lua_pushfstring(L, "@%s", path);
   int rc = luaL_loadbufferx(L, p, (size_t)(end - p), name, "t");
@@ -165,7 +218,7 @@ static LJMP void load_chunk(lua_State *L, struct mr_script *s, const char *path)
 /* The first error of a load is logged with its traceback; those who pass it on add nothing. */
 static int traced(lua_State *L)
 {
-  struct mr_script *s = mr_lua_self(L);
+  struct mr_lua_vm *s = mr_lua_self(L);
   if (s->loading && !s->current && !s->traced) {
     s->traced = true;
     luaL_traceback(L, L, lua_tostring(L, 1), 1);
@@ -175,11 +228,15 @@ static int traced(lua_State *L)
   return 1;
 }
 
-LJMP void mr_lua_load_file(lua_State *L, struct mr_script *s, int g, const char *path, const char *name)
+LJMP void mr_lua_load_file(lua_State *L, struct mr_lua_vm *s, int g, const char *path, const char *name)
 {
   char real[PATH_MAX];
   luaL_checkstack(L, 16, "load");
-  if (!realpath(path, real)) mr_lua_raise(L, "cannot read %s: %s", path, strerror(errno));
+  const struct mr_lua_file *again = replayed(s, path);
+  if (again)
+    snprintf(real, sizeof real, "%s", again->real);
+  else if (!realpath(path, real))
+    mr_lua_raise(L, "cannot read %s: %s", path, strerror(errno));
   lua_getfield(L, g, "loaded");
   int loaded = lua_gettop(L);
   lua_getfield(L, loaded, real);
@@ -192,7 +249,7 @@ LJMP void mr_lua_load_file(lua_State *L, struct mr_script *s, int g, const char 
   mr_lua_stamp_note(L, s, g, real);
   lua_getfield(L, g, "file"); /* what loads now: declarations called in tail position have no frame */
   lua_pushcfunction(L, traced);
-  load_chunk(L, s, path);
+  load_chunk(L, s, path, real, !name);
   lua_getfield(L, g, "env");
   mr_compat_setenv(L, -2);
   lua_pushlightuserdata(L, s);
@@ -236,13 +293,25 @@ static void add_root(lua_State *L, int g, const char *dir)
   lua_pop(L, 1);
 }
 
-static LJMP void run_file(lua_State *L, struct mr_script *s, int g, const char *path)
+static LJMP void run_file(lua_State *L, struct mr_lua_vm *s, int g, const char *path)
 {
   mr_lua_load_file(L, s, g, path, NULL);
   lua_pop(L, 1);
 }
 
-LJMP void mr_lua_load_path(lua_State *L, struct mr_script *s, int g, const char *path)
+LJMP void mr_lua_load_replay(lua_State *L, struct mr_lua_vm *s, int g)
+{
+  struct stat st;
+  char dir[PATH_MAX];
+  for (size_t i = 0; i < s->o.npaths; i++) {
+    mr_lua_dir_of(s->o.paths[i], dir, sizeof dir);
+    add_root(L, g, stat(s->o.paths[i], &st) == 0 && S_ISDIR(st.st_mode) ? s->o.paths[i] : dir);
+  }
+  for (const struct mr_lua_file *f = s->replay; f; f = f->next)
+    if (f->script && !(s->o.offline_model && strcmp(f->path, s->o.offline_model) == 0)) run_file(L, s, g, f->path);
+}
+
+LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char *path)
 {
   struct stat st;
   char buf[PATH_MAX];
@@ -272,7 +341,7 @@ LJMP void mr_lua_load_path(lua_State *L, struct mr_script *s, int g, const char 
 /* load_file(generation table, path, name) -> the file's value; once a generation. For require. */
 static int n_load_file(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   luaL_checktype(L, 1, LUA_TTABLE);
   const char *path = luaL_checkstring(L, 2), *name = luaL_checkstring(L, 3);
   mr_lua_load_file(L, s, 1, path, name);
@@ -282,15 +351,17 @@ static int n_load_file(lua_State *L)
 /* is_file(path) */
 static int n_is_file(lua_State *L)
 {
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct stat st;
-  lua_pushboolean(L, stat(luaL_checkstring(L, 1), &st) == 0 && S_ISREG(st.st_mode));
+  const char *path = luaL_checkstring(L, 1);
+  lua_pushboolean(L, replayed(s, path) || (stat(path, &st) == 0 && S_ISREG(st.st_mode)));
   return 1;
 }
 
 /* note_file(generation table, path): a file that the scripts depend on otherwise; for watching */
 static int n_note_file(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   char real[PATH_MAX];
   luaL_checktype(L, 1, LUA_TTABLE);
   if (realpath(luaL_checkstring(L, 2), real)) mr_lua_stamp_note(L, s, 1, real);

@@ -48,7 +48,7 @@ static int start_hook(lua_State *L)
 {
   struct ask *a = lua_touserdata(L, 1);
   struct mr_lua_rec *r = a->rec;
-  struct mr_script *s = r->s;
+  struct mr_lua_vm *s = r->s;
   char label[200];
   lua_settop(L, 0);
   mr_lua_entry(L, s, "hook");
@@ -73,7 +73,7 @@ static void on_hook(void *ud, struct mr_hook_call *call)
 {
   struct ask a = {ud, call};
   char msg[300] = "the scripts of this hook are gone";
-  if (a.rec->gen && !a.rec->s->closing &&
+  if (a.rec->gen && !mr_lua_gone(a.rec->s) &&
       mr_lua_protect(a.rec->s, start_hook, &a, msg, sizeof msg) == MR_OK)
     return;
   mr_lua_log(a.rec->s, MR_LOG_ERROR, a.rec->name, msg);
@@ -83,7 +83,7 @@ static void on_hook(void *ud, struct mr_hook_call *call)
                                 : NULL);
 }
 
-LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_script *s, struct mr_lua_gen *g, int plan,
+LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *g, int plan,
                             struct mr_err *err)
 {
   for (struct mr_lua_rec *r = s->recs; r; r = r->next)
@@ -114,7 +114,7 @@ LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_script *s, struct mr_lua_gen
   return MR_OK;
 }
 
-void mr_lua_hooks_keep(struct mr_script *s, struct mr_lua_gen *g)
+void mr_lua_hooks_keep(struct mr_lua_vm *s, struct mr_lua_gen *g)
 {
   for (struct mr_lua_rec *r = s->recs; r; r = r->next) {
     if (r->kind != MR_REC_HOOK || !r->live || r->gen == g) continue;

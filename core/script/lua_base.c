@@ -20,7 +20,7 @@ LJMP int64_t mr_lua_field_int(lua_State *L, int idx, const char *key, int64_t df
   return v;
 }
 
-LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_script *s)
+LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_lua_vm *s)
 {
   if (s->current || !s->loading) return NULL;
   mr_lua_gen_push(L, s->loading);
@@ -30,7 +30,7 @@ LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_script *s)
   return file;
 }
 
-LJMP void mr_lua_entry(lua_State *L, struct mr_script *s, const char *name)
+LJMP void mr_lua_entry(lua_State *L, struct mr_lua_vm *s, const char *name)
 {
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_entries);
   lua_getfield(L, -1, name);
@@ -40,7 +40,7 @@ LJMP void mr_lua_entry(lua_State *L, struct mr_script *s, const char *name)
 /* entry(name, fn): what C calls by name */
 static int n_entry(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   luaL_checktype(L, 2, LUA_TFUNCTION);
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_entries);
   lua_pushvalue(L, 1);
@@ -51,14 +51,14 @@ static int n_entry(lua_State *L)
 
 static int n_now(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   lua_pushnumber(L, (lua_Number)s->ext->wall_us(s->rt) / 1e6);
   return 1;
 }
 
 static int n_mono(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   lua_pushnumber(L, (lua_Number)s->ext->now_us(s->rt) / 1e6);
   return 1;
 }
@@ -66,7 +66,7 @@ static int n_mono(lua_State *L)
 /* log(level, source, text); level: 0 error .. 3 debug */
 static int n_log(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   mr_lua_log(s, (int)luaL_checkinteger(L, 1), luaL_checkstring(L, 2), luaL_checkstring(L, 3));
   return 0;
 }
@@ -75,7 +75,7 @@ static int n_log(lua_State *L)
  * position while it loads (return rig.tool{...}); nil outside of any */
 static int n_where(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   lua_Debug ar;
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
@@ -96,7 +96,7 @@ static int n_raise(lua_State *L)
 /* generation() -> the table of the generation that the caller belongs to; loading = true while it loads */
 static int n_generation(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_lua_gen *g = mr_lua_gen_here(s);
   if (!g) return 0;
   mr_lua_gen_push(L, g);
@@ -107,7 +107,7 @@ static int n_generation(lua_State *L)
 /* failed(message): the current generation's start failed; shown by /health */
 static int n_failed(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_str m;
   m.p = luaL_checklstring(L, 1, &m.n);
   if (s->current && s->cur && s->current->gen == s->cur) {

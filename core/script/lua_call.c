@@ -194,7 +194,7 @@ static LJMP struct upload read_upload(lua_State *L, int idx)
 /* call(op, params, {timeout=s, body={...}, to=path or "" for a string}) */
 static int n_call(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_err err = {.size = sizeof err};
   struct mr_callbacks cbs = {.size = sizeof cbs, .reply = on_reply};
   struct mr_body body;
@@ -242,7 +242,7 @@ static int n_call(lua_State *L)
 /* ops() -> array of {name=, verb=, path=, stream=, list=, upload=, download=, todo=} */
 static int n_ops(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   static const struct { const char *name; unsigned flag; } flags[] = {{"stream", MR_OPF_STREAM},
       {"upload", MR_OPF_BODY_IN}, {"download", MR_OPF_BODY_OUT}, {"list", MR_OPF_LIST}, {"todo", MR_OPF_TODO}};
   const char *name, *verb, *path;

@@ -8,7 +8,7 @@
 
 /* -------------------------------------------------------------------- http */
 
-struct http_done { struct mr_script *s; const struct mr_ext_http_reply *r; };
+struct http_done { struct mr_lua_vm *s; const struct mr_ext_http_reply *r; };
 
 /* "name: value\n" lines to a table; repeated names are joined with ", ". */
 static void push_headers(lua_State *L, struct mr_str h)
@@ -71,7 +71,7 @@ enum { HEADERS_MAX = 64 };
 /* http{method=, url=, headers={"Name: value", ...}, body=, timeout=s, max_body=, follow=} */
 static int n_http(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_err err = {.size = sizeof err};
   const char *lines[HEADERS_MAX + 1] = {NULL};
   struct mr_ext_http_cbs cbs = {.size = sizeof cbs, .done = on_http};
@@ -108,7 +108,7 @@ static int n_http(lua_State *L)
 
 /* ------------------------------------------------------------------- files */
 
-struct file_done { struct mr_script *s; const struct mr_reply *r; struct mr_str raw; };
+struct file_done { struct mr_lua_vm *s; const struct mr_reply *r; struct mr_str raw; };
 
 static void push_file(lua_State *L, void *ud)
 {
@@ -140,7 +140,7 @@ static void undo_file(struct mr_lua_pend *p)
 /* file(op, path, arg) */
 static int n_file(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_err err = {.size = sizeof err};
   const char *op = luaL_checkstring(L, 1), *path = luaL_checkstring(L, 2);
   struct mr_str arg = {NULL, 0};

@@ -13,7 +13,8 @@
 enum { QUEUE_MAX = 4096, QUEUE_MIN = 32 };
 
 struct mr_lua_stream {
-  struct mr_script *s;
+  struct mr_lua_vm *s;
+  struct mr_lua_stream *prev, *next;
   struct mr_op *op;
   struct mr_lua_pend *waiter;
   bool owned;           /* the userdata is alive */
@@ -28,6 +29,8 @@ struct mr_lua_stream {
 static void free_stream(struct mr_lua_stream *st)
 {
   st->s->outstanding--;
+  if (st->prev) st->prev->next = st->next; else st->s->streams = st->next;
+  if (st->next) st->next->prev = st->prev;
   mr_lua_free(st->refs);
   mr_lua_free(st);
 }
@@ -76,7 +79,7 @@ static void on_event(void *ud, struct mr_str event, const struct mr_val *val, in
   struct event e = {st, val, LUA_NOREF};
   char msg[200];
   (void)event, (void)pos;
-  if (!st->owned || st->ended) return;
+  if (!st->owned || st->ended) return; /* mr_lua_streams_cancel sets ended too */
   if (st->waiter) {
     struct mr_lua_pend *p = st->waiter;
     st->waiter = NULL;
@@ -104,6 +107,7 @@ static void on_end(void *ud, const struct mr_reply *r)
     free_stream(st);
     return;
   }
+  if (atomic_load(&st->s->slice) == MR_SLICE_GONE) return; /* Lua still points at it */
   if (!st->ended) {
     st->code = r->code;
     if (r->code && r->err)
@@ -122,7 +126,7 @@ static void on_end(void *ud, const struct mr_reply *r)
   }
 }
 
-static struct mr_lua_stream **check_stream(lua_State *L, struct mr_script *s)
+static struct mr_lua_stream **check_stream(lua_State *L, struct mr_lua_vm *s)
 {
   struct mr_lua_stream **u = lua_touserdata(L, 1);
   int same = 0;
@@ -138,7 +142,7 @@ static struct mr_lua_stream **check_stream(lua_State *L, struct mr_script *s)
 /* stream_open(op, params) -> stream | nil, err. Does not wait; the request precedes later calls. */
 static int n_open(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_err err = {.size = sizeof err};
   struct mr_callbacks cbs = {.size = sizeof cbs, .reply = on_end, .event = on_event};
   struct mr_req req = {.size = sizeof req, .op = luaL_checkstring(L, 1)};
@@ -168,6 +172,9 @@ static int n_open(lua_State *L)
   }
   s->outstanding++;
   st->owned = true;
+  st->next = s->streams;
+  if (st->next) st->next->prev = st;
+  s->streams = st;
   *u = st;
   return 1;
 }
@@ -181,7 +188,7 @@ static void undo_next(struct mr_lua_pend *p)
 /* stream_next(stream) -> event; nothing at its end; nil, err when it was cut */
 static int n_next(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_lua_stream *st = *check_stream(L, s);
   mr_lua_may_wait(L, s, "the next event");
   if (!st) {
@@ -235,19 +242,28 @@ static int close_stream(lua_State *L, struct mr_lua_stream **u)
 
 static int n_close(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   return close_stream(L, check_stream(L, s));
+}
+
+void mr_lua_streams_cancel(struct mr_lua_vm *s)
+{
+  for (struct mr_lua_stream *st = s->streams; st; st = st->next) {
+    st->ended = true;
+    if (!st->replied) mr_op_cancel(st->op);
+  }
 }
 
 static int gc_stream(lua_State *L)
 {
+  if (atomic_load(&mr_lua_self(L)->slice) == MR_SLICE_GONE) return 0;
   return close_stream(L, lua_touserdata(L, 1));
 }
 
 const luaL_Reg mr_lua_stream_natives[] = {
     {"stream_open", n_open}, {"stream_next", n_next}, {"stream_close", n_close}, {NULL, NULL}};
 
-LJMP void mr_lua_stream_open(lua_State *L, struct mr_script *s)
+LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s)
 {
   lua_newtable(L);
   lua_pushcfunction(L, gc_stream);

@@ -36,7 +36,7 @@ char *mr_lua_strdup(const char *p)
 
 void *mr_lua_vm_alloc(void *ud, void *p, size_t osize, size_t nsize)
 {
-  struct mr_script *s = ud;
+  struct mr_lua_vm *s = ud;
   if (!p) osize = 0; /* 5.4 passes a type there */
   if (nsize == 0) {
     s->mem_used -= osize;
@@ -72,7 +72,7 @@ void mr_lua_box_drop(lua_State *L, int idx)
   lua_remove(L, idx);
 }
 
-LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_script *s, void (*fn)(struct mr_script *, void *))
+LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_lua_vm *s, void (*fn)(struct mr_lua_vm *, void *))
 {
   struct mr_lua_box *b = lua_newuserdata(L, sizeof *b);
   b->s = s;
@@ -83,7 +83,7 @@ LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_script *s, void (*fn)
   return b;
 }
 
-LJMP void mr_lua_box_open(lua_State *L, struct mr_script *s)
+LJMP void mr_lua_box_open(lua_State *L, struct mr_lua_vm *s)
 {
   lua_newtable(L);
   lua_pushcfunction(L, box_gc);

@@ -50,7 +50,7 @@ struct ask { struct mr_lua_rec *rec; struct mr_model_use *use; };
 static int start_model(lua_State *L)
 {
   struct ask *a = lua_touserdata(L, 1);
-  struct mr_script *s = a->rec->s;
+  struct mr_lua_vm *s = a->rec->s;
   char label[200];
   lua_settop(L, 0);
   if (!s->cur) return luaL_error(L, "no scripts are loaded");
@@ -76,8 +76,8 @@ static int start_model(lua_State *L)
 static void on_model(void *ud, struct mr_model_use *use)
 {
   struct ask a = {ud, use};
-  char msg[300] = "the program is closing";
-  if (!a.rec->s->closing && mr_lua_protect(a.rec->s, start_model, &a, msg, sizeof msg) == MR_OK) return;
+  char msg[300] = "the scripts of this model are gone";
+  if (!mr_lua_gone(a.rec->s) && mr_lua_protect(a.rec->s, start_model, &a, msg, sizeof msg) == MR_OK) return;
   mr_lua_log(a.rec->s, MR_LOG_ERROR, a.rec->name, msg);
   if (a.use) mr_model_use_fail(&a.use, "api_error", msg);
 }
@@ -93,14 +93,14 @@ static void on_cancel(void *ud, struct mr_model_use *use)
   }
 }
 
-static struct mr_lua_rec *find(struct mr_script *s, const char *name)
+static struct mr_lua_rec *find(struct mr_lua_vm *s, const char *name)
 {
   for (struct mr_lua_rec *r = s->recs; r; r = r->next)
     if (r->kind == MR_REC_PROVIDER && strcmp(r->name, name) == 0) return r;
   return mr_lua_rec_new(s, MR_REC_PROVIDER, name, "");
 }
 
-LJMP int mr_lua_providers_apply(lua_State *L, struct mr_script *s, int plan, struct mr_err *err)
+LJMP int mr_lua_providers_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err)
 {
   lua_settop(L, plan);
   lua_getfield(L, plan, "providers");
@@ -137,7 +137,7 @@ LJMP int mr_lua_providers_apply(lua_State *L, struct mr_script *s, int plan, str
 /* model_text(text): streams a piece of the answer of the request that the running task belongs to */
 static int n_text(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_str text;
   text.p = luaL_checklstring(L, 1, &text.n);
   struct mr_lua_task *t = s->current;

@@ -21,7 +21,7 @@ LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t)
 
 /* Every coroutine from L up to the task's own must be able to yield: the marker passes through them all. A
  * C function in between may lie in any of them. */
-static bool can_yield(lua_State *L, struct mr_script *s)
+static bool can_yield(lua_State *L, struct mr_lua_vm *s)
 {
   luaL_checkstack(L, 4, "wait");
   int top = lua_gettop(L);
@@ -37,7 +37,7 @@ static bool can_yield(lua_State *L, struct mr_script *s)
   return yes;
 }
 
-LJMP void mr_lua_op_open(lua_State *L, struct mr_script *s)
+LJMP void mr_lua_op_open(lua_State *L, struct mr_lua_vm *s)
 {
   lua_newtable(L);
   lua_newtable(L);
@@ -47,7 +47,7 @@ LJMP void mr_lua_op_open(lua_State *L, struct mr_script *s)
   s->ref_parents = luaL_ref(L, LUA_REGISTRYINDEX);
 }
 
-LJMP void mr_lua_may_wait(lua_State *L, struct mr_script *s, const char *what)
+LJMP void mr_lua_may_wait(lua_State *L, struct mr_lua_vm *s, const char *what)
 {
   struct mr_lua_task *t = s->current;
   if (!t && s->loading)
@@ -62,7 +62,7 @@ LJMP void mr_lua_may_wait(lua_State *L, struct mr_script *s, const char *what)
                     "one) is calling; do it before or after", what);
 }
 
-struct mr_lua_pend *mr_lua_pend_new(struct mr_script *s, void (*undo)(struct mr_lua_pend *))
+struct mr_lua_pend *mr_lua_pend_new(struct mr_lua_vm *s, void (*undo)(struct mr_lua_pend *))
 {
   struct mr_lua_pend *p = mr_lua_alloc(sizeof *p);
   if (!p) return NULL;
@@ -98,7 +98,7 @@ int mr_lua_pend_wait(lua_State *L, struct mr_lua_pend *p)
 struct keep {
   void (*push)(lua_State *L, void *ud);
   void *ud;
-  struct mr_script *s;
+  struct mr_lua_vm *s;
   const struct mr_err *err;
   int ref;
 };
@@ -159,7 +159,7 @@ void mr_lua_pend_fail(struct mr_lua_pend *p, int code, const struct mr_err *err)
   settle(p, k.ref, true);
 }
 
-LJMP int mr_lua_fail_now(lua_State *L, struct mr_script *s, const struct mr_err *err)
+LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err *err)
 {
   lua_pushboolean(L, 1);
   lua_pushnil(L);
@@ -181,7 +181,7 @@ static void undo_timer(struct mr_lua_pend *p)
 
 static int n_sleep(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_err err = {.size = sizeof err};
   lua_Number sec = luaL_checknumber(L, 1);
   if (!(sec >= 0 && sec < 1e9)) return mr_lua_raise(L, "rig.sleep: seconds from 0 to 1e9");

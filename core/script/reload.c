@@ -12,7 +12,7 @@
 #include <stdio.h>
 #include "script/script_t.h"
 
-struct mr_lua_gen *mr_lua_gen_here(struct mr_script *s)
+struct mr_lua_gen *mr_lua_gen_here(struct mr_lua_vm *s)
 {
   if (s->current) return s->current->gen;
   return s->loading ? s->loading : s->cur;
@@ -23,7 +23,7 @@ void mr_lua_gen_ref(struct mr_lua_gen *g)
   g->refs++;
 }
 
-void mr_lua_gen_unref(struct mr_script *s, struct mr_lua_gen *g)
+void mr_lua_gen_unref(struct mr_lua_vm *s, struct mr_lua_gen *g)
 {
   if (!g || --g->refs > 0) return;
   struct mr_lua_gen **at = &s->gens;
@@ -32,6 +32,7 @@ void mr_lua_gen_unref(struct mr_script *s, struct mr_lua_gen *g)
   for (struct mr_lua_rec *r = s->recs; r; r = r->next)
     if (r->gen == g) r->gen = NULL;
   luaL_unref(s->L, LUA_REGISTRYINDEX, g->ref);
+  mr_lua_files_free(g->files);
   mr_lua_free(g);
 }
 
@@ -42,12 +43,12 @@ LJMP void mr_lua_gen_push(lua_State *L, struct mr_lua_gen *g)
 
 /* ----------------------------------------------------------------- loading */
 
-struct load { struct mr_script *s; struct mr_lua_gen *g; struct mr_err *err; int rc; };
+struct load { struct mr_lua_vm *s; struct mr_lua_gen *g; struct mr_err *err; int rc; };
 
 static int begin(lua_State *L)
 {
   struct load *l = lua_touserdata(L, 1);
-  struct mr_script *s = l->s;
+  struct mr_lua_vm *s = l->s;
   lua_settop(L, 0);
   lua_newtable(L);
   lua_pushinteger(L, (lua_Integer)l->g->number);
@@ -72,10 +73,13 @@ static int begin(lua_State *L)
 static int load_all(lua_State *L)
 {
   struct load *l = lua_touserdata(L, 1);
-  struct mr_script *s = l->s;
+  struct mr_lua_vm *s = l->s;
   lua_settop(L, 0);
   mr_lua_gen_push(L, l->g);
-  for (size_t i = 0; i < s->o.npaths; i++) mr_lua_load_path(L, s, 1, s->o.paths[i]);
+  if (s->replay)
+    mr_lua_load_replay(L, s, 1);
+  else
+    for (size_t i = 0; i < s->o.npaths; i++) mr_lua_load_path(L, s, 1, s->o.paths[i]);
   if (s->o.offline_model) {
     mr_lua_entry(L, s, "offline");
     lua_pushvalue(L, 1);
@@ -91,7 +95,7 @@ static int load_all(lua_State *L)
   return 0;
 }
 
-static int load_generation(struct mr_script *s, struct mr_lua_gen **out, struct mr_err *err)
+static int load_generation(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err)
 {
   char msg[384];
   struct mr_lua_gen *g = mr_lua_alloc(sizeof *g);
@@ -99,6 +103,7 @@ static int load_generation(struct mr_script *s, struct mr_lua_gen **out, struct 
   g->number = s->last_number + 1;
   g->ref = LUA_NOREF;
   g->refs = 1;
+  g->files_tail = &g->files;
   g->next = s->gens;
   s->gens = g;
   struct load l = {s, g, err, MR_OK};
@@ -126,7 +131,7 @@ static int load_generation(struct mr_script *s, struct mr_lua_gen **out, struct 
 static int apply_plan(lua_State *L)
 {
   struct load *l = lua_touserdata(L, 1);
-  struct mr_script *s = l->s;
+  struct mr_lua_vm *s = l->s;
   lua_settop(L, 0);
   mr_lua_gen_push(L, l->g);
   lua_getfield(L, 1, "plan");
@@ -136,7 +141,7 @@ static int apply_plan(lua_State *L)
   return 0;
 }
 
-static int apply(struct mr_script *s, struct mr_lua_gen *g, struct mr_err *err)
+static int apply(struct mr_lua_vm *s, struct mr_lua_gen *g, struct mr_err *err)
 {
   char msg[384];
   struct load l = {s, g, err, MR_OK};
@@ -148,13 +153,13 @@ static int apply(struct mr_script *s, struct mr_lua_gen *g, struct mr_err *err)
 static void start_done(lua_State *L, struct mr_lua_task *t, int nres) { (void)L, (void)t, (void)nres; }
 static void start_failed(struct mr_lua_task *t, const char *msg)
 {
-  struct mr_script *s = t->s;
+  struct mr_lua_vm *s = t->s;
   if (t->cancelled || t->gen != s->cur) return;
   snprintf(s->last_error, sizeof s->last_error, "%s", msg);
   s->ext->set_generation(s->rt, s->cur->number, (struct mr_str){s->last_error, strlen(s->last_error)});
 }
 
-static struct mr_lua_task *start_task(lua_State *L, struct mr_script *s)
+static struct mr_lua_task *start_task(lua_State *L, struct mr_lua_vm *s)
 {
   struct mr_lua_task *t = mr_lua_task_new(L, s, s->cur, MR_TASK_START, 1, "script start");
   t->finish = start_done;
@@ -164,7 +169,7 @@ static struct mr_lua_task *start_task(lua_State *L, struct mr_script *s)
 
 static int start(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, 1);
+  struct mr_lua_vm *s = lua_touserdata(L, 1);
   lua_settop(L, 0);
   mr_lua_entry(L, s, "start");
   mr_lua_gen_push(L, s->cur);
@@ -178,7 +183,7 @@ static int start(lua_State *L)
   return 0;
 }
 
-static void report(struct mr_script *s, const char *why, int rc, const struct mr_err *err)
+static void report(struct mr_lua_vm *s, const char *why, int rc, const struct mr_err *err)
 {
   char line[512];
   if (rc) {
@@ -196,7 +201,7 @@ static void report(struct mr_script *s, const char *why, int rc, const struct mr
 }
 
 /* Makes g current; takes over the caller's reference. */
-static int make_current(struct mr_script *s, struct mr_lua_gen *g, struct mr_err *err)
+static int make_current(struct mr_lua_vm *s, struct mr_lua_gen *g, struct mr_err *err)
 {
   char msg[128];
   struct mr_err ignored = {.size = sizeof ignored};
@@ -220,7 +225,7 @@ static int make_current(struct mr_script *s, struct mr_lua_gen *g, struct mr_err
   return MR_OK;
 }
 
-int mr_lua_gen_reload(struct mr_script *s, struct mr_err *err)
+int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err)
 {
   struct mr_err e = {.size = sizeof e};
   struct mr_lua_gen *g = NULL, *old = s->prev;
@@ -235,7 +240,7 @@ int mr_lua_gen_reload(struct mr_script *s, struct mr_err *err)
   return rc;
 }
 
-int mr_lua_gen_rollback(struct mr_script *s, struct mr_err *err)
+int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err)
 {
   struct mr_err e = {.size = sizeof e};
   int rc = s->prev ? make_current(s, s->prev, &e) : mr_lua_err(&e, MR_E_STATE, "there is no previous generation");

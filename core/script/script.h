@@ -6,9 +6,9 @@
  * What it is not for: anything a C host could not do itself with moonrig.h and moonrig_ext.h; this room
  * includes nothing else of the tree.
  *
- * Invariant: the VM is touched by one thread at a time, and that thread is the one that calls mr_dispatch
- * (mr_script_loop and mr_script_run_main do it). Only mr_script_stop and mr_script_ask_reload may be called
- * from other threads.
+ * Invariant: the VM is touched by one thread at a time, and that thread is the one that calls mr_dispatch:
+ * while mr_script_loop or mr_script_run_main runs a thread that it makes, else the caller. Only
+ * mr_script_stop and mr_script_ask_reload may be called from other threads.
  *
  * Order in a program: mr_open, mr_script_open, then on the script thread mr_script_loop or
  * mr_script_run_main, then mr_script_close, then mr_close.
@@ -30,6 +30,7 @@ struct mr_script_opts {
   int watch;                 /* reload when a loaded file or a script directory changes */
   size_t memory_max;         /* bytes of the VM; 0 = 256 MiB */
   int load_ms;               /* CPU time: top level of all scripts, together; 0 = 2,000 */
+  int stuck_ms;              /* mr_script_loop: a task in one C function for longer is given up; 0 = 30,000 */
   int burst_ms;              /* CPU time: longest run of a task without waiting; 0 = 10,000 */
   int tasks_max;             /* live tasks; 0 = 10,000 */
   int jit;                   /* LuaJIT only: leave the compiler on (no time budgets then) */
@@ -50,7 +51,11 @@ int mr_script_open(struct mr_script **out, struct mr_runtime *rt, const struct m
  */
 int mr_script_run_main(struct mr_script *s, int argc, char **argv, int *exit_code, struct mr_err *err);
 
-/* The script thread's body: dispatches and resumes until mr_script_stop. MR_OK, or the error that ended it. */
+/*
+ * Dispatches and resumes until mr_script_stop; MR_OK, or the error that ended it. The scripts run in a thread
+ * of their own, and this one watches it: if a C function holds it up for stuck_ms, what waits for it fails
+ * and a fresh VM of the same generation takes its place.
+ */
 int mr_script_loop(struct mr_script *s);
 
 /* Ends mr_script_loop and mr_script_run_main soon, a task in the middle of a computation too. Any thread. */
@@ -68,8 +73,11 @@ void mr_script_ask_reload(struct mr_script *s);
 
 int64_t mr_script_generation(const struct mr_script *s); /* 0: none */
 
-/* Cancels what runs, takes back what was registered, frees. No script thread may be left. NULL allowed. */
-void mr_script_close(struct mr_script **s);
+/*
+ * Cancels what runs, takes back what was registered, frees. mr_script_loop and mr_script_run_main must have
+ * returned. NULL allowed. MR_E_BUSY: a thread is still stuck inside of Lua; end the process soon.
+ */
+int mr_script_close(struct mr_script **s);
 
 /*
  * Runs a configuration file (Lua that returns a table) in a VM of its own and writes the table as JSON text

@@ -39,10 +39,11 @@ struct mr_lua_gen {
   int64_t number;
   int refs;               /* tasks, and being current or previous */
   int ref;                /* registry: the generation's Lua table */
+  struct mr_lua_file *files, **files_tail; /* in the order in which they were run */
 };
 
 struct mr_lua_pend {
-  struct mr_script *s;
+  struct mr_lua_vm *s;
   struct mr_lua_task *task;  /* NULL: abandoned, the callback only frees */
   void (*undo)(struct mr_lua_pend *p); /* task is gone from it; make the work stop; frees p or leaves it to
                                           the callback */
@@ -62,7 +63,7 @@ struct mr_lua_pend {
 };
 
 struct mr_lua_task {
-  struct mr_script *s;
+  struct mr_lua_vm *s;
   uint64_t id;
   struct mr_lua_task *prev, *next;         /* all tasks */
   struct mr_lua_task *ready_next;
@@ -96,7 +97,7 @@ struct mr_lua_task {
 };
 
 struct mr_lua_rec {          /* user data of what is registered in the core; tools and providers keep theirs */
-  struct mr_script *s;
+  struct mr_lua_vm *s;
   struct mr_lua_rec *next;
   struct mr_lua_gen *gen;    /* hooks */
   int kind;                  /* MR_REC_* */
@@ -107,11 +108,23 @@ struct mr_lua_rec {          /* user data of what is registered in the core; too
 };
 enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER };
 
-struct mr_script {
+/* What a script file held when its generation loaded it: for a VM that takes another's place. */
+struct mr_lua_file {
+  struct mr_lua_file *next;
+  char *path, *real, *text;
+  size_t n;
+  bool script;               /* run by itself; else by require */
+};
+
+enum { MR_SLICE_OUT, MR_SLICE_IN, MR_SLICE_GONE }; /* no user code runs; it runs; it was given up */
+
+/* One VM and all that it has going. The struct of script.h owns the one in use. */
+struct mr_lua_vm {
+  struct mr_script *h;
   struct mr_runtime *rt;
   const struct mr_ext *ext;
   lua_State *L;              /* the main coroutine: library calls, conversions, loading; never waits */
-  struct mr_script_opts o;   /* strings are own copies */
+  struct mr_script_opts o;   /* strings are the owner's */
   size_t mem_used;
   size_t collect_at;         /* mem_used beyond which a whole collection is due before the next slice */
   struct mr_lua_task *current;  /* the task being resumed; NULL outside */
@@ -127,8 +140,11 @@ struct mr_script {
   bool in_user;              /* user code runs: memory is capped */
   bool spent;                /* the slice is over: every further instruction raises */
   char spent_why[200];       /* with where it was noticed first */
-  atomic_int asked;            /* mr_script_ask_reload */
-  atomic_int stop;
+  atomic_int slice;          /* MR_SLICE_*: by whom the rest of this struct may be touched; see guard.c */
+  atomic_uint beat;          /* counts looks of the hook, and slices: stands still in a C function */
+  struct mr_lua_file *replay;/* load from these, not from disk */
+  struct mr_lua_vm *before;  /* the one whose place this takes, until it has its scripts */
+  struct mr_lua_stream *streams;
   int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool control_wanted;
@@ -147,24 +163,41 @@ struct mr_script {
   struct mr_err late_err;
 };
 
+struct mr_script {
+  struct mr_lua_vm *vm;
+  struct mr_runtime *rt;
+  const struct mr_ext *ext;
+  struct mr_script_opts o;   /* strings are own copies */
+  atomic_int stop;           /* mr_script_stop */
+  atomic_int asked;          /* mr_script_ask_reload */
+  int given_up;              /* VMs whose thread is stuck, or was */
+  pthread_mutex_t lock;      /* over, rc */
+  pthread_cond_t cond;
+  bool over;                 /* the worker has ended, with rc */
+  int rc;
+};
+
 /* ---- vm.c: the state, budgets, protected calls, errors */
-struct mr_script *mr_lua_self(lua_State *L); /* whose VM this is */
-int mr_lua_vm_open(struct mr_script *s, struct mr_err *err);
-void mr_lua_vm_close(struct mr_script *s);
-void mr_lua_slice_begin(struct mr_script *s, lua_State *L, int ms); /* user code starts to run on L */
-void mr_lua_slice_end(struct mr_script *s, lua_State *L);
-void mr_lua_make_room(struct mr_script *s); /* collects, when the VM is close to its memory limit */
+struct mr_lua_vm *mr_lua_self(lua_State *L); /* whose VM this is */
+int mr_lua_vm_open(struct mr_lua_vm *s, struct mr_err *err);
+void mr_lua_vm_close(struct mr_lua_vm *s);
+void mr_lua_slice_begin(struct mr_lua_vm *s, lua_State *L, int ms); /* user code starts to run on L */
+/* Ends the calling thread, there and then, when the VM was given up meanwhile. */
+void mr_lua_slice_end(struct mr_lua_vm *s, lua_State *L);
+/* The innermost function of L as text: "C function find, called at x.lua:3". */
+void mr_lua_describe(lua_State *L, char *out, size_t n);
+void mr_lua_make_room(struct mr_lua_vm *s); /* collects, when the VM is close to its memory limit */
 /* Runs fn(L) protected on the main state with ud as its argument (lua_touserdata(L, 1)). MR_OK, or MR_E_*
  * with the message in msg (n bytes). The stack is balanced after. */
-int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, size_t n);
+int mr_lua_protect(struct mr_lua_vm *s, lua_CFunction fn, void *ud, char *msg, size_t n);
 void mr_lua_scrub(char *text); /* bytes that are not UTF-8 become "?" */
 /* A text for the error value at idx, as UTF-8, cut to n; runs no user code. */
-const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf, size_t n);
-LJMP void mr_lua_push_err(lua_State *L, struct mr_script *s, const struct mr_err *e);
+const char *mr_lua_errtext(lua_State *L, struct mr_lua_vm *s, int idx, char *buf, size_t n);
+LJMP void mr_lua_push_err(lua_State *L, struct mr_lua_vm *s, const struct mr_err *e);
 LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* cut at 512 */
 LJMP int mr_lua_raise_text(lua_State *L, const char *msg);
 int mr_lua_err(struct mr_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-void mr_lua_log(struct mr_script *s, int level, const char *source, const char *text); /* one entry a line */
+void mr_lua_log(struct mr_lua_vm *s, int level, const char *source, const char *text); /* one entry a line */
 int64_t mr_lua_mono_us(void);
 LJMP int mr_lua_native(lua_State *L); /* the table of natives; upvalue 1: the script */
 
@@ -176,88 +209,108 @@ char *mr_lua_strdup(const char *p);
 void *mr_lua_vm_alloc(void *ud, void *p, size_t osize, size_t nsize); /* lua_Alloc; ud: the script */
 
 /* A userdata that frees what it holds when it is collected; for C objects that live across a raise. */
-struct mr_lua_box { struct mr_script *s; void *p; void (*free)(struct mr_script *s, void *p); };
-LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_script *s, void (*fn)(struct mr_script *, void *));
+struct mr_lua_box { struct mr_lua_vm *s; void *p; void (*free)(struct mr_lua_vm *s, void *p); };
+LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_lua_vm *s, void (*fn)(struct mr_lua_vm *, void *));
 void mr_lua_box_drop(lua_State *L, int idx); /* frees now what the box at idx (negative) holds; removes it */
-LJMP void mr_lua_box_open(lua_State *L, struct mr_script *s);
+LJMP void mr_lua_box_open(lua_State *L, struct mr_lua_vm *s);
 
 /* ---- value.c: JSON values and Lua values */
 enum { MR_V_WIRE = 1 /* objects of the API: a null member reads as nil; known arrays encode as [] */ };
-LJMP void mr_lua_push_val(lua_State *L, struct mr_script *s, const struct mr_val *v, unsigned flags);
+LJMP void mr_lua_push_val(lua_State *L, struct mr_lua_vm *s, const struct mr_val *v, unsigned flags);
 /* NULL and err when the value cannot be JSON text (bad UTF-8, NaN); raises for what has no JSON form. */
-LJMP struct mr_doc *mr_lua_to_doc(lua_State *L, struct mr_script *s, int idx, unsigned flags,
+LJMP struct mr_doc *mr_lua_to_doc(lua_State *L, struct mr_lua_vm *s, int idx, unsigned flags,
                                   struct mr_err *err);
-LJMP int mr_lua_push_json(lua_State *L, struct mr_script *s, int idx, unsigned flags, unsigned jflags,
+LJMP int mr_lua_push_json(lua_State *L, struct mr_lua_vm *s, int idx, unsigned flags, unsigned jflags,
                           struct mr_err *err); /* pushes the text; or returns MR_E* and pushes nothing */
-LJMP void mr_lua_value_open(lua_State *L, struct mr_script *s);
+LJMP void mr_lua_value_open(lua_State *L, struct mr_lua_vm *s);
 
 /* ---- task.c */
 /* Takes the function and nargs arguments from L's stack. */
-LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_script *s, struct mr_lua_gen *gen,
+LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *gen,
                                          enum mr_lua_kind kind, int nargs, const char *label);
 void mr_lua_task_cancel(struct mr_lua_task *t, const char *why);
-LJMP struct mr_lua_task *mr_lua_task_find(lua_State *L, struct mr_script *s, uint64_t id);
+LJMP struct mr_lua_task *mr_lua_task_find(lua_State *L, struct mr_lua_vm *s, uint64_t id);
 void mr_lua_task_deadline(struct mr_lua_task *t, int64_t us);
-void mr_lua_run_ready(struct mr_script *s);
+void mr_lua_tasks_drop(struct mr_lua_vm *s, const char *why); /* owners hear, waits are undone; no Lua */
+void mr_lua_run_ready(struct mr_lua_vm *s);
 void mr_lua_ready(struct mr_lua_task *t);
 extern const luaL_Reg mr_lua_task_natives[];
 
 /* ---- op.c: pending operations */
-LJMP void mr_lua_op_open(lua_State *L, struct mr_script *s);
-LJMP void mr_lua_may_wait(lua_State *L, struct mr_script *s, const char *what); /* or raises */
-struct mr_lua_pend *mr_lua_pend_new(struct mr_script *s, void (*undo)(struct mr_lua_pend *)); /* or NULL */
+LJMP void mr_lua_op_open(lua_State *L, struct mr_lua_vm *s);
+LJMP void mr_lua_may_wait(lua_State *L, struct mr_lua_vm *s, const char *what); /* or raises */
+struct mr_lua_pend *mr_lua_pend_new(struct mr_lua_vm *s, void (*undo)(struct mr_lua_pend *)); /* or NULL */
 void mr_lua_pend_drop(struct mr_lua_pend *p);            /* never armed, or no callback will come: frees */
 int mr_lua_pend_wait(lua_State *L, struct mr_lua_pend *p); /* return this */
 /* Settles with the value that push(L, ud) pushes (in protected mode), an error, or nothing; frees p. */
 void mr_lua_pend_value(struct mr_lua_pend *p, void (*push)(lua_State *L, void *ud), void *ud);
 void mr_lua_pend_fail(struct mr_lua_pend *p, int code, const struct mr_err *err);
 LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t);
-LJMP int mr_lua_fail_now(lua_State *L, struct mr_script *s, const struct mr_err *err); /* true, nil, err */
+LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err *err); /* true, nil, err */
 extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[],
     mr_lua_io_natives[], mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[];
-LJMP void mr_lua_stream_open(lua_State *L, struct mr_script *s);
+LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s);
+void mr_lua_streams_cancel(struct mr_lua_vm *s); /* of a VM that was given up */
 
 /* ---- reload.c, files.c: generations */
-struct mr_lua_gen *mr_lua_gen_here(struct mr_script *s); /* of the running task, or of what loads, or current */
+struct mr_lua_gen *mr_lua_gen_here(struct mr_lua_vm *s); /* of the running task, or of what loads, or current */
 void mr_lua_gen_ref(struct mr_lua_gen *g);
-void mr_lua_gen_unref(struct mr_script *s, struct mr_lua_gen *g);
+void mr_lua_gen_unref(struct mr_lua_vm *s, struct mr_lua_gen *g);
 LJMP void mr_lua_gen_push(lua_State *L, struct mr_lua_gen *g);
-LJMP void mr_lua_entry(lua_State *L, struct mr_script *s, const char *name); /* pushes a library function */
-int mr_lua_gen_reload(struct mr_script *s, struct mr_err *err);
-int mr_lua_gen_rollback(struct mr_script *s, struct mr_err *err);
+LJMP void mr_lua_entry(lua_State *L, struct mr_lua_vm *s, const char *name); /* pushes a library function */
+int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err);
+int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err);
 
 /* ---- files.c: what is run. A generation's scripts as a list of paths (sorted: without doubles). */
 enum { MR_LUA_PATHS_MAX = 2000 };
 struct mr_lua_paths { char *v[MR_LUA_PATHS_MAX]; int n; bool full; };
 void mr_lua_paths_add(struct mr_lua_paths *l, const char *path);
 void mr_lua_paths_sort(struct mr_lua_paths *l);
-void mr_lua_paths_free(struct mr_script *s, void *p); /* and the struct itself; fits a box */
+void mr_lua_paths_free(struct mr_lua_vm *s, void *p); /* and the struct itself; fits a box */
 /* The .lua files below dir that would be run; dirs, when not NULL, gets dir and the directories below. */
 void mr_lua_paths_walk(const char *dir, struct mr_lua_paths *files, struct mr_lua_paths *dirs);
 void mr_lua_dir_of(const char *path, char *out, size_t n);
+void mr_lua_files_free(struct mr_lua_file *f);
 /* Runs a script file, or the scripts of a directory, in the generation table at g. */
-LJMP void mr_lua_load_path(lua_State *L, struct mr_script *s, int g, const char *path);
+LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char *path);
 /* Pushes the file's value; runs it if the generation did not yet. name: of the module, NULL for a script. */
-LJMP void mr_lua_load_file(lua_State *L, struct mr_script *s, int g, const char *path, const char *name);
-LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_script *s); /* pushes it; NULL: pushes nothing */
+LJMP void mr_lua_load_file(lua_State *L, struct mr_lua_vm *s, int g, const char *path, const char *name);
+LJMP void mr_lua_load_replay(lua_State *L, struct mr_lua_vm *s, int g); /* the scripts of s->replay, in order */
+LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_lua_vm *s); /* pushes it; NULL: pushes nothing */
 extern const luaL_Reg mr_lua_file_natives[];
 
 /* ---- watch.c: did they change? */
-void mr_lua_stamps_restart(struct mr_script *s, int64_t number); /* a load attempt begins */
-LJMP void mr_lua_stamp_note(lua_State *L, struct mr_script *s, int g, const char *real); /* before reading it */
-bool mr_lua_files_changed(struct mr_script *s); /* since the last load attempt */
-void mr_lua_watch(struct mr_script *s);         /* (again) watches where the scripts lie */
+void mr_lua_stamps_restart(struct mr_lua_vm *s, int64_t number); /* a load attempt begins */
+LJMP void mr_lua_stamp_note(lua_State *L, struct mr_lua_vm *s, int g, const char *real); /* before reading it */
+bool mr_lua_files_changed(struct mr_lua_vm *s); /* since the last load attempt */
+void mr_lua_watch(struct mr_lua_vm *s);         /* (again) watches where the scripts lie */
+void mr_lua_unwatch(struct mr_lua_vm *s);
+
+/* ---- run.c: the life of one VM */
+/* Makes one, without scripts. before: the VM whose place and scripts it takes (mr_lua_vm_load), or NULL. */
+int mr_lua_vm_new(struct mr_lua_vm **out, struct mr_script *h, struct mr_lua_vm *before, struct mr_err *err);
+int mr_lua_vm_load(struct mr_lua_vm *s, struct mr_err *err); /* its first generation */
+int mr_lua_vm_reload(struct mr_lua_vm *s, int rollback, struct mr_err *err);
+int mr_lua_vm_turn(struct mr_lua_vm *s); /* waits, dispatches, resumes, once */
+int mr_lua_vm_main(struct mr_lua_vm *s, int argc, char **argv, int *exit_code, struct mr_err *err); /* starts it */
+void mr_lua_vm_end(struct mr_lua_vm **s);
+void mr_lua_vm_refuse_control(struct mr_lua_vm *s, const char *why);
+
+/* ---- guard.c: the thread that runs a VM, and the one that watches it */
+int mr_lua_guard(struct mr_script *h, bool main);
 
 /* ---- tool.c, hook.c, model.c: what the core calls. plan: index of the generation's plan (boot.lua). */
-struct mr_lua_rec *mr_lua_rec_new(struct mr_script *s, int kind, const char *name, const char *agent);
+bool mr_lua_gone(const struct mr_lua_vm *s); /* closing, or given up: nothing of it may be run */
+struct mr_lua_rec *mr_lua_rec_new(struct mr_lua_vm *s, int kind, const char *name, const char *agent);
 /* Its hook is taken back: frees it once what the core queued for it before is dispatched. */
 void mr_lua_rec_retire(struct mr_lua_rec *r);
-LJMP int mr_lua_tools_apply(lua_State *L, struct mr_script *s, int plan, struct mr_err *err);
-LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_script *s, struct mr_lua_gen *g, int plan,
+LJMP int mr_lua_tools_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err);
+LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *g, int plan,
                             struct mr_err *err); /* adds; the old ones stay until mr_lua_hooks_keep */
-void mr_lua_hooks_keep(struct mr_script *s, struct mr_lua_gen *g);
-LJMP int mr_lua_providers_apply(lua_State *L, struct mr_script *s, int plan, struct mr_err *err);
-void mr_lua_recs_remove(struct mr_script *s); /* takes everything back from the core */
+void mr_lua_hooks_keep(struct mr_lua_vm *s, struct mr_lua_gen *g);
+LJMP int mr_lua_providers_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err);
+void mr_lua_recs_remove(struct mr_lua_vm *s); /* takes everything back from the core */
+void mr_lua_recs_replace(struct mr_lua_vm *s, struct mr_lua_vm *before); /* ... what s did not register itself */
 /* Pushes t[key] as a string or dflt, kept alive on the stack. */
 LJMP const char *mr_lua_field(lua_State *L, int idx, const char *key, const char *dflt);
 LJMP int64_t mr_lua_field_int(lua_State *L, int idx, const char *key, int64_t dflt);

@@ -18,7 +18,7 @@ struct mr_lua_alarm { struct mr_lua_task *t; uint64_t id; };
 
 static void unlink_task(struct mr_lua_task *t)
 {
-  struct mr_script *s = t->s;
+  struct mr_lua_vm *s = t->s;
   if (t->prev) t->prev->next = t->next; else s->tasks = t->next;
   if (t->next) t->next->prev = t->prev;
   if (t->parent && t->parent->child == t) t->parent->child = t->sib_next;
@@ -27,7 +27,7 @@ static void unlink_task(struct mr_lua_task *t)
   s->ntasks--;
 }
 
-LJMP struct mr_lua_task *mr_lua_task_find(lua_State *L, struct mr_script *s, uint64_t id)
+LJMP struct mr_lua_task *mr_lua_task_find(lua_State *L, struct mr_lua_vm *s, uint64_t id)
 {
   luaL_checkstack(L, 3, "task");
   lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_ids);
@@ -47,13 +47,13 @@ static void set_by_id(lua_State *L, int ref, uint64_t id) /* pops the value */
   lua_pop(L, 2);
 }
 
-static void free_task(struct mr_script *s, void *p)
+static void free_task(struct mr_lua_vm *s, void *p)
 {
   (void)s;
   mr_lua_free(p);
 }
 
-LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_script *s, struct mr_lua_gen *gen,
+LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *gen,
                                          enum mr_lua_kind kind, int nargs, const char *label)
 {
   if (s->ntasks >= s->o.tasks_max)
@@ -94,7 +94,7 @@ LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_script *s, stru
 
 void mr_lua_ready(struct mr_lua_task *t)
 {
-  struct mr_script *s = t->s;
+  struct mr_lua_vm *s = t->s;
   if (t->state == MR_TS_WAITING) t->state = MR_TS_READY;
   t->ready_next = NULL;
   if (s->ready_tail) s->ready_tail->ready_next = t; else s->ready = t;
@@ -151,6 +151,19 @@ void mr_lua_task_cancel(struct mr_lua_task *t, const char *why)
   for (struct mr_lua_task *c = t->child; c; c = c->sib_next) mr_lua_task_cancel(c, why);
 }
 
+void mr_lua_tasks_drop(struct mr_lua_vm *s, const char *why)
+{
+  for (struct mr_lua_task *t = s->tasks; t; t = t->next) {
+    struct mr_lua_pend *p = t->pend;
+    t->pend = NULL;
+    drop_alarm(t);
+    if (t->use || t->hook || t->model) t->fail(t, why); /* of these kinds it touches no Lua */
+    if (!p) continue;
+    p->task = NULL;
+    p->undo(p);
+  }
+}
+
 /* ------------------------------------------------------------------ ending */
 
 struct end { struct mr_lua_task *t; int nres; char msg[512]; };
@@ -169,7 +182,7 @@ static int end_error(lua_State *L)
 {
   struct end *e = lua_touserdata(L, 1);
   struct mr_lua_task *t = e->t;
-  struct mr_script *s = t->s;
+  struct mr_lua_vm *s = t->s;
   lua_settop(L, 0);
   lua_xmove(t->co, L, 1);
   mr_lua_errtext(L, s, 1, e->msg, sizeof e->msg);
@@ -192,7 +205,7 @@ static int forget(lua_State *L)
 
 static void end_task(struct mr_lua_task *t, bool ok, int nres)
 {
-  struct mr_script *s = t->s;
+  struct mr_lua_vm *s = t->s;
   struct end e = {.t = t, .nres = nres};
   char msg[512];
   t->state = MR_TS_DEAD;
@@ -251,7 +264,7 @@ static int push_cancelled(lua_State *L)
 /* Results of a wait, as lua/moonrig/wait.lua reads them: true, values...; or false, error. */
 static int push_results(struct mr_lua_task *t)
 {
-  struct mr_script *s = t->s;
+  struct mr_lua_vm *s = t->s;
   char msg[64];
   int n = 1;
   if (t->raise) mr_lua_protect(s, push_cancelled, t, msg, sizeof msg);
@@ -272,7 +285,7 @@ static int push_results(struct mr_lua_task *t)
 
 static void run(struct mr_lua_task *t)
 {
-  struct mr_script *s = t->s;
+  struct mr_lua_vm *s = t->s;
   int n = t->nargs, nres = 0;
   if (t->state == MR_TS_NEW) {
     if (t->cancelled || s->closing) {
@@ -305,7 +318,7 @@ static void run(struct mr_lua_task *t)
   end_task(t, rc == 0, nres);
 }
 
-void mr_lua_run_ready(struct mr_script *s)
+void mr_lua_run_ready(struct mr_lua_vm *s)
 {
   /* Only those that are ready now: what they make ready waits for the next round, after a dispatch. */
   struct mr_lua_task *last = s->ready_tail;
@@ -354,7 +367,7 @@ static void spawn_fail(struct mr_lua_task *t, const char *msg)
 /* spawn(fn, handle, ...) -> id. fn catches its own errors and puts them into the handle, a table. */
 static int n_spawn(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   luaL_checktype(L, 1, LUA_TFUNCTION);
   if (s->ntasks >= s->o.tasks_max) return mr_lua_raise(L, "too many tasks: %d are alive", s->ntasks);
   if (!s->current) return mr_lua_raise(L, "a task can only be started by a task (rig.main or a handler)");
@@ -382,7 +395,7 @@ static void undo_join(struct mr_lua_pend *p)
 /* join(id): waits for the end of a task. */
 static int n_join(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   uint64_t id = (uint64_t)luaL_checknumber(L, 1);
   mr_lua_may_wait(L, s, "wait");
   struct mr_lua_task *t = mr_lua_task_find(L, s, id);
@@ -402,7 +415,7 @@ static int n_join(lua_State *L)
 /* cancel(id, why) */
 static int n_cancel(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_lua_task *t = mr_lua_task_find(L, s, (uint64_t)luaL_checknumber(L, 1));
   if (t) mr_lua_task_cancel(t, luaL_optstring(L, 2, "cancelled by the script"));
   lua_pushboolean(L, t != NULL);
@@ -411,7 +424,7 @@ static int n_cancel(lua_State *L)
 
 static int n_cancelled(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   lua_pushboolean(L, s->current && s->current->cancelled);
   return 1;
 }
@@ -419,7 +432,7 @@ static int n_cancelled(lua_State *L)
 /* current() -> id, or nil outside of a task */
 static int n_current(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   if (!s->current) return 0;
   lua_pushinteger(L, (lua_Integer)s->current->id);
   return 1;

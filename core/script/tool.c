@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include "script/script_t.h"
 
-struct mr_lua_rec *mr_lua_rec_new(struct mr_script *s, int kind, const char *name, const char *agent)
+struct mr_lua_rec *mr_lua_rec_new(struct mr_lua_vm *s, int kind, const char *name, const char *agent)
 {
   struct mr_lua_rec *r = mr_lua_alloc(sizeof *r);
   if (!r) return NULL;
@@ -36,20 +36,44 @@ static void on_retired(void *ud)
 
 void mr_lua_rec_retire(struct mr_lua_rec *r)
 {
-  struct mr_script *s = r->s;
+  struct mr_lua_vm *s = r->s;
   r->live = false;
   if (s->closing || s->ext->post(s->rt, on_retired, r) != MR_OK) return; /* freed at the end */
   s->outstanding++;
 }
 
-void mr_lua_recs_remove(struct mr_script *s)
+bool mr_lua_gone(const struct mr_lua_vm *s)
+{
+  return s->closing || atomic_load(&s->slice) == MR_SLICE_GONE;
+}
+
+static bool has(const struct mr_lua_vm *s, const struct mr_lua_rec *of)
+{
+  for (const struct mr_lua_rec *r = s->recs; r; r = r->next)
+    if (r->live && r->kind == of->kind && strcmp(r->name, of->name) == 0 && strcmp(r->agent, of->agent) == 0) return true;
+  return false;
+}
+
+static void take_back(struct mr_lua_rec *r)
+{
+  struct mr_runtime *rt = r->s->rt;
+  if (r->kind == MR_REC_TOOL) mr_tool_remove(rt, r->name, r->agent[0] ? r->agent : NULL);
+  if (r->kind == MR_REC_HOOK) mr_hook_remove(rt, r->hook_id);
+  if (r->kind == MR_REC_PROVIDER) mr_provider_remove(rt, r->name);
+}
+
+void mr_lua_recs_replace(struct mr_lua_vm *s, struct mr_lua_vm *before)
+{
+  for (struct mr_lua_rec *r = before->recs; r; r = r->next)
+    if (r->live && (r->kind == MR_REC_HOOK || !has(s, r))) take_back(r);
+}
+
+void mr_lua_recs_remove(struct mr_lua_vm *s)
 {
   for (struct mr_lua_rec *r = s->recs; r; r = r->next) {
     if (!r->live) continue;
     r->live = false;
-    if (r->kind == MR_REC_TOOL) mr_tool_remove(s->rt, r->name, r->agent[0] ? r->agent : NULL);
-    if (r->kind == MR_REC_HOOK) mr_hook_remove(s->rt, r->hook_id);
-    if (r->kind == MR_REC_PROVIDER) mr_provider_remove(s->rt, r->name);
+    take_back(r);
   }
 }
 
@@ -67,7 +91,7 @@ static void tool_fail(struct mr_lua_task *t, const char *msg)
 /* The library returns true, value or false, message. */
 static void tool_finish(lua_State *L, struct mr_lua_task *t, int nres)
 {
-  struct mr_script *s = t->s;
+  struct mr_lua_vm *s = t->s;
   struct mr_err err = {.size = sizeof err};
   if (!t->use) return;
   if (!lua_toboolean(L, 1)) {
@@ -99,7 +123,7 @@ static void set_str(lua_State *L, const char *key, struct mr_str v)
 static int start_call(lua_State *L)
 {
   struct call *c = lua_touserdata(L, 1);
-  struct mr_script *s = c->rec->s;
+  struct mr_lua_vm *s = c->rec->s;
   char label[200];
   lua_settop(L, 0);
   if (!s->cur) return luaL_error(L, "no scripts are loaded");
@@ -134,8 +158,8 @@ static void on_use(void *ud, struct mr_use *use)
 {
   struct call c = {ud, use};
   char msg[300];
-  if (c.rec->s->closing) {
-    mr_use_fail(&c.use, "the program is closing");
+  if (mr_lua_gone(c.rec->s)) {
+    mr_use_fail(&c.use, "the scripts that had this tool are gone");
     return;
   }
   if (mr_lua_protect(c.rec->s, start_call, &c, msg, sizeof msg) == MR_OK) return;
@@ -146,7 +170,7 @@ static void on_use(void *ud, struct mr_use *use)
 static void on_cancel(void *ud, struct mr_use *use)
 {
   struct mr_lua_rec *rec = ud;
-  for (struct mr_lua_task *t = rec->s->tasks; t; t = t->next) {
+  for (struct mr_lua_task *t = rec->s->tasks; t; t = t->next) { /* not found when the VM was given up: failed */
     if (t->use != use) continue;
     tool_fail(t, "cancelled");
     mr_lua_task_cancel(t, "the tool call was cancelled or its time is over");
@@ -156,7 +180,7 @@ static void on_cancel(void *ud, struct mr_use *use)
 
 /* ------------------------------------------------------------ registration */
 
-static struct mr_lua_rec *find(struct mr_script *s, const char *name, const char *agent)
+static struct mr_lua_rec *find(struct mr_lua_vm *s, const char *name, const char *agent)
 {
   for (struct mr_lua_rec *r = s->recs; r; r = r->next)
     if (r->kind == MR_REC_TOOL && strcmp(r->name, name) == 0 && strcmp(r->agent, agent) == 0) return r;
@@ -176,7 +200,7 @@ static bool planned(lua_State *L, int tools, const struct mr_lua_rec *r)
   return yes;
 }
 
-LJMP int mr_lua_tools_apply(lua_State *L, struct mr_script *s, int plan, struct mr_err *err)
+LJMP int mr_lua_tools_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err)
 {
   lua_settop(L, plan);
   lua_getfield(L, plan, "tools");

@@ -23,7 +23,7 @@ struct big { uint64_t u; int64_t i; bool is_unsigned; };
 
 /* ----------------------------------------------------------- exact integers */
 
-static struct big *to_big(lua_State *L, struct mr_script *s, int idx)
+static struct big *to_big(lua_State *L, struct mr_lua_vm *s, int idx)
 {
   struct big *b = lua_touserdata(L, idx);
   if (!b || lua_islightuserdata(L, idx) || !lua_getmetatable(L, idx)) return NULL;
@@ -33,7 +33,7 @@ static struct big *to_big(lua_State *L, struct mr_script *s, int idx)
   return same ? b : NULL;
 }
 
-static void push_big(lua_State *L, struct mr_script *s, struct big v)
+static void push_big(lua_State *L, struct mr_lua_vm *s, struct big v)
 {
   struct big *b = lua_newuserdata(L, sizeof *b);
   *b = v;
@@ -41,7 +41,7 @@ static void push_big(lua_State *L, struct mr_script *s, struct big v)
   lua_setmetatable(L, -2);
 }
 
-static void push_int(lua_State *L, struct mr_script *s, int64_t i)
+static void push_int(lua_State *L, struct mr_lua_vm *s, int64_t i)
 {
 #if LUA_VERSION_NUM >= 504
   (void)s;
@@ -68,7 +68,7 @@ static int big_tostring(lua_State *L)
 
 static int big_compare(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct big *a = to_big(L, s, 1), *b = to_big(L, s, 2);
   if (!a || !b) return luaL_error(L, "an exact integer compares with exact integers only (see rig.int)");
   if (a->is_unsigned != b->is_unsigned) return a->is_unsigned ? 1 : -1;
@@ -82,7 +82,7 @@ static int big_le(lua_State *L) { lua_pushboolean(L, big_compare(L) <= 0); retur
 /* rig.int("9007199254740993"): a plain number where it fits, else an exact integer. */
 static int n_int(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   const char *p = luaL_checkstring(L, 1);
   char *end = NULL;
   errno = 0;
@@ -101,7 +101,7 @@ static int n_int(lua_State *L)
 
 /* ----------------------------------------------------------------- reading */
 
-static void push_at(lua_State *L, struct mr_script *s, const struct mr_val *v, unsigned flags, int depth)
+static void push_at(lua_State *L, struct mr_lua_vm *s, const struct mr_val *v, unsigned flags, int depth)
 {
   const struct mr_ext *x = s->ext;
   struct mr_iter it = {.of = v};
@@ -144,14 +144,14 @@ static void push_at(lua_State *L, struct mr_script *s, const struct mr_val *v, u
   }
 }
 
-LJMP void mr_lua_push_val(lua_State *L, struct mr_script *s, const struct mr_val *v, unsigned flags)
+LJMP void mr_lua_push_val(lua_State *L, struct mr_lua_vm *s, const struct mr_val *v, unsigned flags)
 {
   push_at(L, s, v, flags, 0);
 }
 
 /* ----------------------------------------------------------------- writing */
 
-struct out { struct mr_script *s; struct mr_build *b; unsigned flags; };
+struct out { struct mr_lua_vm *s; struct mr_build *b; unsigned flags; };
 
 /* Members of API objects that are arrays: {} in a script means an empty one. */
 static bool known_array(struct mr_str key)
@@ -318,13 +318,13 @@ static void write_value(lua_State *L, struct out *o, int idx, struct mr_str key,
                (int)key.n, key.p);
 }
 
-static void drop_build(struct mr_script *s, void *p)
+static void drop_build(struct mr_lua_vm *s, void *p)
 {
   struct mr_build *b = p;
   s->ext->build_drop(&b);
 }
 
-LJMP struct mr_doc *mr_lua_to_doc(lua_State *L, struct mr_script *s, int idx, unsigned flags,
+LJMP struct mr_doc *mr_lua_to_doc(lua_State *L, struct mr_lua_vm *s, int idx, unsigned flags,
                                   struct mr_err *err)
 {
   if (idx < 0) idx = lua_gettop(L) + idx + 1;
@@ -345,10 +345,10 @@ LJMP struct mr_doc *mr_lua_to_doc(lua_State *L, struct mr_script *s, int idx, un
   return s->ext->build_done(&b, &doc, err) == MR_OK ? doc : NULL;
 }
 
-static void drop_doc(struct mr_script *s, void *p) { s->ext->doc_free(p); }
-static void drop_text(struct mr_script *s, void *p) { mr_free(s->rt, p); }
+static void drop_doc(struct mr_lua_vm *s, void *p) { s->ext->doc_free(p); }
+static void drop_text(struct mr_lua_vm *s, void *p) { mr_free(s->rt, p); }
 
-LJMP int mr_lua_push_json(lua_State *L, struct mr_script *s, int idx, unsigned flags, unsigned jflags,
+LJMP int mr_lua_push_json(lua_State *L, struct mr_lua_vm *s, int idx, unsigned flags, unsigned jflags,
                           struct mr_err *err)
 {
   if (idx < 0) idx = lua_gettop(L) + idx + 1;
@@ -377,7 +377,7 @@ LJMP int mr_lua_push_json(lua_State *L, struct mr_script *s, int idx, unsigned f
 /* json_encode(value, pretty, wire) -> text | nil, err */
 static int n_encode(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_err err = {.size = sizeof err};
   luaL_checkany(L, 1);
   unsigned flags = lua_toboolean(L, 3) ? MR_V_WIRE : 0, jflags = lua_toboolean(L, 2) ? MR_JSON_PRETTY : 0;
@@ -390,7 +390,7 @@ static int n_encode(lua_State *L)
 /* json_decode(text) -> value | nil, err */
 static int n_decode(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   struct mr_err err = {.size = sizeof err};
   struct mr_str text;
   struct mr_doc *doc = NULL;
@@ -410,7 +410,7 @@ static int n_decode(lua_State *L)
 const luaL_Reg mr_lua_json_natives[] = {
     {"json_encode", n_encode}, {"json_decode", n_decode}, {"int", n_int}, {NULL, NULL}};
 
-LJMP void mr_lua_value_open(lua_State *L, struct mr_script *s)
+LJMP void mr_lua_value_open(lua_State *L, struct mr_lua_vm *s)
 {
   static const luaL_Reg meta[] = {
       {"__tostring", big_tostring}, {"__eq", big_eq}, {"__lt", big_lt}, {"__le", big_le}, {NULL, NULL}};

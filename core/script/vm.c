@@ -21,7 +21,7 @@
 
 enum { HOOK_COUNT = LUA_VERSION_NUM >= 504 ? 10000 : 1000 /* see stack_low */, MODULE_MAX = 1 << 20 };
 
-struct mr_script *mr_lua_self(lua_State *L)
+struct mr_lua_vm *mr_lua_self(lua_State *L)
 {
   void *ud;
   lua_getallocf(L, &ud);
@@ -84,7 +84,7 @@ static const char *type_of(const struct mr_err *e)
   }
 }
 
-LJMP void mr_lua_push_err(lua_State *L, struct mr_script *s, const struct mr_err *e)
+LJMP void mr_lua_push_err(lua_State *L, struct mr_lua_vm *s, const struct mr_err *e)
 {
   luaL_checkstack(L, 4, "error");
   lua_createtable(L, 0, 6);
@@ -135,7 +135,7 @@ void mr_lua_scrub(char *text)
   }
 }
 
-const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf, size_t n)
+const char *mr_lua_errtext(lua_State *L, struct mr_lua_vm *s, int idx, char *buf, size_t n)
 {
   if (idx < 0) idx = lua_gettop(L) + idx + 1;
   const char *p = NULL, *type = NULL;
@@ -160,8 +160,8 @@ static int err_tostring(lua_State *L)
   return 1;
 }
 
-/* "file:line: " of the innermost user code from this level on; the file alone while it loads; or "". */
-static void position(lua_State *L, int level, char *out, size_t n)
+/* "file:line: " of the innermost user code from this level on, or "". */
+static bool in_user_code(lua_State *L, int level, char *out, size_t n)
 {
   lua_Debug ar;
   out[0] = 0;
@@ -169,8 +169,15 @@ static void position(lua_State *L, int level, char *out, size_t n)
     lua_getinfo(L, "Sl", &ar);
     if (ar.currentline <= 0 || strncmp(ar.source, "=moonrig", 8) == 0) continue;
     snprintf(out, n, "%s:%d: ", ar.short_src, ar.currentline);
-    return;
+    return true;
   }
+  return false;
+}
+
+/* ... or the file that loads. */
+static void position(lua_State *L, int level, char *out, size_t n)
+{
+  if (in_user_code(L, level, out, n)) return;
   const char *file = mr_lua_loading_file(L, mr_lua_self(L));
   if (!file) return;
   snprintf(out, n, "%s: ", file);
@@ -195,7 +202,7 @@ LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
   return mr_lua_raise_text(L, msg);
 }
 
-void mr_lua_log(struct mr_script *s, int level, const char *source, const char *text)
+void mr_lua_log(struct mr_lua_vm *s, int level, const char *source, const char *text)
 {
   while (*text) {
     size_t n = strcspn(text, "\n");
@@ -212,7 +219,7 @@ void mr_lua_log(struct mr_script *s, int level, const char *source, const char *
  * thousand levels fit. So the hook looks: a thousand instructions are at most some 150 such levels.
  */
 #if LUA_VERSION_NUM < 504
-static void find_stack(struct mr_script *s)
+static void find_stack(struct mr_lua_vm *s)
 {
   pthread_attr_t a;
   void *low = NULL;
@@ -224,18 +231,19 @@ static void find_stack(struct mr_script *s)
   if (pthread_attr_getstack(&a, &low, &size) == 0) s->stack_half = (char *)low + size / 2;
   pthread_attr_destroy(&a);
 }
-static bool stack_low(struct mr_script *s)
+static bool stack_low(struct mr_lua_vm *s)
 {
   return (char *)__builtin_frame_address(0) < s->stack_half;
 }
 #else
-static void find_stack(struct mr_script *s) { (void)s; }
-static bool stack_low(struct mr_script *s) { (void)s; return false; }
+static void find_stack(struct mr_lua_vm *s) { (void)s; }
+static bool stack_low(struct mr_lua_vm *s) { (void)s; return false; }
 #endif
 
-static const char *slice_over(struct mr_script *s)
+static const char *slice_over(struct mr_lua_vm *s)
 {
-  if (atomic_load_explicit(&s->stop, memory_order_relaxed) && !s->closing) return "stopped: the program is closing";
+  if (atomic_load(&s->slice) == MR_SLICE_GONE) return "stuck: these scripts were started again elsewhere";
+  if (atomic_load_explicit(&s->h->stop, memory_order_relaxed) && !s->closing) return "stopped: the program is closing";
   if (spent_us() < s->slice_end_us) return NULL;
   return s->current ? "time budget spent: the task ran too long without waiting"
                     : "time budget spent: the top level of the scripts ran too long";
@@ -243,9 +251,10 @@ static const char *slice_over(struct mr_script *s)
 
 static void on_count(lua_State *L, lua_Debug *ar)
 {
-  struct mr_script *s = mr_lua_self(L);
+  struct mr_lua_vm *s = mr_lua_self(L);
   char where[LUA_IDSIZE + 16];
   (void)ar;
+  atomic_fetch_add_explicit(&s->beat, 1, memory_order_relaxed);
   if (stack_low(s)) luaL_error(L, "stack overflow: too many nested C calls");
   if (!s->spent) {
     const char *why = slice_over(s);
@@ -263,17 +272,21 @@ static void on_count(lua_State *L, lua_Debug *ar)
   lua_error(L);
 }
 
-void mr_lua_slice_begin(struct mr_script *s, lua_State *L, int ms)
+void mr_lua_slice_begin(struct mr_lua_vm *s, lua_State *L, int ms)
 {
   find_stack(s);
+  atomic_fetch_add_explicit(&s->beat, 1, memory_order_relaxed);
+  atomic_store(&s->slice, MR_SLICE_IN);
   s->spent = false;
   s->in_user = true;
   s->slice_end_us = spent_us() + (int64_t)ms * 1000;
   if (!s->o.jit) lua_sethook(L, on_count, LUA_MASKCOUNT, HOOK_COUNT);
 }
 
-void mr_lua_slice_end(struct mr_script *s, lua_State *L)
+void mr_lua_slice_end(struct mr_lua_vm *s, lua_State *L)
 {
+  int in = MR_SLICE_IN;
+  if (!atomic_compare_exchange_strong(&s->slice, &in, MR_SLICE_OUT)) pthread_exit(NULL);
   lua_sethook(L, NULL, 0, 0);
   s->in_user = false;
 }
@@ -285,7 +298,7 @@ static int collect(lua_State *L)
 }
 
 /* LuaJIT does not collect when an allocation fails, so garbage alone could reach the limit. */
-void mr_lua_make_room(struct mr_script *s)
+void mr_lua_make_room(struct mr_lua_vm *s)
 {
   char msg[64];
   if (s->mem_used <= s->collect_at) return;
@@ -294,13 +307,26 @@ void mr_lua_make_room(struct mr_script *s)
   s->collect_at = more > usual ? more : usual;
 }
 
-int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, size_t n)
+int mr_lua_protect(struct mr_lua_vm *s, lua_CFunction fn, void *ud, char *msg, size_t n)
 {
   int rc = mr_compat_cpcall(s->L, fn, ud);
   if (rc == 0) return MR_OK;
   mr_lua_errtext(s->L, s, -1, msg, n);
   lua_pop(s->L, 1);
   return rc == LUA_ERRMEM ? MR_E_NOMEM : MR_E_INVALID;
+}
+
+void mr_lua_describe(lua_State *L, char *out, size_t n)
+{
+  lua_Debug ar;
+  char where[LUA_IDSIZE + 16];
+  snprintf(out, n, "a C function");
+  if (!lua_getstack(L, 0, &ar) || !lua_getinfo(L, "nS", &ar)) return;
+  in_user_code(L, 0, where, sizeof where);
+  size_t len = strlen(where);
+  if (len > 2) where[len - 2] = 0; /* its ": " */
+  snprintf(out, n, "%s %s%s%s", ar.what && *ar.what == 'C' ? "the C function" : "the function",
+           ar.name ? ar.name : "(no name)", len > 2 ? ", called at " : "", len > 2 ? where : "");
 }
 
 /* ------------------------------------------------------- libraries, modules */
@@ -314,7 +340,7 @@ static int at_panic(lua_State *L)
 /* Loader of a library module, embedded or (development) from opts.lua_path. Upvalues: script, name. */
 static int load_module(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   const char *name = lua_tostring(L, lua_upvalueindex(2));
   const struct mr_lua_source *src = mr_lua_sources;
   while (src->name && strcmp(src->name, name) != 0) src++;
@@ -343,7 +369,7 @@ static int open_natives(lua_State *L)
   return 1;
 }
 
-static void preload(lua_State *L, struct mr_script *s)
+static void preload(lua_State *L, struct mr_lua_vm *s)
 {
   lua_getglobal(L, "package");
   lua_getfield(L, -1, "preload");
@@ -361,7 +387,7 @@ static void preload(lua_State *L, struct mr_script *s)
 
 static int open_state(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, 1);
+  struct mr_lua_vm *s = lua_touserdata(L, 1);
   luaL_openlibs(L);
 #if LUA_VERSION_NUM < 504
   lua_getglobal(L, "package");
@@ -398,17 +424,30 @@ static int open_state(lua_State *L)
   return 0;
 }
 
+/* All natives are called through this. Upvalues: the VM (theirs), their entry. */
+static int call_native(lua_State *L)
+{
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
+  const luaL_Reg *entry = lua_touserdata(L, lua_upvalueindex(2));
+  if (atomic_load_explicit(&s->slice, memory_order_relaxed) == MR_SLICE_GONE)
+    return mr_lua_raise(L, "stuck: these scripts were started again elsewhere");
+  return entry->func(L);
+}
+
 LJMP int mr_lua_native(lua_State *L)
 {
-  struct mr_script *s = lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   static const luaL_Reg *const lists[] = {mr_lua_task_natives, mr_lua_op_natives, mr_lua_call_natives,
       mr_lua_stream_natives, mr_lua_io_natives, mr_lua_json_natives, mr_lua_base_natives,
       mr_lua_model_natives, mr_lua_file_natives};
   lua_newtable(L);
-  for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++) {
-    lua_pushlightuserdata(L, s);
-    luaL_setfuncs(L, lists[i], 1);
-  }
+  for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
+    for (const luaL_Reg *r = lists[i]; r->name; r++) {
+      lua_pushlightuserdata(L, s);
+      lua_pushlightuserdata(L, (void *)r);
+      lua_pushcclosure(L, call_native, 2);
+      lua_setfield(L, -2, r->name);
+    }
   lua_pushlightuserdata(L, s); /* what a waiting task yields; co.lua passes it through */
   lua_setfield(L, -2, "WAIT");
   lua_pushlightuserdata(L, NULL); /* lua-cjson's null is the same value */
@@ -424,7 +463,7 @@ LJMP int mr_lua_native(lua_State *L)
   return 1;
 }
 
-int mr_lua_vm_open(struct mr_script *s, struct mr_err *err)
+int mr_lua_vm_open(struct mr_lua_vm *s, struct mr_err *err)
 {
   s->ref_tasks = s->ref_ids = s->ref_entries = s->ref_errmt = s->ref_arraymt = LUA_NOREF;
   s->ref_intmt = s->ref_boxmt = s->ref_streammt = s->ref_stamps = s->ref_parents = LUA_NOREF;
@@ -438,7 +477,7 @@ int mr_lua_vm_open(struct mr_script *s, struct mr_err *err)
   return MR_OK;
 }
 
-void mr_lua_vm_close(struct mr_script *s)
+void mr_lua_vm_close(struct mr_lua_vm *s)
 {
   if (s->L) lua_close(s->L);
   s->L = NULL;

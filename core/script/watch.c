@@ -37,7 +37,7 @@ static LJMP void note(lua_State *L, const char *path)
   lua_setfield(L, -2, path);
 }
 
-LJMP void mr_lua_stamp_note(lua_State *L, struct mr_script *s, int g, const char *real)
+LJMP void mr_lua_stamp_note(lua_State *L, struct mr_lua_vm *s, int g, const char *real)
 {
   lua_getfield(L, g, "number");
   int64_t number = (int64_t)lua_tonumber(L, -1);
@@ -48,7 +48,7 @@ LJMP void mr_lua_stamp_note(lua_State *L, struct mr_script *s, int g, const char
   lua_pop(L, 1);
 }
 
-struct scan { struct mr_script *s; struct mr_lua_paths *files, *dirs; bool differs; };
+struct scan { struct mr_lua_vm *s; struct mr_lua_paths *files, *dirs; bool differs; };
 
 static void make_real(struct mr_lua_paths *l)
 {
@@ -98,7 +98,7 @@ static int list_stamped(lua_State *L)
   return 0;
 }
 
-static bool scan(struct mr_script *s, struct scan *x)
+static bool scan(struct mr_lua_vm *s, struct scan *x)
 {
   char msg[64];
   *x = (struct scan){s, mr_lua_alloc(sizeof *x->files), mr_lua_alloc(sizeof *x->dirs), false};
@@ -132,7 +132,7 @@ static int compare(lua_State *L)
   return 0;
 }
 
-bool mr_lua_files_changed(struct mr_script *s)
+bool mr_lua_files_changed(struct mr_lua_vm *s)
 {
   struct scan x;
   char msg[64];
@@ -151,7 +151,7 @@ static int restart(lua_State *L)
   return 0;
 }
 
-void mr_lua_stamps_restart(struct mr_script *s, int64_t number)
+void mr_lua_stamps_restart(struct mr_lua_vm *s, int64_t number)
 {
   struct scan x = {s, mr_lua_alloc(sizeof *x.files), mr_lua_alloc(sizeof *x.dirs), false};
   char msg[64];
@@ -166,17 +166,23 @@ void mr_lua_stamps_restart(struct mr_script *s, int64_t number)
 
 static void on_watch(void *ud, struct mr_str path)
 {
-  struct mr_script *s = ud;
+  struct mr_lua_vm *s = ud;
   (void)path;
+  if (atomic_load(&s->slice) == MR_SLICE_GONE) return;
   s->watch_hit = true; /* the loop compares: outside of callbacks */
 }
 
-void mr_lua_watch(struct mr_script *s)
+void mr_lua_unwatch(struct mr_lua_vm *s)
+{
+  while (s->nwatches) s->ext->watch_cancel(s->rt, s->watches[--s->nwatches]);
+}
+
+void mr_lua_watch(struct mr_lua_vm *s)
 {
   struct mr_err err = {.size = sizeof err};
   struct scan x;
   int max = (int)(sizeof s->watches / sizeof s->watches[0]);
-  while (s->nwatches) s->ext->watch_cancel(s->rt, s->watches[--s->nwatches]);
+  mr_lua_unwatch(s);
   if (!s->o.watch || s->closing) return;
   if (scan(s, &x)) {
     if (x.dirs->n > max)

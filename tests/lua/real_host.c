@@ -46,7 +46,8 @@ static int h_open(lua_State *L)
   int fds = 0;
   while (readdir(d)) fds++;
   closedir(d);
-  lua_pushfstring(L, "tasks=%d pends=%d stack=%d fds=%d", script->ntasks, script->outstanding, lua_gettop(script->L), fds);
+  lua_pushfstring(L, "tasks=%d pends=%d stack=%d fds=%d", script->vm->ntasks, script->vm->outstanding,
+                  lua_gettop(script->vm->L), fds);
   return 1;
 }
 static int h_globals(lua_State *L)

@@ -19,13 +19,14 @@ static void stats(char *out, size_t n, int long_lived)
 {
   int gens = 0, recs = 0;
   if (!script) return;
-  for (const struct mr_lua_gen *g = script->gens; g; g = g->next) gens++;
-  for (const struct mr_lua_rec *r = script->recs; r; r = r->next) recs++;
+  const struct mr_lua_vm *vm = script->vm;
+  for (const struct mr_lua_gen *g = vm->gens; g; g = g->next) gens++;
+  for (const struct mr_lua_rec *r = vm->recs; r; r = r->next) recs++;
   if (long_lived)
     snprintf(out, n, "generations=%d records=%d", gens, recs);
   else
-    snprintf(out, n, " tasks=%d pends=%d stack=%d", script->ntasks, script->outstanding,
-             script->L ? lua_gettop(script->L) : 0);
+    snprintf(out, n, " tasks=%d pends=%d stack=%d", vm->ntasks, vm->outstanding,
+             vm->L ? lua_gettop(vm->L) : 0);
 }
 
 int main(int argc, char **argv)
