@@ -128,6 +128,14 @@ $(B)/helpers/launcher: $(call helper_obj,launcher)
 $(B)/helpers/envd: $(call helper_obj,envd)
 	$(call say,LD)
 	$(call ld,-static,$^ -lseccomp -lpcre2-8)
+# The tests of envd run this one in the asan flavour; what is embedded stays static.
+$(B)/helpers/asan/%.o: core/sandbox/helpers/%.c $(B)/.flags
+	$(mkd)
+	$(call say,CC)
+	$(call cc,$(HELPER_CFLAGS) -O1 $(F_asan))
+$(B)/helpers/envd-asan: $(patsubst core/sandbox/helpers/%.c,$(B)/helpers/asan/%.o,$(wildcard core/sandbox/helpers/envd*.c core/sandbox/helpers/proto*.c))
+	$(call say,LD)
+	$(call ld,$(SAN_asan),$^ -lseccomp -lpcre2-8)
 $(B)/helpers/%_bytes.c: $(B)/helpers/% scripts/dev/embed
 	$(call say,EMBED)
 	$(Q)strip -o $(B)/helpers/$*.stripped $< && scripts/dev/embed mr_helper_$* $(B)/helpers/$*.stripped > $@.$$$$ && mv -f $@.$$$$ $@
@@ -180,7 +188,7 @@ $(BENCH): $(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/libmoonrig.a
 	$(mkd)
 	$(call say,LD)
 	$(call ld,$(LDFLAGS_ALL),$^ $(LIBS))
-tests: all $(UNIT) $(HOSTS) $(TOOLS) $(MODULE51)
+tests: all $(UNIT) $(HOSTS) $(TOOLS) $(MODULE51) $(if $(filter asan,$(FLAVOR)),$(if $(HELPERS),$(B)/helpers/envd-asan))
 
 guards: $(if $(filter release,$(FLAVOR)),$(B)/libmoonrig.a)
 	@scripts/dev/floors
@@ -243,4 +251,4 @@ help:
 	@echo 'Variables: CC CFLAGS LDFLAGS FLAVOR=release|debug|asan|tsan BUILD=dir V=1 (shows the commands)'
 
 -include $(LIB_OBJ:.o=.d) $(MAIN_OBJ:.o=.d) $(SCRIPT54:.o=.d) $(SCRIPT51:.o=.d) $(TEST_OBJ:.o=.d)
--include $(wildcard $(B)/helpers/obj/*.d)
+-include $(wildcard $(B)/helpers/obj/*.d $(B)/helpers/asan/*.d)

@@ -23,7 +23,10 @@ struct mr_domain {
   int64_t default_ws;
   struct mr_sessions *sessions;    /* loaded sessions: table, LRU (session.c) */
   struct mr_keys *keys;            /* keys.c: bootstrap keys, what was checked lately */
-  bool started, draining, cut;     /* cut: nothing is decided any more, the store may be gone */
+  struct mr_env_use *env_uses;     /* environments.c: sessions being made, environments being deleted */
+  bool started, ready, draining;   /* ready: what a start makes is there */
+  bool cut;                        /* nothing is decided any more, the store may be gone */
+  struct mr_call *held, **held_tail; /* calls that came before the start was over */
   int waking;                      /* steps of the start, or of waking sessions, that are under way */
   struct mr_timer rewake;          /* looks for sessions that were dropped after a failed commit */
   void (*idle_fn)(void *ud);
@@ -58,6 +61,19 @@ void mr_not_found(struct mr_call *c, const char *what, struct mr_str id);
 /* Did a read of one object fail? Sets c->err (a missing one as above, with the input field that named it, or
  * NULL) and returns its code; MR_OK: rows[0] is there. */
 int mr_read_check(struct mr_call *c, const struct mr_rows *r, const char *field, const char *what, struct mr_str id);
+
+/* ---- environments in use (environments.c): no session is made in one that is being deleted, none is deleted
+ * while a session is being made in it; the store sees only what is committed ---- */
+
+struct mr_env_use {
+  struct mr_env_use *next, **link; /* link NULL: not in the list */
+  int64_t workspace;
+  struct mr_str id;
+  bool deleting;
+};
+/* False, and nothing begun, when the other kind of use is under way. u and id live until the end. */
+bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id, bool deleting);
+void mr_env_use_end(struct mr_env_use *u);
 
 /* ---- content blocks (content.c) ---- */
 

@@ -5,6 +5,7 @@
  */
 #include "agent/agents.h"
 #include "agent/toolset.h"
+#include "agent/web_tools.h"
 
 #include <stdio.h>
 
@@ -27,12 +28,12 @@ int mr_agent_model(struct mr_call *c, yyjson_val *given, yyjson_val *old, struct
   struct mr_str level = yyjson_is_str(effort) ? mr_json_str(effort) : mr_json_get_str(effort, "type");
   struct mr_str speed = mr_json_get_str(given, "speed"), geo = mr_json_get_str(given, "inference_geo");
   struct mr_jw w;
-  bool known = !level.n;
+  bool known = !effort || yyjson_is_null(effort);
 
   if (!id.n)
     return mr_err_set(&c->err, MR_E_INVALID, "model", "model: a model id, or an object with id");
-  if (!level.n && old && mr_str_eq(mr_json_get_str(old, "id"), id))
-    level = mr_json_get_str(mr_json_get(old, "effort"), "type"), known = true;
+  if (known && old && mr_str_eq(mr_json_get_str(old, "id"), id))
+    level = mr_json_get_str(mr_json_get(old, "effort"), "type");
   for (size_t i = 0; i < sizeof efforts / sizeof *efforts; i++)
     known = known || mr_str_is(level, efforts[i]);
   if (!known)
@@ -86,26 +87,12 @@ static int write_setting(struct mr_call *c, struct mr_jw *w, yyjson_val *own, yy
   return MR_OK;
 }
 
-/* Settings of the web tools are kept as they were given. */
-static void copy_web_settings(struct mr_jw *w, yyjson_val *cfg)
-{
-  static const char *const keys[] = {"allowed_domains", "blocked_domains", "max_content_tokens",
-                                     "user_location", "url_sources"};
-  for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-    yyjson_val *v = mr_json_get(cfg, keys[i]);
-    if (!v)
-      continue;
-    mr_jw_key(w, keys[i]);
-    w->after_key = false;
-    mr_json_write(w->b, v, false);
-  }
-}
-
-static int write_configs(struct mr_call *c, struct mr_jw *w, yyjson_val *tool, bool mcp, const char *policy, size_t at)
+static int write_configs(struct mr_call *c, struct mr_jw *w, yyjson_val *tools, yyjson_val *tool, bool mcp,
+                         const char *policy, size_t at)
 {
   yyjson_val *configs = mr_json_get(tool, "configs"), *v, *u;
   yyjson_arr_iter it = yyjson_arr_iter_with(configs), again;
-  char list[48];
+  char list[48], path[80];
   size_t i = 0, k;
   int code = MR_OK;
 
@@ -123,15 +110,14 @@ static int write_configs(struct mr_call *c, struct mr_jw *w, yyjson_val *tool, b
     for (k = 0; k < i && (u = yyjson_arr_iter_next(&again)); k++)
       if (mr_str_eq(mr_json_get_str(u, "name"), name))
         return refuse(c, list, i, "name", "configured twice");
-    if (web && yyjson_is_arr(mr_json_get(v, "allowed_domains")) && yyjson_is_arr(mr_json_get(v, "blocked_domains")))
-      return refuse(c, list, i, "", "Only one of allowed_domains or blocked_domains may be set.");
     mr_jw_obj(w);
     if (!mcp)
       mr_jw_kstr(w, "type", name);
     mr_jw_kstr(w, "name", name);
     code = write_setting(c, w, v, mr_json_get(tool, "default_config"), policy, list, i);
-    if (web)
-      copy_web_settings(w, v);
+    snprintf(path, sizeof path, "%s[%zu]", list, i);
+    if (code == MR_OK && web && !mcp)
+      code = mr_web_tool_write(c, w, v, tools, path);
     mr_jw_obj_end(w);
     i++;
   }
@@ -139,7 +125,7 @@ static int write_configs(struct mr_call *c, struct mr_jw *w, yyjson_val *tool, b
   return code;
 }
 
-static int write_toolset(struct mr_call *c, struct mr_jw *w, yyjson_val *tool, bool mcp, size_t i)
+static int write_toolset(struct mr_call *c, struct mr_jw *w, yyjson_val *tools, yyjson_val *tool, bool mcp, size_t i)
 {
   const char *policy = mcp ? "always_ask" : "always_allow";
   int code;
@@ -154,7 +140,7 @@ static int write_toolset(struct mr_call *c, struct mr_jw *w, yyjson_val *tool, b
   mr_jw_obj_end(w);
   mr_jw_key(w, "configs");
   if (code == MR_OK)
-    code = write_configs(c, w, tool, mcp, policy, i);
+    code = write_configs(c, w, tools, tool, mcp, policy, i);
   mr_jw_obj_end(w);
   return code;
 }
@@ -202,6 +188,8 @@ static int check_custom(struct mr_call *c, yyjson_val *tool, size_t i)
     return refuse(c, "tools", i, "description", "must not be empty");
   if (!mr_str_is(mr_json_get_str(schema, "type"), "object"))
     return refuse(c, "tools", i, "input_schema", "its type must be \"object\"");
+  if (props && !yyjson_is_obj(props) && !yyjson_is_null(props))
+    return refuse(c, "tools", i, "input_schema", "properties must be an object");
   if (mr_json_get(schema, "oneOf") || mr_json_get(schema, "anyOf") || mr_json_get(schema, "allOf"))
     return refuse(c, "tools", i, "input_schema", "oneOf, anyOf and allOf are not allowed at the top level");
   if (has_ref(schema))
@@ -233,12 +221,12 @@ static int write_tool(struct mr_call *c, struct mr_jw *w, yyjson_val *list, yyjs
   if (mr_str_is(type, "agent_toolset_20260401")) {
     if (repeated(list, tool, i, NULL))
       return refuse(c, "tools", i, "type", "only one agent_toolset_20260401");
-    return write_toolset(c, w, tool, false, i);
+    return write_toolset(c, w, list, tool, false, i);
   }
   if (mr_str_is(type, "mcp_toolset")) {
     if (!mr_json_get_str(tool, "mcp_server_name").n || repeated(list, tool, i, "mcp_server_name"))
       return refuse(c, "tools", i, "mcp_server_name", "one toolset for each declared server");
-    return write_toolset(c, w, tool, true, i);
+    return write_toolset(c, w, list, tool, true, i);
   }
   if (!mr_str_is(type, "custom"))
     return refuse(c, "tools", i, "type", "agent_toolset_20260401, mcp_toolset or custom");

@@ -25,6 +25,7 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->sys = sys;
   d->mem = &sys->mem;
   d->loop = o->loop;
+  d->held_tail = &d->held;
   d->store = o->store;
   d->models = o->models;
   d->sandbox = o->sandbox;
@@ -126,7 +127,7 @@ static void wake_page(struct wake *w)
 
 static void wake_all(struct mr_domain *d)
 {
-  struct wake *w = mr_mem_zalloc(d->mem, sizeof *w);
+  struct wake *w = d->draining ? NULL : mr_mem_zalloc(d->mem, sizeof *w); /* stopped while starting: nobody is woken */
   if (!w)
     return;
   w->d = d;
@@ -148,6 +149,34 @@ void mr_domain_rewake(struct mr_domain *d)
     mr_timer_set(d->loop, &d->rewake, REWAKE_US);
 }
 
+void mr_domain_begin(struct mr_call *c, void (*go)(struct mr_call *c))
+{
+  struct mr_domain *d = c->d;
+
+  if (!d->started || d->ready) {
+    go(c);
+    return;
+  }
+  c->go = go;
+  c->held = NULL;
+  *d->held_tail = c;
+  d->held_tail = &c->held;
+}
+
+/* The start is over: whoever came meanwhile goes on, in order. */
+static void begin_held(struct mr_domain *d)
+{
+  struct mr_call *c = d->held, *next;
+
+  d->ready = true;
+  d->held = NULL;
+  d->held_tail = &d->held;
+  for (; c; c = next) {
+    next = c->held;
+    c->go(c);
+  }
+}
+
 static void on_default(void *ud, int code)
 {
   struct mr_domain *d = ud;
@@ -155,6 +184,7 @@ static void on_default(void *ud, int code)
     mr_log(d->sys, MR_LOG_ERROR, "domain", "the environment \"default\" could not be made");
   if (!d->draining && !MR_SWITCH("no-wake"))
     wake_all(d);
+  begin_held(d);
   d->waking--;
   mr_domain_settled(d);
 }

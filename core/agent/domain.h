@@ -60,6 +60,8 @@ struct mr_call {
   int (*feed)(struct mr_call *c, struct mr_str bytes); /* uploads: MR_OK, MR_MORE, MR_E* */
   void (*feed_end)(struct mr_call *c, int code);       /* uploads: whole (MR_OK) or broken off */
   void *priv;                            /* the operation's own */
+  struct mr_call *held;                  /* next in the line of mr_domain_begin */
+  void (*go)(struct mr_call *c);
 };
 
 /* Answers: fills nothing. code MR_OK: out holds the JSON; else err was set (mr_err_set(&c->err, ...)). */
@@ -119,6 +121,9 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
 void mr_domain_free(struct mr_domain **d);
 /* Makes what a first start needs (the environment "default"), then wakes sessions that were running. */
 void mr_domain_start(struct mr_domain *d);
+/* Runs go(c): now, or, when a start has begun that is not over, once it is. So whoever calls first finds
+ * what a first start makes. */
+void mr_domain_begin(struct mr_call *c, void (*go)(struct mr_call *c));
 /* No new turn steps from now on; open streams end with MR_E_CLOSED. Requests to models that are in
  * flight may end; idle_fn once nothing runs (also when it already does). */
 void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud);

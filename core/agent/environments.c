@@ -229,10 +229,44 @@ void mr_environments_archive(struct mr_call *c) { change(c, make_archive); }
 
 /* ---- delete: only when no session refers to it ---- */
 
+bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id, bool deleting)
+{
+  u->link = NULL;
+  for (const struct mr_env_use *o = d->env_uses; o; o = o->next)
+    if ((o->deleting || deleting) && o->workspace == workspace && mr_str_eq(o->id, id))
+      return false;
+  u->workspace = workspace;
+  u->id = id;
+  u->deleting = deleting;
+  u->next = d->env_uses;
+  u->link = &d->env_uses;
+  if (u->next)
+    u->next->link = &u->next;
+  d->env_uses = u;
+  return true;
+}
+
+void mr_env_use_end(struct mr_env_use *u)
+{
+  if (!u->link)
+    return;
+  *u->link = u->next;
+  if (u->next)
+    u->next->link = u->link;
+  u->link = NULL;
+}
+
+struct delete {
+  struct mr_call *c;
+  struct mr_env_use use;
+};
+
 static void on_deleted(void *ud, const struct mr_commit_result *r)
 {
-  struct mr_call *c = ud;
+  struct delete *p = ud;
+  struct mr_call *c = p->c;
 
+  mr_env_use_end(&p->use);
   if (r->code == MR_E_CONFLICT) {
     mr_not_found(c, "environment", c->path[0]);
   } else if (r->code != MR_OK) {
@@ -243,33 +277,46 @@ static void on_deleted(void *ud, const struct mr_commit_result *r)
   }
 }
 
+static void refuse_used(struct mr_call *c)
+{
+  mr_call_fail(c, MR_E_CONFLICT, NULL, "environment " MR_FMT " is used by sessions; delete them first, or archive the "
+               "environment", MR_ARG(c->path[0]));
+}
+
 static void on_users(void *ud, const struct mr_rows *r)
 {
-  struct mr_call *c = ud;
-  struct mr_commit *cm;
+  struct delete *p = ud;
+  struct mr_call *c = p->c;
+  struct mr_commit *cm = r->code == MR_OK && r->n == 0 ? mr_commit_new(c->d->store, &c->who) : NULL;
 
-  if (r->code != MR_OK) {
+  if (cm) {
+    mr_commit_doc_delete(cm, MR_S("environment"), c->path[0], -1);
+    mr_commit_submit(&cm, on_deleted, p);
+    return;
+  }
+  mr_env_use_end(&p->use);
+  if (r->code != MR_OK)
     mr_call_fail_err(c, r->err);
-    return;
-  }
-  if (r->n > 0) {
-    mr_call_fail(c, MR_E_CONFLICT, NULL, "environment " MR_FMT " is used by sessions; delete them first, or "
-                 "archive the environment", MR_ARG(c->path[0]));
-    return;
-  }
-  cm = mr_commit_new(c->d->store, &c->who);
-  if (!cm) {
+  else if (r->n > 0)
+    refuse_used(c);
+  else
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
-    return;
-  }
-  mr_commit_doc_delete(cm, MR_S("environment"), c->path[0], -1);
-  mr_commit_submit(&cm, on_deleted, c);
 }
 
 void mr_environments_delete(struct mr_call *c)
 {
   struct mr_session_query q = {.environment_id = c->path[0], .include_archived = true, .limit = 1};
-  mr_read_sessions(c->d->store, c->who.workspace, &q, on_users, c);
+  struct delete *p = mr_arena_alloc(c->arena, sizeof *p);
+
+  if (!p) {
+    mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
+    return;
+  }
+  p->c = c;
+  if (mr_env_use_begin(c->d, &p->use, c->who.workspace, c->path[0], true))
+    mr_read_sessions(c->d->store, c->who.workspace, &q, on_users, p);
+  else
+    refuse_used(c);
 }
 
 /* ---- the first environment ---- */

@@ -3,11 +3,19 @@
 
 static void write_model(struct mr_jw *w, struct mr_str id)
 {
+  static const char *const unknown[] = {"line", "max_input_tokens", "max_tokens", "capabilities",
+                                        "allowed_fallback_models", "deprecated_at", "retires_at"};
+
   mr_jw_obj(w);
   mr_jw_kc(w, "type", "model");
   mr_jw_kstr(w, "id", id);
   mr_jw_kstr(w, "display_name", id);
-  mr_jw_kc(w, "created_at", "1970-01-01T00:00:00Z"); /* unknown here */
+  mr_jw_kc(w, "created_at", "1970-01-01T00:00:00Z"); /* this and what is null: unknown here */
+  mr_jw_kc(w, "lifecycle", "active");
+  for (size_t i = 0; i < sizeof unknown / sizeof *unknown; i++) {
+    mr_jw_key(w, unknown[i]);
+    mr_jw_null(w);
+  }
   mr_jw_obj_end(w);
 }
 

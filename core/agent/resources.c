@@ -83,7 +83,8 @@ static void on_copy(struct mr_call *c, int code, const struct mr_doc_row *copy, 
     snprintf(x->id, sizeof x->id, "%s", id);
     x->created_us = mr_loop_wall_us(c->d->loop);
     field_of(r, "mount_path", field);
-    x->mount_path = mr_resource_path(c, mr_json_get_str(item, "mount_path"), x->file_id, field);
+    /* By default the id that the client sent, not the copy's: it may be named in the same request's events. */
+    x->mount_path = mr_resource_path(c, mr_json_get_str(item, "mount_path"), mr_json_get_str(item, "file_id"), field);
     if (!x->mount_path.p)
       code = c->err.code;
     else if (path_taken(r, x->mount_path))
@@ -111,6 +112,11 @@ static void copy_next(struct mr_resources *r)
     field_of(r, "type", field);
     r->fn(r->ud, mr_err_set(&c->err, MR_E_UNSUPPORTED, field, "%s: " MR_FMT " is not implemented yet; only file",
                             field, MR_ARG(type)));
+    return;
+  }
+  if (!mr_json_get_str(item, "file_id").n) {
+    snprintf(field, sizeof field, "resources[%d].file_id", r->n);
+    r->fn(r->ud, mr_err_set(&c->err, MR_E_INVALID, field, "%s: required", field));
     return;
   }
   mr_files_copy_to_session(c, mr_json_get_str(item, "file_id"), r->session_id, on_copy, r);
@@ -165,6 +171,17 @@ void mr_resources_write(const struct mr_resources *r, struct mr_jw *w)
 }
 
 /* ---- the operations on a session's list ---- */
+
+static bool mounted(const struct mr_session *s, struct mr_str path)
+{
+  yyjson_val *list = mr_json_get(yyjson_doc_get_root(s->doc), "resources"), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(list);
+
+  while (list && (v = yyjson_arr_iter_next(&it)))
+    if (mr_str_eq(mr_json_get_str(v, "mount_path"), path))
+      return true;
+  return false;
+}
 
 struct change {
   struct mr_call *c;
@@ -255,6 +272,9 @@ static void on_added(void *ud, int code)
   struct mr_jw w;
 
   yyjson_doc_free(p->list);
+  if (code == MR_OK && mounted(p->s, p->added.v[0].mount_path))
+    code = mr_err_set(&p->c->err, MR_E_INVALID, "mount_path", "mount_path: another resource is mounted at " MR_FMT,
+                      MR_ARG(p->added.v[0].mount_path));
   if (code != MR_OK) {
     mr_resources_drop(p->c->d, &p->added);
     mr_call_done(p->c, code);
@@ -315,6 +335,8 @@ void mr_sessions_resources_add(struct mr_call *c)
 {
   if (!mr_str_is(mr_json_get_str(c->in, "type"), "file"))
     mr_call_fail(c, MR_E_INVALID, "type", "type: only file resources can be added to a session");
+  else if (!mr_json_get_str(c->in, "file_id").n)
+    mr_call_fail(c, MR_E_INVALID, "file_id", "file_id: required");
   else
     mr_session_get(c->d, c->who.workspace, c->path[0], on_add, c);
 }

@@ -15,12 +15,14 @@ struct create {
   struct mr_str snapshot, agent_id;
   int64_t agent_version, agent_rev, env_rev;
   struct mr_str environment_id;
+  struct mr_env_use use;
   struct mr_event_batch initial;
   struct mr_resources res;
 };
 
 static void fail(struct create *p, int code)
 {
+  mr_env_use_end(&p->use);
   mr_resources_drop(p->c->d, &p->res);
   mr_call_done(p->c, code);
 }
@@ -48,6 +50,7 @@ static void on_committed(void *ud, const struct mr_commit_result *r)
     fail(p, c->err.code);
     return;
   }
+  mr_env_use_end(&p->use);
   if (p->initial.n > 0)
     mr_session_get(c->d, c->who.workspace, mr_str_c(p->id), on_woken, NULL);
   mr_call_done(c, MR_OK);
@@ -152,6 +155,9 @@ static void on_environment(void *ud, const struct mr_rows *r)
     ;
   } else if (r->docs[0].archived_us) {
     code = mr_err_set(&c->err, MR_E_STATE, "environment_id", "environment " MR_FMT " is archived",
+                      MR_ARG(p->environment_id));
+  } else if (!mr_env_use_begin(c->d, &p->use, c->who.workspace, p->environment_id, false)) {
+    code = mr_err_set(&c->err, MR_E_STATE, "environment_id", "environment " MR_FMT " is being deleted",
                       MR_ARG(p->environment_id));
   } else {
     p->env_rev = r->docs[0].rev;

@@ -328,7 +328,6 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
   mr_jw_kint(w, "ephemeral_5m_input_tokens", u->cache_write_5m);
   mr_jw_kint(w, "ephemeral_1h_input_tokens", u->cache_write_1h);
   mr_jw_obj_end(w);
-  mr_jw_kraw(w, "list_cost", MR_S("null"));
   mr_jw_key(w, "active_seconds");
   mr_jw_real(w, (double)(active_us / 1000) / 1000.0);
   mr_jw_key(w, "server_tool_use");

@@ -53,6 +53,8 @@ static struct mr_exchange *exchange_new(struct mr_api *a, struct mr_http_x *x)
 
 void mr_exchange_unref(struct mr_exchange *q)
 {
+  struct mr_api *a = q->a;
+
   if (--q->refs > 0)
     return;
   *q->link = q->next;
@@ -62,7 +64,9 @@ void mr_exchange_unref(struct mr_exchange *q)
   mr_buf_free(&q->body);
   mr_buf_free(&q->fields);
   mr_buf_free(&q->value);
-  mr_mem_free(q->a->mem, q);
+  mr_mem_free(a->mem, q);
+  if (a->freed && !a->all)
+    mr_mem_free(a->mem, a);
 }
 
 /* ---- checks, in the order in which a client meets them ---- */
@@ -288,7 +292,18 @@ void mr_api_stop(struct mr_api *a)
   mr_http_server_stop(a->http);
 }
 
-int mr_api_active(const struct mr_api *a) { return mr_http_server_active(a->http); }
+void mr_api_cut(struct mr_api *a) { mr_http_server_free(&a->http); }
+
+int mr_api_active(const struct mr_api *a)
+{
+  int n = 0;
+
+  if (a->http)
+    return mr_http_server_active(a->http);
+  for (const struct mr_exchange *q = a->all; q; q = q->next)
+    n++;
+  return n;
+}
 
 void mr_api_free(struct mr_api **ap)
 {
@@ -296,7 +311,10 @@ void mr_api_free(struct mr_api **ap)
 
   if (!a)
     return;
-  mr_http_server_free(&a->http);
-  mr_mem_free(a->mem, a);
   *ap = NULL;
+  mr_api_cut(a);
+  if (!a->all)
+    mr_mem_free(a->mem, a);
+  else
+    a->freed = true; /* calls of the domain still end: the last of them frees */
 }

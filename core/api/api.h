@@ -33,6 +33,9 @@ int mr_api_listen(struct mr_api *a, const struct mr_http_listen *l, char *actual
 /* No new connections; requests in flight go on, streams are ended by the domain's drain. */
 void mr_api_stop(struct mr_api *a);
 int mr_api_active(const struct mr_api *a);   /* requests and streams not closed yet */
+/* Cuts every connection, now and for good. What runs for one is cancelled and ends in the drain; until then it
+ * counts as active. */
+void mr_api_cut(struct mr_api *a);
 void mr_api_free(struct mr_api **a);         /* cuts what is left */
 
 /* Keys of the configuration, under "api": strict (bool: unknown fields are errors), ping_ms, body_max,

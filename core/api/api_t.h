@@ -19,6 +19,7 @@ struct mr_api {
   struct mr_http_server *http;
   struct mr_exchange *all;       /* not freed yet */
   bool strict, stopping;
+  bool freed;                    /* mr_api_free was called; the last exchange frees */
   int64_t ping_ms, body_max;
   uint64_t answered[6];          /* by status class: 1xx..5xx */
 };

@@ -33,7 +33,7 @@ static void metric(struct mr_buf *b, const char *name, const char *kind, const c
 
 void mr_api_metrics(struct mr_exchange *q)
 {
-  static const struct mr_str head[] = {{"content-type: text/plain; version=0.0.4; charset=utf-8", 55}};
+  struct mr_str head[2] = {MR_S("content-type: text/plain; version=0.0.4; charset=utf-8")};
   struct mr_domain_stats d;
   struct mr_http_server_stats h;
   struct mr_buf b;
@@ -61,6 +61,7 @@ void mr_api_metrics(struct mr_exchange *q)
     mr_buf_printf(&b, "moonrig_http_responses_total{class=\"%dxx\"} %llu\n", i,
                   (unsigned long long)q->a->answered[i]);
   q->answered = true;
-  mr_http_reply(q->x, 200, head, 1, mr_buf_get(&b));
+  head[1] = mr_str_c(mr_arena_printf(q->arena, "request-id: %s", q->id));
+  mr_http_reply(q->x, 200, head, 2, mr_buf_get(&b));
   mr_buf_free(&b);
 }

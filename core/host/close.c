@@ -38,7 +38,7 @@ static void stop_look(struct mr_runtime *rt)
   pthread_mutex_lock(&rt->lock);
   at = rt->stop_at_us;
   pthread_mutex_unlock(&rt->lock);
-  if (rt->drained && rt->nops == 0 && (!rt->api || mr_api_active(rt->api) == 0)) {
+  if (rt->drained && rt->nops == 0 && mr_api_active(rt->api) == 0) {
     stop_is_over(rt);
   } else if (now >= at) {
     mr_domain_cut(rt->domain);
@@ -68,8 +68,7 @@ static void on_stop(struct mr_post *p)
   pthread_mutex_unlock(&rt->lock);
   if (!rt->stopping) {
     rt->stopping = true;
-    if (rt->api)
-      mr_api_stop(rt->api);
+    mr_api_stop(rt->api);
     mr_domain_drain(rt->domain, on_drained, rt);
   }
   stop_look(rt);
@@ -111,7 +110,7 @@ static void quiet_look(struct mr_runtime *rt)
 
   mr_domain_stats(rt->domain, &d);
   mr_store_stats(rt->store, &s);
-  if ((rt->nops > 0 || s.queued > 0 || d.model_running > 0 || d.handlers_running > 0) &&
+  if ((rt->nops > 0 || mr_api_active(rt->api) > 0 || s.queued > 0 || d.model_running > 0 || d.handlers_running > 0) &&
       mr_loop_now_us(rt->loop) < rt->quiet_until_us &&
       mr_timer_set(rt->loop, &rt->quiet_timer, QUIET_LOOK_US) == MR_OK)
     return;
@@ -133,7 +132,7 @@ static void on_close(struct mr_post *p)
   struct mr_runtime *rt = MR_OF(p, struct mr_runtime, close_post);
 
   mr_control_close(rt);
-  mr_api_free(&rt->api);
+  mr_api_cut(rt->api);
   mr_domain_cut(rt->domain);
   mr_ops_close(rt);
   mr_hooks_close(rt);

@@ -122,19 +122,33 @@ struct mr_doc *mr_doc_new(struct mr_runtime *rt, yyjson_doc *doc)
 yyjson_doc *mr_doc_take(struct mr_doc **dp)
 {
   struct mr_doc *d = *dp;
+  struct mr_runtime *rt;
   yyjson_doc *doc;
 
   if (!d)
     return NULL;
   *dp = NULL;
+  rt = d->rt;
   doc = d->doc;
-  struct mr_runtime *rt = d->rt;
   mr_mem_free(mr_rt_mem(rt), d);
   mr_rt_unref(rt);
   return doc;
 }
 
 /* ---- calls and answers with documents ---- */
+
+static yyjson_val *root_of(struct mr_doc **doc)
+{
+  return doc && *doc ? yyjson_doc_get_root((*doc)->doc) : NULL;
+}
+
+static void drop_doc(struct mr_doc **doc)
+{
+  if (!doc)
+    return;
+  mr_x_doc_free(*doc);
+  *doc = NULL;
+}
 
 static int x_call(struct mr_runtime *rt, const struct mr_req *req, struct mr_doc **doc, const struct mr_callbacks *cbs,
                   void *ud, struct mr_op **op, struct mr_err *err)
@@ -147,20 +161,8 @@ static int x_call(struct mr_runtime *rt, const struct mr_req *req, struct mr_doc
     code = mr_err_set(err, MR_E_INVALID, "size", "size: set req.size to sizeof(struct mr_req)");
   if (code == MR_OK)
     return mr_call_doc(rt, req, doc ? mr_doc_take(doc) : NULL, cbs, ud, op, err);
-  if (doc)
-    yyjson_doc_free(mr_doc_take(doc));
+  drop_doc(doc);
   return code;
-}
-
-static yyjson_val *root_of(struct mr_doc **doc)
-{
-  return doc && *doc ? yyjson_doc_get_root((*doc)->doc) : NULL;
-}
-
-static void drop_doc(struct mr_doc **doc)
-{
-  if (doc)
-    yyjson_doc_free(mr_doc_take(doc));
 }
 
 static int x_use_finish(struct mr_use **u, struct mr_doc **doc)

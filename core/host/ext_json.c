@@ -78,7 +78,13 @@ const struct mr_val *mr_x_doc_root(const struct mr_doc *d)
 
 void mr_x_doc_free(struct mr_doc *d)
 {
+  struct mr_runtime *rt = d ? d->rt : NULL;
+
+  if (!d)
+    return;
+  mr_rt_ref(rt); /* its memory is the document's */
   yyjson_doc_free(mr_doc_take(&d));
+  mr_rt_unref(rt);
 }
 
 /* ---- text ---- */

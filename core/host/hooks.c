@@ -494,20 +494,24 @@ int mr_hook_decide(struct mr_hook_call **cp, const char *json)
 {
   yyjson_doc *doc = NULL;
   struct mr_str text = mr_str_c(json);
-  int code = cp && *cp ? mr_rt_check((*cp)->g.rt, NULL) : MR_E_INVALID, parsed = MR_OK;
+  struct mr_runtime *rt;
+  int code = cp && *cp ? mr_rt_check((*cp)->g.rt, NULL) : MR_E_INVALID;
 
   if (code != MR_OK)
     return code;
+  rt = (*cp)->g.rt;
   if (mr_str_trim(text).n)
-    parsed = mr_json_parse(mr_rt_mem((*cp)->g.rt), text, DECISION_MAX, &doc, NULL);
-  if (parsed != MR_OK) {
+    code = mr_json_parse(mr_rt_mem(rt), text, DECISION_MAX, &doc, NULL);
+  if (code != MR_OK) {
     struct mr_hook_call *c = *cp;
     *cp = NULL;
     c->broken = true;
     mr_given_answer(&c->g);
-    return parsed;
+    return code;
   }
+  mr_rt_ref(rt); /* the document's memory: the call may be the runtime's last holder */
   code = mr_hook_decide_val(cp, yyjson_doc_get_root(doc));
   yyjson_doc_free(doc);
+  mr_rt_unref(rt);
   return code;
 }

@@ -48,12 +48,15 @@ static const struct option table[] = {
     {"sandbox.orphan_ttl_s", K_INT, 1, 30 * 86400},
     {"sandbox.memory_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.tmp_max", K_INT, 1 << 20, INT64_MAX},
+    {"sandbox.disk_max", K_INT, 1 << 20, INT64_MAX},
+    {"sandbox.nproc", K_INT, 8, 100000},
     {"http", K_OBJ, 0, 0},
     {"http.ca_file", K_STR, 0, 4000},
     {"log", K_OBJ, 0, 0},
     {"log.level", K_STR, 1, 10},
     {"api", K_FREE, 0, 0},
     {"api_key", K_STR, 0, 200},
+    {"asleep", K_BOOL, 0, 0}, /* sessions are not woken: for tools that only look after the data */
 };
 
 static const struct option *find(const char *path)

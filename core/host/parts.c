@@ -54,7 +54,7 @@ static int open_models(struct mr_runtime *rt, struct mr_err *err)
 
 static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
 {
-#if defined MR_NO_SANDBOX || !__has_include("sandbox/local/local_t.h")
+#ifdef MR_NO_SANDBOX
   (void)rt;
   (void)err;
   (void)option_int;
@@ -66,7 +66,9 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
                                   .uid_count = option_int(rt, "sandbox", "uid_count"),
                                   .orphan_ttl_s = (int)option_int(rt, "sandbox", "orphan_ttl_s"),
                                   .memory_max = option_int(rt, "sandbox", "memory_max"),
-                                  .tmp_max = option_int(rt, "sandbox", "tmp_max")};
+                                  .tmp_max = option_int(rt, "sandbox", "tmp_max"),
+                                  .disk_max = option_int(rt, "sandbox", "disk_max"),
+                                  .nproc = (int)option_int(rt, "sandbox", "nproc")};
   const char *dir = mr_store_dir(rt->store);
   char root[4096];
   int code;
@@ -150,7 +152,8 @@ void mr_rt_close_parts(struct mr_runtime *rt)
     mr_rt_own_loop(rt);
     mr_loop_enter(rt->loop);
     mr_control_close(rt);
-    mr_api_free(&rt->api);
+    if (rt->api)
+      mr_api_cut(rt->api);
     mr_ext_set_close(rt);
     settle(rt);
     mr_pool_free(&rt->pool); /* jobs end, and their done callbacks, which may still use all the rest */
@@ -161,6 +164,7 @@ void mr_rt_close_parts(struct mr_runtime *rt)
     mr_domain_free(&rt->domain);
     settle(rt);
     mr_ops_abandon(rt);
+    mr_api_free(&rt->api);
     mr_models_free(&rt->models);
     mr_http_client_free(&rt->http);
     mr_sandbox_driver_free(&rt->sandbox);

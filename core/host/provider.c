@@ -617,13 +617,17 @@ int mr_model_finish_val(struct mr_model_use **up, yyjson_val *reply)
 int mr_model_use_finish(struct mr_model_use **up, const char *json)
 {
   struct mr_model_use *u = up ? *up : NULL;
+  struct mr_runtime *rt;
   yyjson_doc *doc = NULL;
   int code = u ? mr_rt_check(u->g.rt, NULL) : MR_E_INVALID;
 
   if (code != MR_OK)
     return code;
-  code = mr_json_parse(mr_rt_mem(u->g.rt), mr_str_c(json), REPLY_MAX, &doc, NULL);
+  rt = u->g.rt;
+  mr_rt_ref(rt); /* the document's memory: the use may be the runtime's last holder */
+  code = mr_json_parse(mr_rt_mem(rt), mr_str_c(json), REPLY_MAX, &doc, NULL);
   code = code == MR_OK ? mr_model_finish_val(up, yyjson_doc_get_root(doc)) : answer(up, code);
   yyjson_doc_free(doc);
+  mr_rt_unref(rt);
   return code;
 }

@@ -51,7 +51,7 @@ void mr_rt_unref(struct mr_runtime *rt)
 static void on_start(struct mr_post *p)
 {
   struct mr_runtime *rt = MR_OF(p, struct mr_runtime, start_post);
-  if (!rt->stopping)
+  if (!rt->stopping && !mr_json_get_bool(yyjson_doc_get_root(rt->options), "asleep", false))
     mr_domain_start(rt->domain);
 }
 

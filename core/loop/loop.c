@@ -195,6 +195,17 @@ static bool has_ready(const struct mr_loop *l)
   return l->taken || l->ready.head || l->last.head;
 }
 
+/* Posts that came while earlier ones were left over have had their wake-up: it will not come again. */
+static bool has_posts(struct mr_loop *l)
+{
+  bool any;
+
+  pthread_mutex_lock(&l->lock);
+  any = l->posts != NULL;
+  pthread_mutex_unlock(&l->lock);
+  return any;
+}
+
 static void drain(struct mr_loop *l)
 {
   const struct timeval now = {0, 0};
@@ -204,7 +215,7 @@ static void drain(struct mr_loop *l)
   l->draining = true;
   drain_pass(l);
   l->draining = false;
-  l->scheduled = has_ready(l);
+  l->scheduled = has_ready(l) || has_posts(l);
   if (l->scheduled)
     event_add(l->drain_ev, &now); /* a zero timer, not event_active: I/O is polled in between */
   mr_timers_arm(l);
@@ -328,12 +339,7 @@ void mr_loop_stop(struct mr_loop *l)
 /* Is something waiting that needs no event? */
 static bool has_work(struct mr_loop *l)
 {
-  bool posted;
-
-  pthread_mutex_lock(&l->lock);
-  posted = l->posts != NULL;
-  pthread_mutex_unlock(&l->lock);
-  return posted || has_ready(l) || (l->heap_n && l->heap[0]->due_us <= mr_loop_now_us(l));
+  return has_posts(l) || has_ready(l) || (l->heap_n && l->heap[0]->due_us <= mr_loop_now_us(l));
 }
 
 int mr_loop_pump(struct mr_loop *l, int64_t budget_us)

@@ -1,402 +1,529 @@
 /*
- * http_conn.c - one connection from accept to close. Event callbacks note what is possible and post; the
- * drain reads, parses, runs the handler, writes and ends.
+ * http_conn.c - one connection from accept to close. libevent's callbacks note what is possible and post;
+ * the drain reads, parses, runs the handler, writes and ends, all in conn_run, one step at a time.
  *
- * Invariant: a connection has at most one exchange; what a client sends behind it (pipelining) waits, at most
- * IN_MAX bytes, and then the socket is not read any more. Idle connections own no buffers.
+ * Invariants: a connection has at most one exchange, and the next request is not parsed before the last
+ * byte of the answer was taken by the kernel; what a client sends meanwhile waits, at most IN_MAX and one
+ * read, and then the socket is not read any more. Handlers are called from conn_run alone (and closed()
+ * also from mr_http_conn_kill), never from a function that a handler calls. An idle connection owns this
+ * struct and one event, an idle stream also its exchange: buffers and parsers exist while they are in use.
  */
 #include "net/http_conn_t.h"
 
-#include <stdio.h>
+#include <event2/event.h>
 
-enum { IN_SIZE = 64 << 10, IN_MAX = 64 << 10, DRAIN_BELOW = 64 << 10 };
-enum { T_NONE, T_HEAD, T_IDLE, T_STALL, T_LINGER }; /* what a connection's timer waits for */
-static const int64_t LINGER_US = 2000000, STALL_US = 60000000;
+enum {
+  IN_MAX = 64 << 10,
+  DRAINED_BELOW = 64 << 10,
+  STEPS_MAX = 64,            /* of one connection in one go */
+  LINGER_BYTES = 64 << 20
+};
+static const int64_t LINGER_US = 5000000;
 
-/* ---- the outside ---- */
+/* ---- what the outside says ---- */
 
-void mr_http_conn_wake(struct mr_http_conn *c) { mr_ready_post(c->s->l, &c->ready); }
-
-static void on_read(evutil_socket_t fd, short what, void *ud)
+void mr_http_conn_wake(struct mr_http_conn *c)
 {
-  struct mr_http_conn *c = ud;
-  (void)fd;
-  (void)what;
-  c->readable = true;
-  mr_http_conn_wake(c);
+  if (!c->running) mr_ready_post(c->s->l, &c->ready);
 }
 
-static void on_write(evutil_socket_t fd, short what, void *ud)
+static void on_event(evutil_socket_t fd, short what, void *ud)
 {
   struct mr_http_conn *c = ud;
+
   (void)fd;
-  (void)what;
-  c->writable = true;
-  mr_http_conn_wake(c);
+  if (what & EV_READ)
+    c->readable = true;
+  if (c->io.ssl || (what & EV_WRITE)) /* TLS: either may be what the other waits for */
+    c->blocked = false;
+  if (c->io.want_write && (what & EV_WRITE))
+    c->readable = true;
+  mr_ready_post(c->s->l, &c->ready);
+}
+
+/* ---- out ---- */
+
+size_t mr_http_conn_waiting(const struct mr_http_conn *c)
+{
+  return c->out ? c->out->n - c->out_off : 0;
+}
+
+static void buf_drop(const struct mr_mem *m, struct mr_buf **b)
+{
+  if (!*b)
+    return;
+  mr_buf_free(*b);
+  mr_mem_free(m, *b);
+  *b = NULL;
+}
+
+static bool buf_add(const struct mr_mem *m, struct mr_buf **b, const void *p, size_t n)
+{
+  if (!*b) {
+    *b = mr_mem_alloc(m, sizeof **b);
+    if (!*b)
+      return false;
+    mr_buf_init(*b, m, SIZE_MAX / 4); /* bounded by those who call */
+  }
+  mr_buf_add(*b, p, n);
+  return !(*b)->failed;
+}
+
+/* How much the kernel took, 0 when it is full; sets failed. */
+static size_t taken(struct mr_http_conn *c, int64_t n)
+{
+  if (n == MR_IO_AGAIN) {
+    c->blocked = true;
+    return 0;
+  }
+  if (n < 0) {
+    c->failed = true;
+    return 0;
+  }
+  c->s->stats.bytes_out += (uint64_t)n;
+  c->moved = true;
+  return (size_t)n;
+}
+
+static void flush(struct mr_http_conn *c)
+{
+  while (c->out && !c->blocked && !c->failed) {
+    c->out_off += taken(c, mr_http_io_write(&c->io, c->out->p + c->out_off, mr_http_conn_waiting(c)));
+    if (c->out_off == c->out->n) {
+      buf_drop(c->s->mem, &c->out);
+      c->out_off = 0;
+    } else if (c->out_off > c->out->n / 2) {
+      mr_buf_drop(c->out, c->out_off);
+      c->out_off = 0;
+    }
+  }
+}
+
+void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n)
+{
+  size_t done = 0, total = 0;
+
+  for (int i = 0; i < n; i++)
+    total += v[i].iov_len;
+  if (c->failed)
+    return;
+  if (!c->out && !c->io.ssl && !c->blocked)
+    done = taken(c, mr_http_io_writev(&c->io, v, n));
+  if (done == total && !c->failed)
+    return;
+  for (int i = 0; i < n && !c->failed; i++) {
+    size_t skip = done < v[i].iov_len ? done : v[i].iov_len;
+    done -= skip;
+    if (skip < v[i].iov_len &&
+        !buf_add(c->s->mem, &c->out, (const char *)v[i].iov_base + skip, v[i].iov_len - skip))
+      c->failed = true;
+  }
+  if (c->io.ssl) /* OpenSSL wants the bytes in one place */
+    flush(c);
+  else
+    c->blocked = true; /* a part was taken: the rest would not be */
+  if (c->out || c->failed)
+    mr_http_conn_wake(c);
+}
+
+/* ---- ends ---- */
+
+static void exchange_close(struct mr_http_conn *c, bool complete)
+{
+  struct mr_http_x *x = c->x;
+
+  c->x = NULL;
+  c->s->active--;
+  if (x->cbs.closed)
+    x->cbs.closed(x->ud, x, complete);
+  mr_http_x_free(&x);
+}
+
+/* The peer may still be sending: closed now, the kernel would answer with a reset, and the peer might never
+ * read what was said last. */
+static void linger(struct mr_http_conn *c)
+{
+  c->closing = false;
+  c->lingering = true;
+  c->dropped = 0;
+  buf_drop(c->s->mem, &c->in);
+  mr_http_parse_put(c->s, &c->parse);
+  mr_http_io_shutdown(&c->io);
+  c->over = c->eof;
+}
+
+/* An answer of ours to what is no request, or not in time; the connection ends with it. */
+static void refuse(struct mr_http_conn *c, int status, const char *why)
+{
+  c->s->stats.refused++;
+  c->closing = true;
+  if (c->x && c->x->begun)
+    c->failed = true;
+  else
+    mr_http_refusal(c, status, why);
+  if (c->x)
+    exchange_close(c, false);
+}
+
+static void exchange_over(struct mr_http_conn *c)
+{
+  exchange_close(c, true);
+  c->moved = true;
+  c->dropped = 0;
+  if (c->keep && !c->s->stopping)
+    return;
+  if (c->parse || c->in)
+    c->closing = true;
+  else
+    c->over = true;
+}
+
+/* ---- in: requests and their bodies ---- */
+
+/* Is there use for more bytes of the message that is being read, or for a new one? */
+static bool may_parse(const struct mr_http_conn *c)
+{
+  const struct mr_http_x *x = c->x;
+
+  if (c->failed || c->over || c->closing || c->lingering)
+    return false;
+  if (!x)
+    return true;
+  if (!c->parse || x->over)
+    return false; /* the handler's turn */
+  if (x->asked && !x->ended)
+    return !x->paused;
+  return x->begun && c->dropped <= MR_HTTP_DISCARD_MAX;
+}
+
+static bool may_read(const struct mr_http_conn *c)
+{
+  if (c->eof || c->failed || c->over || c->closing)
+    return false;
+  if (c->lingering)
+    return true;
+  return c->in ? c->in->n < IN_MAX && !c->parse : may_parse(c) || (c->x && !c->parse);
+}
+
+static void got_head(struct mr_http_conn *c)
+{
+  struct mr_http_server *s = c->s;
+  struct mr_http_x *x = mr_http_x_new(c);
+
+  if (!x) {
+    refuse(c, 503, "out of memory");
+    return;
+  }
+  c->x = x;
+  c->keep = llhttp_should_keep_alive(&c->parse->p);
+  c->moved = true;
+  c->dropped = 0;
+  if (c->parse->whole)
+    mr_http_parse_put(s, &c->parse);
+  s->active++;
+  s->stats.requests++;
+  s->o.on_request(s->o.ud, x);
+}
+
+static void got_piece(struct mr_http_conn *c)
+{
+  struct mr_str piece = c->parse->piece;
+  struct mr_http_x *x = c->x;
+
+  c->moved = true;
+  if (!x || !x->asked || x->ended) {
+    c->dropped += piece.n;
+    if (c->dropped > MR_HTTP_DISCARD_MAX) {
+      c->keep = false;
+      c->closing = !x;
+    }
+    return;
+  }
+  x->body_seen += (int64_t)piece.n;
+  if (x->body_seen > x->body_max) {
+    x->over = true;
+    c->keep = false;
+    return;
+  }
+  x->paused = true; /* before: the handler may say resume while it runs */
+  if (!x->cbs.body || x->cbs.body(x->ud, x, piece, false) != MR_MORE)
+    x->paused = false;
+}
+
+/* A message begins with its first byte; empty lines before it are skipped, as RFC 9112 §2.2 wants it. */
+static bool begin(struct mr_http_conn *c, struct mr_str *in)
+{
+  while (in->n && (in->p[0] == '\r' || in->p[0] == '\n'))
+    *in = mr_str_n(in->p + 1, in->n - 1);
+  if (in->n == 0)
+    return false;
+  c->parse = mr_http_parse_get(c->s);
+  c->failed = !c->parse;
+  return !c->failed;
+}
+
+/* Parses and serves until the bytes are used up or must wait. Returns how many were used. */
+static size_t parse(struct mr_http_conn *c, struct mr_str bytes)
+{
+  struct mr_str rest = bytes;
+
+  while (may_parse(c) && (rest.n > 0 || (c->parse && c->parse->waiting))) {
+    if (!c->parse && !begin(c, &rest))
+      break;
+    switch (mr_http_parse_feed(c->parse, c->s->o.max_header, &rest)) {
+    case MR_FOUND_NOTHING: break;
+    case MR_FOUND_HEAD: got_head(c); break;
+    case MR_FOUND_PIECE: got_piece(c); break;
+    case MR_FOUND_END: mr_http_parse_put(c->s, &c->parse); break;
+    case MR_FOUND_ERROR: refuse(c, c->parse->status, c->parse->why); break;
+    }
+  }
+  return bytes.n - rest.n;
+}
+
+static void parse_kept(struct mr_http_conn *c)
+{
+  if (!c->in) {
+    parse(c, mr_str_n("", 0));
+    return;
+  }
+  mr_buf_drop(c->in, parse(c, mr_buf_get(c->in)));
+  if (c->in->n == 0)
+    buf_drop(c->s->mem, &c->in);
+}
+
+static void take(struct mr_http_conn *c, struct mr_str bytes)
+{
+  size_t used = 0;
+
+  if (c->lingering) {
+    c->dropped += bytes.n;
+    c->over = c->dropped > LINGER_BYTES;
+    return;
+  }
+  if (!c->in)
+    used = parse(c, bytes);
+  if (used < bytes.n && !buf_add(c->s->mem, &c->in, bytes.p + used, bytes.n - used))
+    c->failed = true;
+}
+
+/* The peer will not send any more. Its answer may still be wanted, but a stream's reader is gone. */
+static void got_eof(struct mr_http_conn *c)
+{
+  const struct mr_http_x *x = c->x;
+
+  c->eof = true;
+  c->readable = false;
+  if (c->lingering || (!x && c->parse))
+    c->over = true;
+  else if (x && (c->parse || (x->begun && !x->ended && x->left < 0) || mr_http_io_hung_up(&c->io)))
+    c->failed = true;
+}
+
+static void read_some(struct mr_http_conn *c)
+{
+  int64_t n = mr_http_io_read(&c->io, c->s->in, MR_HTTP_IN_SIZE);
+
+  if (n == 0) {
+    got_eof(c);
+  } else if (n == MR_IO_AGAIN) {
+    c->readable = false;
+  } else if (n < 0) {
+    c->failed = true;
+  } else {
+    if (!c->io.ssl && n < MR_HTTP_IN_SIZE)
+      c->readable = false; /* all there was */
+    take(c, mr_str_n(c->s->in, (size_t)n));
+  }
+}
+
+/* ---- the drain ---- */
+
+/* Does one thing that can be done now; false when nothing can. */
+static bool step(struct mr_http_conn *c)
+{
+  struct mr_http_x *x = c->x;
+
+  if (x && x->ended && !c->out) {
+    exchange_over(c);
+  } else if (x && x->want_drain && !x->ended && mr_http_conn_waiting(c) <= DRAINED_BELOW) {
+    x->want_drain = false;
+    if (x->cbs.drained)
+      x->cbs.drained(x->ud, x);
+  } else if (x && x->asked && !x->last_told && !x->ended && (x->over || (!c->parse && !x->paused))) {
+    x->last_told = true;
+    if (x->cbs.body)
+      x->cbs.body(x->ud, x, mr_str_n(NULL, 0), true);
+  } else if (c->closing && !c->out) {
+    linger(c);
+  } else if (may_parse(c) && (c->in || (c->parse && c->parse->waiting))) {
+    parse_kept(c);
+  } else if (c->readable && may_read(c)) {
+    read_some(c);
+  } else if (!x && !c->in && !c->parse && !c->closing && !c->lingering &&
+             (c->eof || c->s->stopping)) {
+    c->over = true;
+  } else {
+    return false;
+  }
+  return true;
+}
+
+static void watch(struct mr_http_conn *c)
+{
+  bool reading = may_read(c), writing = c->out || c->io.want_write;
+
+  if (reading != c->reading) {
+    if ((reading ? event_add(c->rd, NULL) : event_del(c->rd)) == 0)
+      c->reading = reading;
+    else
+      c->failed = true;
+  }
+  if (writing && !c->wr) {
+    c->wr = event_new(mr_loop_base(c->s->l), c->io.fd, EV_WRITE | EV_PERSIST, on_event, c);
+    if (!c->wr || event_add(c->wr, NULL) != 0)
+      c->failed = true;
+  } else if (!writing && c->wr) {
+    event_free(c->wr);
+    c->wr = NULL;
+  }
+}
+
+static enum mr_http_wait waits_for(const struct mr_http_conn *c)
+{
+  if (c->lingering) return MR_WAIT_LINGER;
+  if (c->out) return MR_WAIT_OUT;
+  if (mr_http_io_handshake(&c->io)) return MR_WAIT_HANDSHAKE;
+  if (c->parse && !c->parse->head_done) return MR_WAIT_HEAD;
+  if (c->parse) return may_parse(c) ? MR_WAIT_BODY : MR_WAIT_NONE;
+  return c->x ? MR_WAIT_NONE : MR_WAIT_IDLE;
+}
+
+/* The timer is moved only to be earlier: it looks at the deadline when it comes, and goes on waiting. */
+static void arm(struct mr_http_conn *c)
+{
+  const struct mr_http_server_opts *o = &c->s->o;
+  const int64_t us[] = {[MR_WAIT_HANDSHAKE] = o->header_ms * 1000, [MR_WAIT_IDLE] = o->idle_ms * 1000,
+                        [MR_WAIT_HEAD] = o->header_ms * 1000,      [MR_WAIT_BODY] = o->idle_ms * 1000,
+                        [MR_WAIT_OUT] = o->idle_ms * 1000,         [MR_WAIT_LINGER] = LINGER_US};
+  enum mr_http_wait wait = waits_for(c);
+
+  if (wait == c->wait && !c->moved)
+    return;
+  c->wait = (uint8_t)wait;
+  c->moved = false;
+  if (wait == MR_WAIT_NONE)
+    return;
+  c->deadline_us = mr_loop_now_us(c->s->l) + us[wait];
+  if ((!mr_timer_pending(&c->timer) || c->timer.due_us > c->deadline_us) &&
+      mr_timer_set(c->s->l, &c->timer, us[wait]) != MR_OK)
+    c->failed = true;
 }
 
 static void on_timer(struct mr_timer *t)
 {
   struct mr_http_conn *c = MR_OF(t, struct mr_http_conn, timer);
-  c->failed = true; /* too slow, or idle too long */
-  mr_http_conn_wake(c);
-}
+  int64_t left = c->deadline_us - mr_loop_now_us(c->s->l);
 
-/* One timer for each connection: what it may wait for depends on where the connection stands. */
-static void arm(struct mr_http_conn *c)
-{
-  const int64_t us[] = {0, c->s->o.header_ms * 1000, c->s->o.idle_ms * 1000, STALL_US, LINGER_US};
-  bool in_body = c->x && !c->message_done && !c->body_paused;
-  int kind = c->state == MR_CONN_LINGER ? T_LINGER : c->out.n > 0 || in_body ? T_STALL : c->x ? T_NONE
-             : c->state == MR_CONN_HEAD ? T_HEAD : T_IDLE;
-
-  if (kind != c->timer_kind || (kind == T_STALL && c->progress)) {
-    if (kind == T_NONE)
-      mr_timer_cancel(c->s->l, &c->timer);
-    else
-      mr_timer_set(c->s->l, &c->timer, us[kind]);
-  }
-  c->timer_kind = kind;
-  c->progress = false;
-}
-
-static void watch(struct mr_http_conn *c)
-{
-  bool reading = !c->eof && c->in.n < IN_MAX && !c->body_paused;
-  bool writing = c->out.n > 0 || c->io.want_write;
-
-  if (reading != (event_pending(&c->rd, EV_READ, NULL) != 0)) {
-    if (reading)
-      event_add(&c->rd, NULL);
-    else
-      event_del(&c->rd);
-  }
-  if (writing && !event_pending(&c->wr, EV_WRITE, NULL))
-    event_add(&c->wr, NULL);
-}
-
-/* ---- writing ---- */
-
-static void flush(struct mr_http_conn *c)
-{
-  while (c->out.n > 0 && !c->failed) {
-    int64_t n = mr_http_io_write(&c->io, c->out.p, c->out.n);
-    if (n == MR_IO_AGAIN)
-      break;
-    if (n < 0) {
-      c->failed = true;
-      break;
-    }
-    c->s->stats.bytes_out += (uint64_t)n;
-    mr_buf_drop(&c->out, (size_t)n);
-    c->progress = true;
-  }
-  if (c->out.n == 0)
-    mr_buf_free(&c->out);
-}
-
-void mr_http_conn_send(struct mr_http_conn *c, struct mr_str bytes)
-{
-  while (c->out.n == 0 && bytes.n > 0 && !c->failed) {
-    int64_t n = mr_http_io_write(&c->io, bytes.p, bytes.n);
-    if (n == MR_IO_AGAIN)
-      break;
-    if (n < 0) {
-      c->failed = true;
-      break;
-    }
-    c->s->stats.bytes_out += (uint64_t)n;
-    bytes.p += n;
-    bytes.n -= (size_t)n;
-  }
-  if (bytes.n > 0 && !c->failed) {
-    mr_buf_str(&c->out, bytes);
-    c->failed = c->out.failed != 0; /* over max_out: cut */
-    mr_http_conn_wake(c);
-  }
-  if (c->failed)
-    mr_http_conn_wake(c);
-}
-
-/* ---- an exchange's end ---- */
-
-static void exchange_close(struct mr_http_conn *c, bool complete)
-{
-  struct mr_http_x *x = c->x;
-  struct mr_arena *a = x->arena;
-
-  c->x = NULL;
-  x->c = NULL;
-  c->s->active--;
-  if (x->cbs && x->cbs->closed)
-    x->cbs->closed(x->ud, x, complete);
-  mr_arena_free(&a);
-}
-
-static void begin_linger(struct mr_http_conn *c)
-{
-  c->state = MR_CONN_LINGER;
-  if (c->out.n == 0)
-    mr_http_io_shutdown(&c->io);
-  mr_buf_free(&c->in);
-  c->body_paused = false;
-}
-
-/* An answer to what never became an exchange. */
-static void refuse(struct mr_http_conn *c, int status, const char *what)
-{
-  char body[256], head[256];
-  int m = snprintf(body, sizeof body,
-                   "{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\",\"message\":\"%s\"}}", what);
-  int n = snprintf(head, sizeof head,
-                   "HTTP/1.1 %d %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n"
-                   "connection: close\r\n\r\n", status, what, m);
-
-  c->s->stats.refused++;
-  mr_http_conn_send(c, mr_str_n(head, (size_t)n));
-  mr_http_conn_send(c, mr_str_n(body, (size_t)m));
-  begin_linger(c);
-}
-
-static void exchange_over(struct mr_http_conn *c)
-{
-  bool again = c->keep && c->message_done && !c->x->until_close && !c->s->stopping && !c->eof;
-
-  exchange_close(c, true);
-  if (!again) {
-    begin_linger(c);
+  if (c->wait == MR_WAIT_NONE)
+    return;
+  if (left > 0) {
+    mr_timer_set(c->s->l, &c->timer, left); /* cannot fail: it has just left the heap */
     return;
   }
-  c->state = MR_CONN_IDLE;
-  c->message_done = false;
-}
-
-/* ---- reading ---- */
-
-static void begin_exchange(struct mr_http_conn *c)
-{
-  struct mr_http_x *x = c->x;
-  struct mr_http_server *s = c->s;
-
-  s->active++;
-  s->stats.requests++;
-  if (!x->old && !mr_http_req_header(x, "host").p) {
-    c->keep = false;
-    mr_http_reply(x, 400, NULL, 0, MR_S("{\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\","
-                                        "\"message\":\"host: header is required\"}}"));
-    return;
-  }
-  s->o.on_request(s->o.ud, x);
-}
-
-static void message_end(struct mr_http_conn *c)
-{
-  struct mr_http_x *x = c->x;
-
-  if (x && x->wants_body && !x->last_given && !x->ended && x->cbs && x->cbs->body) {
-    x->last_given = true;
-    x->cbs->body(x->ud, x, mr_str_n(NULL, 0), true);
-  }
-}
-
-/* Parses until the bytes are used up or must wait; returns how many were used. */
-static size_t parse(struct mr_http_conn *c, struct mr_str bytes)
-{
-  size_t used = 0;
-
-  while (used < bytes.n && !c->failed && !c->body_paused && !(c->x && c->message_done) &&
-         c->state != MR_CONN_LINGER) {
-    bool had = c->x != NULL, done = c->message_done;
-    int64_t n;
-    if (c->state == MR_CONN_IDLE)
-      c->state = MR_CONN_HEAD;
-    n = mr_http_parse(c, mr_str_n(bytes.p + used, bytes.n - used));
-    if (n < 0) {
-      if (c->x) /* in the middle of a body: nothing can be said any more that would be understood */
-        c->failed = true;
-      else
-        refuse(c, n == MR_E_TOO_LARGE ? 431 : n == MR_E_UNSUPPORTED ? 505 : 400,
-               n == MR_E_TOO_LARGE ? "request head too large" : n == MR_E_UNSUPPORTED ? "HTTP version not supported"
-                                                                                     : "malformed request");
-      return bytes.n;
-    }
-    used += (size_t)n;
-    if (!had && c->x)
-      begin_exchange(c);
-    if (!done && c->message_done)
-      message_end(c);
-    if (n == 0 && had == (c->x != NULL) && done == c->message_done && !c->body_paused)
-      break;
-  }
-  return used;
-}
-
-/* What needs no more bytes: the end of a message is told only when the parser runs once more. */
-static void settle(struct mr_http_conn *c)
-{
-  if (!c->x || c->message_done || c->body_paused || c->failed)
-    return;
-  if (mr_http_parse(c, mr_str_n("", 0)) < 0)
+  if (c->wait == MR_WAIT_HEAD || c->wait == MR_WAIT_BODY)
+    refuse(c, 408, "the request took too long");
+  else if (c->wait == MR_WAIT_IDLE || c->wait == MR_WAIT_LINGER)
+    c->over = true;
+  else
     c->failed = true;
-  else if (c->message_done)
-    message_end(c);
-}
-
-static void take(struct mr_http_conn *c, struct mr_str bytes)
-{
-  size_t used;
-
-  if (c->state == MR_CONN_LINGER)
-    return;
-  if (c->in.n > 0) {
-    mr_buf_str(&c->in, bytes);
-    bytes = mr_buf_get(&c->in);
-    used = parse(c, bytes);
-    mr_buf_drop(&c->in, used);
-    if (c->in.n == 0)
-      mr_buf_free(&c->in);
-  } else {
-    used = parse(c, bytes);
-    if (used < bytes.n && c->state != MR_CONN_LINGER)
-      mr_buf_str(&c->in, mr_str_n(bytes.p + used, bytes.n - used));
-  }
-  c->failed = c->failed || c->in.failed;
-}
-
-static void read_some(struct mr_http_conn *c)
-{
-  int64_t n;
-
-  c->readable = false;
-  for (int i = 0; i < 4 && !c->failed && c->in.n < IN_MAX && !c->body_paused; i++) {
-    n = mr_http_io_read(&c->io, c->s->in, IN_SIZE);
-    if (n == MR_IO_AGAIN)
-      return;
-    if (n == 0) {
-      c->eof = true;
-      return;
-    }
-    if (n < 0) {
-      c->failed = true;
-      return;
-    }
-    c->progress = true;
-    take(c, mr_str_n(c->s->in, (size_t)n));
-    if (c->io.ssl == NULL && n < IN_SIZE)
-      return; /* all there was */
-  }
-  if (!c->failed && !c->eof) { /* more, at the next pass */
-    c->readable = true;
-    mr_http_conn_wake(c);
-  }
-}
-
-static bool over(struct mr_http_conn *c)
-{
-  if (c->failed)
-    return true;
-  if (c->state == MR_CONN_LINGER)
-    return c->eof || (c->out.n == 0 && c->s->stopping);
-  if (!c->eof)
-    return c->state == MR_CONN_IDLE && c->s->stopping && c->in.n == 0;
-  /* The peer has said all: an answer of known length may still be wanted, a stream's reader is gone. */
-  return !c->x || !c->message_done || c->x->chunked || c->x->until_close;
+  mr_http_conn_wake(c);
 }
 
 static void conn_run(struct mr_ready *r)
 {
   struct mr_http_conn *c = MR_OF(r, struct mr_http_conn, ready);
+  int n = 0;
 
   c->running = true;
-  if (c->writable || c->io.want_write) {
-    c->writable = false;
-    flush(c);
-  }
-  if (c->x && c->x->want_drain && c->out.n < DRAIN_BELOW && !c->failed) {
-    c->x->want_drain = false;
-    if (c->x->cbs && c->x->cbs->drained)
-      c->x->cbs->drained(c->x->ud, c->x);
-  }
-  if (c->readable || c->io.ssl)
-    read_some(c);
-  if (c->x && c->x->over && !c->x->last_given) /* too long by its own account */
-    message_end(c);
-  for (int i = 0; i < 16 && !c->failed; i++) {
-    settle(c);
-    if (c->x && c->x->ended && c->out.n == 0)
-      exchange_over(c);
-    if (c->in.n == 0 || c->body_paused || (c->x && c->message_done) || c->state == MR_CONN_LINGER)
-      break;
-    take(c, mr_str_n(NULL, 0));
-  }
-  settle(c);
-  if (c->x && c->x->ended && c->out.n == 0 && !c->failed)
-    exchange_over(c);
+  flush(c);
+  while (!c->failed && !c->over && n < STEPS_MAX && step(c))
+    n++;
   c->running = false;
-  if (over(c)) {
-    mr_http_conn_kill(c);
-    return;
+  if (!c->failed && !c->over) {
+    watch(c);
+    arm(c);
   }
-  watch(c);
-  arm(c);
-  if (c->in.n > 0 && !c->body_paused && !(c->x && c->message_done) && c->state != MR_CONN_LINGER)
+  if (c->failed || c->over)
+    mr_http_conn_kill(c);
+  else if (n == STEPS_MAX)
     mr_http_conn_wake(c);
 }
 
 /* ---- life ---- */
 
-void mr_http_conn_new(struct mr_http_listener *l, int fd)
+void mr_http_conn_new(struct mr_http_listener *l, int fd, const struct mr_http_peer_addr *peer,
+                      bool refuse_it)
 {
   struct mr_http_server *s = l->s;
   struct mr_http_conn *c = mr_mem_zalloc(s->mem, sizeof *c);
+  struct mr_http_io plain = {.fd = fd};
 
-  if (!c || mr_http_io_init(&c->io, fd, l->tls) != MR_OK) {
+  if (!c || mr_http_io_init(&c->io, fd, l->tls) != MR_OK ||
+      !(c->rd = event_new(mr_loop_base(s->l), fd, EV_READ | EV_PERSIST, on_event, c))) {
+    mr_http_io_close(c && c->io.ssl ? &c->io : &plain, false);
     mr_mem_free(s->mem, c);
-    struct mr_http_io io = {.fd = fd};
-    mr_http_io_close(&io);
     s->stats.refused++;
     return;
   }
   c->s = s;
+  c->peer = *peer;
   c->next = s->conns;
   c->link = &s->conns;
   if (c->next)
     c->next->link = &c->next;
   s->conns = c;
-  s->stats.connections++;
-  s->stats.accepted++;
-  mr_buf_init(&c->head, s->mem, s->o.max_header);
-  mr_buf_init(&c->in, s->mem, IN_MAX + IN_SIZE);
-  mr_buf_init(&c->out, s->mem, s->o.max_out);
-  event_assign(&c->rd, mr_loop_base(s->l), fd, EV_READ | EV_PERSIST, on_read, c);
-  event_assign(&c->wr, mr_loop_base(s->l), fd, EV_WRITE, on_write, c);
   mr_ready_init(&c->ready, conn_run);
   mr_timer_init(&c->timer, on_timer);
-  mr_http_parse_init(c);
-  event_add(&c->rd, NULL);
-  arm(c);
+  c->counted = !refuse_it;
+  if (refuse_it) {
+    s->refusing++;
+    refuse(c, 503, "too many connections");
+  } else {
+    s->stats.connections++;
+    s->stats.accepted++;
+  }
+  c->readable = true; /* often the request is there already */
+  mr_http_conn_wake(c);
 }
 
 void mr_http_conn_kill(struct mr_http_conn *c)
 {
   struct mr_http_server *s = c->s;
+  bool told = c->x && c->x->ended && !c->out && !c->failed;
+  bool reset = c->failed || c->out || (c->x && !told);
 
-  if (c->state == MR_CONN_DEAD)
-    return;
-  c->state = MR_CONN_DEAD;
+  c->failed = c->failed || !c->over;
+  c->running = true; /* nothing that closed() calls may post it again */
   if (c->x)
-    exchange_close(c, c->x->ended && c->out.n == 0 && !c->failed);
+    exchange_close(c, told);
+  if (!reset && !c->lingering)
+    mr_http_io_shutdown(&c->io);
   mr_ready_cancel(s->l, &c->ready);
   mr_timer_cancel(s->l, &c->timer);
-  event_del(&c->rd);
-  event_del(&c->wr);
-  mr_http_io_close(&c->io);
-  mr_buf_free(&c->head);
-  mr_buf_free(&c->in);
-  mr_buf_free(&c->out);
+  event_free(c->rd);
+  if (c->wr)
+    event_free(c->wr);
+  mr_http_io_close(&c->io, reset);
+  buf_drop(s->mem, &c->in);
+  buf_drop(s->mem, &c->out);
+  mr_http_parse_put(s, &c->parse);
   *c->link = c->next;
   if (c->next)
     c->next->link = c->link;
-  s->stats.connections--;
+  if (c->counted)
+    s->stats.connections--;
+  else
+    s->refusing--;
   mr_mem_free(s->mem, c);
 }

@@ -1,23 +1,34 @@
-/* http_conn_t.h - bodies shared by the files of the HTTP server: server, listener, connection, exchange. */
+/* http_conn_t.h - bodies shared by the files of the HTTP server: server, listener, connection, parser,
+ * exchange. */
 #ifndef MR_NET_HTTP_CONN_T_H
 #define MR_NET_HTTP_CONN_T_H
 
-#include <event2/event.h>
-#include <event2/event_struct.h>
 #include <llhttp.h>
-#include "net/http_server.h"
+#include <netinet/in.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 #include "net/http_io.h"
+#include "net/http_server.h"
 
+struct event;
 struct mr_http_conn;
+struct mr_http_parse;
+
+enum {
+  MR_HTTP_IN_SIZE = 64 << 10,     /* one read brings at most this */
+  MR_HTTP_DISCARD_MAX = 256 << 10 /* of a body that nobody wants, to keep the connection */
+};
 
 struct mr_http_listener {
   struct mr_http_listener *next;
   struct mr_http_server *s;
   struct mr_ready ready;
-  struct event ev;
+  struct event *ev;
   int fd;
-  struct mr_http_tls *tls;       /* NULL: plain */
-  char *unix_path;               /* removed at the end */
+  struct mr_http_tls *tls; /* NULL: plain */
+  char *unix_path;         /* removed at the end, if it is still ours: */
+  dev_t dev;
+  ino_t ino;
 };
 
 struct mr_http_server {
@@ -27,65 +38,135 @@ struct mr_http_server {
   struct mr_http_server_opts o;
   struct mr_http_listener *listeners;
   struct mr_http_conn *conns;
+  struct mr_http_parse *spare;   /* parsers between requests */
   struct mr_timer accept_again;  /* after EMFILE */
   struct mr_http_server_stats stats;
-  struct mr_buf scratch;         /* one message is put together here before it goes out */
-  char *in;                      /* what one read brings; IN_SIZE bytes */
-  int active;
+  struct mr_buf head;            /* an answer's head is put together here */
+  char *in;                      /* what one read brings; MR_HTTP_IN_SIZE bytes */
+  int64_t date_s;                /* what date says */
+  char date[40];
+  int active, nspare;
+  int refusing;                  /* connections over the limit that are told so */
   bool stopping, accept_paused;
 };
 
-enum mr_conn_state {
-  MR_CONN_IDLE,      /* between requests */
-  MR_CONN_HEAD,      /* bytes of a request came, its headers are not whole */
-  MR_CONN_EXCHANGE,  /* headers whole; x is there */
-  MR_CONN_LINGER,    /* all was said; reads on for a moment so that the peer sees it */
-  MR_CONN_DEAD       /* to be freed */
+/* What a connection waits for, each with its own limit. */
+enum mr_http_wait {
+  MR_WAIT_NONE,      /* the handler */
+  MR_WAIT_HANDSHAKE, /* of TLS */
+  MR_WAIT_IDLE,      /* the first byte of a request */
+  MR_WAIT_HEAD,      /* the end of its headers */
+  MR_WAIT_BODY,      /* more of its body */
+  MR_WAIT_OUT,       /* the peer reading */
+  MR_WAIT_LINGER     /* the peer closing */
+};
+
+struct mr_http_peer_addr {
+  uint8_t family; /* AF_INET, AF_INET6, else local */
+  in_port_t port; /* network order, like ip */
+  uint8_t ip[16];
 };
 
 struct mr_http_conn {
   struct mr_http_server *s;
   struct mr_http_conn *next, **link;
   struct mr_http_io io;
-  struct event rd, wr;
+  struct event *rd, *wr;       /* wr only while something waits to be written */
+  struct mr_http_x *x;         /* the exchange, NULL between them */
+  struct mr_http_parse *parse; /* from a message's first byte to its last */
+  struct mr_buf *in;           /* read and not parsed, or NULL */
+  struct mr_buf *out;          /* written and not taken by the kernel, or NULL */
+  size_t out_off;              /* how much of out has been taken */
+  size_t dropped;              /* bytes read and thrown away */
+  int64_t deadline_us;
   struct mr_ready ready;
-  struct mr_timer timer;
-  int timer_kind;
-  llhttp_t parser;
-  enum mr_conn_state state;
-  struct mr_http_x *x;
-  struct mr_buf head;            /* request line and headers while they come */
-  struct mr_buf in;              /* read, not yet parsed: pipelined, or behind a paused body */
-  struct mr_buf out;             /* written, not yet taken by the kernel */
-  bool readable, writable, eof, keep, running, message_done, body_paused, too_big, failed;
-  bool progress;                 /* bytes moved since the timer was set */
+  struct mr_timer timer;       /* due at deadline_us or before */
+  struct mr_http_peer_addr peer;
+  uint8_t wait;                /* enum mr_http_wait, of deadline_us */
+  bool readable : 1, blocked : 1; /* the kernel: a read may bring bytes; a write would not take any */
+  bool reading : 1;            /* rd is added */
+  bool eof : 1;                /* the peer will not send any more */
+  bool keep : 1;               /* another request may follow */
+  bool closing : 1;            /* the last answer is in out */
+  bool lingering : 1;          /* it is out; reads on for a moment so that the peer gets to see it */
+  bool over : 1, failed : 1;   /* to be closed: in order, or now and with a reset */
+  bool running : 1;
+  bool moved : 1;              /* progress since the deadline was set */
+  bool counted : 1;            /* in stats.connections */
 };
 
-struct mr_http_header { struct mr_str name, value; };
-
 struct mr_http_x {
-  struct mr_http_conn *c;        /* NULL: the connection died, closed() is to come */
-  struct mr_arena *arena;
-  struct mr_str method, path, query, peer;
-  struct mr_http_header *headers;
-  int nheaders;
-  const struct mr_http_x_cbs *cbs;
+  struct mr_http_conn *c;
+  struct mr_arena *arena;      /* made when asked for */
+  char *text;                  /* path, query, then name and value of each header, all NUL-terminated */
+  uint32_t npath, nquery, ntext;
+  const char *peer;            /* in the arena, or NULL */
+  struct mr_http_x_cbs cbs;
   void *ud;
-  int64_t length;                /* of the request body; -1 chunked */
-  int64_t body_max, body_seen, left; /* left: of an answer with a known length */
-  bool wants_body, over, last_given, expect, head_only;
-  bool begun, chunked, until_close, ended, want_drain, old; /* old: HTTP/1.0 */
+  int64_t length;              /* of the request's body; -1 chunked */
+  int64_t body_max, body_seen;
+  int64_t left;                /* bytes of the answer still promised; -1 unknown */
+  uint8_t method;              /* of llhttp */
+  bool old : 1;                /* HTTP/1.0 */
+  bool expect : 1;             /* waits for 100 Continue */
+  bool asked : 1, paused : 1, over : 1, last_told : 1; /* the body: mr_http_body and what came of it */
+  bool begun : 1, ended : 1;   /* the answer */
+  bool chunked : 1, bodyless : 1, want_drain : 1;
 };
 
 /* http_conn.c */
-void mr_http_conn_new(struct mr_http_listener *l, int fd);
-void mr_http_conn_kill(struct mr_http_conn *c);    /* closed() runs, everything is freed; not in callbacks */
-void mr_http_conn_wake(struct mr_http_conn *c);    /* look at it in the drain */
-void mr_http_conn_send(struct mr_http_conn *c, struct mr_str bytes); /* now, or kept; failed is set on errors */
-/* http_parse.c */
-/* Gives bytes to the parser; returns how many were used (the rest is kept by the caller), or MR_E_*: answer and
- * close. */
-int64_t mr_http_parse(struct mr_http_conn *c, struct mr_str bytes);
-void mr_http_parse_init(struct mr_http_conn *c);
+void mr_http_conn_new(struct mr_http_listener *l, int fd, const struct mr_http_peer_addr *peer,
+                      bool refuse);
+void mr_http_conn_kill(struct mr_http_conn *c); /* closed() runs, everything is freed */
+void mr_http_conn_wake(struct mr_http_conn *c); /* look at it in the drain */
+/* To the kernel now, or kept for later; c->failed is set on errors. */
+void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n);
+size_t mr_http_conn_waiting(const struct mr_http_conn *c);
+
+/* http_exchange.c */
+struct mr_http_x *mr_http_x_new(struct mr_http_conn *c); /* of c->parse; NULL: no memory */
+void mr_http_x_free(struct mr_http_x **x);
+void mr_http_refusal(struct mr_http_conn *c, int status, const char *why); /* outside of an exchange */
+
+/* http_listen.c */
+void mr_http_listeners_close(struct mr_http_server *s);
+
+/* ---- http_parse.c: requests out of bytes. It calls nobody; what it finds is told by feed. */
+
+enum { MR_HTTP_FIELDS_MAX = 200 };
+
+struct mr_http_field {
+  uint32_t name, nname, value, nvalue; /* places in text */
+};
+
+struct mr_http_parse {
+  struct mr_http_parse *next;
+  llhttp_t p;
+  struct mr_buf text;     /* the target, then names (lower case) and values */
+  size_t ntarget;
+  struct mr_http_field field[MR_HTTP_FIELDS_MAX];
+  int nfields;
+  size_t head_n;          /* bytes of the head so far */
+  int64_t body_n, frame_n; /* bytes of the body so far, and around it */
+  struct mr_str piece;    /* of the body, found by the last feed */
+  int status;             /* of the refusal, and its reason */
+  const char *why;
+  bool head_done, in_name, whole;
+  bool waiting;           /* feed again, also without bytes */
+};
+
+enum mr_http_found {
+  MR_FOUND_NOTHING, /* all bytes were used, more are needed */
+  MR_FOUND_HEAD,    /* the head is whole, and whole says whether the message is */
+  MR_FOUND_PIECE,
+  MR_FOUND_END,     /* of a message with a body */
+  MR_FOUND_ERROR    /* status, why */
+};
+struct mr_http_parse *mr_http_parse_get(struct mr_http_server *s);
+void mr_http_parse_put(struct mr_http_server *s, struct mr_http_parse **q); /* NULL allowed */
+void mr_http_parse_drop_spare(struct mr_http_server *s);
+/* Takes the bytes it uses off *in. */
+enum mr_http_found mr_http_parse_feed(struct mr_http_parse *q, size_t max_header, struct mr_str *in);
+struct mr_str mr_http_parse_field(const struct mr_http_parse *q, struct mr_str name);
 
 #endif

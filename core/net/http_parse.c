@@ -1,211 +1,306 @@
 /*
  * http_parse.c - requests out of bytes: llhttp in its strict mode finds the structure, this file keeps the
- * head (bounded), makes the exchange, and hands the body on. Runs in the drain only.
+ * head, bounds it, and refuses what two parsers might read in two ways (request smuggling). Runs in the
+ * drain only, called by http_conn.c.
  *
- * The head is kept as NUL-separated strings in one buffer: url, then name, value, name, value; at its end it
- * moves into the exchange's arena.
+ * llhttp's callbacks write down what they see and pause; nobody's code runs inside the parser. A parser
+ * exists from a message's first byte to its last: idle connections and open streams own none.
  */
 #include "net/http_conn_t.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <stdio.h>
-#include <sys/socket.h>
+enum { SPARE_MAX = 16, TEXT_KEPT = 64 << 10 };
 
-static int keep(struct mr_http_conn *c, const char *p, size_t n, bool lower)
+static int bad(struct mr_http_parse *q, int status, const char *why)
 {
-  size_t at = c->head.n;
-
-  if (memchr(p, 0, n))
-    return HPE_USER;
-  mr_buf_add(&c->head, p, n);
-  if (c->head.failed) {
-    c->too_big = true;
-    return HPE_USER;
+  if (!q->status) {
+    q->status = status;
+    q->why = why;
   }
-  for (size_t i = at; lower && i < c->head.n; i++)
-    if (c->head.p[i] >= 'A' && c->head.p[i] <= 'Z')
-      c->head.p[i] = (char)(c->head.p[i] + 32);
+  return HPE_USER;
+}
+
+static int keep(struct mr_http_parse *q, const char *p, size_t n, bool lower)
+{
+  size_t at = q->text.n;
+
+  mr_buf_add(&q->text, p, n);
+  if (q->text.failed)
+    return bad(q, 503, "out of memory");
+  for (size_t i = at; lower && i < q->text.n; i++)
+    if (q->text.p[i] >= 'A' && q->text.p[i] <= 'Z') q->text.p[i] = (char)(q->text.p[i] + 32);
   return HPE_OK;
 }
 
-static int end_string(struct mr_http_conn *c)
+/* ---- llhttp's callbacks ---- */
+
+static int on_url(llhttp_t *p, const char *at, size_t n)
 {
-  mr_buf_char(&c->head, '\0');
-  c->too_big = c->too_big || c->head.failed;
-  return c->head.failed ? HPE_USER : HPE_OK;
+  struct mr_http_parse *q = p->data;
+  int r = keep(q, at, n, false);
+  q->ntarget = q->text.n;
+  return r;
 }
 
-static int on_begin(llhttp_t *p)
+static int on_name(llhttp_t *p, const char *at, size_t n)
 {
-  struct mr_http_conn *c = p->data;
-  mr_buf_reset(&c->head);
-  c->message_done = false;
+  struct mr_http_parse *q = p->data;
+
+  if (q->head_done) /* a trailer: read, bounded, not used */
+    return HPE_OK;
+  if (!q->in_name) {
+    if (q->nfields == MR_HTTP_FIELDS_MAX)
+      return bad(q, 431, "too many header fields");
+    q->field[q->nfields++] = (struct mr_http_field){.name = (uint32_t)q->text.n};
+    q->in_name = true;
+  }
+  return keep(q, at, n, true);
+}
+
+static int on_name_end(llhttp_t *p)
+{
+  struct mr_http_parse *q = p->data;
+  struct mr_http_field *f = &q->field[q->nfields - 1];
+
+  if (q->head_done)
+    return HPE_OK;
+  q->in_name = false;
+  f->nname = (uint32_t)q->text.n - f->name;
+  f->value = (uint32_t)q->text.n;
   return HPE_OK;
 }
 
-static int on_url(llhttp_t *p, const char *at, size_t n) { return keep(p->data, at, n, false); }
-static int on_name(llhttp_t *p, const char *at, size_t n) { return keep(p->data, at, n, true); }
-static int on_value(llhttp_t *p, const char *at, size_t n) { return keep(p->data, at, n, false); }
-static int on_string_end(llhttp_t *p) { return end_string(p->data); }
-
-static struct mr_str next_string(struct mr_str *rest)
+static int on_value(llhttp_t *p, const char *at, size_t n)
 {
-  struct mr_str s = mr_str_split(rest, '\0');
-  return s;
+  struct mr_http_parse *q = p->data;
+  return q->head_done ? HPE_OK : keep(q, at, n, false);
 }
 
-static void peer_name(const struct mr_http_conn *c, struct mr_http_x *x)
+static int on_value_end(llhttp_t *p)
 {
-  struct sockaddr_storage sa;
-  socklen_t n = sizeof sa;
-  char text[INET6_ADDRSTRLEN] = "";
+  struct mr_http_parse *q = p->data;
+  struct mr_http_field *f = &q->field[q->nfields - 1];
+  struct mr_str v;
 
-  x->peer = MR_S("unix");
-  if (getpeername(c->io.fd, (struct sockaddr *)&sa, &n) != 0)
-    return;
-  if (sa.ss_family == AF_INET) {
-    struct sockaddr_in *in = (struct sockaddr_in *)&sa;
-    inet_ntop(AF_INET, &in->sin_addr, text, sizeof text);
-    x->peer = mr_str_c(mr_arena_printf(x->arena, "%s:%d", text, ntohs(in->sin_port)));
-  } else if (sa.ss_family == AF_INET6) {
-    struct sockaddr_in6 *in = (struct sockaddr_in6 *)&sa;
-    inet_ntop(AF_INET6, &in->sin6_addr, text, sizeof text);
-    x->peer = mr_str_c(mr_arena_printf(x->arena, "[%s]:%d", text, ntohs(in->sin6_port)));
-  }
-}
-
-static void read_target(struct mr_http_x *x, struct mr_str url)
-{
-  static const struct mr_str schemes[] = {{"http://", 7}, {"https://", 8}};
-
-  for (int i = 0; i < 2; i++) /* absolute form: what a proxy would get */
-    if (mr_str_starts(url, schemes[i])) {
-      const char *slash = memchr(url.p + schemes[i].n, '/', url.n - schemes[i].n);
-      url = slash ? mr_str_n(slash, url.n - (size_t)(slash - url.p)) : MR_S("/");
-    }
-  x->path = mr_str_split(&url, '?');
-  x->query = url.p ? url : MR_S("");
-  if (x->query.p) { /* no fragment belongs into a request; drop what a careless client sent */
-    struct mr_str q = x->query;
-    x->query = mr_str_split(&q, '#');
-  }
-}
-
-/* The exchange of the head that is whole now. */
-static struct mr_http_x *exchange(struct mr_http_conn *c)
-{
-  struct mr_arena *a = mr_arena_new(c->s->mem, c->head.n + sizeof(struct mr_http_x) + 512);
-  struct mr_http_x *x = a ? mr_arena_alloc(a, sizeof *x) : NULL;
-  struct mr_str rest, url;
-  int n = 0;
-
-  if (!x)
-    goto nomem;
-  x->arena = a;
-  x->c = c;
-  rest = mr_arena_str(a, mr_buf_get(&c->head));
-  if (!rest.p)
-    goto nomem;
-  url = next_string(&rest);
-  for (size_t i = 0; i < rest.n; i++)
-    n += rest.p[i] == '\0';
-  x->headers = mr_arena_alloc(a, ((size_t)n / 2 + 1) * sizeof *x->headers);
-  if (!x->headers)
-    goto nomem;
-  while (rest.n) {
-    x->headers[x->nheaders].name = next_string(&rest);
-    x->headers[x->nheaders++].value = mr_str_trim(next_string(&rest));
-  }
-  x->method = mr_str_c(llhttp_method_name(llhttp_get_method(&c->parser)));
-  x->head_only = llhttp_get_method(&c->parser) == HTTP_HEAD;
-  x->old = c->parser.http_minor == 0;
-  x->length = c->parser.flags & F_CHUNKED ? -1 : (int64_t)c->parser.content_length;
-  x->expect = mr_str_ieq(mr_http_req_header(x, "expect"), MR_S("100-continue"));
-  read_target(x, url);
-  peer_name(c, x);
-  return x;
-nomem:
-  mr_arena_free(&a);
-  return NULL;
-}
-
-static int on_headers(llhttp_t *p)
-{
-  struct mr_http_conn *c = p->data;
-
-  if (p->http_major != 1)
-    return HPE_USER;
-  c->x = exchange(c);
-  if (!c->x)
-    return HPE_USER;
-  mr_buf_free(&c->head);
-  c->state = MR_CONN_EXCHANGE;
-  c->keep = llhttp_should_keep_alive(p) && !c->s->stopping;
-  return HPE_PAUSED; /* the handler runs before the first byte of the body */
+  if (q->head_done)
+    return HPE_OK;
+  if (q->text.n == f->value)
+    return HPE_OK;
+  v = mr_str_trim(mr_str_n(q->text.p + f->value, q->text.n - f->value));
+  f->value = (uint32_t)(v.n ? v.p - q->text.p : 0);
+  f->nvalue = (uint32_t)v.n;
+  return HPE_OK;
 }
 
 static int on_body(llhttp_t *p, const char *at, size_t n)
 {
-  struct mr_http_conn *c = p->data;
-  struct mr_http_x *x = c->x;
+  struct mr_http_parse *q = p->data;
+  q->piece = mr_str_n(at, n);
+  return n ? HPE_PAUSED : HPE_OK;
+}
 
-  if (n == 0 || !x || !x->wants_body || x->over || x->ended || !x->cbs || !x->cbs->body)
-    return HPE_OK; /* nobody wants it */
-  x->body_seen += (int64_t)n;
-  if (x->body_seen > x->body_max) {
-    x->over = x->last_given = true;
-    c->keep = false;
-    x->cbs->body(x->ud, x, mr_str_n(NULL, 0), true);
-    return HPE_OK;
-  }
-  if (x->cbs->body(x->ud, x, mr_str_n(at, n), false) == MR_MORE) {
-    c->body_paused = true;
-    return HPE_PAUSED;
-  }
+static int on_end(llhttp_t *p)
+{
+  struct mr_http_parse *q = p->data;
+  q->whole = true;
+  return HPE_PAUSED;
+}
+
+/* ---- is the head one that we serve? ---- */
+
+struct mr_str mr_http_parse_field(const struct mr_http_parse *q, struct mr_str name)
+{
+  for (int i = 0; i < q->nfields; i++)
+    if (mr_str_eq(mr_str_n(q->text.p + q->field[i].name, q->field[i].nname), name))
+      return mr_str_n(q->text.p + q->field[i].value, q->field[i].nvalue);
+  return mr_str_n(NULL, 0);
+}
+
+static int count(const struct mr_http_parse *q, struct mr_str name)
+{
+  int n = 0;
+  for (int i = 0; i < q->nfields; i++)
+    n += mr_str_eq(mr_str_n(q->text.p + q->field[i].name, q->field[i].nname), name);
+  return n;
+}
+
+static bool target_ok(const struct mr_http_parse *q)
+{
+  struct mr_str t = mr_str_n(q->text.p, q->ntarget);
+
+  if (memchr(t.p, '#', t.n)) return false;
+  if (mr_str_is(t, "*")) return q->p.method == HTTP_OPTIONS;
+  return t.p[0] == '/' || mr_str_starts(t, MR_S("http://")) || mr_str_starts(t, MR_S("https://"));
+}
+
+static bool host_ok(struct mr_str host)
+{
+  for (size_t i = 0; i < host.n; i++)
+    if ((unsigned char)host.p[i] <= ' ' || memchr("/\\@?#,<>\"", host.p[i], 9)) return false;
+  return true;
+}
+
+/* RFC 9112 §6.3: framing that another server on the way could read in another way is an error. */
+static int check_head(struct mr_http_parse *q)
+{
+  struct mr_str coding = mr_http_parse_field(q, MR_S("transfer-encoding"));
+  struct mr_str expect = mr_http_parse_field(q, MR_S("expect"));
+  int hosts = count(q, MR_S("host")), lengths = count(q, MR_S("content-length"));
+
+  if (q->p.http_major != 1)
+    return bad(q, 505, "HTTP version not supported");
+  if (!q->ntarget || !target_ok(q))
+    return bad(q, 400, "malformed request target");
+  if (hosts > 1 || (hosts == 0 && q->p.http_minor > 0) ||
+      !host_ok(mr_http_parse_field(q, MR_S("host"))))
+    return bad(q, 400, hosts == 0 ? "host: header is required" : "host: header is malformed");
+  if (lengths > 1)
+    return bad(q, 400, "content-length: more than one");
+  if (coding.p && lengths)
+    return bad(q, 400, "content-length and transfer-encoding together");
+  if (coding.p && (!mr_str_ieq(coding, MR_S("chunked")) || q->p.http_minor == 0 ||
+                   count(q, MR_S("transfer-encoding")) > 1))
+    return bad(q, 400, "transfer-encoding: only chunked, once, and in HTTP/1.1");
+  if (expect.n && !mr_str_ieq(expect, MR_S("100-continue")))
+    return bad(q, 417, "expect: only 100-continue");
   return HPE_OK;
 }
 
-static int on_message(llhttp_t *p)
+static int on_head(llhttp_t *p)
 {
-  struct mr_http_conn *c = p->data;
+  struct mr_http_parse *q = p->data;
 
-  c->message_done = true;
-  return HPE_PAUSED; /* one request at a time */
+  if (check_head(q) != HPE_OK)
+    return -1;
+  q->head_done = true;
+  p->upgrade = 0; /* we stay with HTTP/1.1, as a server may */
+  /* The handler runs before the first byte of a body is looked at. */
+  return (p->flags & F_CHUNKED) || p->content_length > 0 ? HPE_PAUSED : HPE_OK;
 }
 
 static const llhttp_settings_t settings = {
-    .on_message_begin = on_begin, .on_url = on_url, .on_url_complete = on_string_end,
-    .on_header_field = on_name, .on_header_field_complete = on_string_end,
-    .on_header_value = on_value, .on_header_value_complete = on_string_end,
-    .on_headers_complete = on_headers, .on_body = on_body, .on_message_complete = on_message};
+    .on_url = on_url,
+    .on_header_field = on_name,
+    .on_header_field_complete = on_name_end,
+    .on_header_value = on_value,
+    .on_header_value_complete = on_value_end,
+    .on_headers_complete = on_head,
+    .on_body = on_body,
+    .on_message_complete = on_end};
 
-void mr_http_parse_init(struct mr_http_conn *c)
+/* ---- feeding ---- */
+
+static enum mr_http_found broken(struct mr_http_parse *q, enum llhttp_errno e)
 {
-  llhttp_init(&c->parser, HTTP_REQUEST, &settings);
-  c->parser.data = c;
+  bool ours = q->p.http_major == 1 && q->p.http_minor <= 1; /* then it is what follows that is bad */
+
+  if ((e == HPE_INVALID_VERSION && !ours) || e == HPE_PAUSED_H2_UPGRADE)
+    bad(q, 505, "HTTP version not supported");
+  else
+    bad(q, 400, "malformed request");
+  return MR_FOUND_ERROR;
 }
 
-int64_t mr_http_parse(struct mr_http_conn *c, struct mr_str bytes)
+enum mr_http_found mr_http_parse_feed(struct mr_http_parse *q, size_t max_header, struct mr_str *in)
 {
-  enum llhttp_errno e = llhttp_execute(&c->parser, bytes.p, bytes.n);
+  bool had_head = q->head_done;
+  const char *base = in->n ? in->p : "";
+  size_t n = in->n, used;
+  enum llhttp_errno e;
 
-  if (e == HPE_OK)
-    return (int64_t)bytes.n;
-  if (e == HPE_PAUSED) {
-    int64_t used = llhttp_get_error_pos(&c->parser) - bytes.p;
-    llhttp_resume(&c->parser);
-    return used;
+  if (!had_head && n > max_header - q->head_n)
+    n = max_header - q->head_n;
+  q->piece = mr_str_n(NULL, 0);
+  if (q->waiting)
+    llhttp_resume(&q->p);
+  q->waiting = false;
+  e = llhttp_execute(&q->p, base, n);
+  used = e == HPE_OK ? n : (size_t)(llhttp_get_error_pos(&q->p) - base);
+  if (used > n)
+    return broken(q, HPE_INTERNAL);
+  *in = mr_str_n(in->p + used, in->n - used);
+  if (!had_head)
+    q->head_n += used;
+  else
+    q->frame_n += (int64_t)(used - q->piece.n);
+  q->body_n += (int64_t)q->piece.n;
+  if (e != HPE_OK && e != HPE_PAUSED)
+    return broken(q, e);
+  q->waiting = e == HPE_PAUSED && !q->whole;
+  if (!had_head && q->head_done)
+    return MR_FOUND_HEAD;
+  if (q->piece.n)
+    return MR_FOUND_PIECE;
+  if (q->whole)
+    return MR_FOUND_END;
+  if (!q->head_done && q->head_n >= max_header) {
+    bad(q, 431, "request head too large");
+    return MR_FOUND_ERROR;
   }
-  if (e == HPE_PAUSED_UPGRADE) { /* CONNECT or Upgrade: we speak HTTP/1.1 only; the handler answers */
-    int64_t used = llhttp_get_error_pos(&c->parser) - bytes.p;
-    c->keep = false;
-    c->message_done = true;
-    return used;
+  /* Chunk extensions, trailers and zeros before a chunk's size are endless, if the peer likes. */
+  if (q->frame_n > (int64_t)max_header + 16 * q->body_n) {
+    bad(q, 400, "too much framing around the body");
+    return MR_FOUND_ERROR;
   }
-  if (c->too_big)
-    return MR_E_TOO_LARGE;
-  if (c->parser.http_major != 1 && c->parser.http_major != 0)
-    return MR_E_UNSUPPORTED;
-  return MR_E_PROTOCOL;
+  return MR_FOUND_NOTHING;
+}
+
+/* ---- life ---- */
+
+struct mr_http_parse *mr_http_parse_get(struct mr_http_server *s)
+{
+  struct mr_http_parse *q = s->spare;
+
+  if (q) {
+    s->spare = q->next;
+    s->nspare--;
+  } else {
+    q = mr_mem_alloc(s->mem, sizeof *q);
+    if (!q)
+      return NULL;
+    mr_buf_init(&q->text, s->mem, 2 * s->o.max_header);
+  }
+  mr_buf_reset(&q->text);
+  q->next = NULL;
+  q->nfields = q->status = 0;
+  q->ntarget = q->head_n = 0;
+  q->body_n = q->frame_n = 0;
+  q->piece = mr_str_n(NULL, 0);
+  q->why = "";
+  q->head_done = q->in_name = q->whole = q->waiting = false;
+  llhttp_init(&q->p, HTTP_REQUEST, &settings);
+  q->p.data = q;
+  return q;
+}
+
+static void destroy(struct mr_http_server *s, struct mr_http_parse *q)
+{
+  mr_buf_free(&q->text);
+  mr_mem_free(s->mem, q);
+}
+
+void mr_http_parse_put(struct mr_http_server *s, struct mr_http_parse **qp)
+{
+  struct mr_http_parse *q = *qp;
+
+  *qp = NULL;
+  if (!q)
+    return;
+  if (s->nspare >= SPARE_MAX || q->text.cap > TEXT_KEPT) {
+    destroy(s, q);
+    return;
+  }
+  q->next = s->spare;
+  s->spare = q;
+  s->nspare++;
+}
+
+void mr_http_parse_drop_spare(struct mr_http_server *s)
+{
+  struct mr_http_parse *q;
+
+  while ((q = s->spare)) {
+    s->spare = q->next;
+    destroy(s, q);
+  }
+  s->nspare = 0;
 }

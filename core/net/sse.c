@@ -1,93 +1,130 @@
 /*
  * sse.c - event streams on an exchange; see sse.h. Frames of one loop pass gather in a buffer that exists
- * only meanwhile, and leave together once the pass is over; an idle stream owns no buffer.
+ * only meanwhile, and leave together once the pass is over; an idle stream owns no buffer. Called by the
+ * API face, loop thread.
+ *
+ * Invariant: a stream is freed by its exchange's closed() alone. A frame is sent whole or, once the
+ * stream is cut, not at all.
  */
 #include "net/sse.h"
+#include "net/http_conn_t.h"
 
-enum { GATHER_MAX = 8 << 20 };
+enum { GATHER = 64 << 10, PING_MS = 15000, HEADERS_MAX = 32 };
 
 struct mr_sse {
   struct mr_http_x *x;
-  struct mr_loop *l;
-  const struct mr_mem *mem;
-  struct mr_buf out;
+  struct mr_buf out;             /* frames of this pass */
   struct mr_ready flush;
-  struct mr_timer ping;
-  int64_t ping_us;
-  bool cut, ending;
+  struct mr_timer ping;          /* due when the silence may be long enough */
+  int64_t ping_us, sent_us;
   void (*closed)(void *ud, struct mr_sse *s);
+  void (*drained)(void *ud, struct mr_sse *s);
   void *ud;
+  bool ending, slow;
 };
+
+static struct mr_loop *loop_of(const struct mr_sse *s)
+{
+  return s->x->c->s->l;
+}
+
+/* Gives to the connection what has gathered. A reader cut there is told by closed(). */
+static void pass_on(struct mr_sse *s)
+{
+  if (s->out.failed)
+    mr_http_cut(s->x);
+  else if (s->out.n > 0 && mr_http_write(s->x, mr_buf_get(&s->out)) == MR_MORE)
+    s->slow = true;
+  mr_buf_free(&s->out);
+  s->sent_us = mr_loop_now_us(loop_of(s));
+}
 
 static void on_flush(struct mr_ready *r)
 {
   struct mr_sse *s = MR_OF(r, struct mr_sse, flush);
 
-  if (!s->cut && s->out.n > 0 && mr_http_write(s->x, mr_buf_get(&s->out)) == MR_E_CLOSED)
-    s->cut = true;
-  mr_buf_free(&s->out);
-  if (s->cut)
-    mr_http_cut(s->x);
-  else if (s->ending)
+  pass_on(s);
+  if (s->ending)
     mr_http_end(s->x);
-  else
-    mr_timer_set(s->l, &s->ping, s->ping_us);
 }
 
 static void on_ping(struct mr_timer *t)
 {
   struct mr_sse *s = MR_OF(t, struct mr_sse, ping);
-  mr_sse_event(s, MR_S("ping"), 0, MR_S("{\"type\":\"ping\"}"));
+  int64_t left = s->sent_us + s->ping_us - mr_loop_now_us(loop_of(s));
+
+  if (left <= 0 && mr_http_waiting(s->x) == 0) /* a reader that is behind has enough to read */
+    mr_sse_event(s, MR_S("ping"), 0, MR_S("{\"type\":\"ping\"}"));
+  mr_timer_set(loop_of(s), t, left > 0 ? left : s->ping_us);
+}
+
+static void on_drained(void *ud, struct mr_http_x *x)
+{
+  struct mr_sse *s = ud;
+
+  (void)x;
+  s->slow = false;
+  if (s->drained)
+    s->drained(s->ud, s);
 }
 
 static void on_closed(void *ud, struct mr_http_x *x, bool complete)
 {
   struct mr_sse *s = ud;
 
-  (void)x;
   (void)complete;
-  mr_ready_cancel(s->l, &s->flush);
-  mr_timer_cancel(s->l, &s->ping);
+  x->c->s->stats.streams--;
+  mr_ready_cancel(loop_of(s), &s->flush);
+  mr_timer_cancel(loop_of(s), &s->ping);
   mr_buf_free(&s->out);
   if (s->closed)
     s->closed(s->ud, s);
-  mr_mem_free(s->mem, s);
+  mr_mem_free(x->c->s->mem, s);
 }
 
 int mr_sse_open(struct mr_http_x *x, const struct mr_str *headers, int nheaders, int64_t ping_ms,
                 void (*closed)(void *ud, struct mr_sse *s), void *ud, struct mr_sse **out)
 {
-  static const struct mr_http_x_cbs cbs = {.closed = on_closed};
-  struct mr_arena *a = mr_http_arena(x);
-  const struct mr_mem *mem = mr_arena_mem(a);
-  struct mr_str *all = mr_arena_alloc(a, ((size_t)nheaders + 3) * sizeof *all);
-  struct mr_sse *s = mr_mem_zalloc(mem, sizeof *s);
+  static const struct mr_http_x_cbs cbs = {.drained = on_drained, .closed = on_closed};
+  struct mr_http_server *server = x->c->s;
+  struct mr_str all[HEADERS_MAX + 3];
+  struct mr_sse *s = nheaders > HEADERS_MAX ? NULL : mr_mem_zalloc(server->mem, sizeof *s);
+  int n = 0;
 
   *out = NULL;
-  if (!all || !s) {
-    mr_mem_free(mem, s);
+  if (!s)
     return MR_E_NOMEM;
-  }
-  *s = (struct mr_sse){.x = x, .l = mr_http_loop(x), .mem = mem, .closed = closed, .ud = ud};
-  s->ping_us = (ping_ms ? ping_ms : 15000) * 1000;
-  mr_buf_init(&s->out, mem, GATHER_MAX);
+  s->x = x;
+  s->closed = closed;
+  s->ud = ud;
+  s->ping_us = (ping_ms > 0 ? ping_ms : PING_MS) * 1000;
+  mr_buf_init(&s->out, server->mem, SIZE_MAX / 4); /* emptied at GATHER and one frame */
   mr_ready_init(&s->flush, on_flush);
   mr_timer_init(&s->ping, on_ping);
-  for (int i = 0; i < nheaders; i++)
-    all[i] = headers[i];
-  all[nheaders] = MR_S("content-type: text/event-stream; charset=utf-8");
-  all[nheaders + 1] = MR_S("cache-control: no-cache");
-  all[nheaders + 2] = MR_S("x-accel-buffering: no");
+  s->sent_us = mr_loop_now_us(server->l);
+  if (mr_timer_set(server->l, &s->ping, s->ping_us) != MR_OK) {
+    mr_mem_free(server->mem, s);
+    return MR_E_NOMEM;
+  }
+  while (n < nheaders) {
+    all[n] = headers[n];
+    n++;
+  }
+  all[n++] = MR_S("content-type: text/event-stream; charset=utf-8");
+  all[n++] = MR_S("cache-control: no-cache");
+  all[n++] = MR_S("x-accel-buffering: no");
   mr_http_set(x, &cbs, s);
-  mr_http_begin(x, 200, all, nheaders + 3, -1);
-  mr_timer_set(s->l, &s->ping, s->ping_us);
+  mr_http_begin(x, 200, all, n, -1);
+  server->stats.streams++;
   *out = s;
+  if (x->bodyless)
+    mr_sse_end(s);
   return MR_OK;
 }
 
 int mr_sse_event(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_str json)
 {
-  if (s->cut || s->ending)
+  if (s->ending || s->x->c->failed)
     return MR_E_CLOSED;
   mr_buf_c(&s->out, "event: ");
   mr_buf_str(&s->out, name);
@@ -96,14 +133,24 @@ int mr_sse_event(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_st
   mr_buf_c(&s->out, "\ndata: ");
   mr_buf_str(&s->out, json);
   mr_buf_c(&s->out, "\n\n");
-  if (s->out.failed)
-    s->cut = true;
-  mr_ready_post_last(s->l, &s->flush);
-  return s->cut ? MR_E_CLOSED : MR_OK;
+  s->x->c->s->stats.events++;
+  if (s->out.n > GATHER || s->out.failed)
+    pass_on(s);
+  else
+    mr_ready_post_last(loop_of(s), &s->flush);
+  if (s->x->c->failed)
+    return MR_E_CLOSED;
+  return s->slow ? MR_MORE : MR_OK;
+}
+
+void mr_sse_on_drained(struct mr_sse *s, void (*drained)(void *ud, struct mr_sse *s))
+{
+  s->drained = drained;
 }
 
 void mr_sse_end(struct mr_sse *s)
 {
   s->ending = true;
-  mr_ready_post_last(s->l, &s->flush);
+  mr_timer_cancel(loop_of(s), &s->ping);
+  mr_ready_post_last(loop_of(s), &s->flush);
 }

@@ -108,8 +108,10 @@ const struct mr_opdef *mr_op_route(struct mr_arena *a, struct mr_str verb, struc
   }
   for (int i = 0; best && i < MR_PATH_MAX; i++) {
     params[i] = found[i].n ? mr_url_decode(a, found[i], false) : (struct mr_str){0};
-    if (found[i].n && !param_ok(params[i]))
+    if (found[i].n && !param_ok(params[i])) {
+      *allowed = false; /* no such object, whatever the verb */
       return NULL;
+    }
   }
   return best;
 }
@@ -118,6 +120,7 @@ const struct mr_opdef *mr_op_route(struct mr_arena *a, struct mr_str verb, struc
 
 struct op_call {
   struct mr_call c;
+  const struct mr_opdef *op;
   yyjson_doc *input;
 };
 
@@ -183,6 +186,11 @@ static int params_from_input(struct mr_call *c, const struct mr_opdef *op)
   return MR_OK;
 }
 
+static void go(struct mr_call *c)
+{
+  MR_OF(c, struct op_call, c)->op->run(c);
+}
+
 void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
 {
   yyjson_doc *empty = NULL;
@@ -200,8 +208,11 @@ void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
     code = mr_err_set(&c->err, MR_E_UNSUPPORTED, NULL, "%s is not implemented in this version", op->name);
   if (code == MR_OK)
     code = mr_shape_check(op->in, c->in, c->strict, &c->err);
-  if (code == MR_OK)
-    op->run(c);
+  MR_OF(c, struct op_call, c)->op = op;
+  if (code == MR_OK && op->kind == MR_OP_BODY_IN)
+    op->run(c); /* its face feeds it at once, and an upload needs nothing of a first start */
+  else if (code == MR_OK)
+    mr_domain_begin(c, go);
   else
     mr_call_done(c, code);
 }

@@ -100,6 +100,7 @@ static void put_value(lua_State *L, struct out *o, int depth)
 static void too_long(lua_State *L, lua_Debug *ar)
 {
   (void)ar;
+  lua_sethook(L, too_long, LUA_MASKCOUNT, 1); /* a pcall loop cannot swallow it */
   luaL_error(L, "runs too long for a configuration file");
 }
 
@@ -128,7 +129,7 @@ static int run(lua_State *L)
     lua_setglobal(L, libs[i]);
   }
   lua_pushfstring(L, "@%s", j->path);
-  if (luaL_loadbuffer(L, j->text, j->n, lua_tostring(L, -1))) return lua_error(L);
+  if (luaL_loadbufferx(L, j->text, j->n, lua_tostring(L, -1), "t")) return lua_error(L);
   lua_sethook(L, too_long, LUA_MASKCOUNT, STEPS_MAX);
   lua_call(L, 0, 1);
   lua_sethook(L, NULL, 0, 0);

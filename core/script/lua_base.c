@@ -90,7 +90,7 @@ static int n_where(lua_State *L)
 /* raise(message): an error with the position of the user's code */
 static int n_raise(lua_State *L)
 {
-  return mr_lua_raise(L, "%s", luaL_checkstring(L, 1));
+  return mr_lua_raise_text(L, luaL_checkstring(L, 1));
 }
 
 /* generation() -> the table of the generation that the caller belongs to; loading = true while it loads */

@@ -10,10 +10,18 @@
 #include <stdio.h>
 #include "script/script_t.h"
 
+static void fail_as(struct mr_lua_task *t, const char *type, const char *msg)
+{
+  char *text = t->model ? mr_lua_strdup(msg) : NULL;
+  if (text) mr_lua_scrub(text);
+  if (t->model) mr_model_use_fail(&t->model, type, text ? text : "the model function failed");
+  t->model = NULL;
+  mr_lua_free(text);
+}
+
 static void model_fail(struct mr_lua_task *t, const char *msg)
 {
-  if (t->model) mr_model_use_fail(&t->model, "api_error", msg);
-  t->model = NULL;
+  fail_as(t, "api_error", msg);
 }
 
 /* The library returns a reply table; or nil, message, type. */
@@ -24,8 +32,7 @@ static void model_finish(lua_State *L, struct mr_lua_task *t, int nres)
   if (nres < 1 || !lua_istable(L, 1)) {
     const char *msg = nres >= 2 && lua_isstring(L, 2) ? lua_tostring(L, 2) : "the model function returned nothing";
     const char *type = nres >= 3 && lua_isstring(L, 3) ? lua_tostring(L, 3) : "api_error";
-    mr_model_use_fail(&t->model, type, msg);
-    t->model = NULL;
+    fail_as(t, type, msg);
     return;
   }
   struct mr_doc *doc = mr_lua_to_doc(L, t->s, 1, 0, &err);

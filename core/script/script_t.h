@@ -157,10 +157,12 @@ void mr_lua_make_room(struct mr_script *s); /* collects, when the VM is close to
 /* Runs fn(L) protected on the main state with ud as its argument (lua_touserdata(L, 1)). MR_OK, or MR_E_*
  * with the message in msg (n bytes). The stack is balanced after. */
 int mr_lua_protect(struct mr_script *s, lua_CFunction fn, void *ud, char *msg, size_t n);
-/* A text for the error value at idx; runs no user code. */
+void mr_lua_scrub(char *text); /* bytes that are not UTF-8 become "?" */
+/* A text for the error value at idx, as UTF-8, cut to n; runs no user code. */
 const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf, size_t n);
 LJMP void mr_lua_push_err(lua_State *L, struct mr_script *s, const struct mr_err *e);
-LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* cut at 512 */
+LJMP int mr_lua_raise_text(lua_State *L, const char *msg);
 int mr_lua_err(struct mr_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void mr_lua_log(struct mr_script *s, int level, const char *source, const char *text); /* one entry a line */
 int64_t mr_lua_mono_us(void);

@@ -174,7 +174,7 @@ static int end_error(lua_State *L)
   lua_xmove(t->co, L, 1);
   mr_lua_errtext(L, s, 1, e->msg, sizeof e->msg);
   int level = t->cancelled ? MR_LOG_DEBUG : MR_LOG_ERROR;
-  mr_lua_log(s, level, t->label, e->msg);
+  mr_lua_log(s, level, t->label, lua_type(L, 1) == LUA_TSTRING ? lua_tostring(L, 1) : e->msg);
   luaL_traceback(L, t->co, NULL, 0);
   mr_lua_log(s, level, t->label, lua_tostring(L, -1));
   return 0;

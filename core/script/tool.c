@@ -57,8 +57,11 @@ void mr_lua_recs_remove(struct mr_script *s)
 
 static void tool_fail(struct mr_lua_task *t, const char *msg)
 {
-  if (t->use) mr_use_fail(&t->use, msg);
+  char *text = t->use ? mr_lua_strdup(msg) : NULL;
+  if (text) mr_lua_scrub(text);
+  if (t->use) mr_use_fail(&t->use, text ? text : "the tool failed");
   t->use = NULL;
+  mr_lua_free(text);
 }
 
 /* The library returns true, value or false, message. */

@@ -102,6 +102,28 @@ static const char *raw_string(lua_State *L, int idx, const char *key)
   return p;
 }
 
+/* Length of the UTF-8 character at p, 0 if there is none. */
+static size_t utf8_len(const unsigned char *p)
+{
+  size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : p[0] >= 0xE0 && p[0] < 0xF0 ? 3
+           : p[0] >= 0xF0 && p[0] < 0xF5 ? 4 : 0;
+  for (size_t i = 1; i < n; i++)
+    if ((p[i] & 0xC0) != 0x80) return 0;
+  if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] >= 0xA0) || (p[0] == 0xF0 && p[1] < 0x90) ||
+      (p[0] == 0xF4 && p[1] >= 0x90))
+    return 0;
+  return n;
+}
+
+void mr_lua_scrub(char *text)
+{
+  for (unsigned char *p = (unsigned char *)text; *p;) {
+    size_t n = utf8_len(p);
+    if (!n) *p = '?';
+    p += n ? n : 1;
+  }
+}
+
 const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf, size_t n)
 {
   if (idx < 0) idx = lua_gettop(L) + idx + 1;
@@ -114,6 +136,7 @@ const char *mr_lua_errtext(lua_State *L, struct mr_script *s, int idx, char *buf
     snprintf(buf, n, "%s: %s", type, p);
   else
     snprintf(buf, n, "%s", p);
+  mr_lua_scrub(buf); /* it goes into JSON; and it may have been cut inside of a character */
   return buf;
 }
 
@@ -143,16 +166,22 @@ static void position(lua_State *L, int level, char *out, size_t n)
   lua_pop(L, 1);
 }
 
+LJMP int mr_lua_raise_text(lua_State *L, const char *msg)
+{
+  char where[LUA_IDSIZE + 16];
+  position(L, 1, where, sizeof where);
+  lua_pushfstring(L, "%s%s", where, msg);
+  return lua_error(L);
+}
+
 LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
 {
-  char where[LUA_IDSIZE + 16], msg[512];
+  char msg[512];
   va_list ap;
-  position(L, 1, where, sizeof where);
   va_start(ap, fmt);
   vsnprintf(msg, sizeof msg, fmt, ap);
   va_end(ap);
-  lua_pushfstring(L, "%s%s", where, msg);
-  return lua_error(L);
+  return mr_lua_raise_text(L, msg);
 }
 
 void mr_lua_log(struct mr_script *s, int level, const char *source, const char *text)

@@ -2,13 +2,15 @@
 
 Started as root the sandbox gets another uid, as the launcher does it, so that limits and permissions hold.
 """
-import json, os, shutil, signal, socket, struct, subprocess, tempfile, time, traceback
+import io, itertools, json, os, shutil, signal, socket, struct, subprocess, tempfile, threading, time, traceback
+from concurrent.futures import ThreadPoolExecutor
 
 BUILD = os.environ.get("MOONRIG_BUILD") or os.path.join(os.path.dirname(__file__), "../../build")
 ENVD = os.path.join(BUILD, "helpers/envd-asan")
 if not os.path.exists(ENVD):
     ENVD = os.path.join(BUILD, "helpers/envd")
-UID = 61234 if os.getuid() == 0 else os.getuid()
+UIDS = itertools.count(60000 + os.getpid() % 4000) if os.getuid() == 0 else itertools.repeat(os.getuid())
+LOCK = threading.Lock()  # making a box uses fixed fd numbers
 
 
 class Closed(Exception):
@@ -80,13 +82,25 @@ class Result:
 
 
 class Box:
-    """One sandbox. config: envd's configuration; uploads: files shown read-only."""
+    """One sandbox. config: envd's configuration. refuse: (system call, errno), as on a kernel that lacks it."""
 
-    def __init__(self, config=None, bwrap=(), attach=True, nproc=512, tmp=64 << 20):
+    def __init__(self, config=None, refuse=(), attach=True, nproc=512, tmp=64 << 20):
+        self.uid = next(UIDS)  # of its own: processes are counted by uid
+        with LOCK:
+            self.make(config or {}, refuse, nproc, tmp)
+        self.n = 0
+        self.c = None
+        if attach:
+            if self.report != "ready\n":
+                self.log.seek(0)
+                raise AssertionError(f"envd did not start: {self.report!r} {self.log.read()}")
+            self.c = self.connect()
+
+    def make(self, config, refuse, nproc, tmp):
         self.dir = tempfile.mkdtemp(prefix="envd-", dir=os.environ.get("TMPDIR", "/tmp"))
         for d in ("ws", "out", "up"):
             os.mkdir(self.path(d))
-            os.chown(self.path(d), UID, UID)
+            os.chown(self.path(d), self.uid, self.uid)
         os.chmod(self.dir, 0o755)
         with open(self.path("up/given.txt"), "w") as f:
             f.write("given\n")
@@ -105,24 +119,29 @@ class Box:
                "--ro-bind-try", "/etc/passwd", "/etc/passwd", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache",
                "--size", str(tmp), "--tmpfs", "/tmp", "--perms", "0700", "--size", str(4 << 20), "--tmpfs", "/run/moonrig",
                "--bind", self.path("ws"), "/workspace", "--bind", self.path("out"), "/mnt/session/outputs",
-               "--ro-bind", self.path("up"), "/mnt/session/uploads", "--ro-bind", ENVD, "/envd", *bwrap,
-               "--remount-ro", "/", "--", "/envd", json.dumps(config or {})]
+               "--ro-bind", self.path("up"), "/mnt/session/uploads", "--ro-bind", ENVD, "/envd", *(("--seccomp", "92") if refuse else ()),
+               "--remount-ro", "/", "--", "/envd", json.dumps(config)]
 
+        fds = []
+        if refuse:
+            nr, err = refuse
+            ins = [(0x20, 0, 0, 0), (0x15, 0, 1, nr), (0x06, 0, 0, 0x50000 | err), (0x06, 0, 0, 0x7fff0000)]
+            filter = os.memfd_create("filter")
+            os.write(filter, b"".join(struct.pack("<HBBI", *i) for i in ins))
+            os.lseek(filter, 0, 0)
+            fds = [os.dup2(filter, 92)]
+            os.close(filter)
         a, b = os.dup2(listener.fileno(), 91), w
         shell = ["bash", "-c", f"exec 3<&{a} 4>&{b}; exec {a}>&- {b}>&-; ulimit -u {nproc}; exec \"$@\"", "bash"]
-        who = {"user": UID, "group": UID, "extra_groups": []} if os.getuid() == 0 else {}
+        who = {"user": self.uid, "group": self.uid, "extra_groups": []} if os.getuid() == 0 else {}
         self.log = open(self.path("log"), "w+")
         self.p = subprocess.Popen(shell + cmd, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log,
-                                  pass_fds=(a, b), **who)
-        os.close(a)
-        os.close(b)
+                                  pass_fds=(a, b, *fds), **who)
+        for fd in (a, b, *fds):
+            os.close(fd)
         listener.close()
         with os.fdopen(r) as f:
             self.report = f.read()
-        self.n = 0
-        self.c = None
-        if self.report == "ready\n" and attach:
-            self.c = self.connect()
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -175,6 +194,8 @@ class Box:
     def close(self):
         if self.c:
             self.c.close()
+        for pid in self.pids()[:1]:  # with envd goes all that is inside
+            os.kill(pid, signal.SIGKILL)
         self.p.kill()
         self.p.wait()
         self.log.seek(0)
@@ -202,29 +223,35 @@ def test(fn):
     return fn
 
 
+def run(fn):
+    out, boxes = io.StringIO(), []
+
+    def made(*a, **k):
+        boxes.append(Box(*a, **k))
+        return boxes[-1]
+
+    try:
+        t0 = time.monotonic()
+        fn(made)
+        while boxes:
+            boxes.pop().close()
+        print(f"ok {fn.__name__}" + (f" # {time.monotonic() - t0:.1f} s" if os.environ.get("SLOW") else ""), file=out)
+    except Exception:
+        print(f"not ok {fn.__name__}", file=out)
+        for line in traceback.format_exc().splitlines():
+            print("  " + line, file=out)
+        for b in boxes:
+            try:
+                b.close()
+            except Exception as e:
+                print("  " + str(e), file=out)
+    return out.getvalue()
+
+
 def main(argv):
     failed = False
-    for fn in TESTS:
-        if argv and fn.__name__ not in argv:
-            continue
-        box = []
-        made = lambda *a, **k: box.append(Box(*a, **k)) or box[-1]
-        try:
-            t0 = time.monotonic()
-            fn(made)
-            for b in box:
-                b.close()
-            box = []
-            took = time.monotonic() - t0
-            print(f"ok {fn.__name__}" + (f" # {took:.1f} s" if os.environ.get("SLOW") else ""), flush=True)
-        except Exception:
-            failed = True
-            print(f"not ok {fn.__name__}")
-            for line in traceback.format_exc().splitlines():
-                print("  " + line)
-            for b in box:
-                try:
-                    b.close()
-                except Exception as e:
-                    print("  " + str(e))
+    with ThreadPoolExecutor(3) as pool:  # most of them wait
+        for said in pool.map(run, [t for t in TESTS if not argv or t.__name__ in argv]):
+            failed = failed or said.startswith("not ok")
+            print(said, end="", flush=True)
     return 1 if failed else 0

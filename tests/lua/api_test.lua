@@ -14,15 +14,34 @@ local function op(name, reply)
 end
 
 t.test("every operation has its function", function()
-  local n = 0
   for _, name in ipairs { "agents.versions.list", "environments.delete", "files.retrieve_metadata",
     "sessions.threads.events.stream", "models.list", "vaults.credentials.create", "sessions.resources.add" } do
     local at = rig
     for part in name:gmatch "[^.]+" do at = t.ok(at[part], name) end
     t.equal(type(at), "function")
-    n = n + 1
   end
   t.equal(type(rig.agents.each), "function")
+end)
+t.test("the types for editors name every operation (else run scripts/dev/gen_meta)", function()
+  local f = assert(io.open "lua/moonrig/_meta/operations.lua")
+  local text = f:read "*a"
+  f:close()
+  local meta = assert(load(text))()
+  local function at(root, name)
+    for part in name:gmatch "[^.]+" do root = root and root[part] end
+    return root
+  end
+  local n = 0
+  for line in io.lines "core/ops/ops.def" do
+    local name = line:match '^%u+%("([%w_.]+)"'
+    if name then
+      n = n + 1
+      t.equal(type(at(meta, name)), "function", name .. " in the types")
+      t.equal(type(at(rig, name)), "function", name .. " of rig")
+    end
+  end
+  t.ok(n > 60)
+  for name in text:gmatch "function rig%.([%w_.]+)%(" do t.equal(type(at(rig, name)), "function", name) end
 end)
 t.test("path parameters, then fields", function()
   op("sessions.update", { id = "sesn_1" })

@@ -121,6 +121,16 @@ static char *listing(const char *path)
   memcpy(all + strlen(all), "]", 2);
   return all;
 }
+static int make_dirs(const char *path)
+{
+  char part[1000];
+  for (size_t i = 1; path[i - 1] && i < sizeof part; i++) {
+    if (path[i] && path[i] != '/') continue;
+    snprintf(part, sizeof part, "%.*s", (int)i, path);
+    if (mkdir(part, 0755) && errno != EEXIST) return -1;
+  }
+  return 0;
+}
 static int ext_file(struct mr_runtime *rt, const char *op, const char *path, struct mr_str arg,
                     void (*done)(void *, const struct mr_reply *, struct mr_str), void *ud, struct mr_err *err)
 {
@@ -145,7 +155,7 @@ static int ext_file(struct mr_runtime *rt, const char *op, const char *path, str
     j->json = listing(path);
     bad = !j->json;
   } else if (strcmp(op, "mkdir") == 0) {
-    bad = mkdir(path, 0755);
+    bad = make_dirs(path);
   } else if (strcmp(op, "remove") == 0) {
     bad = remove(path);
   } else {

@@ -76,13 +76,16 @@ static void run_control(void *a, void *b)
   fake.control_fn(fake.control_ud, a, NULL, 7);
   free(a);
 }
-static int inject(lua_State *L, int k) /* (name, json, attempt) -> id */
+static int inject(lua_State *L, int k) /* (name, json, attempt, agent or part of the filter) -> id */
 {
   const char *name = luaL_checkstring(L, 1);
   size_t n;
   const char *t = luaL_optlstring(L, 2, "{}", &n);
+  const char *agent = luaL_optstring(L, 4, NULL);
   struct fake_reg *r = fake.regs;
-  while (r && (r->kind != k || strcmp(r->name, name) != 0)) r = r->next;
+  while (r && (r->kind != k || strcmp(r->name, name) != 0 ||
+               (agent && (k == 't' ? strcmp(r->agent, agent) != 0 : strstr(r->filter, "look") == NULL))))
+    r = r->next;
   if (!r) return 0;
   struct mr_use *u = calloc(1, sizeof *u);
   u->id = fake.next_id++;
@@ -179,6 +182,18 @@ static int h_tool(lua_State *L) /* tool(name) -> schema, timeout_ms, concurrency
   }
   return 0;
 }
+static int h_registered(lua_State *L) /* registered(kind, n) -> name, filter, flags */
+{
+  int n = (int)luaL_checknumber(L, 2);
+  for (const struct fake_reg *r = fake.regs; r; r = r->next) {
+    if (r->kind != *luaL_checkstring(L, 1) || --n) continue;
+    lua_pushstring(L, r->name);
+    lua_pushstring(L, r->filter);
+    lua_pushinteger(L, (lua_Integer)r->flags);
+    return 3;
+  }
+  return 0;
+}
 static int h_count(lua_State *L) /* count("t"|"h"|"m") registered */
 {
   int n = 0;
@@ -257,7 +272,7 @@ int luaopen_host(lua_State *L)
   static const luaL_Reg fns[] = {{"op", h_op}, {"reply", h_reply}, {"fail", h_fail}, {"event", h_event}, {"use", h_use},
       {"hook", h_hook}, {"model", h_model}, {"state", h_state}, {"cancel_use", h_cancel_use},
       {"cancelled_calls", h_cancelled_calls}, {"control", h_control}, {"control_answer", h_control_answer},
-      {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count},
+      {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count}, {"registered", h_registered},
       {"set", h_set}, {"open", h_open}, {"alive", h_alive}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {"globals", h_globals}, {NULL, NULL}};
   fake.L = L;
   lua_newtable(L);

@@ -118,7 +118,7 @@ function t.run()
       failed = failed + 1
       print("  " .. tostring(e):gsub("\n", "\n  "))
     end
-    t.quiet = left
+    t.quiet, before = left, globals()
     host.logs()
   end
   return failed > 0 and 1 or 0

@@ -35,7 +35,19 @@ rig.tool { name = "kinds", description = "Results of all kinds", timeout = 7.5, 
     if k == "log" then ctx.log("line", 1) ctx:log("two") return "x" end
     if k == "deadline" then return ctx.deadline - rig.now() end
   end }
+rig.tool { name = "raiser", description = "Raises", run = function(input)
+  local c = input.code
+  if c == "bytes" then return nil, "bad \255 bytes" end
+  if c == "long" then return nil, ("x"):rep(2000) end
+  if c == "cut" then error(("ü"):rep(2000), 0) end
+  if c == "table" then error { message = "{ message } of a table" } end
+  if c == "none" then error() end
+end }
 rig.tool { name = "client", description = "Elsewhere", answered_by = "client" }
+
+rig.tool { name = "scoped", description = "For all", run = function(_, ctx) return "all " .. ctx.agent end }
+rig.tool { name = "scoped", description = "For one", agent = "payer", run = function() return "payer's" end }
+rig.tool { name = "keep", description = "Keeps its words", run = function(input) return input end }
 
 t.test("a call gets input and context", function()
   local out = json.decode(t.use("echo", { id = "PO-1", n = rig.int "9007199254740993", e = rig.array(), o = {}, z = rig.null }, 2))
@@ -70,6 +82,31 @@ end)
 t.test("a log line from a handler", function()
   t.use("kinds", { kind = "log" })
   t.match(host.logs(), "2 tool kinds: line 1\n2 tool kinds: two")
+end)
+t.test("error texts are UTF-8, whole, for the model", function()
+  local function tool(code)
+    return (select(2, t.use("raiser", { code = code })))
+  end
+  t.equal(tool "bytes", "bad ? bytes")
+  t.equal(#tool "long", 2000)
+  t.match(tool "cut", "^[^\255]*$")
+  t.ok(json.encode(tool "cut"))
+  t.equal(tool "table", "{ message } of a table")
+  t.match(tool "none", "nil")
+end)
+t.test("a tool for one agent stands beside the one for all", function()
+  local function use(agent)
+    local id = host.use("scoped", "{}", 1, agent)
+    return (t.wait(function() return host.state(id) end))
+  end
+  t.equal(use "payer", '"payer\'s"')
+  t.equal(use "", '"all tester"')
+end)
+t.test("the input is the handler's own, results keep their shape", function()
+  for _, text in ipairs { '{"a":[],"b":{},"c":null,"d":9007199254740993,"e":[{"f":[]}],"g":1.5}', "{}" } do
+    local id = host.use("keep", text)
+    t.equal(t.wait(function() return host.state(id) end), text)
+  end
 end)
 t.test("what the core was told", function()
   local schema, timeout, concurrency, flags = host.tool "kinds"
@@ -117,6 +154,7 @@ rig.hook { phase = "permit", name = "guard", agent = "payer", tool = "pay", fail
   asked[#asked + 1] = call.session.id .. " " .. call.name .. " " .. ctx.generation
   if call.input.amount == 666 then error "hook broke" end
   if call.input.amount == 1 then rig.sleep(1000) end
+  if call.input.amount == 2 then while true do end end
   if call.input.amount <= 100 then return "allow" end
   if call.input.amount > 1000 then return "deny", "too much" end
   if call.input.amount == 500 then return "rewrite", { amount = 50 } end
@@ -124,6 +162,8 @@ rig.hook { phase = "permit", name = "guard", agent = "payer", tool = "pay", fail
   if call.input.amount == 502 then return nil end
   return "ask", "above 100"
 end }
+
+rig.hook { phase = "permit", tool = "look", run = function() error "open" end }
 
 local function permit(amount)
   local id = host.hook("permit", json.encode { name = "pay", session_id = "sesn_9", input = { amount = amount } })
@@ -137,10 +177,36 @@ t.test("hooks decide", function()
   t.equal(permit(500), '{"decision":"rewrite","input":{"amount":50}}')
   t.equal(permit(502), "")
 end)
-t.test("a hook that fails or is late refuses, with fail = closed", function()
+t.test("a hook that fails refuses, with fail = closed", function()
   t.match(permit(666), '"decision":"deny"')
   t.match(permit(501), '"decision":"deny"')
-  t.match(permit(1), '"decision":"deny"')
+  t.match(host.logs(), "tool_test.lua:%d+: hook broke.*returned \"perhaps\"")
+end)
+t.test("a hook that is late refuses in time, and holds up no other", function()
+  local from = host.clock()
+  local late = host.hook("permit", json.encode { name = "pay", session_id = "sesn_9", input = { amount = 1 } })
+  t.equal(permit(50), '{"decision":"allow"}')
+  t.ok(host.clock() - from < 1, "the other one")
+  t.equal(host.state(late), nil)
+  t.match(t.wait(function() return host.state(late) end), '"decision":"deny"')
+  local took = host.clock() - from
+  t.ok(took > 25 and took < 30, "time " .. took)
+end)
+t.test("a hook that runs away is stopped", function()
+  local from = os.clock()
+  t.match(permit(2), '"decision":"deny"')
+  t.ok(os.clock() - from < 5, "time")
+  t.match(host.logs(), "time budget")
+end)
+t.test("an open hook that fails has no opinion", function()
+  local id = host.hook("permit", json.encode { name = "look", session_id = "sesn_9", input = {} }, 1, "open")
+  t.equal(t.wait(function() return host.state(id) end), "")
+end)
+t.test("what the core was told of hooks", function()
+  local name, filter, flags = host.registered("h", 1)
+  t.equal(name .. " " .. filter .. " " .. flags, 'permit {"agent":"payer","tool":"pay"} 1')
+  name, filter, flags = host.registered("h", 2)
+  t.equal(name .. " " .. filter .. " " .. flags, 'permit {"tool":"look"} 0')
 end)
 
 -- ---------------------------------------------------------------- the offline model

@@ -257,7 +257,8 @@ static void drop(struct conn *c)
 static bool push(struct server *s, struct conn *c)
 {
   while (c->left) {
-    ssize_t k = send(c->fd, c->out, c->left, MSG_NOSIGNAL);
+    const char *end = memmem(c->out, c->left, "\n\n\r\n", 4); /* one event a send, as providers do */
+    ssize_t k = send(c->fd, c->out, end ? (size_t)(end + 4 - c->out) : c->left, MSG_NOSIGNAL);
     if (k < 0 && errno == EINTR) continue;
     if (k < 0 && errno == EAGAIN) break;
     if (k <= 0) return false;

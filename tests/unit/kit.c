@@ -89,7 +89,7 @@ void test_clock_set(int64_t mono_us, int64_t wall_us)
   fake_wall = wall_us;
 }
 void test_fail_after(long n) { fail_after = n; }
-long test_allocs(void) { return live; }
+long test_allocs(void) { return __atomic_load_n(&live, __ATOMIC_RELAXED); }
 
 const char *test_dir(void)
 {

@@ -412,39 +412,6 @@ TEST(given_descriptor)
   kit_stop();
 }
 
-/* Valid requests with bytes changed, removed and doubled: the server must answer or close, and live on. */
-TEST(mutations)
-{
-  static const char *const good[] = {
-      GET("/query?x=1"), "POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nabcde",
-      "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n"};
-  uint64_t seed = 88172645463325252u;
-  kit_start((struct mr_http_server_opts){.max_header = 500}, "127.0.0.1:0");
-  for (int i = 0; i < 3000; i++) {
-    char req[512];
-    size_t n = strlen(good[i % 3]);
-    memcpy(req, good[i % 3], n);
-    for (int k = 0; k < 1 + i % 4; k++) {
-      seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
-      size_t at = seed % n;
-      if (seed >> 60 < 10) req[at] = (char)(seed >> 32);
-      else if (seed >> 60 < 13) memmove(req + at, req + at + 1, --n - at);
-      else if (n < 400) memmove(req + at + 1, req + at, n++ - at);
-    }
-    int fd = dial();
-    say(fd, mr_str_n(req, n));
-    turn(3);
-    if (i % 5 == 0) shutdown(fd, SHUT_WR);
-    turn(2);
-    close(fd);
-    turn(1);
-  }
-  int fd = dial();
-  ask(fd, GET("/"), "hello");
-  close(fd);
-  kit_stop();
-}
-
 TEST(many_connections)
 {
   enum { N = 500 };
@@ -460,48 +427,5 @@ TEST(many_connections)
     CHECK(hear(fd[i], "hello"));
   }
   for (int i = 0; i < N; i++) close(fd[i]);
-  kit_stop();
-}
-
-TEST(stream_frames_leave_together)
-{
-  kit_start((struct mr_http_server_opts){0}, "127.0.0.1:0");
-  int fd = dial();
-  ask(fd, GET("/sse"), "\r\n\r\n");
-  CHECK(strstr(got, "content-type: text/event-stream"));
-  CHECK(strstr(got, "request-id: req_1"));
-  CHECK(stream);
-  for (int i = 1; i <= 20; i++)
-    mr_sse_event(stream, MR_S("agent.message"), i, MR_S("{\"x\":1}"));
-  fresh();
-  CHECK(hear(fd, "id: 20\ndata: {\"x\":1}\n\n"));
-  int chunks = 0;
-  for (const char *p = got; (p = strstr(p, "\r\n")); p += 2) chunks++;
-  CHECK_INT(chunks, 2); /* one chunk: its size line and its end */
-  fresh();
-  CHECK(hear(fd, "event: ping\n"));
-  mr_sse_end(stream);
-  CHECK(hear(fd, "0\r\n\r\n"));
-  turn(5);
-  CHECK_INT(stream_closed, 1);
-  close(fd);
-  kit_stop();
-}
-
-TEST(stream_reader_is_cut)
-{
-  static char big[60000];
-  kit_start((struct mr_http_server_opts){.max_out = 1 << 20}, "127.0.0.1:0");
-  int fd = dial(), r = MR_OK;
-  say(fd, MR_S(GET("/sse")));
-  for (int i = 0; i < 100 && !stream; i++) turn(1);
-  memset(big, 'x', sizeof big);
-  for (int i = 0; i < 1000 && stream && r == MR_OK; i++) {
-    r = mr_sse_event(stream, MR_S("x"), i + 1, mr_str_n(big, sizeof big));
-    turn(1);
-  }
-  turn(5);
-  CHECK_INT(stream_closed, 1);
-  close(fd);
   kit_stop();
 }

@@ -74,7 +74,7 @@ static bool config_paths(const struct ej *root, const char *key, const char **ou
   return true;
 }
 
-static bool configure(struct config *c, const char *text, char *why, size_t n)
+static bool configure(struct config *c, struct jail *j, const char *text, char *why, size_t n)
 {
   const char *bad;
   const struct ej *proto;
@@ -87,6 +87,7 @@ static bool configure(struct config *c, const char *text, char *why, size_t n)
   if (!config_int(root, "orphan_ttl_s", 1, 7 * 86400, &ttl, why, n) ||
       !config_int(root, "bash_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->bash_ms, why, n) ||
       !config_int(root, "file_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->file_ms, why, n) ||
+      !config_int(root, "nproc", 1, 1 << 20, &j->nproc, why, n) ||
       !config_path(root, "home", &c->home, why, n) || !config_path(root, "run", &c->run, why, n) ||
       !config_paths(root, "write", c->write, why, n) || !config_paths(root, "read_only", c->read_only, why, n))
     return false;
@@ -134,7 +135,7 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
     snprintf(why, n, "/dev/null: %s", strerror(errno));
     return false;
   }
-  if (!configure(&e->cfg, config, why, n)) return false;
+  if (!configure(&e->cfg, &e->jail, config, why, n)) return false;
   e->home = open(e->cfg.home, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (e->home < 0 || fchdir(e->home)) {
     snprintf(why, n, "home %s: %s", e->cfg.home, strerror(errno));

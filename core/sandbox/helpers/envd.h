@@ -84,6 +84,7 @@ struct jail {
   void *filter;           /* struct sock_filter[] */
   int landlock;           /* ABI in use; 0 = not in force */
   int files, payload;     /* Landlock rulesets, or -1 */
+  int64_t nproc;          /* processes and threads of the payload; 0 = what envd itself may have */
 };
 struct envd;
 /* Builds the filter and the rulesets, and proves in a child that the filter loads. */
@@ -102,6 +103,7 @@ struct call {
   enum call_state state;
   enum tool tool;
   bool asked;                 /* the attached connection wants the answer */
+  bool restarted;             /* bash: its restart is done */
   bool cancel;                /* it runs, and what it runs is being killed */
   bool counted;               /* among the kept answers */
   bool is_error;
@@ -161,11 +163,12 @@ struct shell {
   struct ebuf heard;          /* from the status FIFO */
   int code;                   /* exit status of the command */
   int64_t deadline, tick, give_up;
+  int64_t clearing;           /* until then the next command waits for what was killed to be gone; or 0 */
   uint32_t serial;
 };
 void shell_init(struct envd *e);
 void shell_run(struct envd *e, struct call *c);     /* the shell is OFF or IDLE */
-bool shell_free(const struct envd *e);
+bool shell_free(struct envd *e);
 void shell_cancel(struct envd *e);                  /* the running call */
 void shell_on_status(struct envd *e);
 void shell_on_output(struct envd *e);
@@ -175,6 +178,8 @@ int64_t shell_due(const struct envd *e);            /* INT64_MAX: nothing to wai
 
 bool proc_shell_start(struct envd *e);              /* pid, in, status; false: errno */
 bool proc_run_dir(struct envd *e);                  /* makes what the run directory must hold */
+/* Whether a process lives that proc_kill would not spare. */
+bool proc_left(const struct envd *e, bool keep_shell);
 /* SIGKILLs every process but envd, its workers and, when keep_shell, bash. True when bash was kept. */
 bool proc_kill(struct envd *e, bool keep_shell);
 
@@ -229,7 +234,7 @@ struct walk {
 /* Regular files below dir (which is closed), each directory in the order of names, without .git and
  * node_modules. */
 void walk_run(struct walk *w, int dir);
-/* Opens path for reading when it is a regular file; -1 with errno, EFTYPE-like ENOTSUP when it is not one. */
+/* Opens name for reading when it is a regular file; -1 with errno, which is ENOTSUP when it is none. */
 int walk_open_regular(int dir, const char *name, bool follow);
 
 /* --- envd.c ------------------------------------------------------------------------------------------ */

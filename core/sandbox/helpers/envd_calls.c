@@ -250,12 +250,14 @@ void calls_run(struct envd *e)
   struct calls *cs = &e->calls;
   while (cs->first_open && !is_open(cs->first_open))
     cs->first_open = cs->first_open->next;
+  bool bash = shell_free(e);
   for (struct call *c = cs->first_open, *next; c; c = next) {
     next = c->next;
-    if (c->state != CALL_WAITING || !(c->tool == TOOL_BASH ? shell_free(e) : workers_free(e))) continue;
+    if (c->state != CALL_WAITING || !(c->tool == TOOL_BASH ? bash : workers_free(e))) continue;
     c->state = CALL_RUNNING;
     if (c->tool == TOOL_BASH) shell_run(e, c);
     else worker_start(e, c);
+    if (c->tool == TOOL_BASH) bash = !is_open(c) && shell_free(e); /* in the order they came */
   }
 }
 

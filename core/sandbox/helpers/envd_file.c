@@ -64,6 +64,18 @@ bool tool_required(struct tool_run *r, const char *key, struct estr *out)
   return false;
 }
 
+/* Takes out empty and "." components. */
+static void tidy(char *path)
+{
+  char *o = path;
+  for (const char *p = path; *p;) {
+    if (p[0] == '/' && (p[1] == '/' || (p[1] == '.' && (p[2] == '/' || !p[2])))) p += p[1] == '/' ? 1 : 2;
+    else *o++ = *p++;
+  }
+  if (o == path) *o++ = '/';
+  *o = 0;
+}
+
 bool tool_path(struct tool_run *r, struct estr shown, char *out)
 {
   const char *home = shown.n && shown.p[0] == '/' ? "" : r->e->cfg.home;
@@ -71,7 +83,10 @@ bool tool_path(struct tool_run *r, struct estr shown, char *out)
     tool_fail(r, "%s: the path is %s", r->name, shown.n ? "not a file name: it contains a NUL character" : "empty");
     return false;
   }
-  if (snprintf(out, PATH_MAX, "%s%s%s", home, *home ? "/" : "", shown.p) < PATH_MAX) return true;
+  if (snprintf(out, PATH_MAX, "%s%s%s", home, *home ? "/" : "", shown.p) < PATH_MAX) {
+    tidy(out);
+    return true;
+  }
   tool_fail(r, "%s: file name too long", r->name);
   return false;
 }

@@ -16,7 +16,7 @@
 
 #include "envd.h"
 
-enum { LINES = 200, ALTERNATIVES = 256, PATTERN_MAX = 4096 };
+enum { LINES = 200, ALTERNATIVES = 256, LEVELS = 64, PATTERN_MAX = 4096 };
 
 struct match { struct timespec at; char *path; };
 struct glob {
@@ -138,8 +138,8 @@ static bool matches(const char *p, const char *s)
   }
 }
 
-/* {a,b} written out, outermost first; false: too many. */
-static bool braces(struct glob *g, const char *p)
+/* {a,b} written out, outermost first; false: too many, or too deep. */
+static bool braces(struct glob *g, const char *p, int level)
 {
   char one[PATTERN_MAX];
   const char *open = NULL, *from, *at;
@@ -166,7 +166,7 @@ static bool braces(struct glob *g, const char *p)
     else if (*at == '}' && at < close) depth--;
     else if (at == close || (*at == ',' && !depth)) {
       int n = snprintf(one, sizeof one, "%.*s%.*s%s", (int)(open - p), p, (int)(at - from), from, close + 1);
-      if (n >= (int)sizeof one || !braces(g, one)) return false;
+      if (level >= LEVELS || n >= (int)sizeof one || !braces(g, one, level + 1)) return false;
       from = at + 1;
     }
   }
@@ -254,7 +254,7 @@ void tool_glob(struct tool_run *r)
   const char *p = pattern.p;
   while (!strncmp(p, "./", 2))
     p += 2;
-  if (!braces(g, p)) {
+  if (!braces(g, p, 0)) {
     tool_fail(r, "glob: pattern has too many alternatives");
     return;
   }

@@ -71,15 +71,25 @@ static bool rules(scmp_filter_ctx f)
     rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), CALL(ioctl), 1,
                           SCMP_A1(SCMP_CMP_MASKED_EQ, 0xffffffff, TIOCLINUX));
 
+  /* The core limit stays: the call does nothing, and says so only to who would see it. */
+  if (!rc) rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(0), CALL(setrlimit), 1, SCMP_A0(SCMP_CMP_EQ, RLIMIT_CORE));
+  if (!rc)
+    rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(0), CALL(prlimit64), 3, SCMP_A1(SCMP_CMP_EQ, RLIMIT_CORE),
+                          SCMP_A2(SCMP_CMP_NE, 0), SCMP_A3(SCMP_CMP_EQ, 0));
+  if (!rc)
+    rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), CALL(prlimit64), 3, SCMP_A1(SCMP_CMP_EQ, RLIMIT_CORE),
+                          SCMP_A2(SCMP_CMP_NE, 0), SCMP_A3(SCMP_CMP_NE, 0));
+
   /* Sockets: unix, IPv4 and IPv6, no other family. */
   const int makers[] = {CALL(socket), CALL(socketpair)};
   for (size_t i = 0; i < sizeof makers / sizeof *makers && !rc; i++) {
     for (int family = 0; family < AF_INET6 && !rc; family++)
       if (family != AF_UNIX && family != AF_INET)
         rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EAFNOSUPPORT), makers[i], 1,
-                              SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)family));
+                              (struct scmp_arg_cmp){0, SCMP_CMP_EQ, (scmp_datum_t)family, 0});
     if (!rc)
-      rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EAFNOSUPPORT), makers[i], 1, SCMP_A0(SCMP_CMP_GT, AF_INET6));
+      rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EAFNOSUPPORT), makers[i], 1,
+                            (struct scmp_arg_cmp){0, SCMP_CMP_GT, AF_INET6, 0});
   }
   return rc == 0;
 }
@@ -182,8 +192,12 @@ static void landlock_make(struct envd *e)
 bool jail_enter(const struct jail *j, bool payload)
 {
   struct sock_fprog prog = {.len = j->filter_n, .filter = j->filter};
-  struct rlimit none = {0, 0};
-  setrlimit(RLIMIT_CORE, &none);
+  struct rlimit core = {1, 1}, procs = {(rlim_t)j->nproc, (rlim_t)j->nproc};
+  /* 1, not 0: less than any core file, and the one value at which the kernel does not start a core_pattern
+   * pipe either, which would run outside and as root. The filter keeps it there. */
+  setrlimit(RLIMIT_CORE, &core);
+  /* Counted for this user namespace alone, whatever else runs under the uid outside. */
+  if (j->nproc && setrlimit(RLIMIT_NPROC, &procs)) return false;
   if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return false;
   if (j->landlock && syscall(SYS_landlock_restrict_self, payload ? j->payload : j->files, 0)) return false;
   return !syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog);
@@ -192,7 +206,7 @@ bool jail_enter(const struct jail *j, bool payload)
 bool jail_init(struct envd *e, char *why, size_t n)
 {
   if (!filter_make(&e->jail)) {
-    snprintf(why, n, "seccomp: the filter cannot be built");
+    snprintf(why, n, "seccomp: no filter can be made here");
     return false;
   }
   landlock_make(e);

@@ -5,11 +5,11 @@
  * directory, then sources `ctl`, which envd writes anew for each command and removes once it was read. ctl
  * sources the command with its output on a FIFO of its own, then writes the exit status with a fresh random
  * word to the status FIFO. So there is nothing open that a command could find, read from or write to, a word
- * that it could not know, and no variable that it could break. The trap is how a command is given up with the shell kept: it returns
- * from the command, or from a function within, and does nothing in the loop itself.
+ * that it could not know, and no variable that it could break. The trap is how a command is given up with
+ * the shell kept: it returns from the command, or from a function within, and does nothing in the loop itself.
  *
  * Killing all but some is race-free because envd is PID 1: kill(-1, SIGSTOP) stops every process of the
- * namespace at once, forks in progress included; then the list of /proc cannot change. envd therefore
+ * namespace at once, forks in progress included, so the list of /proc is the whole list. envd therefore
  * refuses to run with another pid.
  */
 #include <dirent.h>
@@ -130,6 +130,31 @@ static bool spared(const struct envd *e, pid_t pid, bool keep_shell)
   for (int i = 0; i < ENVD_WORKERS; i++)
     if (e->workers[i].pid == pid) return true;
   return false;
+}
+
+static bool alive(pid_t pid)
+{
+  char path[40], stat[512];
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? -1 : read(fd, stat, sizeof stat - 1);
+  if (fd >= 0) close(fd);
+  if (n <= 0) return false;
+  stat[n] = 0;
+  const char *name_end = strrchr(stat, ')'); /* a name may hold anything */
+  return name_end && !(name_end[1] == ' ' && (name_end[2] == 'Z' || name_end[2] == 'X'));
+}
+
+bool proc_left(const struct envd *e, bool keep_shell)
+{
+  bool left = false;
+  DIR *proc = opendir("/proc");
+  for (struct dirent *d; proc && !left && (d = readdir(proc));) {
+    pid_t pid = (pid_t)strtol(d->d_name, NULL, 10);
+    left = pid > 1 && !spared(e, pid, keep_shell) && alive(pid);
+  }
+  if (proc) closedir(proc);
+  return left;
 }
 
 bool proc_kill(struct envd *e, bool keep_shell)

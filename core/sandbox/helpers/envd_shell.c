@@ -23,7 +23,7 @@
 
 #include "envd.h"
 
-enum { END_MS = 50, ABORT_MS = 500, ABORT_TICK_MS = 25, DRAIN = 8 << 20 };
+enum { END_MS = 50, ABORT_MS = 500, ABORT_TICK_MS = 25, CLEAR_MS = 2000, CLEAR_TICK_MS = 5, DRAIN = 8 << 20 };
 
 static const char lost_text[] = "variables, functions and the working directory of the old shell are lost";
 
@@ -35,9 +35,14 @@ void shell_init(struct envd *e)
     e->outputs[i].fd = e->outputs[i].log = -1;
 }
 
-bool shell_free(const struct envd *e)
+/* Killing takes effect a little later; the next command must find ports and files free. */
+bool shell_free(struct envd *e)
 {
-  return !e->shell.call;
+  struct shell *s = &e->shell;
+  if (s->call) return false;
+  if (s->clearing && (envd_now() >= s->clearing || !proc_left(e, s->pid > 0))) s->clearing = 0;
+  if (s->clearing) s->tick = envd_now() + CLEAR_TICK_MS;
+  return !s->clearing;
 }
 
 static void unlink_out(struct envd *e)
@@ -53,6 +58,8 @@ static void shell_off(struct envd *e)
   proc_kill(e, false);
   e->shell.pid = 0;
   e->shell.state = SHELL_OFF;
+  e->shell.tick = envd_now();
+  e->shell.clearing = e->shell.tick + CLEAR_MS;
 }
 
 /* The visible end of the output, as text. */
@@ -107,9 +114,10 @@ static void answer_event(struct envd *e, const char *what)
 static void answer_given_up(struct envd *e, bool kept)
 {
   char what[400];
-  snprintf(what, sizeof what, "bash: bash command timed out after %lldms\nEvery process was killed, background ones too; %s%s.",
-           (long long)e->shell.call->timeout_ms, kept ? "the shell kept its state" : "the shell had to be killed as well: ",
-           kept ? "" : lost_text);
+  snprintf(what, sizeof what,
+           "bash: bash command timed out after %lldms\nEvery process was killed, background ones too; %s%s.",
+           (long long)e->shell.call->timeout_ms,
+           kept ? "the shell kept its state" : "the shell had to be killed as well: ", kept ? "" : lost_text);
   answer_event(e, what);
 }
 
@@ -137,7 +145,10 @@ static void finish(struct envd *e)
 static void ending(struct envd *e)
 {
   struct shell *s = &e->shell;
-  if (s->aborted && s->pid) proc_kill(e, true); /* what it started while it was returning */
+  if (s->aborted && s->pid) { /* what it started while it was returning */
+    proc_kill(e, true);
+    s->clearing = envd_now() + CLEAR_MS;
+  }
   s->state = SHELL_ENDING;
   s->tick = envd_now() + END_MS;
   if (!output_tail(e, &s->out, DRAIN)) finish(e);
@@ -215,10 +226,10 @@ static bool hand_over(struct envd *e, struct estr command)
   s->heard.n = 0;
   s->going = false;
   if (!fresh_nonce(s->nonce)) return false;
-  /* One line, so that bash has read all of it before it does any of it. */
+  /* One line, so that bash has read all of it before it does any of it; \\builtin is never an alias. */
   int n = snprintf(ctl, sizeof ctl,
-                   "builtin printf '%%s go\\n' %s >%s/w/status; builtin read -r _ <%s/in; "
-                   "builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; builtin printf '%%s %%d\\n' %s \"$?\" >%s/w/status\n",
+                   "\\builtin printf '%%s go\\n' %s >%s/w/status; \\builtin read -r _ <%s/in; "
+                   "\\builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; \\builtin printf '%%s %%d\\n' %s \"$?\" >%s/w/status\n",
                    s->nonce, e->run, e->run, e->run, e->run, s->serial, s->nonce, e->run);
   return put_file(e, "bash", command.p, command.n) && put_file(e, "ctl", ctl, (size_t)n) &&
          output_open(e, &s->out, s->serial) && write(s->in, "\n", 1) == 1;
@@ -253,13 +264,16 @@ void shell_run(struct envd *e, struct call *c)
   struct estr command;
   bool restart;
   if (!wanted(e, c, &command, &restart)) return;
-  if (restart) {
+  if (restart && !c->restarted) {
     shell_off(e);
     s->lost = false;
-    if (!command.n) {
-      call_answer_text(e, c, false, "bash session restarted");
-      return;
-    }
+    c->restarted = true;
+    c->state = CALL_WAITING; /* for what was killed to be gone */
+    return;
+  }
+  if (!command.n) {
+    call_answer_text(e, c, false, "bash session restarted");
+    return;
   }
   s->call = c;
   bool ok = hand_over(e, command);
@@ -354,7 +368,8 @@ void shell_on_exit(struct envd *e, int status)
   } else {
     if (WIFSIGNALED(status)) snprintf(how, sizeof how, "killed by signal %d", WTERMSIG(status));
     else snprintf(how, sizeof how, "exit status %d", WEXITSTATUS(status));
-    snprintf(what, sizeof what, "bash: bash session terminated (%s)\nThe next command runs in a new shell: %s.", how, lost_text);
+    snprintf(what, sizeof what, "bash: bash session terminated (%s)\nThe next command runs in a new shell: %s.",
+             how, lost_text);
     answer_event(e, what);
   }
 }
@@ -366,6 +381,7 @@ void shell_on_time(struct envd *e)
   if (s->state == SHELL_RUNNING && now >= s->deadline) abort_start(e);
   else if (s->state == SHELL_ABORTING && now >= s->tick) abort_again(e);
   else if (s->state == SHELL_ENDING && now >= s->tick) finish(e);
+  else if (s->clearing) shell_free(e);
 }
 
 int64_t shell_due(const struct envd *e)
@@ -375,6 +391,6 @@ int64_t shell_due(const struct envd *e)
   case SHELL_RUNNING: return s->deadline;
   case SHELL_ABORTING:
   case SHELL_ENDING: return s->tick;
-  default: return INT64_MAX;
+  default: return s->clearing ? s->tick : INT64_MAX;
   }
 }

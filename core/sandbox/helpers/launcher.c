@@ -29,6 +29,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 static void say(const char *a, const char *b, const char *c)
@@ -147,9 +148,10 @@ static void limits(const struct launch *l)
   if (l->data)
     limit(RLIMIT_DATA, "RLIMIT_DATA", l->data);
   /* The uid is this session's alone. With a shared uid the limit would count the user's other processes:
-   * there envd sets it, inside the user namespace. */
+   * there envd sets it, inside the user namespace. The room above
+   * is for envd's own children, so that a payload at its limit can still be looked after. */
   if (l->nproc && l->switch_uid)
-    limit(RLIMIT_NPROC, "RLIMIT_NPROC", l->nproc + 8);
+    limit(RLIMIT_NPROC, "RLIMIT_NPROC", l->nproc + 24);
 }
 
 static void drop(const struct launch *l)
@@ -199,22 +201,46 @@ static pid_t inner_pid(int info_r)
   return p && strpbrk(p, ",}") ? (pid_t)strtol(p + 1, NULL, 10) : 0;
 }
 
+/* bubblewrap is gone: whatever of it was left without a parent is a child of this process now (subreaper). */
+static void end_orphans(void)
+{
+  char list[512], *at, *end;
+  ssize_t n;
+  pid_t pid;
+  int fd;
+
+  while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0) {
+    if (pid > 0)
+      continue;
+    fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
+    n = fd >= 0 ? read(fd, list, sizeof list - 1) : -1;
+    list[n > 0 ? n : 0] = '\0';
+    for (at = list; (pid = (pid_t)strtol(at, &end, 10)) > 1 && end != at; at = end)
+      kill(pid, SIGKILL);
+    if (fd >= 0)
+      close(fd);
+    usleep(1000);
+  }
+}
+
 static int watch(pid_t bwrap, int info_r, const sigset_t *set)
 {
+  const struct timespec soon = {.tv_nsec = 5000000};
+  bool ending = false, killed = false;
   char num[16];
   int status, sig;
   pid_t pid;
 
   for (;;) {
-    if ((sig = sigwaitinfo(set, NULL)) < 0)
-      continue;
-    if (sig == SIGTERM) {
-      pid = inner_pid(info_r);
-      kill(pid > 1 ? pid : bwrap, SIGKILL);
-      continue;
-    }
+    sig = ending ? sigtimedwait(set, NULL, &soon) : sigwaitinfo(set, NULL);
+    ending |= sig == SIGTERM;
+    /* PID 1 is killed, not bubblewrap: it ends when that is dead with all that was in there. Until PID 1 is
+     * named it waits for bubblewrap, and would wait for ever if that went first. */
+    if (ending && !killed && (pid = inner_pid(info_r)) > 1)
+      killed = kill(pid, SIGKILL) == 0;
     if (waitpid(bwrap, &status, WNOHANG) != bwrap)
       continue;
+    end_orphans();
     snprintf(num, sizeof num, "%d", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
     say(WIFEXITED(status) ? "exit " : "signal ", num, "");
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
@@ -259,6 +285,7 @@ int main(int argc, char **argv)
   sigaddset(&set, SIGTERM);
   sigprocmask(SIG_BLOCK, &set, NULL);
   self = getpid();
+  prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   bwrap = fork();
   if (bwrap < 0)
     die_errno("fork");

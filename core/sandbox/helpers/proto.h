@@ -16,6 +16,7 @@
  *   home, run     other places for MR_ENVD_HOME and MR_ENVD_RUN
  *   write         directories that the payload may write (MR_ENVD_HOME, /tmp, MR_ENVD_OUTPUTS)
  *   read_only     directories named as read-only in errors (MR_ENVD_UPLOADS)
+ *   nproc         processes and threads that the payload may have (as many as envd)
  *   env           object of strings: more environment variables for the payload
  *   bash_timeout_ms, file_timeout_ms   defaults of the tools (120000, 60000)
  *

@@ -29,8 +29,6 @@ enum {
   FAILURES_MAX = 3
 };
 
-static const int64_t DISK_SLACK = INT64_C(64) << 20;
-
 static void set_timer(struct mr_box *b, int64_t us) { mr_timer_set(b->l->loop, &b->timer, us); }
 
 /* ---- getting it running ---- */
@@ -248,7 +246,7 @@ void mr_box_lost(struct mr_box *b)
 }
 
 /* Ends what does not behave; calls that were sent to it end with MR_E_CLOSED. */
-static void kill_it(struct mr_box *b, const char *why)
+void mr_box_kill(struct mr_box *b, const char *why)
 {
   mr_log(mr_loop_sys(b->l->loop), MR_LOG_ERROR, "sandbox", "%s: ended: %s", b->session, why);
   mr_calls_fail(b, MR_CALLS_SENT, MR_E_CLOSED, why);
@@ -278,7 +276,7 @@ static void after_loss(struct mr_box *b)
   } else if (b->failures >= FAILURES_MAX) {
     b->failures = 0;
     mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED, "The sandbox's connection broke again and again; the sandbox was ended.");
-    kill_it(b, "its connection broke again and again");
+    mr_box_kill(b, "its connection broke again and again");
   }
 }
 
@@ -305,72 +303,7 @@ static void step_cold(struct mr_box *b)
   }
 }
 
-/* ---- watching one that runs ---- */
-
-struct mr_disk_job {
-  struct mr_job job;
-  struct mr_local_conf *conf;
-  struct mr_box *box;          /* NULL once the driver is gone */
-  char session[MR_SESSION_MAX];
-  int64_t size;
-};
-
-static void disk_work(struct mr_job *j, void *worker)
-{
-  struct mr_disk_job *m = MR_OF(j, struct mr_disk_job, job);
-  int dir = mr_local_session_dir(m->conf, m->session, false);
-
-  (void)worker;
-  if (dir < 0)
-    return;
-  m->size = mr_tree_size(dir, "workspace", INT64_MAX / 4) + mr_tree_size(dir, "outputs", INT64_MAX / 4);
-  close(dir);
-}
-
-static void disk_done(struct mr_job *j)
-{
-  struct mr_disk_job *m = MR_OF(j, struct mr_disk_job, job);
-  struct mr_box *b = m->box;
-  const struct mr_mem *mem = &m->conf->sys->mem;
-  int64_t max = m->conf->disk_max;
-  char text[300];
-
-  if (b) {
-    b->measuring = NULL;
-    b->disk_at_us = mr_loop_now_us(b->l->loop);
-    /* One that is over from the start may still run, so that something can be deleted in it. */
-    if (b->disk_allowed == 0)
-      b->disk_allowed = m->size > max ? m->size + DISK_SLACK : max;
-    if (b->state == MR_BOX_UP && m->size > b->disk_allowed) {
-      snprintf(text, sizeof text,
-               "The sandbox was ended: its files in /workspace and /mnt/session/outputs take more than %lld MiB. "
-               "Delete some before writing more.", (long long)(max >> 20));
-      kill_it(b, text);
-    }
-    mr_box_step(b);
-  }
-  mr_local_conf_unref(&m->conf);
-  mr_mem_free(mem, m);
-}
-
-static void measure(struct mr_box *b)
-{
-  struct mr_disk_job *m = b->measuring ? NULL : mr_mem_zalloc(b->l->mem, sizeof *m);
-
-  if (!m)
-    return;
-  m->conf = mr_local_conf_ref(b->l->conf);
-  m->box = b;
-  m->job.work = disk_work;
-  m->job.done = disk_done;
-  snprintf(m->session, sizeof m->session, "%s", b->session);
-  if (mr_pool_submit(b->l->pool, &m->job) == MR_OK) {
-    b->measuring = m;
-    return;
-  }
-  mr_local_conf_unref(&m->conf);
-  mr_mem_free(b->l->mem, m);
-}
+/* ---- the step ---- */
 
 static void on_timer(struct mr_timer *t)
 {
@@ -379,19 +312,17 @@ static void on_timer(struct mr_timer *t)
   if (b->state == MR_BOX_HELLO) {
     if (++b->failures >= FAILURES_MAX - 1)
       mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED, "The sandbox does not answer when it is started.");
-    kill_it(b, "no answer after the start");
+    mr_box_kill(b, "no answer after the start");
   } else if (b->state == MR_BOX_LOST) {
     b->reason_over = true;
   } else if (b->state == MR_BOX_UP && mr_calls_stuck(b, ACCEPT_US, CANCEL_US)) {
-    kill_it(b, "The sandbox did not answer any more and was ended. Files in /workspace and /mnt/session/outputs "
+    mr_box_kill(b, "The sandbox did not answer any more and was ended. Files in /workspace and /mnt/session/outputs "
                "are kept.");
   } else if (b->state == MR_BOX_UP && mr_loop_now_us(b->l->loop) - b->disk_at_us > DISK_US) {
-    measure(b);
+    mr_box_measure(b);
   }
   mr_box_step(b);
 }
-
-/* ---- the step ---- */
 
 static void step_up(struct mr_box *b)
 {

@@ -136,27 +136,25 @@ static int op_add(struct mr_box *b, enum mr_op_kind kind, const struct mr_sandbo
 }
 
 /* The input goes into a frame as it is: it must be one JSON object. */
-static bool is_object(struct mr_box *b, struct mr_str json)
+static int check_object(struct mr_box *b, struct mr_str json)
 {
   yyjson_doc *doc;
-  bool ok;
+  int code = mr_json_parse(b->l->mem, json, MR_BOX_INPUT_MAX, &doc, NULL);
 
-  if (mr_json_parse(b->l->mem, json, MR_BOX_INPUT_MAX, &doc, NULL) != MR_OK)
-    return false;
-  ok = yyjson_is_obj(yyjson_doc_get_root(doc));
+  if (code != MR_OK)
+    return code;
+  if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
+    code = MR_E_INVALID;
   yyjson_doc_free(doc);
-  return ok;
+  return code;
 }
 
 int mr_box_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sandbox_fn fn, void *ud)
 {
   struct mr_box *b = MR_OF(s, struct mr_box, base);
+  int code = check_object(b, c->input);
 
-  if (c->input.n > MR_BOX_INPUT_MAX)
-    return MR_E_TOO_LARGE;
-  if (!is_object(b, c->input))
-    return MR_E_INVALID;
-  return op_add(b, MR_OP_CALL, c, fn, ud);
+  return code == MR_OK ? op_add(b, MR_OP_CALL, c, fn, ud) : code;
 }
 
 int mr_box_status(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn fn, void *ud)

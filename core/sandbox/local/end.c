@@ -120,20 +120,26 @@ int mr_local_end(int dir, struct mr_err *err)
 {
   static const char bye[] = "\x2a\0\0\0{\"t\":\"attach\",\"proto\":1}                  "
                             "\x14\0\0\0{\"t\":\"shutdown\"}    ";
-  int lock = openat(dir, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW), fd, code;
+  int lock = openat(dir, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW), fd, code = MR_OK;
+  bool alive = true;
 
   if (lock < 0)
     return errno == ENOENT ? MR_OK : mr_err_errno(err, "the sandbox's lock");
-  code = end_launcher(lock, err);
-  close(lock);
-  /* A launcher that was killed leaves the rest to parent-death signals: wait until nobody listens. */
-  for (int waited = 0; code == MR_OK && (fd = mr_local_connect(dir)) >= 0; waited += END_STEP_MS) {
-    if (waited % 500 == 0)
+  /* Somebody listens without the lock when a launcher was killed, until parent-death signals did the rest,
+   * and for a moment at the start of one. */
+  for (int waited = 0; alive && code == MR_OK; waited += END_STEP_MS) {
+    code = end_launcher(lock, err);
+    fd = mr_local_connect(dir);
+    alive = fd >= 0 || errno == EAGAIN;
+    if (fd >= 0 && waited % 500 == 0)
       (void)!send(fd, bye, sizeof bye - 1, MSG_NOSIGNAL);
-    close(fd);
-    nap();
-    if (waited > END_KILL_MS)
+    if (fd >= 0)
+      close(fd);
+    if (alive && waited > END_KILL_MS && code == MR_OK)
       code = mr_err_set(err, MR_E_INTERNAL, NULL, "the sandbox's first process does not end");
+    else if (alive)
+      nap();
   }
+  close(lock);
   return code;
 }

@@ -3,7 +3,9 @@
  * driver itself: its configuration, the table of its sandboxes, the probe of the machine.
  *
  *   box.c      one session's sandbox: a state machine on the loop thread
+ *   calls.c    its calls, from queued to answered
  *   wire.c     its connection to envd: frames (helpers/proto.h)
+ *   watch.c    its disk space
  *   destroy.c  ending one for good; what a crash left behind
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the

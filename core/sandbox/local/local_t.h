@@ -157,6 +157,9 @@ void mr_box_cancel(struct mr_sandbox *s, struct mr_str exec_id);
 
 void mr_box_step(struct mr_box *b);      /* posts: look what there is to do */
 void mr_box_up(struct mr_box *b);        /* envd said hello and agrees */
+/* Ends the processes; calls that were sent end with MR_E_CLOSED and this text. */
+void mr_box_kill(struct mr_box *b, const char *why);
+void mr_box_measure(struct mr_box *b);   /* watch.c: starts to look at its disk space */
 void mr_box_lost(struct mr_box *b);      /* the connection ended */
 void mr_box_accepted(struct mr_box *b, struct mr_str id);
 /* content: an array of blocks, checked; NULL with code != MR_OK. */
@@ -167,6 +170,14 @@ void mr_box_settle(struct mr_box *b);    /* frees it when nobody holds it and no
  * box steps its destroy once that is so. */
 bool mr_box_quiesce(struct mr_box *b);
 void mr_destroy_step(struct mr_destroy *d);
+
+struct mr_disk_job {
+  struct mr_job job;
+  struct mr_local_conf *conf;
+  struct mr_box *box;          /* NULL once the driver is gone */
+  char session[MR_SESSION_MAX];
+  int64_t size;
+};
 
 /* ---- its calls (calls.c) ---- */
 

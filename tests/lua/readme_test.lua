@@ -1,0 +1,156 @@
+-- The manual's code: "```lua" blocks are scripts and must load; "```lua task" blocks are run in a task.
+local rig = require "moonrig"
+local host = require "host"
+local t = require "kit"
+local server = require "server"
+local dir, tmp = os.getenv "SCRIPTS", os.getenv "TMP"
+
+local function blocks()
+  local list, current = {}, nil
+  local n = 0
+  for line in io.lines "lua/README.md" do
+    n = n + 1
+    local info = line:match "^```(.*)$"
+    if current and info == "" then
+      current.text = table.concat(current.lines, "\n")
+      list[#list + 1], current = current, nil
+    elseif current then
+      current.lines[#current.lines + 1] = line
+    elseif info and info ~= "" then
+      current = { kind = info, line = n, lines = {} }
+    elseif info then
+      current = { kind = "other", line = n, lines = {} }
+    end
+  end
+  return list
+end
+
+server.environments[1] = { id = "env_default", name = "default" }
+if #server.agents == 0 then
+  server.agents[1] = { id = "agent_r", name = "reader" }
+  server.agents[2] = { id = "agent_p", name = "payer" }
+end
+
+local uploads = {}
+host.op("files.upload", function(p)
+  uploads[#uploads + 1] = p._body
+  return { id = "file_" .. #uploads, type = "file", filename = p._filename }
+end)
+host.op("files.download", function(p) return {}, uploads[tonumber(p.file_id:match "%d+")] end)
+host.op("http", function(req)
+  return { status = 200, body = '{"url":"' .. req.url .. '"}', headers = "content-type: application/json\n" }
+end)
+
+-- What the agents of the task blocks do.
+local behave, story
+function behave(s, ev)
+  if ev.type == "user.message" and ev.content[1].text:find "Pay" then
+    local a = server.emit(s, { type = "agent.tool_use", name = "pay", input = { amount = 900 }, evaluated_permission = "ask" })
+    local b = server.emit(s, { type = "agent.custom_tool_use", name = "book", input = {} })
+    s.asked = { a.id, b.id }
+    return server.idle(s, "requires_action", s.asked)
+  elseif ev.type:find "^user.tool_confirmation" then
+    return
+  elseif ev.type == "user.message" and ev.content[1].text:find "story" and not next(s.streams) then
+    story = s -- told once somebody listens
+    return
+  end
+  server.preview(s, { type = "event_delta", event_id = "x", delta = { content = { type = "text", text = "Once " } } })
+  server.span(s, 5, 2)
+  server.say(s, "Once upon a time.")
+  server.idle(s)
+end
+
+local printed
+local env = setmetatable({
+  rig = rig,
+  print = function(...)
+    local parts = {}
+    for i = 1, select("#", ...) do parts[i] = tostring((select(i, ...))) end
+    printed[#printed + 1] = table.concat(parts, "\t")
+  end,
+  io = { write = function(...) printed[#printed + 1] = table.concat({ ... }) end },
+}, { __index = _G })
+
+local n, expected = 0, {
+  [1] = function() t.match(table.concat(printed, "\n"), "^Once upon a time.\nend_turn\n5\t4\n") end,
+  [2] = function() t.equal(printed[1], "Once upon a time.") end,
+  [3] = function() t.match(printed[1], "Once ") end,
+  [4] = function()
+    local text = table.concat(printed, "\n")
+    t.match(text, "not_found_error\t404\tnil\tnil\tfalse\tnot_found_error: no such session")
+    t.equal(printed[#printed], "6")
+    t.equal(assert(rig.fs.read "copy.csv"), "a,b\n1\n")
+  end,
+  [5] = function()
+    t.equal(table.concat(printed, "|", 1, 3), "3\t3|answer\there|42")
+    t.match(printed[4], "^false\tcancelled: not needed")
+  end,
+  [6] = function()
+    local text = table.concat(printed, "\n")
+    t.match(text, '{"a":%[%],"b":1,"n":null}\n9007199254740993\t18446744073709551615\t{\n')
+    t.match(text, "a%%20b\ta b\tn=1&n=2&q=x\n")
+    t.match(text, "1970%-01%-01T00:00:00.000000Z\t1769860800")
+  end,
+}
+
+for _, b in ipairs(blocks()) do
+  local name = ("README:%d (%s)"):format(b.line, b.kind)
+  if b.kind == "lua" then
+    t.test(name, function()
+      t.write(dir .. "/reader.md", "Be brief.")
+      t.write(dir .. "/block.lua", b.text:gsub("rig.main%(", "local _ = (")) -- this test has one already
+      local answer, code = t.control "reload"
+      t.equal(code, 0, tostring(answer.error))
+      t.quiet = nil
+      rig.sleep(2)
+      os.remove(dir .. "/block.lua")
+    end)
+  elseif b.kind == "lua task" then
+    n = n + 1
+    local check = t.ok(expected[n], "a check for " .. name)
+    t.test(name, function()
+      server.reset()
+      server.behave = behave
+      printed = {}
+      t.write("report.csv", "a,b\n1\n")
+      local fn = assert(load(b.text, "=README:" .. b.line, "t", env))
+      local teller = rig.spawn(function()
+        while not (story and next(story.streams)) do rig.sleep(0.05) end
+        behave(story, { type = "user.message", content = { { text = "" } } })
+      end)
+      local ok, e = xpcall(fn, debug.traceback)
+      teller:cancel()
+      os.remove "report.csv"
+      if not ok then error(e, 0) end
+      check()
+      os.remove "copy.csv"
+      os.execute "rm -rf out"
+      collectgarbage()
+    end)
+  end
+end
+t.test("all task blocks have a check", function() t.equal(n, 6) end)
+t.test("the tools of the manual answer", function()
+  local function script(k)
+    local i = 0
+    for _, b in ipairs(blocks()) do
+      if b.kind == "lua" then
+        i = i + 1
+        if i == k then return b.text end
+      end
+    end
+  end
+  t.write(dir .. "/block.lua", script(1))
+  t.control "reload"
+  t.quiet = nil
+  t.match(t.use("purchase_order", { id = "PO 1" }), 'http://erp/po/PO%%201')
+  t.write(dir .. "/block.lua", script(2))
+  t.control "reload"
+  t.equal(t.use("to_euro", { amount = 10, currency = "USD" }), '"9.30"')
+  t.write(dir .. "/block.lua", (script(2):gsub("0%.93", "0.95")))
+  t.control "reload"
+  t.equal(t.use("to_euro", { amount = 10, currency = "USD" }), '"9.50"')
+  t.equal(select(2, t.use("to_euro", { amount = 1, currency = "XXX" })), "no rate for XXX")
+end)
+rig.main(t.run)
