@@ -15,7 +15,7 @@ static void open_with(const char *json)
   g = (struct rig){.model = no_model};
   rig_open(&g, test_dir());
   for (int i = 0; i < 1000 && strcmp(rig_get(&g, "/data/0/name"), "default") != 0; i++)
-    rig_ok(&g, mr_environments_list, NULL, NULL, NULL); /* the first start makes one */
+    rig_pump(&g), rig_ok(&g, mr_environments_list, NULL, NULL, NULL); /* the first start makes one */
   if (json) {
     rig_ok(&g, mr_environments_create, NULL, NULL, json);
     snprintf(id, sizeof id, "%s", rig_get(&g, "/id"));

@@ -223,10 +223,11 @@ MAYBE void rig_session(struct rig *g, const char *tools)
   snprintf(json, sizeof json, "{\"name\":\"assistant\",\"model\":\"m\",\"tools\":%s}", tools ? tools : "[]");
   rig_ok(g, mr_agents_create, NULL, NULL, json);
   snprintf(g->agent, sizeof g->agent, "%s", rig_get(g, "/id"));
-  for (int i = 0; i < 1000; i++) {
+  for (int i = 0; i < 10000; i++) {
     rig_ok(g, mr_environments_list, NULL, NULL, NULL);
     if (strcmp(rig_get(g, "/data/0/name"), "default") == 0)
       break;
+    rig_pump(g);
   }
   snprintf(g->env, sizeof g->env, "%s", rig_get(g, "/data/0/id"));
   snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\"}", g->agent, g->env);
