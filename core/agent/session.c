@@ -375,8 +375,25 @@ static void on_hit(struct mr_ready *r)
 {
   struct hit *h = MR_OF(r, struct hit, ready);
   const struct mr_mem *mem = h->s->d->mem;
-  h->w.fn(h->w.ud, MR_OK, h->s, NULL);
+  struct mr_err err;
+
+  if (h->s->deleted) { /* since it was asked for */
+    mr_err_set(&err, MR_E_NOTFOUND, NULL, "session %s not found", h->s->id);
+    mr_session_unref(h->s);
+    h->w.fn(h->w.ud, err.code, NULL, &err);
+  } else {
+    h->w.fn(h->w.ud, MR_OK, h->s, NULL);
+  }
   mr_mem_free(mem, h);
+}
+
+/* Its row is there until the commit of the delete; it is not loaded again from that. */
+static bool being_deleted(struct mr_domain *d, int64_t ws, struct mr_str id)
+{
+  struct mr_session *s = d->sessions->bucket[hash(ws, id)];
+  while (s && !(s->deleted && s->ws == ws && mr_str_is(id, s->id)))
+    s = s->hash_next;
+  return s != NULL;
 }
 
 void mr_session_get(struct mr_domain *d, int64_t ws, struct mr_str id,
@@ -399,6 +416,12 @@ void mr_session_get(struct mr_domain *d, int64_t ws, struct mr_str id,
     mr_session_ref(s);
     mr_ready_init(&h->ready, on_hit);
     mr_ready_post(d->loop, &h->ready);
+    return;
+  }
+  if (being_deleted(d, ws, id)) {
+    struct mr_err err;
+    mr_err_set(&err, MR_E_NOTFOUND, NULL, "session " MR_FMT " not found", MR_ARG(id));
+    fn(ud, err.code, NULL, &err);
     return;
   }
   while (l && (l->s->ws != ws || !mr_str_is(id, l->s->id)))

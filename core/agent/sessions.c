@@ -391,7 +391,7 @@ static void on_scoped_files(void *ud, const struct mr_rows *r)
   struct mr_session *s = p->s;
   struct mr_commit *cm = mr_commit_new(s->d->store, &p->c->who);
 
-  if (r->code != MR_OK || !cm || s->status == MR_RUNNING) {
+  if (r->code != MR_OK || !cm || s->deleted || s->status == MR_RUNNING || s->status == MR_RESCHEDULING) {
     mr_commit_drop(&cm);
     mr_call_fail(p->c, r->code ? r->code : MR_E_STATE, NULL, "session %s could not be deleted now", s->id);
     mr_session_unref(s);
