@@ -108,7 +108,8 @@ void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n)
   if (c->failed)
     return;
   if (!c->out && !c->io.ssl && !c->blocked)
-    done = taken(c, mr_http_io_writev(&c->io, v, n));
+    done = taken(c, n == 1 ? mr_http_io_write(&c->io, v->iov_base, v->iov_len)
+                           : mr_http_io_writev(&c->io, v, n));
   if (done == total && !c->failed)
     return;
   for (int i = 0; i < n && !c->failed; i++) {

@@ -127,6 +127,10 @@ size_t mr_http_conn_waiting(const struct mr_http_conn *c);
 /* http_exchange.c */
 struct mr_http_x *mr_http_x_new(struct mr_http_conn *c); /* of c->parse; NULL: no memory */
 void mr_http_x_free(struct mr_http_x **x);
+enum { MR_HTTP_ROOM = 18 };
+/* mr_http_write of bytes with MR_HTTP_ROOM bytes of room before and two after them, which are used: what
+ * goes out is in one piece. */
+int mr_http_write_room(struct mr_http_x *x, char *bytes, size_t n);
 void mr_http_refusal(struct mr_http_conn *c, int status, const char *why); /* outside of an exchange */
 
 /* http_listen.c */

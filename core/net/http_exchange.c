@@ -378,44 +378,82 @@ static bool too_far(const struct mr_http_conn *c, size_t n)
   return waiting > (most < MORE_ABOVE ? most : MORE_ABOVE) && (n > most || waiting > most - n);
 }
 
-int mr_http_write(struct mr_http_x *x, struct mr_str bytes)
+/* May n bytes more be sent? MR_OK; MR_MORE: nothing needs to be; MR_E_CLOSED. */
+static int admit(struct mr_http_x *x, size_t n)
 {
   struct mr_http_conn *c = x->c;
-  struct iovec v[3];
-  char size[24];
-  int m;
 
   if (c->failed || x->ended || !x->begun)
     return MR_E_CLOSED;
   if (!x->chunked && x->left >= 0) {
-    if ((int64_t)bytes.n > x->left) {
+    if ((int64_t)n > x->left) {
       mr_log(c->s->sys, MR_LOG_ERROR, "http", MR_FMT ": an answer is longer than it said",
              MR_ARG(mr_http_path(x)));
       mr_http_cut(x);
       return MR_E_CLOSED;
     }
-    x->left -= (int64_t)bytes.n;
+    x->left -= (int64_t)n;
   }
-  if (bytes.n == 0 || x->bodyless)
-    return MR_OK;
-  if (too_far(c, bytes.n)) {
+  if (n == 0 || x->bodyless)
+    return MR_MORE;
+  if (too_far(c, n)) {
     c->s->stats.cut++;
     mr_http_cut(x);
     return MR_E_CLOSED;
   }
-  v[1] = vec(bytes);
-  if (x->chunked) {
-    m = snprintf(size, sizeof size, "%zx\r\n", bytes.n);
-    v[0] = vec(mr_str_n(size, (size_t)m));
-    v[2] = vec(MR_S("\r\n"));
-  }
-  mr_http_conn_send(c, x->chunked ? v : v + 1, x->chunked ? 3 : 1);
-  if (c->failed)
+  return MR_OK;
+}
+
+static int sent(struct mr_http_x *x)
+{
+  if (x->c->failed)
     return MR_E_CLOSED;
-  if (mr_http_conn_waiting(c) <= MORE_ABOVE)
+  if (mr_http_conn_waiting(x->c) <= MORE_ABOVE)
     return MR_OK;
   x->want_drain = true;
   return MR_MORE;
+}
+
+/* The line before a chunk, written so that it ends at end; returns where it begins. */
+static char *chunk_line(char *end, size_t n)
+{
+  char *p = end - 2;
+
+  memcpy(p, "\r\n", 2);
+  do
+    *--p = "0123456789abcdef"[n & 15];
+  while (n >>= 4);
+  return p;
+}
+
+int mr_http_write(struct mr_http_x *x, struct mr_str bytes)
+{
+  char line[MR_HTTP_ROOM];
+  struct iovec v[3] = {{NULL, 0}, vec(bytes), vec(MR_S("\r\n"))};
+  int code = admit(x, bytes.n);
+
+  if (code != MR_OK)
+    return code == MR_MORE ? MR_OK : code;
+  v[0].iov_base = chunk_line(line + sizeof line, bytes.n);
+  v[0].iov_len = (size_t)(line + sizeof line - (char *)v[0].iov_base);
+  mr_http_conn_send(x->c, x->chunked ? v : v + 1, x->chunked ? 3 : 1);
+  return sent(x);
+}
+
+int mr_http_write_room(struct mr_http_x *x, char *bytes, size_t n)
+{
+  struct iovec v = {bytes, n};
+  int code = admit(x, n);
+
+  if (code != MR_OK)
+    return code == MR_MORE ? MR_OK : code;
+  if (x->chunked) {
+    v.iov_base = chunk_line(bytes, n);
+    memcpy(bytes + n, "\r\n", 2);
+    v.iov_len = (size_t)(bytes + n + 2 - (char *)v.iov_base);
+  }
+  mr_http_conn_send(x->c, &v, 1);
+  return sent(x);
 }
 
 void mr_http_end(struct mr_http_x *x)

@@ -9,11 +9,11 @@
 #include "net/sse.h"
 #include "net/http_conn_t.h"
 
-enum { GATHER = 64 << 10, PING_MS = 15000, HEADERS_MAX = 32 };
+enum { FIRST = 1 << 10, GATHER = 64 << 10, PING_MS = 15000, HEADERS_MAX = 32 };
 
 struct mr_sse {
   struct mr_http_x *x;
-  struct mr_buf out;             /* frames of this pass */
+  struct mr_buf out;             /* MR_HTTP_ROOM bytes, then the frames of this pass */
   struct mr_ready flush;
   struct mr_timer ping;          /* due when the silence may be long enough */
   int64_t ping_us, sent_us;
@@ -33,7 +33,8 @@ static void pass_on(struct mr_sse *s)
 {
   if (s->out.failed)
     mr_http_cut(s->x);
-  else if (s->out.n > 0 && mr_http_write(s->x, mr_buf_get(&s->out)) == MR_MORE)
+  else if (s->out.n > 0 &&
+           mr_http_write_room(s->x, s->out.p + MR_HTTP_ROOM, s->out.n - MR_HTTP_ROOM) == MR_MORE)
     s->slow = true;
   mr_buf_free(&s->out);
   s->sent_us = mr_loop_now_us(loop_of(s));
@@ -122,17 +123,44 @@ int mr_sse_open(struct mr_http_x *x, const struct mr_str *headers, int nheaders,
   return MR_OK;
 }
 
+static char *put(char *p, struct mr_str s)
+{
+  memcpy(p, s.p, s.n);
+  return p + s.n;
+}
+
+/* By hand: this runs once for each event and reader. */
+static void add_frame(struct mr_buf *b, struct mr_str name, int64_t pos, struct mr_str json)
+{
+  char digits[24], *d = digits + sizeof digits, *p;
+  size_t need = 64 + name.n + json.n;
+
+  if (b->n == 0) {
+    if (mr_buf_reserve(b, MR_HTTP_ROOM + (need < FIRST ? FIRST : need)))
+      b->n = MR_HTTP_ROOM;
+  }
+  p = mr_buf_reserve(b, need);
+  if (!p)
+    return;
+  p = put(p, MR_S("event: "));
+  p = put(p, name);
+  if (pos > 0) {
+    for (int64_t v = pos; v; v /= 10)
+      *--d = (char)('0' + v % 10);
+    p = put(p, MR_S("\nid: "));
+    p = put(p, mr_str_n(d, (size_t)(digits + sizeof digits - d)));
+  }
+  p = put(p, MR_S("\ndata: "));
+  p = put(p, json);
+  p = put(p, MR_S("\n\n"));
+  b->n = (size_t)(p - b->p); /* behind it: room for the end of a chunk, and a NUL */
+}
+
 int mr_sse_event(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_str json)
 {
   if (s->ending || s->x->c->failed)
     return MR_E_CLOSED;
-  mr_buf_c(&s->out, "event: ");
-  mr_buf_str(&s->out, name);
-  if (pos > 0)
-    mr_buf_printf(&s->out, "\nid: %lld", (long long)pos);
-  mr_buf_c(&s->out, "\ndata: ");
-  mr_buf_str(&s->out, json);
-  mr_buf_c(&s->out, "\n\n");
+  add_frame(&s->out, name, pos, json);
   s->x->c->s->stats.events++;
   if (s->out.n > GATHER || s->out.failed)
     pass_on(s);
