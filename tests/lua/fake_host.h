@@ -6,4 +6,7 @@ typedef void (*host_stats_fn)(char *out, size_t n, int long_lived);
 __attribute__((visibility("default"))) void host_set_stats(host_stats_fn fn); /* adds to what host.open() says */
 /* After the script was closed: 0 when nothing is left open; out says what is. */
 __attribute__((visibility("default"))) int host_end(char *out, size_t n);
+/* A call of a tool ('t'), hook ('h') or model provider ('m') that is registered; see struct mr_use. */
+struct mr_use;
+__attribute__((visibility("default"))) const struct mr_use *host_inject(int kind, const char *name);
 #endif

@@ -76,27 +76,45 @@ static void run_control(void *a, void *b)
   fake.control_fn(fake.control_ud, a, NULL, 7);
   free(a);
 }
+/* Puts a call of what is registered as r into the queue. */
+static struct mr_use *new_use(struct fake_reg *r, const char *json)
+{
+  struct mr_use *u = calloc(1, sizeof *u);
+  u->id = fake.next_id++;
+  u->attempt = 1;
+  snprintf(u->name, sizeof u->name, "%s", r->name);
+  snprintf(u->sid, sizeof u->sid, "sevt_%d", (int)u->id);
+  if (fake_parse(NULL, (struct mr_str){json, strlen(json)}, &u->input, NULL)) {
+    free(u);
+    return NULL;
+  }
+  u->reg = r;
+  u->next = fake.uses;
+  fake.uses = u;
+  fake.uses_open++;
+  return u;
+}
+const struct mr_use *host_inject(int kind, const char *name)
+{
+  struct fake_reg *r = fake.regs;
+  while (r && (r->kind != kind || strcmp(r->name, name) != 0)) r = r->next;
+  struct mr_use *u = r ? new_use(r, "{}") : NULL;
+  if (u) fake_push(run_use, r, u);
+  return u;
+}
 static int inject(lua_State *L, int k) /* (name, json, attempt, agent or part of the filter) -> id */
 {
   const char *name = luaL_checkstring(L, 1);
-  size_t n;
-  const char *t = luaL_optlstring(L, 2, "{}", &n);
+  const char *t = luaL_optstring(L, 2, "{}");
   const char *agent = luaL_optstring(L, 4, NULL);
   struct fake_reg *r = fake.regs;
   while (r && (r->kind != k || strcmp(r->name, name) != 0 ||
                (agent && (k == 't' ? strcmp(r->agent, agent) != 0 : strstr(r->filter, "look") == NULL))))
     r = r->next;
   if (!r) return 0;
-  struct mr_use *u = calloc(1, sizeof *u);
-  u->id = fake.next_id++;
+  struct mr_use *u = new_use(r, t);
+  if (!u) return luaL_error(L, "bad input %s", t);
   u->attempt = (int)luaL_optnumber(L, 3, 1);
-  snprintf(u->name, sizeof u->name, "%s", name);
-  snprintf(u->sid, sizeof u->sid, "sevt_%d", (int)u->id);
-  if (fake_parse(NULL, (struct mr_str){t, n}, &u->input, NULL)) return luaL_error(L, "bad input %s", t);
-  u->reg = r;
-  u->next = fake.uses;
-  fake.uses = u;
-  fake.uses_open++;
   fake_push(run_use, r, u);
   lua_pushnumber(L, (lua_Number)u->id);
   return 1;
