@@ -143,15 +143,6 @@ static void on_rewake(struct mr_timer *t)
     wake_all(d);
 }
 
-<<<<<<< HEAD
-=======
-void mr_domain_rewake(struct mr_domain *d)
-{
-  if (d->started && !d->draining)
-    mr_timer_set(d->loop, &d->rewake, REWAKE_US);
-}
-
->>>>>>> wt/crash
 void mr_domain_begin(struct mr_call *c, void (*go)(struct mr_call *c))
 {
   struct mr_domain *d = c->d;
@@ -178,15 +169,12 @@ static void begin_held(struct mr_domain *d)
     next = c->held;
     c->go(c);
   }
-<<<<<<< HEAD
 }
 
 void mr_domain_rewake(struct mr_domain *d)
 {
   if (d->started && !d->draining)
     mr_timer_set(d->loop, &d->rewake, REWAKE_US);
-=======
->>>>>>> wt/crash
 }
 
 static void on_default(void *ud, int code)
