@@ -7,7 +7,7 @@
 
 #include "agent/domain.h"
 
-enum { MR_ID_LEN = 48 };           /* ids with their NUL */
+enum { MR_ID_LEN = 48 }; /* ids with their NUL */
 struct mr_session;
 
 struct mr_domain {
@@ -21,28 +21,34 @@ struct mr_domain {
   struct mr_tool_runner tools;
   struct mr_hooks hooks;
   int64_t default_ws;
-  struct mr_sessions *sessions;    /* loaded sessions: table, LRU (session.c) */
-  struct mr_keys *keys;            /* keys.c: bootstrap keys, what was checked lately */
-  struct mr_env_use *env_uses;     /* environments.c: sessions being made, environments being deleted */
-  bool started, ready, draining;   /* ready: what a start makes is there */
-  bool cut;                        /* nothing is decided any more, the store may be gone */
+  struct mr_sessions *sessions;      /* loaded sessions: table, LRU (session.c) */
+  struct mr_keys *keys;              /* keys.c: bootstrap keys, what was checked lately */
+  struct mr_env_use *env_uses;       /* environments.c: sessions being made, environments being deleted */
+  bool started, ready, draining;     /* ready: what a start makes is there */
+  bool cut;                          /* nothing is decided any more, the store may be gone */
   struct mr_call *held, **held_tail; /* calls that came before the start was over */
-  int waking;                      /* steps of the start, or of waking sessions, that are under way */
-  struct mr_timer rewake;          /* looks for sessions that were dropped after a failed commit */
+  int waking;                        /* steps of the start, or of waking sessions, that are under way */
+  struct mr_timer rewake;            /* looks for sessions that were dropped after a failed commit */
   void (*idle_fn)(void *ud);
   void *idle_ud;
   struct mr_domain_stats stats;
   /* limits of the configuration */
-  int retry_max;                   /* model requests tried again, default 10 */
+  int retry_max;                       /* model requests tried again, default 10 */
   int64_t retry_base_us, retry_cap_us; /* 1 s, 60 s */
-  int tool_rounds_max;             /* rounds of tool use in one turn, default 200 */
+  int tool_rounds_max;                 /* rounds of tool use in one turn, default 200 */
 };
 
 /* ---- lists (page.c): cursors and the {"data","next_page"} frame ---- */
 
 /* in.limit between 1 and max (dflt when absent) and in.page into *cur; a cursor remembers the order. On
  * failure fills c->err and returns its code. */
-struct mr_page { int limit; bool ascending; struct mr_cursor cur; int64_t pos; bool backward; };
+struct mr_page {
+  int limit;
+  bool ascending;
+  struct mr_cursor cur;
+  int64_t pos;
+  bool backward;
+};
 int mr_page_read(struct mr_call *c, int dflt, int max, bool ascending, struct mr_page *p);
 /* Cursor texts, in the call's arena. */
 struct mr_str mr_page_by_time(struct mr_call *c, bool ascending, bool backward, int64_t us, struct mr_str id);
@@ -62,7 +68,8 @@ int mr_metadata_merge(struct mr_call *c, yyjson_val *old, yyjson_val *patch, boo
 void mr_not_found(struct mr_call *c, const char *what, struct mr_str id);
 /* Did a read of one object fail? Sets c->err (a missing one as above, with the input field that named it, or
  * NULL) and returns its code; MR_OK: rows[0] is there. */
-int mr_read_check(struct mr_call *c, const struct mr_rows *r, const char *field, const char *what, struct mr_str id);
+int mr_read_check(struct mr_call *c, const struct mr_rows *r, const char *field, const char *what,
+                  struct mr_str id);
 
 /* ---- environments in use (environments.c): no session is made in one that is being deleted, none is deleted
  * while a session is being made in it; the store sees only what is committed ---- */
@@ -74,7 +81,8 @@ struct mr_env_use {
   bool deleting;
 };
 /* False, and nothing begun, when the other kind of use is under way. u and id live until the end. */
-bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id, bool deleting);
+bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id,
+                      bool deleting);
 void mr_env_use_end(struct mr_env_use *u);
 
 /* ---- content blocks (content.c) ---- */
@@ -94,7 +102,10 @@ void mr_content_to_model(yyjson_val *arr, struct mr_buf *out);
 
 /* Resolves in["agent"] of a session create to a snapshot JSON (spec sessions §2.3): fn once, on the loop,
  * with code; snapshot, id, version and the document's rev for mr_commit_doc_expect. */
-struct mr_resolved { struct mr_str snapshot, id; int64_t version, rev; };
+struct mr_resolved {
+  struct mr_str snapshot, id;
+  int64_t version, rev;
+};
 void mr_agents_resolve(struct mr_call *c, yyjson_val *agent,
                        void (*fn)(struct mr_call *c, int code, const struct mr_resolved *r));
 
@@ -110,9 +121,10 @@ void mr_keys_free(struct mr_domain *d);
 /* Makes the session's own copy of a file: a new file document with scope, added to commit cm, its blob
  * linked. fn once with the new id (in the arena). */
 void mr_files_copy_to_session(struct mr_call *c, struct mr_str file_id, struct mr_str session_id,
-                              void (*fn)(struct mr_call *c, int code, const struct mr_doc_row *copy, void *ud), void *ud);
+                              void (*fn)(struct mr_call *c, int code, const struct mr_doc_row *copy, void *ud),
+                              void *ud);
 /* Makes files of what lies in the session's outputs directory and is new or changed; fn once. */
-void mr_files_harvest(struct mr_domain *d, int64_t ws, struct mr_str session_id,
-                      void (*fn)(void *ud, int code), void *ud);
+void mr_files_harvest(struct mr_domain *d, int64_t ws, struct mr_str session_id, void (*fn)(void *ud, int code),
+                      void *ud);
 
 #endif

@@ -36,17 +36,18 @@ static int check_identity(struct mr_call *c, yyjson_val *v)
 {
   struct mr_str type = mr_json_get_str(v, "type");
 
-  if (!v || yyjson_is_null(v) || mr_str_is(type, "service_account"))
+  if (!v || yyjson_is_null(v) || mr_str_is(type, "service_account")) return MR_OK;
+  if (mr_str_is(type, "aws_role") && mr_json_get_str(v, "role_arn").n &&
+      mr_json_get_str(v, "role_arn").n <= 2048)
     return MR_OK;
-  if (mr_str_is(type, "aws_role") && mr_json_get_str(v, "role_arn").n && mr_json_get_str(v, "role_arn").n <= 2048)
-    return MR_OK;
-  return mr_err_set(&c->err, MR_E_INVALID, "execution_identity",
-                    "execution_identity: service_account, or aws_role with role_arn of at most 2,048 characters");
+  return mr_err_set(
+      &c->err, MR_E_INVALID, "execution_identity",
+      "execution_identity: service_account, or aws_role with role_arn of at most 2,048 characters");
 }
 
 /* The whole object, resolved, from what was sent over what is stored (old NULL: create). */
-static int write_agent(struct mr_call *c, struct mr_str id, int64_t version, yyjson_val *old, int64_t created_us,
-                       int64_t updated_us, struct mr_buf *out)
+static int write_agent(struct mr_call *c, struct mr_str id, int64_t version, yyjson_val *old,
+                       int64_t created_us, int64_t updated_us, struct mr_buf *out)
 {
   yyjson_val *in = c->in, *model = mr_json_get(in, "model"), *many = pick(in, old, "multiagent");
   yyjson_val *identity = pick(in, old, "execution_identity");
@@ -56,8 +57,7 @@ static int write_agent(struct mr_call *c, struct mr_str id, int64_t version, yyj
   if (many && !yyjson_is_null(many))
     return mr_err_set(&c->err, MR_E_UNSUPPORTED, "multiagent", "multiagent: not implemented yet");
   code = check_identity(c, identity);
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   mr_jw_init(&w, out);
   mr_jw_obj(&w);
   mr_jw_kstr(&w, "id", id);
@@ -69,12 +69,9 @@ static int write_agent(struct mr_call *c, struct mr_str id, int64_t version, yyj
   mr_jw_key(&w, "model");
   w.after_key = false;
   code = mr_agent_model(c, model ? model : mr_json_get(old, "model"), mr_json_get(old, "model"), out);
-  if (code == MR_OK)
-    code = write_member(c, &w, "tools", pick(in, old, "tools"), mr_agent_tools);
-  if (code == MR_OK)
-    code = write_member(c, &w, "mcp_servers", pick(in, old, "mcp_servers"), mr_agent_servers);
-  if (code == MR_OK)
-    code = write_member(c, &w, "skills", pick(in, old, "skills"), mr_agent_skills);
+  if (code == MR_OK) code = write_member(c, &w, "tools", pick(in, old, "tools"), mr_agent_tools);
+  if (code == MR_OK) code = write_member(c, &w, "mcp_servers", pick(in, old, "mcp_servers"), mr_agent_servers);
+  if (code == MR_OK) code = write_member(c, &w, "skills", pick(in, old, "skills"), mr_agent_skills);
   mr_jw_kraw(&w, "multiagent", MR_S("null"));
   mr_jw_key(&w, "execution_identity");
   if (mr_str_is(mr_json_get_str(identity, "type"), "aws_role")) {
@@ -117,8 +114,7 @@ void mr_agents_create(struct mr_call *c)
   row.name = mr_json_get_str(c->in, "name");
   row.created_us = row.updated_us = mr_loop_wall_us(c->d->loop);
   code = write_agent(c, row.id, 1, NULL, row.created_us, row.created_us, &c->out);
-  if (code == MR_OK)
-    code = check_written(c, &c->out, &doc);
+  if (code == MR_OK) code = check_written(c, &c->out, &doc);
   yyjson_doc_free(doc);
   if (code != MR_OK)
     mr_call_done(c, code);
@@ -131,11 +127,11 @@ void mr_agents_create(struct mr_call *c)
 /* Equal but for version and times? */
 static bool same_agent(yyjson_val *a, yyjson_val *b)
 {
-  static const char *const keys[] = {"name", "description", "system", "model", "tools", "mcp_servers", "skills",
-                                     "multiagent", "execution_identity", "metadata"};
+  static const char *const keys[] = {
+      "name",       "description",        "system",  "model", "tools", "mcp_servers", "skills",
+      "multiagent", "execution_identity", "metadata"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
-    if (!mr_json_equal(mr_json_get(a, keys[i]), mr_json_get(b, keys[i])))
-      return false;
+    if (!mr_json_equal(mr_json_get(a, keys[i]), mr_json_get(b, keys[i]))) return false;
   return true;
 }
 
@@ -158,12 +154,10 @@ static int make_update(struct mr_doc_change *p, const struct mr_doc_row *old, yy
   next->version = old->version + 1;
   next->updated_us = mr_loop_wall_us(c->d->loop);
   code = write_agent(c, old->id, next->version, body, old->created_us, next->updated_us, &p->body);
-  if (code == MR_OK)
-    code = check_written(c, &p->body, &doc);
+  if (code == MR_OK) code = check_written(c, &p->body, &doc);
   same = code == MR_OK && same_agent(yyjson_doc_get_root(doc), body);
   yyjson_doc_free(doc);
-  if (code == MR_OK && mr_json_get_str(c->in, "name").n)
-    next->name = mr_json_get_str(c->in, "name");
+  if (code == MR_OK && mr_json_get_str(c->in, "name").n) next->name = mr_json_get_str(c->in, "name");
   return same ? MR_MORE : code;
 }
 
@@ -181,15 +175,15 @@ void mr_agents_update(struct mr_call *c)
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
     return;
   }
-  *p = (struct mr_doc_change){.c = c, .kind = "agent", .id = c->path[0], .make = make_update, .version_row = true};
+  *p = (struct mr_doc_change){
+      .c = c, .kind = "agent", .id = c->path[0], .make = make_update, .version_row = true};
   mr_doc_change(p);
 }
 
 static int make_archive(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body,
                         struct mr_doc_row *next)
 {
-  if (old->archived_us)
-    return MR_MORE;
+  if (old->archived_us) return MR_MORE;
   next->archived_us = mr_loop_wall_us(p->c->d->loop);
   mr_doc_archive(p, body, next->archived_us);
   return MR_OK;
@@ -216,10 +210,10 @@ static void on_version(void *ud, const struct mr_rows *r)
   int code;
 
   snprintf(version, sizeof version, "%lld", (long long)mr_json_get_int(c->in, "version", 0));
-  code = mr_read_check(c, r, "version", mr_arena_printf(c->arena, "agent " MR_FMT ": version", MR_ARG(c->path[0])),
-                       mr_str_c(version));
-  if (code == MR_OK)
-    mr_buf_str(&c->out, r->docs[0].body);
+  code =
+      mr_read_check(c, r, "version", mr_arena_printf(c->arena, "agent " MR_FMT ": version", MR_ARG(c->path[0])),
+                    mr_str_c(version));
+  if (code == MR_OK) mr_buf_str(&c->out, r->docs[0].body);
   mr_call_done(c, code);
 }
 

@@ -30,8 +30,7 @@ int mr_agent_model(struct mr_call *c, yyjson_val *given, yyjson_val *old, struct
   struct mr_jw w;
   bool known = !effort || yyjson_is_null(effort);
 
-  if (!id.n)
-    return mr_err_set(&c->err, MR_E_INVALID, "model", "model: a model id, or an object with id");
+  if (!id.n) return mr_err_set(&c->err, MR_E_INVALID, "model", "model: a model id, or an object with id");
   if (known && old && mr_str_eq(mr_json_get_str(old, "id"), id))
     level = mr_json_get_str(mr_json_get(old, "effort"), "type");
   for (size_t i = 0; i < sizeof efforts / sizeof *efforts; i++)
@@ -50,8 +49,7 @@ int mr_agent_model(struct mr_call *c, yyjson_val *given, yyjson_val *old, struct
   mr_jw_kstr(&w, "type", level.n ? level : MR_S("high"));
   mr_jw_obj_end(&w);
   mr_jw_kstr(&w, "speed", speed.n ? speed : MR_S("standard"));
-  if (geo.n)
-    mr_jw_kstr(&w, "inference_geo", geo);
+  if (geo.n) mr_jw_kstr(&w, "inference_geo", geo);
   mr_jw_obj_end(&w);
   return MR_OK;
 }
@@ -70,12 +68,9 @@ static int write_setting(struct mr_call *c, struct mr_jw *w, yyjson_val *own, yy
   yyjson_val *on = mr_json_get(own, "enabled");
   struct mr_str p = mr_json_get_str(mr_json_get(own, "permission_policy"), "type");
 
-  if (!yyjson_is_bool(on))
-    on = mr_json_get(dflt, "enabled");
-  if (!p.n)
-    p = mr_json_get_str(mr_json_get(dflt, "permission_policy"), "type");
-  if (!p.n)
-    p = mr_str_c(policy);
+  if (!yyjson_is_bool(on)) on = mr_json_get(dflt, "enabled");
+  if (!p.n) p = mr_json_get_str(mr_json_get(dflt, "permission_policy"), "type");
+  if (!p.n) p = mr_str_c(policy);
   if (!policy_known(p))
     return refuse(c, list, i, "permission_policy", "type is always_allow, always_ask or auto");
   mr_jw_key(w, "enabled");
@@ -102,22 +97,19 @@ static int write_configs(struct mr_call *c, struct mr_jw *w, yyjson_val *tools, 
     struct mr_str name = mr_json_get_str(v, "name"), type = mr_json_get_str(v, "type");
     bool web = mr_str_is(name, "web_fetch") || mr_str_is(name, "web_search");
     if (!name.n || (!mcp && !mr_toolset_has(name) && !web))
-      return refuse(c, list, i, "name", "not a tool of agent_toolset_20260401 (bash, read, write, edit, glob, "
-                                        "grep, web_fetch, web_search)");
-    if (!mcp && type.n && !mr_str_eq(type, name))
-      return refuse(c, list, i, "type", "must equal name");
+      return refuse(c, list, i, "name",
+                    "not a tool of agent_toolset_20260401 (bash, read, write, edit, glob, "
+                    "grep, web_fetch, web_search)");
+    if (!mcp && type.n && !mr_str_eq(type, name)) return refuse(c, list, i, "type", "must equal name");
     again = yyjson_arr_iter_with(configs);
     for (k = 0; k < i && (u = yyjson_arr_iter_next(&again)); k++)
-      if (mr_str_eq(mr_json_get_str(u, "name"), name))
-        return refuse(c, list, i, "name", "configured twice");
+      if (mr_str_eq(mr_json_get_str(u, "name"), name)) return refuse(c, list, i, "name", "configured twice");
     mr_jw_obj(w);
-    if (!mcp)
-      mr_jw_kstr(w, "type", name);
+    if (!mcp) mr_jw_kstr(w, "type", name);
     mr_jw_kstr(w, "name", name);
     code = write_setting(c, w, v, mr_json_get(tool, "default_config"), policy, list, i);
     snprintf(path, sizeof path, "%s[%zu]", list, i);
-    if (code == MR_OK && web && !mcp)
-      code = mr_web_tool_write(c, w, v, tools, path);
+    if (code == MR_OK && web && !mcp) code = mr_web_tool_write(c, w, v, tools, path);
     mr_jw_obj_end(w);
     i++;
   }
@@ -125,22 +117,21 @@ static int write_configs(struct mr_call *c, struct mr_jw *w, yyjson_val *tools, 
   return code;
 }
 
-static int write_toolset(struct mr_call *c, struct mr_jw *w, yyjson_val *tools, yyjson_val *tool, bool mcp, size_t i)
+static int write_toolset(struct mr_call *c, struct mr_jw *w, yyjson_val *tools, yyjson_val *tool, bool mcp,
+                         size_t i)
 {
   const char *policy = mcp ? "always_ask" : "always_allow";
   int code;
 
   mr_jw_obj(w);
   mr_jw_kstr(w, "type", mr_json_get_str(tool, "type"));
-  if (mcp)
-    mr_jw_kstr(w, "mcp_server_name", mr_json_get_str(tool, "mcp_server_name"));
+  if (mcp) mr_jw_kstr(w, "mcp_server_name", mr_json_get_str(tool, "mcp_server_name"));
   mr_jw_key(w, "default_config");
   mr_jw_obj(w);
   code = write_setting(c, w, mr_json_get(tool, "default_config"), NULL, policy, "tools", i);
   mr_jw_obj_end(w);
   mr_jw_key(w, "configs");
-  if (code == MR_OK)
-    code = write_configs(c, w, tools, tool, mcp, policy, i);
+  if (code == MR_OK) code = write_configs(c, w, tools, tool, mcp, policy, i);
   mr_jw_obj_end(w);
   return code;
 }
@@ -151,13 +142,11 @@ static bool has_ref(yyjson_val *v)
   if (yyjson_is_arr(v)) {
     yyjson_arr_iter it = yyjson_arr_iter_with(v);
     while ((k = yyjson_arr_iter_next(&it)))
-      if (has_ref(k))
-        return true;
+      if (has_ref(k)) return true;
   } else if (yyjson_is_obj(v)) {
     yyjson_obj_iter it = yyjson_obj_iter_with(v);
     while ((k = yyjson_obj_iter_next(&it)))
-      if (mr_str_is(mr_json_str(k), "$ref") || has_ref(yyjson_obj_iter_get_val(k)))
-        return true;
+      if (mr_str_is(mr_json_str(k), "$ref") || has_ref(yyjson_obj_iter_get_val(k))) return true;
   }
   return false;
 }
@@ -179,24 +168,22 @@ static int check_custom(struct mr_call *c, yyjson_val *tool, size_t i)
   yyjson_val *schema = mr_json_get(tool, "input_schema"), *props = mr_json_get(schema, "properties"), *k;
   yyjson_obj_iter it = yyjson_obj_iter_with(props);
 
-  if (!name_ok(name, 128, "_-"))
-    return refuse(c, "tools", i, "name", "1 to 128 characters of A-Z a-z 0-9 _ -");
+  if (!name_ok(name, 128, "_-")) return refuse(c, "tools", i, "name", "1 to 128 characters of A-Z a-z 0-9 _ -");
   if (mr_toolset_has(name) || mr_str_is(name, "web_fetch") || mr_str_is(name, "web_search") ||
       mr_str_starts(name, MR_S("mcp__")))
     return refuse(c, "tools", i, "name", "this name is reserved");
-  if (!mr_json_get_str(tool, "description").n)
-    return refuse(c, "tools", i, "description", "must not be empty");
+  if (!mr_json_get_str(tool, "description").n) return refuse(c, "tools", i, "description", "must not be empty");
   if (!mr_str_is(mr_json_get_str(schema, "type"), "object"))
     return refuse(c, "tools", i, "input_schema", "its type must be \"object\"");
   if (props && !yyjson_is_obj(props) && !yyjson_is_null(props))
     return refuse(c, "tools", i, "input_schema", "properties must be an object");
   if (mr_json_get(schema, "oneOf") || mr_json_get(schema, "anyOf") || mr_json_get(schema, "allOf"))
     return refuse(c, "tools", i, "input_schema", "oneOf, anyOf and allOf are not allowed at the top level");
-  if (has_ref(schema))
-    return refuse(c, "tools", i, "input_schema", "$ref is not allowed");
+  if (has_ref(schema)) return refuse(c, "tools", i, "input_schema", "$ref is not allowed");
   while (yyjson_is_obj(props) && (k = yyjson_obj_iter_next(&it)))
     if (!name_ok(mr_json_str(k), 64, "_.-"))
-      return refuse(c, "tools", i, "input_schema", "property names have 1 to 64 characters of A-Z a-z 0-9 _ . -");
+      return refuse(c, "tools", i, "input_schema",
+                    "property names have 1 to 64 characters of A-Z a-z 0-9 _ . -");
   return MR_OK;
 }
 
@@ -219,8 +206,7 @@ static int write_tool(struct mr_call *c, struct mr_jw *w, yyjson_val *list, yyjs
   int code;
 
   if (mr_str_is(type, "agent_toolset_20260401")) {
-    if (repeated(list, tool, i, NULL))
-      return refuse(c, "tools", i, "type", "only one agent_toolset_20260401");
+    if (repeated(list, tool, i, NULL)) return refuse(c, "tools", i, "type", "only one agent_toolset_20260401");
     return write_toolset(c, w, list, tool, false, i);
   }
   if (mr_str_is(type, "mcp_toolset")) {
@@ -231,10 +217,8 @@ static int write_tool(struct mr_call *c, struct mr_jw *w, yyjson_val *list, yyjs
   if (!mr_str_is(type, "custom"))
     return refuse(c, "tools", i, "type", "agent_toolset_20260401, mcp_toolset or custom");
   code = check_custom(c, tool, i);
-  if (code == MR_OK && repeated(list, tool, i, "name"))
-    code = refuse(c, "tools", i, "name", "used twice");
-  if (code != MR_OK)
-    return code;
+  if (code == MR_OK && repeated(list, tool, i, "name")) code = refuse(c, "tools", i, "name", "used twice");
+  if (code != MR_OK) return code;
   mr_jw_obj(w);
   mr_jw_kc(w, "type", "custom");
   mr_jw_kstr(w, "name", mr_json_get_str(tool, "name"));
@@ -283,8 +267,7 @@ int mr_agent_servers(struct mr_call *c, yyjson_val *given, struct mr_buf *out)
       return refuse(c, "mcp_servers", i, "type", "must be \"url\"");
     if (!name.n || name.n > 255 || repeated(given, v, i, "name"))
       return refuse(c, "mcp_servers", i, "name", "1 to 255 characters, each name once");
-    if (!url.n || url.n > 2048)
-      return refuse(c, "mcp_servers", i, "url", "1 to 2,048 characters");
+    if (!url.n || url.n > 2048) return refuse(c, "mcp_servers", i, "url", "1 to 2,048 characters");
     mr_jw_obj(&w);
     mr_jw_kc(&w, "type", "url");
     mr_jw_kstr(&w, "name", name);
@@ -315,12 +298,12 @@ int mr_agent_cross_check(struct mr_call *c, yyjson_val *agent)
     si = yyjson_arr_iter_with(servers);
     while (!found && (s = yyjson_arr_iter_next(&si)))
       found = mr_str_eq(mr_json_get_str(s, "name"), mr_json_get_str(t, "mcp_server_name"));
-    if (!found)
-      return refuse(c, "tools", i, "mcp_server_name", "names no server of mcp_servers");
+    if (!found) return refuse(c, "tools", i, "mcp_server_name", "names no server of mcp_servers");
     used += mcp;
     i++;
   }
   if (used < yyjson_arr_size(servers))
-    return mr_err_set(&c->err, MR_E_INVALID, "mcp_servers", "mcp_servers: every server needs an mcp_toolset in tools");
+    return mr_err_set(&c->err, MR_E_INVALID, "mcp_servers",
+                      "mcp_servers: every server needs an mcp_toolset in tools");
   return MR_OK;
 }

@@ -16,8 +16,7 @@ void mr_call_done(struct mr_call *c, int code)
     code = mr_err_set(&c->err, c->out.failed, NULL, "the response is too large");
   c->code = code;
   if (code != MR_OK) {
-    if (c->err.code == MR_OK)
-      mr_err_set(&c->err, code, NULL, "%s", mr_strerror(code));
+    if (c->err.code == MR_OK) mr_err_set(&c->err, code, NULL, "%s", mr_strerror(code));
     mr_buf_free(&c->out);
   }
   snprintf(c->err.request_id, sizeof c->err.request_id, MR_FMT, MR_ARG(c->who.request_id));
@@ -50,12 +49,12 @@ void mr_not_found(struct mr_call *c, const char *what, struct mr_str id)
   mr_call_done(c, mr_read_check(c, &(struct mr_rows){.code = MR_E_NOTFOUND}, NULL, what, id));
 }
 
-int mr_read_check(struct mr_call *c, const struct mr_rows *r, const char *field, const char *what, struct mr_str id)
+int mr_read_check(struct mr_call *c, const struct mr_rows *r, const char *field, const char *what,
+                  struct mr_str id)
 {
   struct mr_str shown = mr_str_n(id.p, mr_utf8_cut(id, 80));
 
-  if (r->code == MR_OK && r->n > 0)
-    return MR_OK;
+  if (r->code == MR_OK && r->n > 0) return MR_OK;
   if (r->code == MR_OK || r->code == MR_E_NOTFOUND)
     return mr_err_set(&c->err, MR_E_NOTFOUND, field, "%s " MR_FMT " not found", what, MR_ARG(shown));
   mr_err_copy(&c->err, r->err);

@@ -38,8 +38,9 @@ static int check_source(yyjson_val *block, bool document, const char *field, siz
   if (mr_str_is(type, "url"))
     return mr_json_get_str(source, "url").n ? MR_OK : bad(err, field, i, "source.url is required");
   if (mr_str_is(type, "file"))
-    return bad(err, field, i, "source.type \"file\" is not implemented yet; send base64, or mount the file as "
-                              "a session resource");
+    return bad(err, field, i,
+               "source.type \"file\" is not implemented yet; send base64, or mount the file as "
+               "a session resource");
   if (document && mr_str_is(type, "text") && !mr_str_is(media, "text/plain"))
     return bad(err, field, i, "source.media_type must be text/plain");
   if (document && mr_str_is(type, "text"))
@@ -49,9 +50,12 @@ static int check_source(yyjson_val *block, bool document, const char *field, siz
   for (size_t k = 0; k < sizeof images / sizeof *images; k++)
     known = known || mr_str_is(media, images[k]);
   if (!known)
-    return bad(err, field, i, document ? "source.media_type is required" : "source.media_type must be image/png, "
-               "image/jpeg, image/gif or image/webp");
-  return base64_form(mr_json_get_str(source, "data")) ? MR_OK : bad(err, field, i, "source.data must be base64");
+    return bad(err, field, i,
+               document ? "source.media_type is required"
+                        : "source.media_type must be image/png, "
+                          "image/jpeg, image/gif or image/webp");
+  return base64_form(mr_json_get_str(source, "data")) ? MR_OK
+                                                      : bad(err, field, i, "source.data must be base64");
 }
 
 static bool texts_only(yyjson_val *list)
@@ -60,8 +64,7 @@ static bool texts_only(yyjson_val *list)
   yyjson_val *v;
 
   while ((v = yyjson_arr_iter_next(&it)))
-    if (!mr_str_is(mr_json_get_str(v, "type"), "text") || !mr_json_get_str(v, "text").p)
-      return false;
+    if (!mr_str_is(mr_json_get_str(v, "type"), "text") || !mr_json_get_str(v, "text").p) return false;
   return yyjson_is_arr(list);
 }
 
@@ -71,18 +74,17 @@ static int check_block(yyjson_val *b, unsigned allowed, const char *field, size_
 
   if (mr_str_is(type, "text") && (allowed & MR_BLOCK_TEXT))
     return mr_json_get_str(b, "text").p ? MR_OK : bad(err, field, i, "text must be a string");
-  if (mr_str_is(type, "image") && (allowed & MR_BLOCK_IMAGE))
-    return check_source(b, false, field, i, err);
-  if (mr_str_is(type, "document") && (allowed & MR_BLOCK_DOCUMENT))
-    return check_source(b, true, field, i, err);
+  if (mr_str_is(type, "image") && (allowed & MR_BLOCK_IMAGE)) return check_source(b, false, field, i, err);
+  if (mr_str_is(type, "document") && (allowed & MR_BLOCK_DOCUMENT)) return check_source(b, true, field, i, err);
   if (mr_str_is(type, "search_result") && (allowed & MR_BLOCK_SEARCH)) {
     if (!mr_json_get_str(b, "source").p || !mr_json_get_str(b, "title").p ||
-        !texts_only(mr_json_get(b, "content")) || !yyjson_is_bool(mr_json_get(mr_json_get(b, "citations"), "enabled")))
-      return bad(err, field, i, "a search_result has source, title, content of text blocks and citations.enabled");
+        !texts_only(mr_json_get(b, "content")) ||
+        !yyjson_is_bool(mr_json_get(mr_json_get(b, "citations"), "enabled")))
+      return bad(err, field, i,
+                 "a search_result has source, title, content of text blocks and citations.enabled");
     return MR_OK;
   }
-  if (mr_str_is(type, "redacted"))
-    return bad(err, field, i, "redacted blocks are made by the server only");
+  if (mr_str_is(type, "redacted")) return bad(err, field, i, "redacted blocks are made by the server only");
   return bad(err, field, i, "this kind of content block is not allowed here");
 }
 
@@ -93,12 +95,10 @@ int mr_content_check(yyjson_val *arr, unsigned allowed, const char *field, struc
   size_t i = 0;
   int code;
 
-  if (!yyjson_is_arr(arr))
-    return mr_err_set(err, MR_E_INVALID, field, "%s: an array of content blocks", field);
+  if (!yyjson_is_arr(arr)) return mr_err_set(err, MR_E_INVALID, field, "%s: an array of content blocks", field);
   while ((b = yyjson_arr_iter_next(&it))) {
     code = check_block(b, allowed, field, i++, err);
-    if (code != MR_OK)
-      return code;
+    if (code != MR_OK) return code;
   }
   return MR_OK;
 }
@@ -114,8 +114,7 @@ bool mr_content_blank(yyjson_val *arr)
   yyjson_val *b;
 
   while ((b = yyjson_arr_iter_next(&it)))
-    if (!blank(b))
-      return false;
+    if (!blank(b)) return false;
   return true;
 }
 
@@ -177,10 +176,8 @@ void mr_content_to_model(yyjson_val *arr, struct mr_buf *out)
 
   mr_buf_char(out, '[');
   while (arr && (b = yyjson_arr_iter_next(&it))) {
-    if (blank(b))
-      continue; /* the model's API refuses it */
-    if (!first)
-      mr_buf_char(out, ',');
+    if (blank(b)) continue; /* the model's API refuses it */
+    if (!first) mr_buf_char(out, ',');
     first = false;
     mr_json_write(out, b, true);
   }

@@ -8,10 +8,12 @@ enum { TRIES = 100, METADATA_PAIRS = 16, METADATA_KEY = 64, METADATA_VALUE = 512
 static int check_pair(struct mr_call *c, struct mr_str key, yyjson_val *v)
 {
   if (key.n == 0 || mr_utf8_chars(key) > METADATA_KEY)
-    return mr_err_set(&c->err, MR_E_INVALID, "metadata", "metadata: keys have 1 to %d characters", METADATA_KEY);
+    return mr_err_set(&c->err, MR_E_INVALID, "metadata", "metadata: keys have 1 to %d characters",
+                      METADATA_KEY);
   if (!yyjson_is_str(v) || mr_utf8_chars(mr_json_str(v)) > METADATA_VALUE)
-    return mr_err_set(&c->err, MR_E_INVALID, "metadata", "metadata." MR_FMT ": a string of at most %d characters",
-                      (int)(key.n > 64 ? 64 : key.n), key.p, METADATA_VALUE);
+    return mr_err_set(&c->err, MR_E_INVALID, "metadata",
+                      "metadata." MR_FMT ": a string of at most %d characters", (int)(key.n > 64 ? 64 : key.n),
+                      key.p, METADATA_VALUE);
   return MR_OK;
 }
 
@@ -28,8 +30,7 @@ int mr_metadata_merge(struct mr_call *c, yyjson_val *old, yyjson_val *patch, boo
   while (old && (k = yyjson_obj_iter_next(&it))) {
     struct mr_str key = mr_json_str(k);
     v = yyjson_is_obj(patch) ? yyjson_obj_getn(patch, key.p, key.n) : NULL;
-    if (v)
-      continue; /* written below, or deleted */
+    if (v) continue; /* written below, or deleted */
     mr_jw_key_s(&w, key);
     mr_jw_str(&w, mr_json_str(yyjson_obj_iter_get_val(k)));
     n++;
@@ -37,11 +38,9 @@ int mr_metadata_merge(struct mr_call *c, yyjson_val *old, yyjson_val *patch, boo
   it = yyjson_obj_iter_with(patch);
   while (yyjson_is_obj(patch) && (k = yyjson_obj_iter_next(&it))) {
     v = yyjson_obj_iter_get_val(k);
-    if (yyjson_is_null(v) || (empty_deletes && yyjson_is_str(v) && yyjson_get_len(v) == 0))
-      continue;
+    if (yyjson_is_null(v) || (empty_deletes && yyjson_is_str(v) && yyjson_get_len(v) == 0)) continue;
     code = check_pair(c, mr_json_str(k), v);
-    if (code != MR_OK)
-      return code;
+    if (code != MR_OK) return code;
     mr_jw_key_s(&w, mr_json_str(k));
     mr_jw_str(&w, mr_json_str(v));
     n++;
@@ -54,15 +53,18 @@ int mr_metadata_merge(struct mr_call *c, yyjson_val *old, yyjson_val *patch, boo
 
 /* ---- answers ---- */
 
-struct look { struct mr_call *c; const char *kind; struct mr_str id; };
+struct look {
+  struct mr_call *c;
+  const char *kind;
+  struct mr_str id;
+};
 
 static void on_doc(void *ud, const struct mr_rows *r)
 {
   struct look *p = ud;
   int code = mr_read_check(p->c, r, NULL, p->kind, p->id);
 
-  if (code == MR_OK)
-    mr_buf_str(&p->c->out, r->docs[0].body);
+  if (code == MR_OK) mr_buf_str(&p->c->out, r->docs[0].body);
   mr_call_done(p->c, code);
 }
 
@@ -109,8 +111,7 @@ void mr_doc_list(struct mr_call *c, const char *kind, int dflt, int max)
   struct mr_page page;
   int code = mr_page_read(c, dflt, max, false, &page);
 
-  if (code == MR_OK)
-    code = mr_page_range(c, &q.created);
+  if (code == MR_OK) code = mr_page_range(c, &q.created);
   if (code != MR_OK) {
     mr_call_done(c, code);
     return;
@@ -142,8 +143,7 @@ void mr_doc_create(struct mr_call *c, struct mr_doc_row *row, bool version_row)
   }
   row->body = mr_buf_get(&c->out);
   mr_commit_doc_put(cm, row, 0);
-  if (version_row)
-    mr_commit_doc_version(cm, row->kind, row->id, row->version, row->created_us, row->body);
+  if (version_row) mr_commit_doc_version(cm, row->kind, row->id, row->version, row->created_us, row->body);
   mr_commit_submit(&cm, on_created, c);
 }
 
@@ -166,8 +166,7 @@ void mr_doc_replace(struct mr_buf *out, yyjson_val *body, const char *key, struc
       mr_json_write(out, yyjson_obj_iter_get_val(k), false);
     }
   }
-  if (!found)
-    mr_jw_kraw(&w, key, json);
+  if (!found) mr_jw_kraw(&w, key, json);
   mr_jw_obj_end(&w);
 }
 
@@ -190,10 +189,10 @@ static void on_changed(void *ud, const struct mr_commit_result *r)
     return;
   }
   mr_buf_free(&p->body);
-  if (r->code == MR_OK && p->after)
-    p->after(p);
+  if (r->code == MR_OK && p->after) p->after(p);
   if (r->code == MR_E_CONFLICT) /* of revisions: what the client asked for is not in conflict with anything */
-    mr_call_fail(p->c, MR_E_UNAVAILABLE, NULL, "too many changes of this %s at the same time: try again", p->kind);
+    mr_call_fail(p->c, MR_E_UNAVAILABLE, NULL, "too many changes of this %s at the same time: try again",
+                 p->kind);
   else if (r->code != MR_OK)
     mr_call_fail_err(p->c, r->err);
   else
@@ -217,12 +216,10 @@ static void on_old(void *ud, const struct mr_rows *r)
   mr_buf_free(&p->body);
   mr_buf_init(&p->body, c->mem, 1 << 24);
   code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
-  if (code == MR_OK)
-    code = p->make(p, &r->docs[0], yyjson_doc_get_root(doc), &next);
+  if (code == MR_OK) code = p->make(p, &r->docs[0], yyjson_doc_get_root(doc), &next);
   yyjson_doc_free(doc);
   if (code != MR_OK) {
-    if (code == MR_MORE)
-      mr_buf_str(&c->out, r->docs[0].body);
+    if (code == MR_MORE) mr_buf_str(&c->out, r->docs[0].body);
     mr_buf_free(&p->body);
     mr_call_done(c, code == MR_MORE ? MR_OK : code);
     return;

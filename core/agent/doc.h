@@ -16,7 +16,7 @@ struct mr_doc_change {
   bool version_row;
   void (*after)(struct mr_doc_change *p); /* the change is durable; before the answer. May be NULL */
   int tries;
-  struct mr_buf body;          /* make writes the new body here */
+  struct mr_buf body; /* make writes the new body here */
 };
 void mr_doc_change(struct mr_doc_change *p);
 

@@ -20,8 +20,7 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   int code;
 
   *out = NULL;
-  if (!d)
-    return mr_err_nomem(err);
+  if (!d) return mr_err_nomem(err);
   d->sys = sys;
   d->mem = &sys->mem;
   d->loop = o->loop;
@@ -30,22 +29,17 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->models = o->models;
   d->sandbox = o->sandbox;
   d->pool = o->pool;
-  if (o->tools)
-    d->tools = *o->tools;
-  if (o->hooks)
-    d->hooks = *o->hooks;
+  if (o->tools) d->tools = *o->tools;
+  if (o->hooks) d->hooks = *o->hooks;
   d->retry_max = (int)setting(o->config, "retries", "max", 10);
   d->retry_base_us = setting(o->config, "retries", "base_ms", 1000) * 1000;
   d->retry_cap_us = setting(o->config, "retries", "cap_ms", 60000) * 1000;
   d->tool_rounds_max = (int)setting(o->config, "limits", "tool_rounds", 200);
   mr_timer_init(&d->rewake, on_rewake);
   code = mr_sessions_init(d, err);
-  if (code == MR_OK)
-    code = mr_keys_init(d, err);
-  if (code == MR_OK)
-    code = mr_store_workspace(d->store, MR_S("default"), &d->default_ws, err);
-  if (code != MR_OK)
-    mr_domain_free(&d);
+  if (code == MR_OK) code = mr_keys_init(d, err);
+  if (code == MR_OK) code = mr_store_workspace(d->store, MR_S("default"), &d->default_ws, err);
+  if (code != MR_OK) mr_domain_free(&d);
   *out = d;
   return code;
 }
@@ -54,8 +48,7 @@ void mr_domain_free(struct mr_domain **dp)
 {
   struct mr_domain *d = *dp;
 
-  if (!d)
-    return;
+  if (!d) return;
   mr_timer_cancel(d->loop, &d->rewake);
   mr_sessions_free(d);
   mr_keys_free(d);
@@ -67,7 +60,12 @@ void mr_domain_free(struct mr_domain **dp)
 
 /* Waking goes page by page, the next when all of this one are loaded: a start with many running sessions does
  * not fill the store's queue of reads. A session that could not be loaded is looked for again. */
-struct wake { struct mr_domain *d; int64_t after_no; int pending; bool more, failed; };
+struct wake {
+  struct mr_domain *d;
+  int64_t after_no;
+  int pending;
+  bool more, failed;
+};
 
 static void wake_page(struct wake *w);
 
@@ -75,14 +73,12 @@ static void wake_one_less(struct wake *w)
 {
   struct mr_domain *d = w->d;
 
-  if (--w->pending > 0)
-    return;
+  if (--w->pending > 0) return;
   if (w->more && !d->draining) {
     wake_page(w);
     return;
   }
-  if (w->failed)
-    mr_domain_rewake(d);
+  if (w->failed) mr_domain_rewake(d);
   mr_mem_free(d->mem, w);
   d->waking--;
   mr_domain_settled(d);
@@ -127,9 +123,9 @@ static void wake_page(struct wake *w)
 
 static void wake_all(struct mr_domain *d)
 {
-  struct wake *w = d->draining ? NULL : mr_mem_zalloc(d->mem, sizeof *w); /* stopped while starting: nobody is woken */
-  if (!w)
-    return;
+  struct wake *w =
+      d->draining ? NULL : mr_mem_zalloc(d->mem, sizeof *w); /* stopped while starting: nobody is woken */
+  if (!w) return;
   w->d = d;
   d->waking++;
   wake_page(w);
@@ -139,8 +135,7 @@ static void wake_all(struct mr_domain *d)
 static void on_rewake(struct mr_timer *t)
 {
   struct mr_domain *d = MR_OF(t, struct mr_domain, rewake);
-  if (!d->draining)
-    wake_all(d);
+  if (!d->draining) wake_all(d);
 }
 
 void mr_domain_begin(struct mr_call *c, void (*go)(struct mr_call *c))
@@ -173,17 +168,14 @@ static void begin_held(struct mr_domain *d)
 
 void mr_domain_rewake(struct mr_domain *d)
 {
-  if (d->started && !d->draining)
-    mr_timer_set(d->loop, &d->rewake, REWAKE_US);
+  if (d->started && !d->draining) mr_timer_set(d->loop, &d->rewake, REWAKE_US);
 }
 
 static void on_default(void *ud, int code)
 {
   struct mr_domain *d = ud;
-  if (code != MR_OK)
-    mr_log(d->sys, MR_LOG_ERROR, "domain", "the environment \"default\" could not be made");
-  if (!d->draining && !MR_SWITCH("no-wake"))
-    wake_all(d);
+  if (code != MR_OK) mr_log(d->sys, MR_LOG_ERROR, "domain", "the environment \"default\" could not be made");
+  if (!d->draining && !MR_SWITCH("no-wake")) wake_all(d);
   begin_held(d);
   d->waking--;
   mr_domain_settled(d);
@@ -191,8 +183,7 @@ static void on_default(void *ud, int code)
 
 void mr_domain_start(struct mr_domain *d)
 {
-  if (d->started)
-    return;
+  if (d->started) return;
   d->started = true;
   d->waking++;
   mr_environments_ensure_default(d, on_default, d);
@@ -208,8 +199,7 @@ static void end_streams(struct mr_session *s)
 void mr_domain_settled(struct mr_domain *d)
 {
   void (*fn)(void *ud) = d->idle_fn;
-  if (!fn || d->waking > 0 || d->stats.model_running > 0 || d->stats.handlers_running > 0)
-    return;
+  if (!fn || d->waking > 0 || d->stats.model_running > 0 || d->stats.handlers_running > 0) return;
   d->idle_fn = NULL;
   fn(d->idle_ud);
 }

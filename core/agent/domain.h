@@ -33,34 +33,34 @@ enum { MR_PATH_MAX = 3 };
 struct mr_call {
   struct mr_domain *d;
   const struct mr_mem *mem;
-  struct mr_arena *arena;         /* freed with the call */
-  struct mr_origin who;           /* workspace, key, request id, trace */
-  struct mr_str path[MR_PATH_MAX];/* path parameters in the order of the route */
+  struct mr_arena *arena;          /* freed with the call */
+  struct mr_origin who;            /* workspace, key, request id, trace */
+  struct mr_str path[MR_PATH_MAX]; /* path parameters in the order of the route */
   yyjson_val *in;
-  bool strict;                    /* fields that the shape does not know are errors */
-  struct mr_buf out;              /* the response, JSON text */
-  struct mr_err err;              /* on failure */
-  struct mr_ready ready;          /* for mr_call_done: the face is told from the drain */
-  int code;                       /* result, valid in done */
+  bool strict;           /* fields that the shape does not know are errors */
+  struct mr_buf out;     /* the response, JSON text */
+  struct mr_err err;     /* on failure */
+  struct mr_ready ready; /* for mr_call_done: the face is told from the drain */
+  int code;              /* result, valid in done */
 
   /* Set by the face. done: exactly once; the face frees the call after it. */
   void (*done)(struct mr_call *c);
   void *face;
   /* Streams: each event; pos 0 for previews. Returns MR_E_CLOSED when the reader was cut. */
   int (*event)(struct mr_call *c, struct mr_str name, int64_t pos, struct mr_str json);
-  void (*opened)(struct mr_call *c);   /* streams: subscribed; send the head now */
+  void (*opened)(struct mr_call *c); /* streams: subscribed; send the head now */
   /* Downloads: the head, then bytes (MR_MORE: wait until drained is called). */
   void (*out_head)(struct mr_call *c, struct mr_str filename, struct mr_str media_type, int64_t size);
   int (*out_bytes)(struct mr_call *c, struct mr_str bytes);
   void (*in_drained)(struct mr_call *c); /* uploads: feed may go on after MR_MORE */
 
   /* Set by the operation when it goes on after run returns; NULL when it does not apply. */
-  void (*cancel)(struct mr_call *c);     /* the face lost interest; done still comes */
-  void (*out_drained)(struct mr_call *c);/* downloads: write again */
+  void (*cancel)(struct mr_call *c);                   /* the face lost interest; done still comes */
+  void (*out_drained)(struct mr_call *c);              /* downloads: write again */
   int (*feed)(struct mr_call *c, struct mr_str bytes); /* uploads: MR_OK, MR_MORE, MR_E* */
   void (*feed_end)(struct mr_call *c, int code);       /* uploads: whole (MR_OK) or broken off */
-  void *priv;                            /* the operation's own */
-  struct mr_call *held;                  /* next in the line of mr_domain_begin */
+  void *priv;                                          /* the operation's own */
+  struct mr_call *held;                                /* next in the line of mr_domain_begin */
   void (*go)(struct mr_call *c);
 };
 
@@ -75,18 +75,18 @@ void mr_call_fail_err(struct mr_call *c, const struct mr_err *err);
 
 /* A tool call given to a handler in the host. The domain's until mr_tool_run_done. */
 struct mr_tool_run {
-  struct mr_str name, input;     /* input: JSON object text */
+  struct mr_str name, input; /* input: JSON object text */
   struct mr_str event_id, session_id, thread_id, agent_id, agent_name;
-  int attempt;                   /* 1, more after a crash */
-  int64_t timeout_ms;            /* set by the runner's start; the domain keeps the deadline */
-  void *host;                    /* the runner's own */
+  int attempt;        /* 1, more after a crash */
+  int64_t timeout_ms; /* set by the runner's start; the domain keeps the deadline */
+  void *host;         /* the runner's own */
 };
 /* content: JSON (any value) or empty; turned into content blocks here. Once per started run. The run is
  * invalid afterwards. */
 void mr_tool_run_done(struct mr_domain *d, struct mr_tool_run *run, struct mr_str content, bool is_error);
 
 enum { MR_OWNS = 1, MR_OWNS_IDEMPOTENT = 2 };
-struct mr_tool_runner {          /* filled by host/ */
+struct mr_tool_runner { /* filled by host/ */
   void *ud;
   /* Asked at the commit of agent.custom_tool_use: 0 = nobody, else MR_OWNS | MR_OWNS_IDEMPOTENT. */
   int (*owns)(void *ud, struct mr_str tool, struct mr_str agent_id, struct mr_str agent_name);
@@ -97,25 +97,25 @@ struct mr_tool_runner {          /* filled by host/ */
 
 /* Decision of the permit hooks. */
 enum mr_permit { MR_PERMIT_NONE = 0, MR_PERMIT_ALLOW, MR_PERMIT_ASK, MR_PERMIT_DENY, MR_PERMIT_REWRITE };
-struct mr_hooks {                /* filled by host/ */
+struct mr_hooks { /* filled by host/ */
   void *ud;
   bool (*has)(void *ud, const char *phase);
   /* Asks the hooks of permit about one call: input {"name","input","session_id","agent",...}. done comes
    * once, from the drain, at the latest when the hook's deadline passed. detail: message, or the new
    * input for REWRITE. */
-  void (*permit)(void *ud, struct mr_str input,
-                 void (*done)(void *cud, enum mr_permit p, struct mr_str detail), void *cud);
+  void (*permit)(void *ud, struct mr_str input, void (*done)(void *cud, enum mr_permit p, struct mr_str detail),
+                 void *cud);
 };
 
 struct mr_domain_opts {
   struct mr_loop *loop;
   struct mr_store *store;
   struct mr_models *models;
-  struct mr_sandbox_driver *sandbox;  /* NULL: tool calls answer with an error that says why */
+  struct mr_sandbox_driver *sandbox; /* NULL: tool calls answer with an error that says why */
   struct mr_pool *pool;
   const struct mr_tool_runner *tools; /* NULL members = none; copied */
   const struct mr_hooks *hooks;
-  yyjson_val *config;                 /* the whole configuration object; read during new */
+  yyjson_val *config; /* the whole configuration object; read during new */
 };
 int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct mr_err *err);
 void mr_domain_free(struct mr_domain **d);
@@ -139,27 +139,49 @@ void mr_domain_stats(const struct mr_domain *d, struct mr_domain_stats *out);
 /* ------------------------------------------------------------ operations
  * Each: run function of the operation of that name in ops.def. */
 #define MR_OPERATION(name) void mr_##name(struct mr_call *c)
-MR_OPERATION(agents_create); MR_OPERATION(agents_retrieve); MR_OPERATION(agents_update);
-MR_OPERATION(agents_list); MR_OPERATION(agents_archive); MR_OPERATION(agents_versions_list);
-MR_OPERATION(environments_create); MR_OPERATION(environments_retrieve); MR_OPERATION(environments_update);
-MR_OPERATION(environments_list); MR_OPERATION(environments_archive); MR_OPERATION(environments_delete);
-MR_OPERATION(files_upload); MR_OPERATION(files_list); MR_OPERATION(files_retrieve_metadata);
-MR_OPERATION(files_download); MR_OPERATION(files_delete);
-MR_OPERATION(sessions_create); MR_OPERATION(sessions_retrieve); MR_OPERATION(sessions_update);
-MR_OPERATION(sessions_list); MR_OPERATION(sessions_archive); MR_OPERATION(sessions_delete);
-MR_OPERATION(sessions_resources_add); MR_OPERATION(sessions_resources_list);
-MR_OPERATION(sessions_resources_retrieve); MR_OPERATION(sessions_resources_update);
+MR_OPERATION(agents_create);
+MR_OPERATION(agents_retrieve);
+MR_OPERATION(agents_update);
+MR_OPERATION(agents_list);
+MR_OPERATION(agents_archive);
+MR_OPERATION(agents_versions_list);
+MR_OPERATION(environments_create);
+MR_OPERATION(environments_retrieve);
+MR_OPERATION(environments_update);
+MR_OPERATION(environments_list);
+MR_OPERATION(environments_archive);
+MR_OPERATION(environments_delete);
+MR_OPERATION(files_upload);
+MR_OPERATION(files_list);
+MR_OPERATION(files_retrieve_metadata);
+MR_OPERATION(files_download);
+MR_OPERATION(files_delete);
+MR_OPERATION(sessions_create);
+MR_OPERATION(sessions_retrieve);
+MR_OPERATION(sessions_update);
+MR_OPERATION(sessions_list);
+MR_OPERATION(sessions_archive);
+MR_OPERATION(sessions_delete);
+MR_OPERATION(sessions_resources_add);
+MR_OPERATION(sessions_resources_list);
+MR_OPERATION(sessions_resources_retrieve);
+MR_OPERATION(sessions_resources_update);
 MR_OPERATION(sessions_resources_delete);
-MR_OPERATION(sessions_events_send); MR_OPERATION(sessions_events_list); MR_OPERATION(sessions_events_stream);
-MR_OPERATION(sessions_threads_list); MR_OPERATION(sessions_threads_retrieve);
-MR_OPERATION(sessions_threads_events_list); MR_OPERATION(sessions_threads_stream);
-MR_OPERATION(models_list); MR_OPERATION(models_retrieve);
+MR_OPERATION(sessions_events_send);
+MR_OPERATION(sessions_events_list);
+MR_OPERATION(sessions_events_stream);
+MR_OPERATION(sessions_threads_list);
+MR_OPERATION(sessions_threads_retrieve);
+MR_OPERATION(sessions_threads_events_list);
+MR_OPERATION(sessions_threads_stream);
+MR_OPERATION(models_list);
+MR_OPERATION(models_retrieve);
 
 /* API keys (agent/keys.c): made and revoked by the program, checked by the HTTP face. */
 /* A new key: its id, and the secret "sk-mr-..." that is shown once. */
-void mr_keys_create(struct mr_call *c);   /* in: {"name"}; out: {"id","name","key","created_at"} */
+void mr_keys_create(struct mr_call *c); /* in: {"name"}; out: {"id","name","key","created_at"} */
 void mr_keys_list(struct mr_call *c);
-void mr_keys_revoke(struct mr_call *c);   /* path[0] = id */
+void mr_keys_revoke(struct mr_call *c); /* path[0] = id */
 /* Who is the bearer of this secret? fn on the loop, once: MR_OK with workspace and key id, MR_E_AUTH. */
 void mr_keys_check(struct mr_domain *d, struct mr_str secret,
                    void (*fn)(void *ud, int code, int64_t ws, struct mr_str key_id), void *ud);

@@ -16,8 +16,7 @@ static yyjson_val *pick(yyjson_val *given, yyjson_val *old, const char *key)
 
 static bool host_ok(struct mr_str h)
 {
-  if (mr_str_starts(h, MR_S("*.")))
-    h.p += 2, h.n -= 2;
+  if (mr_str_starts(h, MR_S("*."))) h.p += 2, h.n -= 2;
   for (size_t i = 0; i < h.n; i++) {
     char ch = h.p[i];
     if (!((ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9') || ch == '-' ||
@@ -27,14 +26,14 @@ static bool host_ok(struct mr_str h)
   return h.n > 0 && h.n <= 253 && h.p[0] != '.' && h.p[h.n - 1] != '.';
 }
 
-static int write_networking(struct mr_call *c, struct mr_jw *w, yyjson_val *given, yyjson_val *old, bool *managers_ok)
+static int write_networking(struct mr_call *c, struct mr_jw *w, yyjson_val *given, yyjson_val *old,
+                            bool *managers_ok)
 {
   struct mr_str type = mr_json_get_str(given, "type");
   yyjson_val *hosts, *v;
   yyjson_arr_iter it;
 
-  if (!type.n)
-    type = mr_json_get_str(old, "type");
+  if (!type.n) type = mr_json_get_str(old, "type");
   if (!type.n || mr_str_is(type, "unrestricted")) {
     *managers_ok = true;
     mr_jw_raw(w, MR_S("{\"type\":\"unrestricted\"}"));
@@ -51,8 +50,9 @@ static int write_networking(struct mr_call *c, struct mr_jw *w, yyjson_val *give
   mr_jw_arr(w);
   while ((v = yyjson_arr_iter_next(&it))) {
     if (!host_ok(mr_json_str(v)))
-      return mr_err_set(&c->err, MR_E_INVALID, "config.networking.allowed_hosts",
-                        "config.networking.allowed_hosts: host names, or *.example.com; no scheme, port or path");
+      return mr_err_set(
+          &c->err, MR_E_INVALID, "config.networking.allowed_hosts",
+          "config.networking.allowed_hosts: host names, or *.example.com; no scheme, port or path");
     mr_jw_str(w, mr_json_str(v));
   }
   mr_jw_arr_end(w);
@@ -97,8 +97,7 @@ static int write_config(struct mr_call *c, struct mr_jw *w, yyjson_val *given, y
     return mr_err_code(&c->err, MR_E_INVALID, "invalid_config_type_change", "config.type",
                        "config.type: an environment cannot change from " MR_FMT " to " MR_FMT, MR_ARG(had),
                        MR_ARG(type));
-  if (!type.n)
-    type = had.n ? had : MR_S("cloud");
+  if (!type.n) type = had.n ? had : MR_S("cloud");
   if (mr_str_is(type, "self_hosted")) {
     mr_jw_raw(w, MR_S("{\"type\":\"self_hosted\"}"));
     return MR_OK;
@@ -109,8 +108,7 @@ static int write_config(struct mr_call *c, struct mr_jw *w, yyjson_val *given, y
   mr_jw_kc(w, "type", "cloud");
   mr_jw_key(w, "networking");
   code = write_networking(c, w, mr_json_get(given, "networking"), mr_json_get(old, "networking"), &managers_ok);
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   mr_jw_key(w, "packages");
   n = write_packages(w, mr_json_get(given, "packages"), mr_json_get(old, "packages"));
   mr_jw_obj_end(w);
@@ -129,8 +127,7 @@ static int write_environment(struct mr_call *c, struct mr_str id, yyjson_val *ol
 
   if (mr_str_is(mr_json_get_str(c->in, "scope"), "account"))
     return mr_err_set(&c->err, MR_E_INVALID, "scope", "scope: only organization is possible here");
-  if (!description)
-    description = mr_json_get(old, "description");
+  if (!description) description = mr_json_get(old, "description");
   mr_jw_init(&w, out);
   mr_jw_obj(&w);
   mr_jw_kstr(&w, "id", id);
@@ -196,16 +193,14 @@ static int make_update(struct mr_doc_change *p, const struct mr_doc_row *old, yy
     return mr_err_code(&c->err, MR_E_STATE, "environment_archived", NULL,
                        "environment " MR_FMT " is archived and cannot be changed", MR_ARG(old->id));
   next->updated_us = mr_loop_wall_us(c->d->loop);
-  if (mr_json_get_str(c->in, "name").n)
-    next->name = mr_json_get_str(c->in, "name");
+  if (mr_json_get_str(c->in, "name").n) next->name = mr_json_get_str(c->in, "name");
   return write_environment(c, old->id, body, old->created_us, next->updated_us, &p->body);
 }
 
 static int make_archive(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body,
                         struct mr_doc_row *next)
 {
-  if (old->archived_us)
-    return MR_MORE;
+  if (old->archived_us) return MR_MORE;
   next->archived_us = mr_loop_wall_us(p->c->d->loop);
   mr_doc_archive(p, body, next->archived_us);
   return MR_OK;
@@ -224,46 +219,49 @@ static void change(struct mr_call *c, int (*make)(struct mr_doc_change *p, const
   mr_doc_change(p);
 }
 
-void mr_environments_update(struct mr_call *c) { change(c, make_update); }
-void mr_environments_archive(struct mr_call *c) { change(c, make_archive); }
+void mr_environments_update(struct mr_call *c)
+{
+  change(c, make_update);
+}
+void mr_environments_archive(struct mr_call *c)
+{
+  change(c, make_archive);
+}
 
 /* ---- delete: only when no session refers to it ---- */
 
-bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id, bool deleting)
+bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id,
+                      bool deleting)
 {
   u->link = NULL;
   for (const struct mr_env_use *o = d->env_uses; o; o = o->next)
-    if ((o->deleting || deleting) && o->workspace == workspace && mr_str_eq(o->id, id))
-      return false;
+    if ((o->deleting || deleting) && o->workspace == workspace && mr_str_eq(o->id, id)) return false;
   u->workspace = workspace;
   u->id = id;
   u->deleting = deleting;
   u->next = d->env_uses;
   u->link = &d->env_uses;
-  if (u->next)
-    u->next->link = &u->next;
+  if (u->next) u->next->link = &u->next;
   d->env_uses = u;
   return true;
 }
 
 void mr_env_use_end(struct mr_env_use *u)
 {
-  if (!u->link)
-    return;
+  if (!u->link) return;
   *u->link = u->next;
-  if (u->next)
-    u->next->link = u->link;
+  if (u->next) u->next->link = u->link;
   u->link = NULL;
 }
 
-struct delete {
+struct deletion {
   struct mr_call *c;
   struct mr_env_use use;
 };
 
 static void on_deleted(void *ud, const struct mr_commit_result *r)
 {
-  struct delete *p = ud;
+  struct deletion *p = ud;
   struct mr_call *c = p->c;
 
   mr_env_use_end(&p->use);
@@ -279,13 +277,15 @@ static void on_deleted(void *ud, const struct mr_commit_result *r)
 
 static void refuse_used(struct mr_call *c)
 {
-  mr_call_fail(c, MR_E_CONFLICT, NULL, "environment " MR_FMT " is used by sessions; delete them first, or archive the "
-               "environment", MR_ARG(c->path[0]));
+  mr_call_fail(c, MR_E_CONFLICT, NULL,
+               "environment " MR_FMT " is used by sessions; delete them first, or archive the "
+               "environment",
+               MR_ARG(c->path[0]));
 }
 
 static void on_users(void *ud, const struct mr_rows *r)
 {
-  struct delete *p = ud;
+  struct deletion *p = ud;
   struct mr_call *c = p->c;
   struct mr_commit *cm = r->code == MR_OK && r->n == 0 ? mr_commit_new(c->d->store, &c->who) : NULL;
 
@@ -306,7 +306,7 @@ static void on_users(void *ud, const struct mr_rows *r)
 void mr_environments_delete(struct mr_call *c)
 {
   struct mr_session_query q = {.environment_id = c->path[0], .include_archived = true, .limit = 1};
-  struct delete *p = mr_arena_alloc(c->arena, sizeof *p);
+  struct deletion *p = mr_arena_alloc(c->arena, sizeof *p);
 
   if (!p) {
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");

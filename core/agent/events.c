@@ -13,8 +13,8 @@ struct check {
   struct mr_call *c;
   struct mr_session *s;
   const char *field;
-  int i;                       /* index in the batch */
-  bool interrupted;            /* an interrupt came before in the batch */
+  int i;            /* index in the batch */
+  bool interrupted; /* an interrupt came before in the batch */
   struct mr_event_batch *out;
 };
 
@@ -35,11 +35,9 @@ static int refuse(struct check *k, const char *sub, const char *fmt, ...)
 static bool answered(const struct check *k, const struct mr_tcall *t)
 {
   for (const struct mr_input *in = k->s->inbox; in; in = in->next)
-    if (strcmp(in->ref, t->event_id) == 0)
-      return true;
+    if (strcmp(in->ref, t->event_id) == 0) return true;
   for (int i = 0; i < k->out->n; i++)
-    if (strcmp(k->out->v[i].ref, t->event_id) == 0)
-      return true;
+    if (strcmp(k->out->v[i].ref, t->event_id) == 0) return true;
   return false;
 }
 
@@ -54,17 +52,16 @@ static int check_blocked(struct check *k, struct mr_str type)
   struct mr_buf b;
   int n = 0, code;
 
-  if (!k->s || !mr_state_blocked(k->s))
-    return MR_OK;
+  if (!k->s || !mr_state_blocked(k->s)) return MR_OK;
   mr_buf_init(&b, k->c->mem, 1 << 16);
   for (int i = 0; i < k->s->ncalls; i++)
-    if (waits(k, k->s->calls[i]))
-      mr_buf_printf(&b, "%s%s", n++ ? ", " : "", k->s->calls[i]->event_id);
+    if (waits(k, k->s->calls[i])) mr_buf_printf(&b, "%s%s", n++ ? ", " : "", k->s->calls[i]->event_id);
   code = n == 0 ? MR_OK
                 : mr_err_set(&k->c->err, MR_E_INVALID, k->field,
                              "Invalid " MR_FMT " event at %s[%d]: waiting on responses to events [%s]; only "
                              "`user.tool_confirmation`, `user.custom_tool_result`, `user.tool_result`, or "
-                             "`user.interrupt` may be sent", MR_ARG(type), k->field, k->i, b.p);
+                             "`user.interrupt` may be sent",
+                             MR_ARG(type), k->field, k->i, b.p);
   mr_buf_free(&b);
   return code;
 }
@@ -77,8 +74,7 @@ static int check_content(struct check *k, yyjson_val *ev, unsigned blocks, bool 
   snprintf(field, sizeof field, "%s[%d].content", k->field, k->i);
   if (!content || yyjson_is_null(content))
     return required ? refuse(k, "content", "required: an array of content blocks") : MR_OK;
-  if (mr_content_check(content, blocks, field, &k->c->err) != MR_OK)
-    return k->c->err.code;
+  if (mr_content_check(content, blocks, field, &k->c->err) != MR_OK) return k->c->err.code;
   if (required && mr_content_blank(content))
     return refuse(k, "content", "must hold at least one content block that is not blank");
   return MR_OK;
@@ -95,8 +91,7 @@ static int check_confirmation(struct check *k, yyjson_val *ev, struct mr_event_i
     return refuse(k, "deny_message", "only goes with \"result\": \"deny\"");
   if (!t || t->kind != MR_TOOL_BUILTIN || t->perm != MR_PERM_ASK)
     return refuse(k, "tool_use_id", MR_FMT " is not a tool use that asks for confirmation", MR_ARG(id));
-  if (!waits(k, t))
-    return refuse(k, "tool_use_id", MR_FMT " was answered already", MR_ARG(id));
+  if (!waits(k, t)) return refuse(k, "tool_use_id", MR_FMT " was answered already", MR_ARG(id));
   snprintf(e->ref, sizeof e->ref, "%s", t->event_id);
   return MR_OK;
 }
@@ -107,15 +102,14 @@ static int check_custom_result(struct check *k, yyjson_val *ev, struct mr_event_
   struct mr_tcall *t = k->s ? mr_state_call(k->s, id) : NULL;
   int code = check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT | MR_BLOCK_SEARCH, false);
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   if (!t || t->kind != MR_TOOL_CUSTOM)
     return refuse(k, "custom_tool_use_id", MR_FMT " is not a pending custom tool use", MR_ARG(id));
   if (t->owned && !t->resolved)
-    return refuse(k, "custom_tool_use_id", MR_FMT " is answered by the handler of tool " MR_FMT
-                  " that is loaded in this server", MR_ARG(id), MR_ARG(t->name));
-  if (!waits(k, t))
-    return refuse(k, "custom_tool_use_id", MR_FMT " was answered already", MR_ARG(id));
+    return refuse(k, "custom_tool_use_id",
+                  MR_FMT " is answered by the handler of tool " MR_FMT " that is loaded in this server",
+                  MR_ARG(id), MR_ARG(t->name));
+  if (!waits(k, t)) return refuse(k, "custom_tool_use_id", MR_FMT " was answered already", MR_ARG(id));
   snprintf(e->ref, sizeof e->ref, "%s", t->event_id);
   e->now = true;
   return MR_OK;
@@ -126,7 +120,10 @@ static int check_interrupt(struct check *k, yyjson_val *ev, struct mr_event_in *
   struct mr_str thread = mr_json_get_str(ev, "session_thread_id");
 
   if (thread.n && !mr_str_is(thread, k->s->primary))
-    return refuse(k, "session_thread_id", "session " "%s has no running thread " MR_FMT, k->s->id, MR_ARG(thread));
+    return refuse(k, "session_thread_id",
+                  "session "
+                  "%s has no running thread " MR_FMT,
+                  k->s->id, MR_ARG(thread));
   /* Nothing runs and nothing waits: accepted, and nothing to do. */
   e->drop = k->s->status == MR_IDLE && !mr_state_blocked(k->s) && !k->s->inbox && k->out->n == 0;
   k->interrupted = true;
@@ -143,20 +140,16 @@ static int check_one(struct check *k, yyjson_val *ev, int total, struct mr_event
     code = check_blocked(k, type);
     return code ? code : check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, true);
   }
-  if (!k->s)
-    return refuse(k, "type", MR_FMT " cannot be an initial event", MR_ARG(type));
-  if (mr_str_is(type, "user.interrupt"))
-    return check_interrupt(k, ev, e);
-  if (mr_str_is(type, "user.tool_confirmation"))
-    return check_confirmation(k, ev, e);
-  if (mr_str_is(type, "user.custom_tool_result"))
-    return check_custom_result(k, ev, e);
+  if (!k->s) return refuse(k, "type", MR_FMT " cannot be an initial event", MR_ARG(type));
+  if (mr_str_is(type, "user.interrupt")) return check_interrupt(k, ev, e);
+  if (mr_str_is(type, "user.tool_confirmation")) return check_confirmation(k, ev, e);
+  if (mr_str_is(type, "user.custom_tool_result")) return check_custom_result(k, ev, e);
   if (mr_str_is(type, "user.tool_result"))
-    return refuse(k, "type", "user.tool_result is only for self-hosted environments; the server runs the "
-                             "built-in tools of this session itself");
+    return refuse(k, "type",
+                  "user.tool_result is only for self-hosted environments; the server runs the "
+                  "built-in tools of this session itself");
   if (mr_str_is(type, "system.message")) {
-    if (k->i != total - 1)
-      return refuse(k, "", "system.message must be the last event of a request");
+    if (k->i != total - 1) return refuse(k, "", "system.message must be the last event of a request");
     code = k->i > 0 && k->out->v[k->i - 1].now ? MR_OK : check_blocked(k, type);
     return code ? code : check_content(k, ev, MR_BLOCK_TEXT, true);
   }
@@ -173,7 +166,7 @@ static int check_one(struct check *k, yyjson_val *ev, int total, struct mr_event
 static int write_body(struct check *k, yyjson_val *ev, struct mr_event_in *e)
 {
   static const char *const fields[] = {"content", "session_thread_id", "tool_use_id", "custom_tool_use_id",
-                                       "result", "deny_message", "is_error"};
+                                       "result",  "deny_message",      "is_error"};
   struct mr_buf b;
   struct mr_jw w;
   char id[MR_ID_MAX];
@@ -188,10 +181,8 @@ static int write_body(struct check *k, yyjson_val *ev, struct mr_event_in *e)
   mr_jw_kc(&w, "id", e->id);
   for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
     yyjson_val *v = mr_json_get(ev, fields[i]);
-    if (!v || (yyjson_is_null(v) && strcmp(fields[i], "content") == 0))
-      continue;
-    if (mr_str_is(e->type, "user.interrupt") && strcmp(fields[i], "session_thread_id") != 0)
-      continue;
+    if (!v || (yyjson_is_null(v) && strcmp(fields[i], "content") == 0)) continue;
+    if (mr_str_is(e->type, "user.interrupt") && strcmp(fields[i], "session_thread_id") != 0) continue;
     if (!mr_str_is(e->type, "user.interrupt") && strcmp(fields[i], "session_thread_id") == 0)
       continue; /* routed by the tool use, whatever the client says */
     mr_jw_key(&w, fields[i]);
@@ -215,14 +206,12 @@ int mr_events_check(struct mr_call *c, struct mr_session *s, yyjson_val *events,
 
   out->n = 0;
   out->v = mr_arena_alloc(c->arena, (size_t)(total + 1) * sizeof *out->v);
-  if (!out->v)
-    return mr_err_nomem(&c->err);
+  if (!out->v) return mr_err_nomem(&c->err);
   while (code == MR_OK && events && (ev = yyjson_arr_iter_next(&it))) {
     struct mr_event_in *e = &out->v[out->n];
     k.i = out->n;
     code = check_one(&k, ev, total, e);
-    if (code == MR_OK)
-      code = write_body(&k, ev, e);
+    if (code == MR_OK) code = write_body(&k, ev, e);
     out->n += code == MR_OK;
   }
   return code;
@@ -236,7 +225,11 @@ void mr_events_inbox_add(struct mr_commit *cm, struct mr_str session_id, const s
 
 /* ---- sending ---- */
 
-struct send { struct mr_call *c; struct mr_session *s; struct mr_event_batch batch; };
+struct send {
+  struct mr_call *c;
+  struct mr_session *s;
+  struct mr_event_batch batch;
+};
 
 static void on_stored(void *ud, int code, const struct mr_err *err)
 {
@@ -246,8 +239,7 @@ static void on_stored(void *ud, int code, const struct mr_err *err)
 
   for (struct mr_input *in = s->inbox; code == MR_OK && in; in = in->next)
     for (int i = 0; i < p->batch.n; i++)
-      if (strcmp(in->event_id, p->batch.v[i].id) == 0)
-        in->committed = true;
+      if (strcmp(in->event_id, p->batch.v[i].id) == 0) in->committed = true;
   if (code == MR_OK)
     mr_call_done(c, MR_OK);
   else
@@ -260,8 +252,7 @@ static struct mr_input *input_new(struct mr_session *s, const struct mr_event_in
 {
   struct mr_input *in = mr_arena_alloc(s->mem, sizeof *in);
 
-  if (!in)
-    return NULL;
+  if (!in) return NULL;
   memcpy(in->event_id, e->id, sizeof in->event_id);
   memcpy(in->ref, e->ref, sizeof in->ref);
   in->type = mr_session_copy(s, e->type);
@@ -309,18 +300,15 @@ static void store_batch(struct send *p)
     } else if (in) {
       *s->inbox_tail = in;
       s->inbox_tail = &in->next;
-      if (t.c)
-        mr_events_inbox_add(t.c, mr_str_c(s->id), e);
+      if (t.c) mr_events_inbox_add(t.c, mr_str_c(s->id), e);
     }
     echo(c, &w, e, &t);
   }
   mr_jw_arr_end(&w);
   mr_jw_obj_end(&w);
-  if (t.n && t.code == MR_OK && !MR_SWITCH("answer-split"))
-    mr_turn_answered(&t);
+  if (t.n && t.code == MR_OK && !MR_SWITCH("answer-split")) mr_turn_answered(&t);
   mr_txn_commit(&t, MR_SWITCH("ack-early") ? NULL : on_stored, p);
-  if (MR_SWITCH("ack-early"))
-    on_stored(p, MR_OK, NULL);
+  if (MR_SWITCH("ack-early")) on_stored(p, MR_OK, NULL);
 }
 
 static void on_send_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)
@@ -357,8 +345,7 @@ static void on_send_session(void *ud, int code, struct mr_session *s, const stru
     for (int i = 0; i < p->batch.n; i++) {
       struct mr_jw w;
       mr_jw_init(&w, &c->out);
-      if (i)
-        mr_buf_char(&c->out, ',');
+      if (i) mr_buf_char(&c->out, ',');
       echo(c, &w, &p->batch.v[i], NULL);
     }
     mr_buf_c(&c->out, "]}");

@@ -7,12 +7,15 @@
 /* One checked event of a batch. */
 struct mr_event_in {
   char id[MR_ID_LEN];
-  struct mr_str type, body;   /* body: the stored form with "processed_at":null */
-  char ref[MR_ID_LEN];        /* tool use that it answers */
-  bool now;                   /* processed on receipt: a log row, not an inbox row */
-  bool drop;                  /* accepted without effect: echoed, not stored */
+  struct mr_str type, body; /* body: the stored form with "processed_at":null */
+  char ref[MR_ID_LEN];      /* tool use that it answers */
+  bool now;                 /* processed on receipt: a log row, not an inbox row */
+  bool drop;                /* accepted without effect: echoed, not stored */
 };
-struct mr_event_batch { struct mr_event_in *v; int n; };
+struct mr_event_batch {
+  struct mr_event_in *v;
+  int n;
+};
 
 /* Checks in.events (field names the array in messages) one after the other against s (NULL: a session
  * about to be made, messages only). One bad event refuses all: nothing is stored. */

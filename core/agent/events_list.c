@@ -11,24 +11,22 @@ struct list {
   struct mr_call *c;
   struct mr_page page;
   struct mr_log_query q;
-  struct mr_str *inbox_ids, *inbox;   /* bodies of waiting inputs */
+  struct mr_str *inbox_ids, *inbox; /* bodies of waiting inputs */
   int ninbox;
-  bool waiting_too;                   /* this list may show waiting inputs */
+  bool waiting_too; /* this list may show waiting inputs */
 };
 
 static bool in_log(const struct mr_rows *r, struct mr_str id)
 {
   for (int i = 0; i < r->n; i++)
-    if (mr_str_eq(r->log[i].event_id, id))
-      return true;
+    if (mr_str_eq(r->log[i].event_id, id)) return true;
   return false;
 }
 
 static void write_inbox(struct list *l, struct mr_jw *w, const struct mr_rows *r)
 {
   for (int i = 0; i < l->ninbox; i++)
-    if (!in_log(r, l->inbox_ids[i]))
-      mr_jw_raw(w, l->inbox[i]);
+    if (!in_log(r, l->inbox_ids[i])) mr_jw_raw(w, l->inbox[i]);
 }
 
 static void on_log(void *ud, const struct mr_rows *r)
@@ -48,12 +46,10 @@ static void on_log(void *ud, const struct mr_rows *r)
   mr_jw_arr(&w);
   if (!asc && first)
     for (int i = l->ninbox - 1; i >= 0; i--)
-      if (!in_log(r, l->inbox_ids[i]))
-        mr_jw_raw(&w, l->inbox[i]);
+      if (!in_log(r, l->inbox_ids[i])) mr_jw_raw(&w, l->inbox[i]);
   for (int i = 0; i < r->n; i++)
     mr_jw_raw(&w, r->log[i].body);
-  if (asc && !r->more)
-    write_inbox(l, &w, r);
+  if (asc && !r->more) write_inbox(l, &w, r);
   mr_jw_arr_end(&w);
   mr_jw_key(&w, "next_page");
   if (r->more)
@@ -67,8 +63,7 @@ static void on_log(void *ud, const struct mr_rows *r)
 static bool type_wanted(const struct list *l, struct mr_str type)
 {
   for (int i = 0; i < l->q.ntypes; i++)
-    if (mr_str_eq(l->q.types[i], type))
-      return true;
+    if (mr_str_eq(l->q.types[i], type)) return true;
   return l->q.ntypes == 0;
 }
 
@@ -84,8 +79,7 @@ static void on_inbox(void *ud, const struct mr_rows *r)
   l->inbox = mr_arena_alloc(a, (size_t)(r->n + 1) * sizeof *l->inbox);
   l->inbox_ids = mr_arena_alloc(a, (size_t)(r->n + 1) * sizeof *l->inbox_ids);
   for (int i = 0; l->inbox && l->inbox_ids && i < r->n; i++) {
-    if (!type_wanted(l, r->inbox[i].type))
-      continue;
+    if (!type_wanted(l, r->inbox[i].type)) continue;
     l->inbox[l->ninbox] = mr_arena_str(a, r->inbox[i].body);
     l->inbox_ids[l->ninbox++] = mr_arena_str(a, r->inbox[i].event_id);
   }
@@ -107,22 +101,50 @@ static void on_session(void *ud, const struct mr_rows *r)
 
 static bool type_known(struct mr_str t)
 {
-  static const char *const names[] = {
-      "user.message", "user.interrupt", "user.tool_confirmation", "user.custom_tool_result", "user.tool_result",
-      "user.define_outcome", "system.message", "agent.message", "agent.thinking", "agent.tool_use",
-      "agent.tool_result", "agent.mcp_tool_use", "agent.mcp_tool_result", "agent.custom_tool_use",
-      "agent.thread_context_compacted", "agent.thread_message_received", "agent.thread_message_sent",
-      "session.status_running", "session.status_idle", "session.status_rescheduled", "session.status_terminated",
-      "session.error", "session.updated", "session.usage", "session.thread_created",
-      "session.thread_status_running", "session.thread_status_idle", "session.thread_status_rescheduled",
-      "session.thread_status_terminated", "span.model_request_start", "span.model_request_end",
-      "span.outcome_evaluation_start", "span.outcome_evaluation_ongoing", "span.outcome_evaluation_end",
-      "workflow_run.created", "workflow_run.status_running", "workflow_run.status_idle",
-      "workflow_run.status_ended", "workflow_run.error", "workflow_run.phase_started", "workflow_run.phase_ended"};
+  static const char *const names[] = {"user.message",
+                                      "user.interrupt",
+                                      "user.tool_confirmation",
+                                      "user.custom_tool_result",
+                                      "user.tool_result",
+                                      "user.define_outcome",
+                                      "system.message",
+                                      "agent.message",
+                                      "agent.thinking",
+                                      "agent.tool_use",
+                                      "agent.tool_result",
+                                      "agent.mcp_tool_use",
+                                      "agent.mcp_tool_result",
+                                      "agent.custom_tool_use",
+                                      "agent.thread_context_compacted",
+                                      "agent.thread_message_received",
+                                      "agent.thread_message_sent",
+                                      "session.status_running",
+                                      "session.status_idle",
+                                      "session.status_rescheduled",
+                                      "session.status_terminated",
+                                      "session.error",
+                                      "session.updated",
+                                      "session.usage",
+                                      "session.thread_created",
+                                      "session.thread_status_running",
+                                      "session.thread_status_idle",
+                                      "session.thread_status_rescheduled",
+                                      "session.thread_status_terminated",
+                                      "span.model_request_start",
+                                      "span.model_request_end",
+                                      "span.outcome_evaluation_start",
+                                      "span.outcome_evaluation_ongoing",
+                                      "span.outcome_evaluation_end",
+                                      "workflow_run.created",
+                                      "workflow_run.status_running",
+                                      "workflow_run.status_idle",
+                                      "workflow_run.status_ended",
+                                      "workflow_run.error",
+                                      "workflow_run.phase_started",
+                                      "workflow_run.phase_ended"};
 
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-    if (mr_str_is(t, names[i]))
-      return true;
+    if (mr_str_is(t, names[i])) return true;
   return false;
 }
 
@@ -132,8 +154,7 @@ static int read_types(struct list *l)
   yyjson_arr_iter it = yyjson_arr_iter_with(types);
   struct mr_str *out = mr_arena_alloc(l->c->arena, (yyjson_arr_size(types) + 1) * sizeof *out);
 
-  if (!out)
-    return mr_err_nomem(&l->c->err);
+  if (!out) return mr_err_nomem(&l->c->err);
   while (types && (v = yyjson_arr_iter_next(&it))) {
     if (!type_known(mr_json_str(v)))
       return mr_err_set(&l->c->err, MR_E_INVALID, "types", "types: %.*s is no type of event",
@@ -156,10 +177,8 @@ void mr_sessions_events_list(struct mr_call *c)
   }
   l->c = c;
   code = mr_page_read(c, EVENTS_DEFAULT, EVENTS_MAX, asc, &l->page);
-  if (code == MR_OK)
-    code = mr_page_range(c, &l->q.processed);
-  if (code == MR_OK)
-    code = read_types(l);
+  if (code == MR_OK) code = mr_page_range(c, &l->q.processed);
+  if (code == MR_OK) code = read_types(l);
   if (code != MR_OK) {
     mr_call_done(c, code);
     return;

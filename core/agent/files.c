@@ -47,9 +47,11 @@ static int clean_name(struct mr_call *c, struct mr_str *name, struct mr_str medi
   while (rest.p)
     part = mr_str_split(&rest, '/');
   if (!part.n)
-    part = mr_str_is(media, "text/plain") ? MR_S("unnamed.txt") : mr_str_is(media, "text/csv") ? MR_S("unnamed.csv")
-           : mr_str_is(media, "application/json") ? MR_S("unnamed.json") : mr_str_is(media, "application/pdf")
-           ? MR_S("unnamed.pdf") : MR_S("unnamed");
+    part = mr_str_is(media, "text/plain")         ? MR_S("unnamed.txt")
+           : mr_str_is(media, "text/csv")         ? MR_S("unnamed.csv")
+           : mr_str_is(media, "application/json") ? MR_S("unnamed.json")
+           : mr_str_is(media, "application/pdf")  ? MR_S("unnamed.pdf")
+                                                  : MR_S("unnamed");
   for (size_t i = 0; i < part.n; i++)
     if ((unsigned char)part.p[i] < 0x20 || strchr("<>:\"|?*\\/", part.p[i]))
       return mr_err_set(&c->err, MR_E_INVALID, "filename",
@@ -96,8 +98,7 @@ static void on_blob(void *ud, int code, int64_t size, const char *sha256, const 
   u->f.id = row.id;
   u->f.size = size;
   row.created_us = row.updated_us = u->f.created_us = mr_loop_wall_us(c->d->loop);
-  if (u->f.expires_us)
-    u->f.expires_us += u->f.created_us;
+  if (u->f.expires_us) u->f.expires_us += u->f.created_us;
   row.name = mr_str_c(mr_arena_printf(c->arena, "%s", sha256));
   mr_file_write(&c->out, &u->f);
   row.body = mr_buf_get(&c->out);
@@ -113,8 +114,7 @@ static void on_blob(void *ud, int code, int64_t size, const char *sha256, const 
 static void on_blob_drained(void *ud)
 {
   struct upload *u = ud;
-  if (u->c->in_drained)
-    u->c->in_drained(u->c);
+  if (u->c->in_drained) u->c->in_drained(u->c);
 }
 
 static int feed(struct mr_call *c, struct mr_str bytes)
@@ -158,11 +158,9 @@ void mr_files_upload(struct mr_call *c)
   u->c = c;
   u->f.filename = mr_json_get_str(c->in, "filename");
   u->f.mime_type = mr_arena_str(c->arena, mr_json_get_str(c->in, "media_type"));
-  if (!u->f.mime_type.n)
-    u->f.mime_type = MR_S("application/octet-stream");
+  if (!u->f.mime_type.n) u->f.mime_type = MR_S("application/octet-stream");
   code = clean_name(c, &u->f.filename, u->f.mime_type);
-  if (code == MR_OK)
-    code = mr_blob_begin(c->d->store, mr_str_c(u->id), &u->blob, &c->err);
+  if (code == MR_OK) code = mr_blob_begin(c->d->store, mr_str_c(u->id), &u->blob, &c->err);
   if (code != MR_OK) {
     mr_call_done(c, code);
     return;
@@ -179,7 +177,11 @@ void mr_files_retrieve_metadata(struct mr_call *c)
   mr_doc_answer(c, "file", c->path[0]);
 }
 
-struct list { struct mr_call *c; struct mr_doc_query q; bool by_ids; };
+struct list {
+  struct mr_call *c;
+  struct mr_doc_query q;
+  bool by_ids;
+};
 
 static void on_list(void *ud, const struct mr_rows *r)
 {
@@ -211,7 +213,8 @@ static void read_list(void *ud, int code)
 {
   struct list *l = ud;
   if (code != MR_OK) /* what is there is listed all the same */
-    mr_log(l->c->d->sys, MR_LOG_WARN, "files", "outputs of " MR_FMT " could not be collected", MR_ARG(l->q.parent));
+    mr_log(l->c->d->sys, MR_LOG_WARN, "files", "outputs of " MR_FMT " could not be collected",
+           MR_ARG(l->q.parent));
   mr_read_docs(l->c->d->store, l->c->who.workspace, &l->q, on_list, l);
 }
 
@@ -222,16 +225,14 @@ static int list_ids(struct list *l, yyjson_val *ids)
   struct mr_str *v = mr_arena_alloc(c->arena, (yyjson_arr_size(ids) + 1) * sizeof *v);
   yyjson_val *x;
 
-  if (!v)
-    return mr_err_nomem(&c->err);
+  if (!v) return mr_err_nomem(&c->err);
   if (mr_json_get(c->in, "limit") || mr_json_get(c->in, "page"))
     return mr_err_set(&c->err, MR_E_INVALID, "ids", "ids: cannot be combined with limit or page");
   while ((x = yyjson_arr_iter_next(&it))) {
     bool seen = false;
     for (int i = 0; i < l->q.nids; i++)
       seen = seen || mr_str_eq(v[i], mr_json_str(x));
-    if (!seen)
-      v[l->q.nids++] = mr_json_str(x);
+    if (!seen) v[l->q.nids++] = mr_json_str(x);
   }
   if (l->q.nids > IDS_MAX)
     return mr_err_set(&c->err, MR_E_INVALID, "ids", "ids: at most %d different ones", IDS_MAX);
@@ -275,7 +276,12 @@ void mr_files_list(struct mr_call *c)
 
 /* ---- download ---- */
 
-struct download { struct mr_call *c; struct mr_str id; int64_t at, size; bool stopped, reading; };
+struct download {
+  struct mr_call *c;
+  struct mr_str id;
+  int64_t at, size;
+  bool stopped, reading;
+};
 
 static void next_piece(struct download *p);
 
@@ -320,8 +326,7 @@ static void next_piece(struct download *p)
 static void out_drained(struct mr_call *c)
 {
   struct download *p = c->priv;
-  if (!p->reading)
-    next_piece(p);
+  if (!p->reading) next_piece(p);
 }
 
 static void stop_download(struct mr_call *c)
@@ -341,8 +346,7 @@ static void on_file(void *ud, const struct mr_rows *r)
   int64_t expires = 0;
   int code = mr_read_check(c, r, NULL, "file", c->path[0]);
 
-  if (code == MR_OK)
-    code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
+  if (code == MR_OK) code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
   f = yyjson_doc_get_root(doc);
   if (code == MR_OK && !mr_json_get_bool(f, "downloadable", false))
     code = mr_err_code(&c->err, MR_E_INVALID, "file_not_downloadable", NULL,
@@ -421,8 +425,7 @@ struct copy {
 static void on_copied(void *ud, int code, const struct mr_err *err)
 {
   struct copy *p = ud;
-  if (code != MR_OK)
-    mr_err_copy(&p->c->err, err);
+  if (code != MR_OK) mr_err_copy(&p->c->err, err);
   p->fn(p->c, code, code == MR_OK ? &p->row : NULL, p->ud);
 }
 
@@ -436,8 +439,7 @@ static void on_source(void *ud, const struct mr_rows *r)
   struct mr_buf b;
   int code = mr_read_check(c, r, "resources", "file", p->from);
 
-  if (code == MR_OK)
-    code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
+  if (code == MR_OK) code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
   if (code != MR_OK) {
     p->fn(c, code, NULL, p->ud);
     return;
@@ -451,9 +453,13 @@ static void on_source(void *ud, const struct mr_rows *r)
   f.created_us = mr_loop_wall_us(c->d->loop);
   mr_buf_init(&b, c->mem, 1 << 16);
   mr_file_write(&b, &f);
-  p->row = (struct mr_doc_row){.kind = MR_S("file"), .id = f.id, .parent = p->session_id, .rev = 1,
+  p->row = (struct mr_doc_row){.kind = MR_S("file"),
+                               .id = f.id,
+                               .parent = p->session_id,
+                               .rev = 1,
                                .name = mr_arena_str(c->arena, r->docs[0].name),
-                               .created_us = f.created_us, .updated_us = f.created_us,
+                               .created_us = f.created_us,
+                               .updated_us = f.created_us,
                                .body = mr_arena_str(c->arena, mr_buf_get(&b))};
   mr_buf_free(&b);
   yyjson_doc_free(doc);

@@ -19,12 +19,16 @@
 enum { FILES_MAX = 1000, DEPTH_MAX = 16, PATH_LIMIT = 1024, PIECE = 64 << 10 };
 static const int64_t BYTES_MAX = INT64_C(2) << 30;
 
-struct found { struct mr_str path; char sha256[65]; int64_t size; };
+struct found {
+  struct mr_str path;
+  char sha256[65];
+  int64_t size;
+};
 
 struct harvest {
   struct mr_job job;
   struct mr_domain *d;
-  struct mr_arena *arena;      /* of this job */
+  struct mr_arena *arena; /* of this job */
   int64_t ws;
   char session_id[MR_ID_LEN], root[4096];
   void (*fn)(void *ud, int code);
@@ -33,7 +37,7 @@ struct harvest {
   int n, at;
   int64_t bytes;
   int code;
-  int fd;                      /* of the file being stored */
+  int fd; /* of the file being stored */
   char file_id[MR_ID_MAX];
   struct mr_blob_writer *blob;
 };
@@ -73,8 +77,7 @@ static void add_file(struct harvest *h, int root, const char *path)
   struct stat st;
   int fd = open_beneath(root, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
 
-  if (fd < 0)
-    return;
+  if (fd < 0) return;
   if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && h->n < FILES_MAX &&
       h->bytes + st.st_size <= BYTES_MAX && hash_fd(fd, f->sha256) == 0) {
     f->path = mr_arena_str(h->arena, mr_str_c(path));
@@ -93,14 +96,12 @@ static void walk(struct harvest *h, int root, const char *path, int depth)
   struct dirent *e;
 
   if (!dir) {
-    if (fd >= 0)
-      close(fd);
+    if (fd >= 0) close(fd);
     return;
   }
   while (h->n < FILES_MAX && (e = readdir(dir))) {
     int n = snprintf(sub, sizeof sub, "%s%s%s", path, path[0] ? "/" : "", e->d_name);
-    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || n >= (int)sizeof sub)
-      continue;
+    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || n >= (int)sizeof sub) continue;
     if (e->d_type == DT_DIR && depth < DEPTH_MAX)
       walk(h, root, sub, depth + 1);
     else if (e->d_type == DT_REG)
@@ -115,8 +116,7 @@ static void work(struct mr_job *j, void *worker)
   int root = open(h->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
   (void)worker;
-  if (root < 0)
-    return; /* nothing was ever written */
+  if (root < 0) return; /* nothing was ever written */
   walk(h, root, "", 0);
   close(root);
 }
@@ -130,8 +130,7 @@ static void harvest_end(struct harvest *h, int code)
   const struct mr_mem *mem = h->d->mem;
 
   h->fn(h->ud, code);
-  if (h->fd >= 0)
-    close(h->fd);
+  if (h->fd >= 0) close(h->fd);
   mr_blob_abort(&h->blob);
   mr_arena_free(&h->arena);
   mr_mem_free(mem, h);
@@ -153,12 +152,11 @@ static void on_stored(void *ud, const struct mr_commit_result *r)
 static const char *media_of(struct mr_str name)
 {
   static const char *const types[][2] = {
-      {".txt", "text/plain"}, {".md", "text/markdown"}, {".csv", "text/csv"}, {".json", "application/json"},
-      {".html", "text/html"}, {".pdf", "application/pdf"}, {".png", "image/png"}, {".jpg", "image/jpeg"},
-      {".xml", "application/xml"}};
+      {".txt", "text/plain"},        {".md", "text/markdown"}, {".csv", "text/csv"},
+      {".json", "application/json"}, {".html", "text/html"},   {".pdf", "application/pdf"},
+      {".png", "image/png"},         {".jpg", "image/jpeg"},   {".xml", "application/xml"}};
   for (size_t i = 0; i < sizeof types / sizeof *types; i++)
-    if (mr_str_ends(name, mr_str_c(types[i][0])))
-      return types[i][1];
+    if (mr_str_ends(name, mr_str_c(types[i][0]))) return types[i][1];
   return "application/octet-stream";
 }
 
@@ -171,16 +169,13 @@ static struct mr_str file_name(struct harvest *h, const struct found *f)
   while (rest.p)
     base = mr_str_split(&rest, '/');
   for (int i = 0; i < h->n; i++) {
-    if (&h->v[i] == f)
-      continue;
+    if (&h->v[i] == f) continue;
     for (rest = h->v[i].path, other = rest; rest.p;)
       other = mr_str_split(&rest, '/');
-    if (!mr_str_eq(other, base))
-      continue;
+    if (!mr_str_eq(other, base)) continue;
     flat = mr_arena_printf(h->arena, MR_FMT, MR_ARG(f->path));
     for (char *p = flat; p && *p; p++)
-      if (*p == '/')
-        *p = '_';
+      if (*p == '/') *p = '_';
     return mr_str_c(flat);
   }
   return base;
@@ -196,8 +191,8 @@ static void on_blob(void *ud, int code, int64_t size, const char *sha256, const 
   struct harvest *h = ud;
   struct found *f = &h->v[h->at];
   struct mr_origin who = {.workspace = h->ws};
-  struct mr_file file = {.id = mr_str_c(h->file_id), .size = size, .downloadable = true,
-                         .session_id = mr_str_c(h->session_id)};
+  struct mr_file file = {
+      .id = mr_str_c(h->file_id), .size = size, .downloadable = true, .session_id = mr_str_c(h->session_id)};
   struct mr_doc_row row = {.kind = MR_S("file"), .id = file.id, .parent = file.session_id, .rev = 1};
   struct mr_commit *cm = code == MR_OK ? mr_commit_new(h->d->store, &who) : NULL;
   struct mr_buf b;
@@ -230,12 +225,10 @@ static void pump_file(void *ud)
 
   while (n > 0 && code == MR_OK) {
     n = read(h->fd, piece, PIECE);
-    if (n > 0)
-      code = mr_blob_write(h->blob, mr_str_n(piece, (size_t)n), pump_file, h);
+    if (n > 0) code = mr_blob_write(h->blob, mr_str_n(piece, (size_t)n), pump_file, h);
   }
   mr_mem_free(h->d->mem, piece);
-  if (n > 0 && code == MR_MORE)
-    return;
+  if (n > 0 && code == MR_MORE) return;
   close(h->fd);
   h->fd = -1;
   if (n < 0 || code < 0)
@@ -258,13 +251,11 @@ static void on_known(void *ud, const struct mr_rows *r)
     }
   root = open(h->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   h->fd = root >= 0 ? open_beneath(root, f->path.p, O_RDONLY | O_NONBLOCK | O_NOFOLLOW) : -1;
-  if (root >= 0)
-    close(root);
+  if (root >= 0) close(root);
   if (h->fd < 0 || mr_id_make(h->d->sys, h->file_id, "file") != MR_OK ||
       mr_blob_begin(h->d->store, mr_str_c(h->file_id), &h->blob, NULL) != MR_OK) {
     h->at++; /* gone since it was seen: the next list has what is there then */
-    if (h->fd >= 0)
-      close(h->fd);
+    if (h->fd >= 0) close(h->fd);
     h->fd = -1;
     store_next(h);
     return;
@@ -285,8 +276,8 @@ static void walked(struct mr_job *j)
   store_next(MR_OF(j, struct harvest, job));
 }
 
-void mr_files_harvest(struct mr_domain *d, int64_t ws, struct mr_str session_id,
-                      void (*fn)(void *ud, int code), void *ud)
+void mr_files_harvest(struct mr_domain *d, int64_t ws, struct mr_str session_id, void (*fn)(void *ud, int code),
+                      void *ud)
 {
   struct harvest *h = d->sandbox ? mr_mem_zalloc(d->mem, sizeof *h) : NULL;
 

@@ -12,18 +12,15 @@ static int push(struct mr_session *s, struct mr_buf *b)
   int code = b->failed ? b->failed : MR_OK;
 
   mr_buf_free(b);
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   if (s->nhistory == s->history_cap) {
     int cap = s->history_cap ? s->history_cap * 2 : 16;
     struct mr_str *v = mr_mem_realloc(s->d->mem, s->history, (size_t)cap * sizeof *v);
-    if (!v)
-      return MR_E_NOMEM;
+    if (!v) return MR_E_NOMEM;
     s->history = v;
     s->history_cap = cap;
   }
-  if (!frag.p)
-    return MR_E_NOMEM;
+  if (!frag.p) return MR_E_NOMEM;
   s->history[s->nhistory++] = frag;
   return MR_OK;
 }
@@ -96,8 +93,7 @@ static yyjson_val *toolset(struct mr_session *s)
   yyjson_arr_iter it = yyjson_arr_iter_with(tools);
 
   while (tools && (v = yyjson_arr_iter_next(&it)))
-    if (mr_str_is(mr_json_get_str(v, "type"), "agent_toolset_20260401"))
-      return v;
+    if (mr_str_is(mr_json_get_str(v, "type"), "agent_toolset_20260401")) return v;
   return NULL;
 }
 
@@ -130,8 +126,7 @@ static yyjson_val *custom_tool(struct mr_session *s, struct mr_str name)
   return NULL;
 }
 
-enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum mr_tool_kind *kind,
-                                 bool *known)
+enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum mr_tool_kind *kind, bool *known)
 {
   yyjson_val *set = toolset(s);
   struct mr_str policy;
@@ -164,8 +159,7 @@ static int prepare_tools(struct mr_session *s)
   mr_jw_arr(&w);
   for (int i = 0; set && mr_toolset_at(i); i++) {
     const struct mr_toolset_tool *t = mr_toolset_at(i);
-    if (!tool_enabled(set, mr_str_c(t->name)))
-      continue;
+    if (!tool_enabled(set, mr_str_c(t->name))) continue;
     mr_jw_obj(&w);
     mr_jw_kc(&w, "name", t->name);
     mr_jw_kc(&w, "description", t->description);
@@ -173,8 +167,7 @@ static int prepare_tools(struct mr_session *s)
     mr_jw_obj_end(&w);
   }
   while (tools && (v = yyjson_arr_iter_next(&it))) {
-    if (!mr_str_is(mr_json_get_str(v, "type"), "custom"))
-      continue;
+    if (!mr_str_is(mr_json_get_str(v, "type"), "custom")) continue;
     mr_jw_obj(&w);
     mr_jw_kstr(&w, "name", mr_json_get_str(v, "name"));
     mr_jw_kstr(&w, "description", mr_json_get_str(v, "description"));
@@ -219,8 +212,7 @@ static int prepare_system(struct mr_session *s)
 int mr_history_prepare(struct mr_session *s)
 {
   int code;
-  if (s->system.p)
-    return MR_OK;
+  if (s->system.p) return MR_OK;
   code = prepare_tools(s);
   return code ? code : prepare_system(s);
 }

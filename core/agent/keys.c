@@ -10,9 +10,12 @@
 enum { CACHE = 256, SECRET_CHARS = 43 };
 
 struct mr_keys {
-  char bootstrap[65];          /* SHA-256 of MOONRIG_API_KEY, "" when none */
-  uint64_t revoked;            /* revocations so far */
-  struct { char hash[65], id[MR_ID_LEN]; int64_t ws; } cache[CACHE];
+  char bootstrap[65]; /* SHA-256 of MOONRIG_API_KEY, "" when none */
+  uint64_t revoked;   /* revocations so far */
+  struct {
+    char hash[65], id[MR_ID_LEN];
+    int64_t ws;
+  } cache[CACHE];
 };
 
 int mr_keys_init(struct mr_domain *d, struct mr_err *err)
@@ -29,8 +32,7 @@ void mr_keys_free(struct mr_domain *d)
 
 int mr_keys_bootstrap(struct mr_domain *d, struct mr_str secret, struct mr_err *err)
 {
-  if (secret.n < 8)
-    return mr_err_set(err, MR_E_INVALID, "api_key", "an API key has at least 8 characters");
+  if (secret.n < 8) return mr_err_set(err, MR_E_INVALID, "api_key", "an API key has at least 8 characters");
   mr_sha256_hex(secret, d->keys->bootstrap);
   return MR_OK;
 }
@@ -52,7 +54,7 @@ struct check {
   int code;
   int64_t ws;
   char id[MR_ID_LEN];
-  uint64_t revoked;            /* as it was when the read began */
+  uint64_t revoked; /* as it was when the read began */
 };
 
 static void tell(struct mr_ready *r)
@@ -163,13 +165,13 @@ static void forget(struct mr_doc_change *p)
   p->c->d->keys->revoked++;
 }
 
-static int revoke(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body, struct mr_doc_row *next)
+static int revoke(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body,
+                  struct mr_doc_row *next)
 {
   struct mr_buf at;
   struct mr_jw w;
 
-  if (old->archived_us)
-    return MR_MORE;
+  if (old->archived_us) return MR_MORE;
   next->archived_us = next->updated_us = mr_loop_wall_us(p->c->d->loop);
   mr_buf_init(&at, p->c->mem, 64);
   mr_jw_init(&w, &at);

@@ -3,8 +3,9 @@
 
 static void write_model(struct mr_jw *w, struct mr_str id)
 {
-  static const char *const unknown[] = {"line", "max_input_tokens", "max_tokens", "capabilities",
-                                        "allowed_fallback_models", "deprecated_at", "retires_at"};
+  static const char *const unknown[] = {"line",         "max_input_tokens",        "max_tokens",
+                                        "capabilities", "allowed_fallback_models", "deprecated_at",
+                                        "retires_at"};
 
   mr_jw_obj(w);
   mr_jw_kc(w, "type", "model");
@@ -61,8 +62,7 @@ void mr_models_retrieve(struct mr_call *c)
   struct mr_jw w;
 
   for (int i = 0; (id = mr_models_at(c->d->models, i)).p; i++) {
-    if (!mr_str_eq(id, c->path[0]))
-      continue;
+    if (!mr_str_eq(id, c->path[0])) continue;
     mr_jw_init(&w, &c->out);
     write_model(&w, id);
     mr_call_done(c, MR_OK);

@@ -11,8 +11,7 @@ static struct mr_str encode(struct mr_call *c, const char *text)
   size_t n = strlen(text);
   char *out = mr_arena_alloc(c->arena, 5 + 4 * ((n + 2) / 3) + 1);
 
-  if (!out)
-    return MR_S("");
+  if (!out) return MR_S("");
   memcpy(out, "page_", 5);
   return mr_str_n(out, 5 + mr_base64_encode(mr_str_n(text, n), out + 5));
 }
@@ -36,16 +35,13 @@ static int decode(struct mr_call *c, struct mr_str page, bool ascending, struct 
   struct mr_str rest, head, num;
   int64_t n, v;
 
-  if (!raw || page.n < 6 || page.n > 512 || !mr_str_starts(page, MR_S("page_")))
-    goto bad;
+  if (!raw || page.n < 6 || page.n > 512 || !mr_str_starts(page, MR_S("page_"))) goto bad;
   n = mr_base64_decode(mr_str_n(page.p + 5, page.n - 5), raw);
-  if (n <= 0)
-    goto bad;
+  if (n <= 0) goto bad;
   rest = mr_str_n((char *)raw, (size_t)n);
   head = mr_str_split(&rest, ':');
   num = mr_str_split(&rest, ':');
-  if (head.n != 3 || mr_str_int(num, &v) != MR_OK || v <= 0 || (head.p[0] != 't' && head.p[0] != 'p'))
-    goto bad;
+  if (head.n != 3 || mr_str_int(num, &v) != MR_OK || v <= 0 || (head.p[0] != 't' && head.p[0] != 'p')) goto bad;
   if ((head.p[1] == 'a') != ascending)
     return mr_err_set(&c->err, MR_E_INVALID, "page", "page: the cursor was made with another order");
   p->backward = head.p[2] == 'b';
@@ -78,8 +74,10 @@ int mr_page_range(struct mr_call *c, struct mr_range *r)
   for (int i = 0; i < 4; i++) {
     yyjson_val *v = mr_json_get(o, names[i]);
     if (v && mr_time_parse(mr_json_str(v), to[i]) != MR_OK)
-      return mr_err_set(&c->err, MR_E_INVALID, "created_at", "created_at[%s]: an RFC 3339 time, for example "
-                        "2026-01-31T12:00:00Z", names[i]);
+      return mr_err_set(&c->err, MR_E_INVALID, "created_at",
+                        "created_at[%s]: an RFC 3339 time, for example "
+                        "2026-01-31T12:00:00Z",
+                        names[i]);
   }
   return MR_OK;
 }
@@ -95,7 +93,8 @@ int mr_page_statuses(struct mr_call *c)
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
       found = found || mr_str_is(mr_json_str(v), known[i]);
     if (!found)
-      return mr_err_set(&c->err, MR_E_INVALID, "statuses", "statuses: idle, running, rescheduling or terminated");
+      return mr_err_set(&c->err, MR_E_INVALID, "statuses",
+                        "statuses: idle, running, rescheduling or terminated");
   }
   return MR_OK;
 }

@@ -16,8 +16,7 @@ struct mr_str mr_resource_path(struct mr_call *c, struct mr_str given, struct mr
   bool rooted = mr_str_starts(given, MR_S("/mnt/session/uploads/"));
   char *path;
 
-  if (!given.n)
-    return mr_str_c(mr_arena_printf(c->arena, "%s/" MR_FMT, uploads, MR_ARG(file_id)));
+  if (!given.n) return mr_str_c(mr_arena_printf(c->arena, "%s/" MR_FMT, uploads, MR_ARG(file_id)));
   while (rest.p) {
     part = mr_str_split(&rest, '/');
     if (mr_str_is(part, "..") || memchr(part.p ? part.p : "", '\0', part.n) || given.n > 1024 ||
@@ -43,11 +42,9 @@ static bool path_taken(const struct mr_resources *r, struct mr_str path)
   yyjson_arr_iter it = yyjson_arr_iter_with(mounted);
 
   for (int i = 0; i < r->n; i++)
-    if (mr_str_eq(r->v[i].mount_path, path))
-      return true;
+    if (mr_str_eq(r->v[i].mount_path, path)) return true;
   while (mounted && (v = yyjson_arr_iter_next(&it)))
-    if (mr_str_eq(mr_json_get_str(v, "mount_path"), path))
-      return true;
+    if (mr_str_eq(mr_json_get_str(v, "mount_path"), path)) return true;
   return false;
 }
 
@@ -68,8 +65,7 @@ static void on_copy(struct mr_call *c, int code, const struct mr_doc_row *copy, 
   yyjson_val *item = yyjson_arr_get(r->list, (size_t)r->n);
   char field[64], id[MR_ID_MAX];
 
-  if (code == MR_E_NOTFOUND)
-    snprintf(c->err.field, sizeof c->err.field, "%s", field_of(r, "file_id", field));
+  if (code == MR_E_NOTFOUND) snprintf(c->err.field, sizeof c->err.field, "%s", field_of(r, "file_id", field));
   if (code == MR_OK && mr_id_make(c->d->sys, id, "sesrsc") != MR_OK)
     code = mr_err_set(&c->err, MR_E_IO, NULL, "no randomness");
   if (code == MR_OK) {
@@ -84,7 +80,8 @@ static void on_copy(struct mr_call *c, int code, const struct mr_doc_row *copy, 
     x->created_us = mr_loop_wall_us(c->d->loop);
     field_of(r, "mount_path", field);
     /* By default the id that the client sent, not the copy's: it may be named in the same request's events. */
-    x->mount_path = mr_resource_path(c, mr_json_get_str(item, "mount_path"), mr_json_get_str(item, "file_id"), field);
+    x->mount_path =
+        mr_resource_path(c, mr_json_get_str(item, "mount_path"), mr_json_get_str(item, "file_id"), field);
     if (!x->mount_path.p)
       code = c->err.code;
     else if (path_taken(r, x->mount_path))
@@ -110,8 +107,8 @@ static void copy_next(struct mr_resources *r)
   }
   if (!mr_str_is(type, "file")) {
     field_of(r, "type", field);
-    r->fn(r->ud, mr_err_set(&c->err, MR_E_UNSUPPORTED, field, "%s: " MR_FMT " is not implemented yet; only file",
-                            field, MR_ARG(type)));
+    r->fn(r->ud, mr_err_set(&c->err, MR_E_UNSUPPORTED, field,
+                            "%s: " MR_FMT " is not implemented yet; only file", field, MR_ARG(type)));
     return;
   }
   if (!mr_json_get_str(item, "file_id").n) {
@@ -127,7 +124,8 @@ void mr_resources_copy(struct mr_call *c, struct mr_resources *r, yyjson_val *li
 {
   size_t n = yyjson_arr_size(list);
 
-  *r = (struct mr_resources){.c = c, .list = list, .session_id = session_id, .onto = r->onto, .fn = fn, .ud = ud};
+  *r = (struct mr_resources){
+      .c = c, .list = list, .session_id = session_id, .onto = r->onto, .fn = fn, .ud = ud};
   r->v = mr_arena_alloc(c->arena, (n + 1) * sizeof *r->v);
   if (!r->v)
     fn(ud, mr_err_nomem(&c->err));
@@ -178,8 +176,7 @@ static bool mounted(const struct mr_session *s, struct mr_str path)
   yyjson_arr_iter it = yyjson_arr_iter_with(list);
 
   while (list && (v = yyjson_arr_iter_next(&it)))
-    if (mr_str_eq(mr_json_get_str(v, "mount_path"), path))
-      return true;
+    if (mr_str_eq(mr_json_get_str(v, "mount_path"), path)) return true;
   return false;
 }
 
@@ -188,7 +185,7 @@ struct change {
   struct mr_session *s;
   struct mr_resources added;
   struct mr_str removed_file;
-  yyjson_doc *list;            /* the one resource of an add, as a list */
+  yyjson_doc *list; /* the one resource of an add, as a list */
 };
 
 static yyjson_val *find(struct mr_session *s, struct mr_str id)
@@ -197,8 +194,7 @@ static yyjson_val *find(struct mr_session *s, struct mr_str id)
   yyjson_arr_iter it = yyjson_arr_iter_with(list);
 
   while (list && (v = yyjson_arr_iter_next(&it)))
-    if (mr_str_eq(mr_json_get_str(v, "id"), id))
-      return v;
+    if (mr_str_eq(mr_json_get_str(v, "id"), id)) return v;
   return NULL;
 }
 
@@ -207,8 +203,7 @@ static void on_stored(void *ud, int code, const struct mr_err *err)
   struct change *p = ud;
   struct mr_session *s = p->s;
 
-  if (code == MR_OK && p->removed_file.n)
-    mr_blob_delete(s->d->store, p->removed_file);
+  if (code == MR_OK && p->removed_file.n) mr_blob_delete(s->d->store, p->removed_file);
   if (code == MR_OK)
     mr_call_done(p->c, MR_OK);
   else
@@ -240,13 +235,11 @@ static void store_change(struct change *p)
     }
     mr_jw_arr(&w);
     while ((v = yyjson_arr_iter_next(&each))) {
-      if (p->removed_file.n && mr_str_eq(mr_json_get_str(v, "file_id"), p->removed_file))
-        continue;
+      if (p->removed_file.n && mr_str_eq(mr_json_get_str(v, "file_id"), p->removed_file)) continue;
       mr_jw_raw(&w, MR_S(" ")); /* for its comma; the value follows as it is */
       mr_json_write(&b, v, false);
     }
-    if (p->added.n)
-      write_one(&p->added.v[0], &w);
+    if (p->added.n) write_one(&p->added.v[0], &w);
     mr_jw_arr_end(&w);
   }
   mr_jw_obj_end(&w);
@@ -259,10 +252,8 @@ static void store_change(struct change *p)
   }
   mr_txn_begin(&t, s, &c->who, "resource");
   t.what |= MR_SESSION_DOC;
-  if (t.c && p->added.n)
-    mr_resources_commit(&p->added, t.c);
-  if (t.c && p->removed_file.n)
-    mr_commit_doc_delete(t.c, MR_S("file"), p->removed_file, -1);
+  if (t.c && p->added.n) mr_resources_commit(&p->added, t.c);
+  if (t.c && p->removed_file.n) mr_commit_doc_delete(t.c, MR_S("file"), p->removed_file, -1);
   mr_txn_commit(&t, on_stored, p);
 }
 
@@ -273,8 +264,8 @@ static void on_added(void *ud, int code)
 
   yyjson_doc_free(p->list);
   if (code == MR_OK && mounted(p->s, p->added.v[0].mount_path))
-    code = mr_err_set(&p->c->err, MR_E_INVALID, "mount_path", "mount_path: another resource is mounted at " MR_FMT,
-                      MR_ARG(p->added.v[0].mount_path));
+    code = mr_err_set(&p->c->err, MR_E_INVALID, "mount_path",
+                      "mount_path: another resource is mounted at " MR_FMT, MR_ARG(p->added.v[0].mount_path));
   if (code != MR_OK) {
     mr_resources_drop(p->c->d, &p->added);
     mr_call_done(p->c, code);
@@ -313,8 +304,7 @@ static void on_add(void *ud, int code, struct mr_session *s, const struct mr_err
   yyjson_doc *list;
   size_t have;
 
-  if (!p)
-    return;
+  if (!p) return;
   have = yyjson_arr_size(mr_json_get(yyjson_doc_get_root(s->doc), "resources"));
   if (have >= RESOURCES_MAX) {
     mr_call_fail(c, MR_E_INVALID, "resources", "resources: at most %d", RESOURCES_MAX);
@@ -347,8 +337,7 @@ static void on_remove(void *ud, int code, struct mr_session *s, const struct mr_
   struct change *p = change_new(c, code, s, err);
   yyjson_val *v = p ? find(s, c->path[1]) : NULL;
 
-  if (!p)
-    return;
+  if (!p) return;
   if (!v) {
     mr_not_found(c, "resource", c->path[1]);
     mr_session_unref(s);
@@ -385,10 +374,8 @@ static void on_read(void *ud, const struct mr_rows *r)
   } else {
     it = yyjson_arr_iter_with(list);
     while (list && (v = yyjson_arr_iter_next(&it)))
-      if (mr_str_eq(mr_json_get_str(v, "id"), c->path[1]))
-        found = v;
-    if (found)
-      mr_json_write(&c->out, found, false);
+      if (mr_str_eq(mr_json_get_str(v, "id"), c->path[1])) found = v;
+    if (found) mr_json_write(&c->out, found, false);
   }
   if (c->path[1].n && !found)
     mr_not_found(c, "resource", c->path[1]);

@@ -6,10 +6,10 @@
 
 struct mr_resource {
   char id[MR_ID_LEN];
-  struct mr_str file_id;       /* of the session's copy */
+  struct mr_str file_id; /* of the session's copy */
   struct mr_str mount_path;
   int64_t created_us;
-  struct mr_doc_row doc;       /* the copy's document, for the commit */
+  struct mr_doc_row doc; /* the copy's document, for the commit */
 };
 struct mr_resources {
   struct mr_resource *v;
@@ -17,7 +17,7 @@ struct mr_resources {
   /* while copying */
   struct mr_call *c;
   yyjson_val *list;
-  struct mr_session *onto;     /* the session that one is added to; NULL: it is being made */
+  struct mr_session *onto; /* the session that one is added to; NULL: it is being made */
   struct mr_str session_id;
   void (*fn)(void *ud, int code);
   void *ud;
@@ -32,6 +32,7 @@ void mr_resources_commit(const struct mr_resources *r, struct mr_commit *cm); /*
 void mr_resources_write(const struct mr_resources *r, struct mr_jw *w);       /* an array of resources */
 void mr_resources_drop(struct mr_domain *d, struct mr_resources *r);          /* removes copied blobs */
 /* Mount path of a file: rooted under /mnt/session/uploads; in the arena, p NULL and err when refused. */
-struct mr_str mr_resource_path(struct mr_call *c, struct mr_str given, struct mr_str file_id, const char *field);
+struct mr_str mr_resource_path(struct mr_call *c, struct mr_str given, struct mr_str file_id,
+                               const char *field);
 
 #endif

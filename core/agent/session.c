@@ -9,7 +9,7 @@
 enum { BUCKETS = 1024, KEEP_IDLE = 64, LOAD_PAGE = 2000 };
 static const int64_t KEEP_US = 5000000;
 
-struct load {                 /* one session being loaded */
+struct load { /* one session being loaded */
   struct load *next;
   struct mr_domain *d;
   struct mr_session *s;
@@ -28,7 +28,7 @@ struct load_waiter {
 struct mr_sessions {
   struct mr_domain *d;
   struct mr_session *bucket[BUCKETS];
-  struct mr_session lru;      /* sentinel of sessions nobody refers to; oldest first */
+  struct mr_session lru; /* sentinel of sessions nobody refers to; oldest first */
   int nlru;
   struct load *loads;
   struct mr_timer sweep;
@@ -60,14 +60,12 @@ static void unhash(struct mr_session *s)
   struct mr_session **at = &s->d->sessions->bucket[hash(s->ws, mr_str_c(s->id))];
   while (*at && *at != s)
     at = &(*at)->hash_next;
-  if (*at)
-    *at = s->hash_next;
+  if (*at) *at = s->hash_next;
 }
 
 static void lru_del(struct mr_session *s)
 {
-  if (!s->lru_next)
-    return;
+  if (!s->lru_next) return;
   s->lru_prev->lru_next = s->lru_next;
   s->lru_next->lru_prev = s->lru_prev;
   s->lru_next = s->lru_prev = NULL;
@@ -109,14 +107,12 @@ void mr_session_unref(struct mr_session *s)
 {
   struct mr_sessions *t = s->d->sessions;
 
-  if (--s->refs > 0)
-    return;
+  if (--s->refs > 0) return;
   if (s->poisoned || s->deleted) {
     session_free(s);
     return;
   }
-  if (!at_rest(s))
-    return; /* the turn holds it; looked at again when it ends */
+  if (!at_rest(s)) return; /* the turn holds it; looked at again when it ends */
   s->idle_since_us = mr_loop_now_us(s->d->loop);
   s->lru_next = &t->lru;
   s->lru_prev = t->lru.lru_prev;
@@ -135,14 +131,12 @@ static void sweep(struct mr_timer *timer)
 
   while (t->nlru && t->lru.lru_next->idle_since_us + KEEP_US <= now)
     session_free(t->lru.lru_next);
-  if (t->nlru)
-    mr_timer_set(t->d->loop, &t->sweep, KEEP_US);
+  if (t->nlru) mr_timer_set(t->d->loop, &t->sweep, KEEP_US);
 }
 
 void mr_session_poison(struct mr_session *s, const struct mr_err *err)
 {
-  if (s->poisoned)
-    return;
+  if (s->poisoned) return;
   mr_log(s->d->sys, MR_LOG_ERROR, "session", "%s: %s; its state is loaded again", s->id,
          err ? err->message : "a commit failed");
   s->poisoned = true;
@@ -183,8 +177,7 @@ static int copy_row(struct mr_session *s, const struct mr_session_row *r, struct
   s->deployment_id = mr_session_copy(s, r->deployment_id);
   s->agent_json = mr_session_copy(s, r->agent);
   s->doc_json = mr_session_copy(s, r->doc);
-  if (mr_json_parse(s->d->mem, r->head, SIZE_MAX, &head, err) != MR_OK)
-    return MR_E_INTERNAL;
+  if (mr_json_parse(s->d->mem, r->head, SIZE_MAX, &head, err) != MR_OK) return MR_E_INTERNAL;
   snprintf(s->primary, sizeof s->primary, MR_FMT,
            MR_ARG(mr_json_get_str(yyjson_doc_get_root(head), "primary")));
   ref = mr_json_get_str(yyjson_doc_get_root(head), "sandbox_ref");
@@ -199,8 +192,7 @@ int mr_session_parse_docs(struct mr_session *s, struct mr_err *err)
   yyjson_val *root, *model;
   int code = mr_json_parse(s->d->mem, s->agent_json, SIZE_MAX, &agent, err);
 
-  if (code == MR_OK)
-    code = mr_json_parse(s->d->mem, s->doc_json, SIZE_MAX, &doc, err);
+  if (code == MR_OK) code = mr_json_parse(s->d->mem, s->doc_json, SIZE_MAX, &doc, err);
   if (code != MR_OK) {
     yyjson_doc_free(agent);
     return code;
@@ -238,8 +230,7 @@ static void load_done(struct mr_ready *r)
   }
   for (struct load_waiter *w = l->waiters, *next; w; w = next) {
     next = w->next;
-    if (l->code == MR_OK)
-      mr_session_ref(s);
+    if (l->code == MR_OK) mr_session_ref(s);
     w->fn(w->ud, l->code, l->code == MR_OK ? s : NULL, l->code == MR_OK ? NULL : &l->err);
     mr_mem_free(mem, w);
   }
@@ -254,8 +245,7 @@ static void load_done(struct mr_ready *r)
 static void load_end(struct load *l, int code, const struct mr_err *err)
 {
   l->code = code;
-  if (err)
-    l->err = *err;
+  if (err) l->err = *err;
   mr_ready_post(l->d->loop, &l->ready);
 }
 
@@ -272,8 +262,7 @@ static void on_inbox(void *ud, const struct mr_rows *r)
       return;
     }
     snprintf(in->event_id, sizeof in->event_id, MR_FMT, MR_ARG(r->inbox[i].event_id));
-    snprintf(in->ref, sizeof in->ref, MR_FMT,
-             MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "tool_use_id")));
+    snprintf(in->ref, sizeof in->ref, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "tool_use_id")));
     yyjson_doc_free(doc);
     in->type = mr_session_copy(s, r->inbox[i].type);
     in->body = mr_session_copy(s, r->inbox[i].body);
@@ -305,8 +294,8 @@ static void on_log(void *ud, const struct mr_rows *r)
 
 static void load_log(struct load *l)
 {
-  struct mr_log_query q = {.session_id = mr_str_c(l->s->id), .with_private = true,
-                           .after_pos = l->after, .limit = LOAD_PAGE};
+  struct mr_log_query q = {
+      .session_id = mr_str_c(l->s->id), .with_private = true, .after_pos = l->after, .limit = LOAD_PAGE};
   mr_read_log(l->d->store, l->s->ws, &q, on_log, l);
 }
 
@@ -320,8 +309,7 @@ static void on_row(void *ud, const struct mr_rows *r)
     load_end(l, MR_E_NOTFOUND, NULL);
     return;
   }
-  if (code == MR_OK)
-    code = copy_row(l->s, &r->sessions[0], &l->err);
+  if (code == MR_OK) code = copy_row(l->s, &r->sessions[0], &l->err);
   if (code != MR_OK)
     load_end(l, code, r->err);
   else
@@ -369,7 +357,11 @@ static void load_drop(struct load *l)
   mr_mem_free(mem, l);
 }
 
-struct hit { struct mr_ready ready; struct mr_session *s; struct load_waiter w; };
+struct hit {
+  struct mr_ready ready;
+  struct mr_session *s;
+  struct load_waiter w;
+};
 
 static void on_hit(struct mr_ready *r)
 {
@@ -438,23 +430,20 @@ void mr_session_get(struct mr_domain *d, int64_t ws, struct mr_str id,
     else
       mr_err_set(&err, MR_E_NOTFOUND, NULL, "session %.*s... not found", (int)mr_utf8_cut(id, 40), id.p);
     fn(ud, err.code, NULL, &err);
-    if (!started)
-      return;
+    if (!started) return;
   } else {
     w->fn = fn;
     w->ud = ud;
     *l->waiters_tail = w;
     l->waiters_tail = &w->next;
   }
-  if (started)
-    mr_read_session(d->store, ws, mr_str_c(l->s->id), on_row, l);
+  if (started) mr_read_session(d->store, ws, mr_str_c(l->s->id), on_row, l);
 }
 
 int mr_sessions_init(struct mr_domain *d, struct mr_err *err)
 {
   d->sessions = mr_mem_zalloc(d->mem, sizeof *d->sessions);
-  if (!d->sessions)
-    return mr_err_nomem(err);
+  if (!d->sessions) return mr_err_nomem(err);
   d->sessions->d = d;
   d->sessions->lru.lru_next = d->sessions->lru.lru_prev = &d->sessions->lru;
   mr_timer_init(&d->sessions->sweep, sweep);
@@ -464,8 +453,7 @@ int mr_sessions_init(struct mr_domain *d, struct mr_err *err)
 void mr_sessions_free(struct mr_domain *d)
 {
   struct mr_sessions *t = d->sessions;
-  if (!t)
-    return;
+  if (!t) return;
   while (t->loads)
     load_drop(t->loads);
   mr_session_each(d, session_free);

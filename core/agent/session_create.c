@@ -31,8 +31,7 @@ static void on_woken(void *ud, int code, struct mr_session *s, const struct mr_e
 {
   (void)ud;
   (void)err;
-  if (code != MR_OK)
-    return; /* it is found at the next start */
+  if (code != MR_OK) return; /* it is found at the next start */
   mr_turn_wake(s);
   mr_session_unref(s);
 }
@@ -51,8 +50,7 @@ static void on_committed(void *ud, const struct mr_commit_result *r)
     return;
   }
   mr_env_use_end(&p->use);
-  if (p->initial.n > 0)
-    mr_session_get(c->d, c->who.workspace, mr_str_c(p->id), on_woken, NULL);
+  if (p->initial.n > 0) mr_session_get(c->d, c->who.workspace, mr_str_c(p->id), on_woken, NULL);
   mr_call_done(c, MR_OK);
 }
 
@@ -179,8 +177,7 @@ static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
   yyjson_doc *doc = NULL;
   struct mr_str model;
 
-  if (code == MR_OK)
-    code = mr_json_parse(c->mem, r->snapshot, SIZE_MAX, &doc, &c->err);
+  if (code == MR_OK) code = mr_json_parse(c->mem, r->snapshot, SIZE_MAX, &doc, &c->err);
   if (code == MR_OK) {
     model = mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "model"), "id");
     code = mr_models_check(c->d->models, model, &c->err);
@@ -202,7 +199,8 @@ void mr_sessions_create(struct mr_call *c)
   yyjson_val *budget = mr_json_get(c->in, "budget");
   int code = MR_OK;
 
-  if (!p || mr_id_make(c->d->sys, p->id, "sesn") != MR_OK || mr_id_make(c->d->sys, p->primary, "sthr") != MR_OK) {
+  if (!p || mr_id_make(c->d->sys, p->id, "sesn") != MR_OK ||
+      mr_id_make(c->d->sys, p->primary, "sthr") != MR_OK) {
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
     return;
   }

@@ -22,23 +22,23 @@ enum mr_call_perm { MR_PERM_ALLOW, MR_PERM_ASK, MR_PERM_DENY };
 /* One tool call of the latest model reply. */
 struct mr_tcall {
   char event_id[MR_ID_LEN];
-  struct mr_str provider_id;   /* the model's id of the call; session memory, like name and input */
+  struct mr_str provider_id; /* the model's id of the call; session memory, like name and input */
   struct mr_str name, input;
   enum mr_tool_kind kind;
   enum mr_call_perm perm;
-  int confirmed;               /* 0 not yet, 1 allowed, -1 denied by the client */
-  bool owned;                  /* custom: a handler in this process claimed it */
-  bool idempotent;             /* of the owning handler */
-  int attempt;                 /* intents recorded: 1, more after a crash; 0 none */
-  int64_t intent_seq;          /* the commit that holds the newest intent */
-  bool resolved;               /* a result row exists */
-  struct mr_str result;        /* content blocks of the result row, or of the outcome below */
+  int confirmed;        /* 0 not yet, 1 allowed, -1 denied by the client */
+  bool owned;           /* custom: a handler in this process claimed it */
+  bool idempotent;      /* of the owning handler */
+  int attempt;          /* intents recorded: 1, more after a crash; 0 none */
+  int64_t intent_seq;   /* the commit that holds the newest intent */
+  bool resolved;        /* a result row exists */
+  struct mr_str result; /* content blocks of the result row, or of the outcome below */
   bool is_error;
-  bool finished;               /* the tool is over; its result is not in a result row yet */
+  bool finished; /* the tool is over; its result is not in a result row yet */
   /* not state: */
-  bool running;                /* started in this process */
-  bool recovering;             /* found unfinished at load: ask before starting */
-  struct mr_tool_run *run;     /* the host's handler */
+  bool running;            /* started in this process */
+  bool recovering;         /* found unfinished at load: ask before starting */
+  struct mr_tool_run *run; /* the host's handler */
   struct mr_session *s;
   struct mr_timer deadline;
 };
@@ -47,32 +47,32 @@ struct mr_tcall {
 struct mr_input {
   struct mr_input *next;
   char event_id[MR_ID_LEN];
-  struct mr_str type, body;    /* body: with "processed_at":null */
-  char ref[MR_ID_LEN];         /* of a confirmation: the tool use */
+  struct mr_str type, body; /* body: with "processed_at":null */
+  char ref[MR_ID_LEN];      /* of a confirmation: the tool use */
   bool committed;
 };
 
-struct mr_subscriber {         /* stream.c */
+struct mr_subscriber { /* stream.c */
   struct mr_subscriber *next, **link;
   struct mr_call *call;
   struct mr_session *s;
-  unsigned deltas;             /* 1 agent.message, 2 agent.thinking */
-  bool sees_request;           /* was there when the running model request began */
-  char preview_id[MR_ID_LEN];  /* event_start sent for this id */
-  int64_t after;               /* replay: rows up to here were sent */
-  bool replaying;              /* catching up from the store */
-  int64_t missed;              /* newest row published meanwhile */
+  unsigned deltas;            /* 1 agent.message, 2 agent.thinking */
+  bool sees_request;          /* was there when the running model request began */
+  char preview_id[MR_ID_LEN]; /* event_start sent for this id */
+  int64_t after;              /* replay: rows up to here were sent */
+  bool replaying;             /* catching up from the store */
+  int64_t missed;             /* newest row published meanwhile */
 };
 
-struct mr_model_run;           /* turn_model.c: the model request in flight */
-struct mr_commit_wait;         /* txn.c */
+struct mr_model_run;   /* turn_model.c: the model request in flight */
+struct mr_commit_wait; /* txn.c */
 
 struct mr_session {
   struct mr_domain *d;
   struct mr_session *hash_next, *lru_prev, *lru_next;
   int64_t ws;
   char id[MR_ID_LEN], primary[MR_ID_LEN];
-  struct mr_arena *mem;        /* the session's own strings; freed with it */
+  struct mr_arena *mem; /* the session's own strings; freed with it */
   /* from the row */
   int64_t rev, owner_epoch, created_us, updated_us, archived_us;
   struct mr_str agent_id, environment_id, deployment_id;
@@ -80,34 +80,34 @@ struct mr_session {
   yyjson_doc *agent_doc, *doc; /* snapshot; the client's part (title, metadata, resources, ...) */
   struct mr_str agent_json, doc_json;
   struct mr_str agent_name, model, effort, speed;
-  char *sandbox_ref;           /* stored in the head */
+  char *sandbox_ref; /* stored in the head */
   /* the machine's state: mr_state_apply only */
   enum mr_status status;
   enum mr_stop stop;
-  int64_t last_us;             /* highest processed_at */
+  int64_t last_us; /* highest processed_at */
   struct mr_usage usage;
   int64_t running_since_us, active_us;
-  char span_id[MR_ID_LEN];     /* model request without end, or "" */
+  char span_id[MR_ID_LEN];           /* model request without end, or "" */
   bool reply_had_calls, wants_model; /* the turn goes on with a model request */
   bool terminated;
-  int rounds;                  /* tool rounds in this turn */
-  int retries;                 /* failed requests in a row */
-  int64_t due_us, wait_us;     /* wall time of the next try; how long that was when it was decided */
-  struct mr_tcall **calls;     /* of the latest reply, in call order */
+  int rounds;              /* tool rounds in this turn */
+  int retries;             /* failed requests in a row */
+  int64_t due_us, wait_us; /* wall time of the next try; how long that was when it was decided */
+  struct mr_tcall **calls; /* of the latest reply, in call order */
   int ncalls, calls_cap;
-  int blocked_n;               /* event ids of the latest requires_action idle */
-  struct mr_str *history;      /* message fragments for the model */
+  int blocked_n;          /* event ids of the latest requires_action idle */
+  struct mr_str *history; /* message fragments for the model */
   int nhistory, history_cap;
   /* inputs */
   struct mr_input *inbox, **inbox_tail;
   /* what runs now */
-  struct mr_ready step;        /* mr_turn_step */
+  struct mr_ready step; /* mr_turn_step */
   struct mr_ready evict;
   struct mr_timer retry;
   struct mr_model_run *model_run;
   struct mr_sandbox *sandbox;
-  int refs;                    /* commits, calls and subscribers that hold the session */
-  int64_t seq, done_seq;       /* commits queued; commits durable */
+  int refs;              /* commits, calls and subscribers that hold the session */
+  int64_t seq, done_seq; /* commits queued; commits durable */
   bool poisoned, deleted;
   struct mr_subscriber *subs;
   struct mr_str system, tools; /* fragments of the model request, made once */
@@ -136,7 +136,7 @@ int mr_state_apply(struct mr_session *s, const struct mr_log_row *row);
 struct mr_tcall *mr_state_call(struct mr_session *s, struct mr_str event_id); /* of the latest reply */
 /* Is the call waiting for the client (confirmation or result)? */
 bool mr_call_waits_client(const struct mr_session *s, const struct mr_tcall *t);
-bool mr_state_blocked(const struct mr_session *s);      /* idle on requires_action */
+bool mr_state_blocked(const struct mr_session *s); /* idle on requires_action */
 const char *mr_status_name(enum mr_status st);
 /* The head column and the wire object's usage and stats. */
 void mr_state_head(const struct mr_session *s, struct mr_buf *out);
@@ -145,21 +145,22 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
 /* ---- history.c ---- */
 int mr_history_user(struct mr_session *s, yyjson_val *content, const char *role);
 int mr_history_reply(struct mr_session *s, struct mr_str content);
-int mr_history_results(struct mr_session *s);           /* the results of all calls, in call order */
-int mr_history_prepare(struct mr_session *s);           /* system and tools fragments */
+int mr_history_results(struct mr_session *s); /* the results of all calls, in call order */
+int mr_history_prepare(struct mr_session *s); /* system and tools fragments */
 /* Kind and policy of a tool named by the model; MR_PERM_DENY + *known false when it is not enabled. */
-enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum mr_tool_kind *kind, bool *known);
+enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum mr_tool_kind *kind,
+                                 bool *known);
 
 /* ---- txn.c: rows decided together ---- */
 struct mr_txn {
   struct mr_session *s;
   struct mr_commit *c;
-  struct mr_log_row *rows;      /* in the arena */
+  struct mr_log_row *rows; /* in the arena */
   int n, cap;
-  int code;                    /* sticky failure */
-  struct mr_arena *arena;      /* the rows' bytes, until published */
-  const char *label;           /* fault points */
-  unsigned what;               /* MR_SESSION_* columns to write besides */
+  int code;               /* sticky failure */
+  struct mr_arena *arena; /* the rows' bytes, until published */
+  const char *label;      /* fault points */
+  unsigned what;          /* MR_SESSION_* columns to write besides */
 };
 /* who NULL: the machine itself. */
 int mr_txn_begin(struct mr_txn *t, struct mr_session *s, const struct mr_origin *who, const char *label);
@@ -177,24 +178,24 @@ void mr_txn_private(struct mr_txn *t, const char *type, struct mr_str json);
 void mr_txn_commit(struct mr_txn *t, void (*done)(void *ud, int code, const struct mr_err *err), void *ud);
 
 /* ---- turn.c and its parts ---- */
-void mr_turn_wake(struct mr_session *s);                /* look again at what to do, from the drain */
+void mr_turn_wake(struct mr_session *s); /* look again at what to do, from the drain */
 void mr_turn_step(struct mr_ready *r);
-void mr_turn_retry(struct mr_timer *t);                 /* the wait after a failed request is over */
+void mr_turn_retry(struct mr_timer *t); /* the wait after a failed request is over */
 void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details); /* the idle triple */
-void mr_turn_running(struct mr_txn *t);                 /* status_running, thread_status_running */
-void mr_turn_answered(struct mr_txn *t);                /* results were taken in t: the status follows */
-void mr_turn_committed(struct mr_session *s);           /* effects of durable commits (txn.c calls) */
-void mr_turn_recover(struct mr_session *s);             /* once after load */
-void mr_turn_stop_all(struct mr_session *s);            /* forget what runs (unload, poison, drain) */
-bool mr_turn_advance(struct mr_txn *t);                 /* next rows; true: a model request begins */
-void mr_turn_commit(struct mr_txn *t, bool model);      /* commits, begins the request, looks again */
+void mr_turn_running(struct mr_txn *t);            /* status_running, thread_status_running */
+void mr_turn_answered(struct mr_txn *t);           /* results were taken in t: the status follows */
+void mr_turn_committed(struct mr_session *s);      /* effects of durable commits (txn.c calls) */
+void mr_turn_recover(struct mr_session *s);        /* once after load */
+void mr_turn_stop_all(struct mr_session *s);       /* forget what runs (unload, poison, drain) */
+bool mr_turn_advance(struct mr_txn *t);            /* next rows; true: a model request begins */
+void mr_turn_commit(struct mr_txn *t, bool model); /* commits, begins the request, looks again */
 void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u);
 void mr_turn_error(struct mr_txn *t, const char *type, struct mr_str message, const char *retry_status);
 void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, bool transient,
                     int64_t retry_after_ms);
 void mr_turn_arm_retry(struct mr_session *s);
 /* turn_model.c */
-int mr_model_begin(struct mr_session *s);               /* the span start row was just applied */
+int mr_model_begin(struct mr_session *s); /* the span start row was just applied */
 /* Stops the request that is in flight. true: nothing is, go on; false: its end, which tells what it used, wakes
  * the session. */
 bool mr_model_cut(struct mr_session *s);
@@ -202,23 +203,23 @@ void mr_model_abort(struct mr_session *s, struct mr_usage *usage); /* forgets it
 bool mr_model_running(const struct mr_session *s);
 void mr_model_committed(struct mr_session *s);
 /* turn_tools.c */
-void mr_tools_start(struct mr_session *s);              /* starts every call whose intent is durable */
+void mr_tools_start(struct mr_session *s); /* starts every call whose intent is durable */
 bool mr_tools_running(const struct mr_session *s);
-bool mr_tools_to_start(const struct mr_session *s);     /* may any start, and has no intent yet? */
-void mr_tools_cancel(struct mr_session *s);             /* stops what runs */
-void mr_tools_intents(struct mr_txn *t);                /* intents for calls that may start now */
+bool mr_tools_to_start(const struct mr_session *s);             /* may any start, and has no intent yet? */
+void mr_tools_cancel(struct mr_session *s);                     /* stops what runs */
+void mr_tools_intents(struct mr_txn *t);                        /* intents for calls that may start now */
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of a finished call */
-void mr_tools_interrupted(struct mr_tcall *c);          /* finished, with the text of an interrupted call */
-void mr_tools_recover(struct mr_session *s);            /* after load: what had been started and has no result */
-void mr_tools_forget(struct mr_session *s);             /* runs on in the sandbox, but not for us */
+void mr_tools_interrupted(struct mr_tcall *c); /* finished, with the text of an interrupted call */
+void mr_tools_recover(struct mr_session *s);   /* after load: what had been started and has no result */
+void mr_tools_forget(struct mr_session *s);    /* runs on in the sandbox, but not for us */
 /* domain.c */
-void mr_domain_settled(struct mr_domain *d);            /* something ended: is a drain over? */
-void mr_domain_rewake(struct mr_domain *d);             /* a session was dropped: look soon which ones should run */
+void mr_domain_settled(struct mr_domain *d); /* something ended: is a drain over? */
+void mr_domain_rewake(struct mr_domain *d);  /* a session was dropped: look soon which ones should run */
 
 /* ---- stream.c ---- */
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row);
 void mr_stream_request_began(struct mr_session *s);
-bool mr_stream_previews(const struct mr_session *s);    /* does anybody want previews of this request? */
+bool mr_stream_previews(const struct mr_session *s); /* does anybody want previews of this request? */
 void mr_stream_preview_start(struct mr_session *s, const char *type, const char *id);
 void mr_stream_preview_text(struct mr_session *s, const char *id, int index, struct mr_str text);
 void mr_stream_end_all(struct mr_session *s, int code);

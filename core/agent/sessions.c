@@ -29,8 +29,7 @@ static void write_stats(struct mr_jw *w, const struct mr_session_row *r, yyjson_
   int64_t since = mr_json_get_int(head, "running_since_us", 0);
   bool over = mr_str_is(r->status, "terminated");
 
-  if (since && now_us > since)
-    active += now_us - since;
+  if (since && now_us > since) active += now_us - since;
   mr_jw_obj(w);
   mr_jw_key(w, "active_seconds");
   mr_jw_real(w, (double)(active / 1000) / 1000.0);
@@ -103,7 +102,11 @@ void mr_sessions_retrieve(struct mr_call *c)
   answer_session(c, c->path[0]);
 }
 
-struct list { struct mr_call *c; struct mr_page page; struct mr_session_query q; };
+struct list {
+  struct mr_call *c;
+  struct mr_page page;
+  struct mr_session_query q;
+};
 
 static void on_list(void *ud, const struct mr_rows *r)
 {
@@ -123,8 +126,7 @@ static void on_list(void *ud, const struct mr_rows *r)
   mr_jw_key(&w, "data");
   mr_jw_arr(&w);
   for (int i = 0; i < r->n; i++) {
-    if (i)
-      mr_buf_char(&c->out, ',');
+    if (i) mr_buf_char(&c->out, ',');
     mr_session_wire(&r->sessions[back ? r->n - 1 - i : i], now, &c->out);
   }
   mr_jw_arr_end(&w);
@@ -156,10 +158,8 @@ void mr_sessions_list(struct mr_call *c)
   }
   l->c = c;
   code = mr_page_read(c, SESSIONS_DEFAULT, SESSIONS_MAX, asc, &l->page);
-  if (code == MR_OK)
-    code = mr_page_range(c, &l->q.created);
-  if (code == MR_OK)
-    code = mr_page_statuses(c);
+  if (code == MR_OK) code = mr_page_range(c, &l->q.created);
+  if (code == MR_OK) code = mr_page_statuses(c);
   if (code != MR_OK) {
     mr_call_done(c, code);
     return;
@@ -180,7 +180,11 @@ void mr_sessions_list(struct mr_call *c)
 
 /* ---- update ---- */
 
-struct change { struct mr_call *c; struct mr_session *s; bool title, metadata; };
+struct change {
+  struct mr_call *c;
+  struct mr_session *s;
+  bool title, metadata;
+};
 
 static void on_changed(void *ud, int code, const struct mr_err *err)
 {
@@ -228,13 +232,11 @@ static int commit_change(struct change *p, yyjson_val *title, struct mr_str meta
   s->doc_json = mr_session_copy(s, mr_buf_get(&doc));
   mr_buf_free(&doc);
   code = s->doc_json.n ? mr_session_parse_docs(s, &p->c->err) : mr_err_nomem(&p->c->err);
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   mr_txn_begin(&t, s, &p->c->who, "update");
   t.what |= MR_SESSION_DOC;
   mr_txn_wire(&t, &b, &w, "session.updated", NULL, NULL);
-  if (p->metadata && !mr_str_is(metadata, "{}"))
-    mr_jw_kraw(&w, "metadata", metadata);
+  if (p->metadata && !mr_str_is(metadata, "{}")) mr_jw_kraw(&w, "metadata", metadata);
   if (p->title) {
     mr_jw_key(&w, "title");
     w.after_key = false;
@@ -307,8 +309,7 @@ static void on_archived(void *ud, int code, const struct mr_err *err)
   struct change *p = ud;
   struct mr_session *s = p->s;
 
-  if (code == MR_OK && s->d->sandbox)
-    mr_sandbox_destroy(s->d->sandbox, s->id, s->sandbox_ref, NULL, NULL);
+  if (code == MR_OK && s->d->sandbox) mr_sandbox_destroy(s->d->sandbox, s->id, s->sandbox_ref, NULL, NULL);
   on_changed(p, code, err);
 }
 
@@ -336,8 +337,7 @@ static void on_archive(void *ud, int code, struct mr_session *s, const struct mr
   }
   mr_txn_begin(&t, s, &c->who, "archive");
   while (s->inbox) {
-    if (t.c)
-      mr_commit_inbox_del(t.c, mr_str_c(s->id), mr_str_c(s->inbox->event_id));
+    if (t.c) mr_commit_inbox_del(t.c, mr_str_c(s->id), mr_str_c(s->inbox->event_id));
     s->inbox = s->inbox->next;
   }
   s->inbox_tail = &s->inbox;
@@ -351,7 +351,12 @@ void mr_sessions_archive(struct mr_call *c)
   mr_session_get(c->d, c->who.workspace, c->path[0], on_archive, c);
 }
 
-struct removal { struct mr_call *c; struct mr_session *s; struct mr_str *blobs; int nblobs; };
+struct removal {
+  struct mr_call *c;
+  struct mr_session *s;
+  struct mr_str *blobs;
+  int nblobs;
+};
 
 static void on_deleted(void *ud, const struct mr_commit_result *r)
 {
@@ -375,8 +380,7 @@ static void on_deleted(void *ud, const struct mr_commit_result *r)
   }
   mr_buf_free(&b);
   mr_stream_end_all(s, MR_OK);
-  if (s->d->sandbox)
-    mr_sandbox_destroy(s->d->sandbox, s->id, s->sandbox_ref, NULL, NULL);
+  if (s->d->sandbox) mr_sandbox_destroy(s->d->sandbox, s->id, s->sandbox_ref, NULL, NULL);
   for (int i = 0; i < p->nblobs; i++)
     mr_blob_delete(s->d->store, p->blobs[i]);
   mr_buf_printf(&p->c->out, "{\"id\":\"%s\",\"type\":\"session_deleted\"}", s->id);

@@ -10,7 +10,7 @@ struct resolve {
   struct mr_call *c;
   yyjson_val *given;
   struct mr_str id;
-  int64_t version;             /* wanted; 0 = latest */
+  int64_t version; /* wanted; 0 = latest */
   void (*fn)(struct mr_call *c, int code, const struct mr_resolved *r);
   struct mr_resolved out;
 };
@@ -26,24 +26,21 @@ static int within_agent(struct resolve *p, int code)
   struct mr_err was = p->c->err;
   char field[sizeof was.field + 8];
 
-  if (code == MR_OK || !was.field[0] || mr_str_starts(mr_str_c(was.field), MR_S("agent.")))
-    return code;
+  if (code == MR_OK || !was.field[0] || mr_str_starts(mr_str_c(was.field), MR_S("agent."))) return code;
   snprintf(field, sizeof field, "agent.%s", was.field);
-  if (was.error_code[0])
-    return mr_err_code(&p->c->err, code, was.error_code, field, "agent.%s", was.message);
+  if (was.error_code[0]) return mr_err_code(&p->c->err, code, was.error_code, field, "agent.%s", was.message);
   return mr_err_set(&p->c->err, code, field, "agent.%s", was.message);
 }
 
 static int override_member(struct resolve *p, struct mr_jw *w, yyjson_val *agent, const char *key,
                            int (*write)(struct mr_call *c, yyjson_val *given, struct mr_buf *out))
 {
-  yyjson_val *v = mr_str_is(mr_json_get_str(p->given, "type"), "agent_with_overrides")
-                      ? mr_json_get(p->given, key) : NULL;
+  yyjson_val *v =
+      mr_str_is(mr_json_get_str(p->given, "type"), "agent_with_overrides") ? mr_json_get(p->given, key) : NULL;
 
   mr_jw_key(w, key);
   w->after_key = false;
-  if (v)
-    return within_agent(p, write(p->c, v, w->b));
+  if (v) return within_agent(p, write(p->c, v, w->b));
   mr_json_write(w->b, mr_json_get(agent, key), false);
   return MR_OK;
 }
@@ -81,14 +78,10 @@ static int write_snapshot(struct resolve *p, yyjson_val *agent, struct mr_buf *b
     mr_json_write(b, mr_json_get(agent, same[i]), false);
   }
   code = override_member(p, &w, agent, "system", write_system);
-  if (code == MR_OK)
-    code = override_member(p, &w, agent, "model", write_model);
-  if (code == MR_OK)
-    code = override_member(p, &w, agent, "tools", mr_agent_tools);
-  if (code == MR_OK)
-    code = override_member(p, &w, agent, "mcp_servers", mr_agent_servers);
-  if (code == MR_OK)
-    code = override_member(p, &w, agent, "skills", mr_agent_skills);
+  if (code == MR_OK) code = override_member(p, &w, agent, "model", write_model);
+  if (code == MR_OK) code = override_member(p, &w, agent, "tools", mr_agent_tools);
+  if (code == MR_OK) code = override_member(p, &w, agent, "mcp_servers", mr_agent_servers);
+  if (code == MR_OK) code = override_member(p, &w, agent, "skills", mr_agent_skills);
   mr_jw_key(&w, "execution_identity");
   w.after_key = false;
   mr_json_write(b, mr_json_get(agent, "execution_identity"), false);
@@ -107,20 +100,18 @@ static void on_body(void *ud, const struct mr_rows *r)
   int code;
 
   snprintf(version, sizeof version, "%lld", (long long)p->version);
-  code = mr_read_check(c, r, "agent.version", mr_arena_printf(c->arena, "agent " MR_FMT ": version", MR_ARG(p->id)),
-                       mr_str_c(version));
+  code =
+      mr_read_check(c, r, "agent.version",
+                    mr_arena_printf(c->arena, "agent " MR_FMT ": version", MR_ARG(p->id)), mr_str_c(version));
   if (code != MR_OK) {
     end(p, code);
     return;
   }
   mr_buf_init(&b, c->mem, 1 << 24);
   code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
-  if (code == MR_OK)
-    code = write_snapshot(p, yyjson_doc_get_root(doc), &b);
-  if (code == MR_OK)
-    code = mr_json_parse(c->mem, mr_buf_get(&b), SIZE_MAX, &made, &c->err);
-  if (code == MR_OK)
-    code = within_agent(p, mr_agent_cross_check(c, yyjson_doc_get_root(made)));
+  if (code == MR_OK) code = write_snapshot(p, yyjson_doc_get_root(doc), &b);
+  if (code == MR_OK) code = mr_json_parse(c->mem, mr_buf_get(&b), SIZE_MAX, &made, &c->err);
+  if (code == MR_OK) code = within_agent(p, mr_agent_cross_check(c, yyjson_doc_get_root(made)));
   if (code == MR_OK) {
     p->out.snapshot = mr_buf_get(&b);
     p->out.id = p->id;

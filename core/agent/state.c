@@ -15,16 +15,14 @@ const char *mr_status_name(enum mr_status st)
 struct mr_tcall *mr_state_call(struct mr_session *s, struct mr_str event_id)
 {
   for (int i = 0; i < s->ncalls; i++)
-    if (mr_str_is(event_id, s->calls[i]->event_id))
-      return s->calls[i];
+    if (mr_str_is(event_id, s->calls[i]->event_id)) return s->calls[i];
   return NULL;
 }
 
 bool mr_call_waits_client(const struct mr_session *s, const struct mr_tcall *t)
 {
   (void)s;
-  if (t->resolved || t->finished)
-    return false;
+  if (t->resolved || t->finished) return false;
   return t->kind == MR_TOOL_CUSTOM ? !t->owned : t->perm == MR_PERM_ASK && t->confirmed == 0;
 }
 
@@ -47,16 +45,13 @@ static struct mr_tcall *call_new(struct mr_session *s, struct mr_str event_id)
   if (s->ncalls == s->calls_cap) {
     int cap = s->calls_cap ? s->calls_cap * 2 : 8;
     struct mr_tcall **v = mr_arena_alloc(s->mem, (size_t)cap * sizeof *v);
-    if (!v)
-      return NULL;
-    if (s->ncalls)
-      memcpy(v, s->calls, (size_t)s->ncalls * sizeof *v);
+    if (!v) return NULL;
+    if (s->ncalls) memcpy(v, s->calls, (size_t)s->ncalls * sizeof *v);
     s->calls = v;
     s->calls_cap = cap;
   }
   t = mr_arena_alloc(s->mem, sizeof *t);
-  if (!t)
-    return NULL;
+  if (!t) return NULL;
   t->s = s;
   set_id(t->event_id, event_id);
   s->calls[s->ncalls++] = t;
@@ -78,15 +73,12 @@ static int apply_reply(struct mr_session *s, yyjson_val *j)
   it = yyjson_arr_iter_with(calls);
   while (calls && (v = yyjson_arr_iter_next(&it))) {
     struct mr_tcall *t = call_new(s, mr_json_get_str(v, "event_id"));
-    if (!t)
-      return MR_E_NOMEM;
+    if (!t) return MR_E_NOMEM;
     t->provider_id = mr_session_copy(s, mr_json_get_str(v, "id"));
     t->kind = MR_TOOL_BUILTIN;
   }
-  if (s->ncalls)
-    s->rounds++;
-  if (yyjson_arr_size(content) == 0)
-    return MR_OK;
+  if (s->ncalls) s->rounds++;
+  if (yyjson_arr_size(content) == 0) return MR_OK;
   mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
   mr_json_write(&b, content, false);
   code = b.failed ? b.failed : mr_history_reply(s, mr_buf_get(&b));
@@ -100,8 +92,7 @@ static int apply_tool_use(struct mr_session *s, yyjson_val *j, enum mr_tool_kind
   struct mr_str perm = mr_json_get_str(j, "evaluated_permission");
   struct mr_buf b;
 
-  if (!t)
-    return MR_OK;
+  if (!t) return MR_OK;
   t->kind = kind;
   t->name = mr_session_copy(s, mr_json_get_str(j, "name"));
   t->perm = mr_str_is(perm, "ask") ? MR_PERM_ASK : mr_str_is(perm, "deny") ? MR_PERM_DENY : MR_PERM_ALLOW;
@@ -133,14 +124,12 @@ static int apply_result(struct mr_session *s, yyjson_val *j, const char *ref)
   struct mr_tcall *t = mr_state_call(s, mr_json_get_str(j, ref));
   int code;
 
-  if (!t || t->resolved)
-    return MR_OK;
+  if (!t || t->resolved) return MR_OK;
   code = set_result(s, t, j);
   t->resolved = true;
   t->finished = false;
   for (int i = 0; i < s->ncalls; i++)
-    if (!s->calls[i]->resolved)
-      return code;
+    if (!s->calls[i]->resolved) return code;
   s->wants_model = true;
   return code ? code : mr_history_results(s);
 }
@@ -148,8 +137,7 @@ static int apply_result(struct mr_session *s, yyjson_val *j, const char *ref)
 static int apply_outcome(struct mr_session *s, yyjson_val *j)
 {
   struct mr_tcall *t = mr_state_call(s, mr_json_get_str(j, "event_id"));
-  if (!t || t->resolved)
-    return MR_OK;
+  if (!t || t->resolved) return MR_OK;
   t->finished = true;
   return set_result(s, t, j);
 }
@@ -158,8 +146,7 @@ static int apply_outcome(struct mr_session *s, yyjson_val *j)
 
 static void stop_clock(struct mr_session *s, int64_t at)
 {
-  if (s->running_since_us)
-    s->active_us += at - s->running_since_us;
+  if (s->running_since_us) s->active_us += at - s->running_since_us;
   s->running_since_us = 0;
 }
 
@@ -175,8 +162,7 @@ static void apply_idle(struct mr_session *s, yyjson_val *j, int64_t at)
             : mr_str_is(type, "retries_exhausted") ? MR_STOP_RETRIES
             : mr_str_is(type, "refusal")           ? MR_STOP_REFUSAL
                                                    : MR_STOP_END_TURN;
-  if (s->stop == MR_STOP_REQUIRES_ACTION)
-    return;
+  if (s->stop == MR_STOP_REQUIRES_ACTION) return;
   s->wants_model = false;
   s->rounds = s->retries = s->ncalls = 0;
   s->due_us = 0;
@@ -199,11 +185,9 @@ static void apply_confirmation(struct mr_session *s, yyjson_val *j)
   struct mr_buf b;
   struct mr_jw w;
 
-  if (!t)
-    return;
+  if (!t) return;
   t->confirmed = mr_str_is(mr_json_get_str(j, "result"), "allow") ? 1 : -1;
-  if (t->confirmed > 0)
-    return;
+  if (t->confirmed > 0) return;
   /* The model reads the refusal and its reason. */
   mr_buf_init(&b, s->d->mem, 1 << 20);
   mr_jw_init(&w, &b);
@@ -227,17 +211,14 @@ static int apply_private(struct mr_session *s, struct mr_str type, yyjson_val *j
 {
   struct mr_tcall *t = mr_state_call(s, mr_json_get_str(j, "event_id"));
 
-  if (mr_str_is(type, "model.reply"))
-    return apply_reply(s, j);
-  if (mr_str_is(type, "tool.outcome"))
-    return apply_outcome(s, j);
+  if (mr_str_is(type, "model.reply")) return apply_reply(s, j);
+  if (mr_str_is(type, "tool.outcome")) return apply_outcome(s, j);
   if (mr_str_is(type, "tool.intent") && t) {
     t->attempt = (int)mr_json_get_int(j, "attempt", 1);
     t->intent_seq = s->seq + 1;
   } else if (mr_str_is(type, "tool.claim") && t) {
     t->owned = mr_json_get_bool(j, "owned", true);
-    if (!t->owned)
-      t->attempt = 0; /* the client's from here on: nothing of it runs */
+    if (!t->owned) t->attempt = 0; /* the client's from here on: nothing of it runs */
     t->idempotent = mr_json_get_bool(j, "idempotent", false);
   } else if (mr_str_is(type, "model.retry")) {
     s->retries = (int)mr_json_get_int(j, "attempt", 1);
@@ -302,12 +283,10 @@ int mr_state_apply(struct mr_session *s, const struct mr_log_row *row)
   yyjson_doc *doc = NULL;
   int code = MR_OK;
 
-  if (row->processed_us > s->last_us)
-    s->last_us = row->processed_us;
+  if (row->processed_us > s->last_us) s->last_us = row->processed_us;
   if (body_matters(row->type)) {
     code = mr_json_parse(s->d->mem, row->body, SIZE_MAX, &doc, NULL);
-    if (code != MR_OK)
-      return code;
+    if (code != MR_OK) return code;
   }
   code = row->kind == MR_ROW_PRIVATE ? apply_private(s, row->type, yyjson_doc_get_root(doc))
                                      : apply_wire(s, row, yyjson_doc_get_root(doc));

@@ -14,8 +14,7 @@ static void sub_end(struct mr_subscriber *u, int code)
   struct mr_call *c = u->call;
 
   *u->link = u->next;
-  if (u->next)
-    u->next->link = u->link;
+  if (u->next) u->next->link = u->link;
   s->d->stats.subscribers--;
   c->priv = NULL;
   c->cancel = NULL;
@@ -36,19 +35,16 @@ void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row)
 {
   struct mr_subscriber *u, *next;
 
-  if (row->thread_id.n && !mr_str_is(row->thread_id, s->primary))
-    return;
+  if (row->thread_id.n && !mr_str_is(row->thread_id, s->primary)) return;
   for (u = s->subs; u; u = next) {
     next = u->next;
     if (u->replaying) {
       u->missed = row->pos;
       continue;
     }
-    if (row->pos <= u->after)
-      continue;
+    if (row->pos <= u->after) continue;
     u->after = row->pos;
-    if (mr_str_is(row->event_id, u->preview_id))
-      u->preview_id[0] = '\0';
+    if (mr_str_is(row->event_id, u->preview_id)) u->preview_id[0] = '\0';
     if (u->call->event(u->call, row->type, row->pos, row->body) == MR_E_CLOSED)
       sub_end(u, MR_E_CLOSED);
     else if (ends_stream(row->type))
@@ -68,22 +64,19 @@ static void preview(struct mr_session *s, const char *event, unsigned which, con
 
   for (u = s->subs; u; u = next) {
     next = u->next;
-    if (!(u->deltas & which) || !u->sees_request)
-      continue;
+    if (!(u->deltas & which) || !u->sees_request) continue;
     if (strcmp(event, "event_start") == 0)
       memcpy(u->preview_id, id, strlen(id) + 1);
     else if (strcmp(u->preview_id, id) != 0)
       continue;
-    if (u->call->event(u->call, mr_str_c(event), 0, json) == MR_E_CLOSED)
-      sub_end(u, MR_E_CLOSED);
+    if (u->call->event(u->call, mr_str_c(event), 0, json) == MR_E_CLOSED) sub_end(u, MR_E_CLOSED);
   }
 }
 
 static bool wanted(const struct mr_session *s, unsigned which)
 {
   for (const struct mr_subscriber *u = s->subs; u; u = u->next)
-    if ((u->deltas & which) && u->sees_request)
-      return true;
+    if ((u->deltas & which) && u->sees_request) return true;
   return false;
 }
 
@@ -97,8 +90,7 @@ void mr_stream_preview_start(struct mr_session *s, const char *type, const char 
   unsigned which = strcmp(type, "agent.thinking") == 0 ? PREVIEW_THINKING : PREVIEW_MESSAGE;
   struct mr_buf b;
 
-  if (!wanted(s, which))
-    return;
+  if (!wanted(s, which)) return;
   mr_buf_init(&b, s->d->mem, 1024);
   mr_buf_printf(&b, "{\"type\":\"event_start\",\"event\":{\"type\":\"%s\",\"id\":\"%s\"}}", type, id);
   preview(s, "event_start", which, id, mr_buf_get(&b));
@@ -109,11 +101,12 @@ void mr_stream_preview_text(struct mr_session *s, const char *id, int index, str
 {
   struct mr_buf b;
 
-  if (!wanted(s, PREVIEW_MESSAGE))
-    return;
+  if (!wanted(s, PREVIEW_MESSAGE)) return;
   mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
-  mr_buf_printf(&b, "{\"type\":\"event_delta\",\"event_id\":\"%s\",\"delta\":{\"type\":\"content_delta\","
-                    "\"index\":%d,\"content\":{\"type\":\"text\",\"text\":", id, index);
+  mr_buf_printf(&b,
+                "{\"type\":\"event_delta\",\"event_id\":\"%s\",\"delta\":{\"type\":\"content_delta\","
+                "\"index\":%d,\"content\":{\"type\":\"text\",\"text\":",
+                id, index);
   mr_json_quote(&b, text);
   mr_buf_c(&b, "}}}");
   preview(s, "event_delta", PREVIEW_MESSAGE, id, mr_buf_get(&b));
@@ -131,14 +124,16 @@ void mr_stream_end_all(struct mr_session *s, int code)
 static void on_cancel(struct mr_call *c)
 {
   struct mr_subscriber *u = c->priv;
-  if (u)
-    sub_end(u, MR_E_CANCELLED);
+  if (u) sub_end(u, MR_E_CANCELLED);
 }
 
 static void replay(struct mr_subscriber *u);
 
 /* The call may have ended while the store was read; its subscriber is found again by looking. */
-struct replay { struct mr_session *s; struct mr_subscriber *u; };
+struct replay {
+  struct mr_session *s;
+  struct mr_subscriber *u;
+};
 
 static void on_replay(void *ud, const struct mr_rows *r)
 {
@@ -220,8 +215,7 @@ static void on_session(void *ud, int code, struct mr_session *s, const struct mr
   }
   u = mr_mem_zalloc(s->d->mem, sizeof *u);
   if (!u || read_deltas(c, &deltas) != MR_OK) {
-    if (!u)
-      mr_err_nomem(&c->err);
+    if (!u) mr_err_nomem(&c->err);
     mr_mem_free(s->d->mem, u);
     mr_call_done(c, c->err.code);
     mr_session_unref(s);
@@ -233,15 +227,13 @@ static void on_session(void *ud, int code, struct mr_session *s, const struct mr
   u->after = mr_json_get_int(c->in, "after", 0);
   u->next = s->subs;
   u->link = &s->subs;
-  if (u->next)
-    u->next->link = &u->next;
+  if (u->next) u->next->link = &u->next;
   s->subs = u;
   s->d->stats.subscribers++;
   c->priv = u;
   c->cancel = on_cancel;
   c->opened(c);
-  if (u->after > 0)
-    replay(u);
+  if (u->after > 0) replay(u);
 }
 
 void mr_sessions_events_stream(struct mr_call *c)

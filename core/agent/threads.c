@@ -14,8 +14,7 @@ static void write_agent(struct mr_jw *w, struct mr_str snapshot)
   it = yyjson_obj_iter_with(yyjson_doc_get_root(doc));
   mr_jw_obj(w);
   while (doc && (k = yyjson_obj_iter_next(&it))) {
-    if (mr_str_is(mr_json_str(k), "multiagent"))
-      continue;
+    if (mr_str_is(mr_json_str(k), "multiagent")) continue;
     mr_jw_key_s(w, mr_json_str(k));
     w->after_key = false;
     mr_json_write(w->b, yyjson_obj_iter_get_val(k), false);
@@ -34,8 +33,7 @@ static void write_thread(struct mr_jw *w, const struct mr_session_row *r, int64_
   h = yyjson_doc_get_root(head);
   active = mr_json_get_int(h, "active_us", 0);
   since = mr_json_get_int(h, "running_since_us", 0);
-  if (since && now_us > since)
-    active += now_us - since;
+  if (since && now_us > since) active += now_us - since;
   mr_jw_obj(w);
   mr_jw_kstr(w, "id", mr_json_get_str(h, "primary"));
   mr_jw_kc(w, "type", "session_thread");
@@ -81,8 +79,7 @@ static void on_list(void *ud, const struct mr_rows *r)
   mr_jw_obj(&w);
   mr_jw_key(&w, "data");
   mr_jw_arr(&w);
-  if (wanted)
-    write_thread(&w, &r->sessions[0], mr_loop_wall_us(c->d->loop));
+  if (wanted) write_thread(&w, &r->sessions[0], mr_loop_wall_us(c->d->loop));
   mr_jw_arr_end(&w);
   mr_jw_kraw(&w, "next_page", MR_S("null"));
   mr_jw_obj_end(&w);
@@ -113,8 +110,7 @@ static bool primary_or_404(struct mr_call *c, const struct mr_rows *r)
   if (mr_json_parse(c->mem, r->sessions[0].head, SIZE_MAX, &head, NULL) == MR_OK)
     yes = mr_str_eq(mr_json_get_str(yyjson_doc_get_root(head), "primary"), c->path[1]);
   yyjson_doc_free(head);
-  if (!yes)
-    mr_not_found(c, "thread", c->path[1]);
+  if (!yes) mr_not_found(c, "thread", c->path[1]);
   return yes;
 }
 
@@ -123,8 +119,7 @@ static void on_retrieve(void *ud, const struct mr_rows *r)
   struct mr_call *c = ud;
   struct mr_jw w;
 
-  if (!primary_or_404(c, r))
-    return;
+  if (!primary_or_404(c, r)) return;
   mr_jw_init(&w, &c->out);
   write_thread(&w, &r->sessions[0], mr_loop_wall_us(c->d->loop));
   mr_call_done(c, MR_OK);
@@ -138,8 +133,7 @@ void mr_sessions_threads_retrieve(struct mr_call *c)
 static void on_events(void *ud, const struct mr_rows *r)
 {
   struct mr_call *c = ud;
-  if (primary_or_404(c, r))
-    mr_sessions_events_list(c); /* the primary thread's own list equals the session's */
+  if (primary_or_404(c, r)) mr_sessions_events_list(c); /* the primary thread's own list equals the session's */
 }
 
 void mr_sessions_threads_events_list(struct mr_call *c)

@@ -9,13 +9,11 @@ static const struct mr_toolset_tool tools[] = {
      "shell.",
      "{\"type\":\"object\",\"properties\":{\"command\":{\"type\":\"string\"},\"restart\":{\"type\":"
      "\"boolean\"},\"timeout_ms\":{\"type\":\"integer\",\"minimum\":0,\"description\":\"default 120000\"}}}"},
-    {"read",
-     "Read a text file or an image. Text files over 262,144 bytes need view_range.",
+    {"read", "Read a text file or an image. Text files over 262,144 bytes need view_range.",
      "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"view_range\":{\"type\":"
      "\"array\",\"items\":{\"type\":\"integer\"},\"description\":\"[first, last] line, from 1; last <= 0 "
      "reads to the end\"}},\"required\":[\"file_path\"]}"},
-    {"write",
-     "Write a whole file; missing directories are made, an existing file is replaced in one step.",
+    {"write", "Write a whole file; missing directories are made, an existing file is replaced in one step.",
      "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"content\":{\"type\":"
      "\"string\"}},\"required\":[\"file_path\",\"content\"]}"},
     {"edit",
@@ -23,12 +21,10 @@ static const struct mr_toolset_tool tools[] = {
      "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"old_string\":{\"type\":"
      "\"string\"},\"new_string\":{\"type\":\"string\"},\"replace_all\":{\"type\":\"boolean\"}},"
      "\"required\":[\"file_path\",\"old_string\",\"new_string\"]}"},
-    {"glob",
-     "List files whose path matches a pattern such as **/*.csv, newest first, at most 200.",
+    {"glob", "List files whose path matches a pattern such as **/*.csv, newest first, at most 200.",
      "{\"type\":\"object\",\"properties\":{\"pattern\":{\"type\":\"string\"},\"path\":{\"type\":"
      "\"string\"}},\"required\":[\"pattern\"]}"},
-    {"grep",
-     "Search files below a path for a regular expression; prints path:line:text.",
+    {"grep", "Search files below a path for a regular expression; prints path:line:text.",
      "{\"type\":\"object\",\"properties\":{\"pattern\":{\"type\":\"string\"},\"path\":{\"type\":"
      "\"string\"}},\"required\":[\"pattern\"]}"},
 };
@@ -45,7 +41,6 @@ const struct mr_toolset_tool *mr_toolset_at(int i)
 bool mr_toolset_has(struct mr_str name)
 {
   for (int i = 0; mr_toolset_at(i); i++)
-    if (mr_str_is(name, tools[i].name))
-      return true;
+    if (mr_str_is(name, tools[i].name)) return true;
   return false;
 }

@@ -5,9 +5,11 @@
 
 #include "base/str.h"
 
-struct mr_toolset_tool { const char *name, *description, *schema; };
-const struct mr_toolset_tool *mr_toolset_at(int i);  /* NULL past the end */
+struct mr_toolset_tool {
+  const char *name, *description, *schema;
+};
+const struct mr_toolset_tool *mr_toolset_at(int i); /* NULL past the end */
 bool mr_toolset_has(struct mr_str name);
-extern const char *const mr_toolset_note;            /* where files are, for the system prompt */
+extern const char *const mr_toolset_note; /* where files are, for the system prompt */
 
 #endif

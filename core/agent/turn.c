@@ -9,8 +9,7 @@
 
 void mr_turn_wake(struct mr_session *s)
 {
-  if (!s->poisoned && !s->deleted && !s->d->cut)
-    mr_ready_post(s->d->loop, &s->step);
+  if (!s->poisoned && !s->deleted && !s->d->cut) mr_ready_post(s->d->loop, &s->step);
 }
 
 /* ---- rows that several transitions write ---- */
@@ -44,8 +43,7 @@ static void stop_fields(struct mr_txn *t, struct mr_jw *w, enum mr_stop stop, st
     mr_jw_key(w, "event_ids");
     mr_jw_arr(w);
     for (int i = 0; i < s->ncalls; i++)
-      if (mr_call_waits_client(s, s->calls[i]))
-        mr_jw_c(w, s->calls[i]->event_id);
+      if (mr_call_waits_client(s, s->calls[i])) mr_jw_c(w, s->calls[i]->event_id);
     mr_jw_arr_end(w);
   }
   mr_jw_obj_end(w);
@@ -72,8 +70,7 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
   mr_txn_wire(t, &b, &w, "session.status_idle", NULL, NULL);
   stop_fields(t, &w, stop, details);
   mr_txn_end_wire(t, &b, &w);
-  if (stop != MR_STOP_REQUIRES_ACTION)
-    s->d->stats.turns++;
+  if (stop != MR_STOP_REQUIRES_ACTION) s->d->stats.turns++;
 }
 
 void mr_turn_error(struct mr_txn *t, const char *type, struct mr_str message, const char *retry_status)
@@ -99,8 +96,7 @@ void mr_turn_error(struct mr_txn *t, const char *type, struct mr_str message, co
 static struct mr_input *next_input(struct mr_session *s, const char *type, const char *or_type)
 {
   for (struct mr_input *in = s->inbox; in; in = in->next)
-    if (in->committed && (mr_str_is(in->type, type) || (or_type && mr_str_is(in->type, or_type))))
-      return in;
+    if (in->committed && (mr_str_is(in->type, type) || (or_type && mr_str_is(in->type, or_type)))) return in;
   return NULL;
 }
 
@@ -127,8 +123,7 @@ static void flush_inputs(struct mr_txn *t)
     mr_commit_inbox_del(t->c, mr_str_c(s->id), mr_str_c(s->inbox->event_id));
     s->inbox = s->inbox->next;
   }
-  if (!s->inbox)
-    s->inbox_tail = &s->inbox;
+  if (!s->inbox) s->inbox_tail = &s->inbox;
 }
 
 /* ---- going on ---- */
@@ -136,16 +131,14 @@ static void flush_inputs(struct mr_txn *t)
 static bool all_resolved(const struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++)
-    if (!s->calls[i]->resolved)
-      return false;
+    if (!s->calls[i]->resolved) return false;
   return true;
 }
 
 static bool any_waits_client(const struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++)
-    if (mr_call_waits_client(s, s->calls[i]))
-      return true;
+    if (mr_call_waits_client(s, s->calls[i])) return true;
   return false;
 }
 
@@ -153,18 +146,15 @@ static bool any_waits_client(const struct mr_session *s)
 static void record_finished(struct mr_txn *t)
 {
   struct mr_session *s = t->s;
-  if (mr_tools_running(s))
-    return;
+  if (mr_tools_running(s)) return;
   for (int i = 0; i < s->ncalls; i++)
-    if (s->calls[i]->finished && !s->calls[i]->resolved)
-      mr_tools_result_row(t, s->calls[i]);
+    if (s->calls[i]->finished && !s->calls[i]->resolved) mr_tools_result_row(t, s->calls[i]);
 }
 
 static bool over_rounds(struct mr_txn *t)
 {
   struct mr_session *s = t->s;
-  if (s->rounds < s->d->tool_rounds_max)
-    return false;
+  if (s->rounds < s->d->tool_rounds_max) return false;
   mr_turn_error(t, "tool_use_limit_reached_error",
                 mr_str_c(mr_arena_printf(t->arena, "the turn used tools %d times, the limit", s->rounds)),
                 "exhausted");
@@ -179,8 +169,7 @@ bool mr_turn_advance(struct mr_txn *t)
   struct mr_session *s = t->s;
   bool draining = s->d->draining;
 
-  if (!draining)
-    mr_tools_intents(t);
+  if (!draining) mr_tools_intents(t);
   record_finished(t);
   if (!all_resolved(s)) {
     /* In a drain calls that need no approval are left to the next start, and so is the idle behind them. */
@@ -188,15 +177,13 @@ bool mr_turn_advance(struct mr_txn *t)
       mr_turn_idle(t, MR_STOP_REQUIRES_ACTION, MR_S("null"));
     return false;
   }
-  if (draining && (s->wants_model || next_input(s, "user.message", NULL)))
-    return false;
+  if (draining && (s->wants_model || next_input(s, "user.message", NULL))) return false;
   if (!s->wants_model && !next_input(s, "user.message", NULL)) {
     mr_turn_idle(t, MR_STOP_END_TURN, MR_S("null"));
     return false;
   }
   take_messages(t);
-  if (over_rounds(t))
-    return false;
+  if (over_rounds(t)) return false;
   mr_txn_plain(t, "span.model_request_start");
   return true;
 }
@@ -210,11 +197,9 @@ void mr_turn_commit(struct mr_txn *t, bool model)
     mr_arena_free(&t->arena);
     return;
   }
-  if (MR_SWITCH("start-early"))
-    mr_tools_start(s);
+  if (MR_SWITCH("start-early")) mr_tools_start(s);
   mr_txn_commit(t, NULL, NULL);
-  if (model && !s->poisoned)
-    mr_model_begin(s);
+  if (model && !s->poisoned) mr_model_begin(s);
   mr_turn_wake(s); /* what else is queued */
 }
 
@@ -232,10 +217,8 @@ static void interrupt_running(struct mr_txn *t)
   mr_tools_cancel(s);
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
-    if (c->resolved)
-      continue;
-    if (!c->finished)
-      mr_tools_interrupted(c);
+    if (c->resolved) continue;
+    if (!c->finished) mr_tools_interrupted(c);
     mr_tools_result_row(t, c);
   }
 }
@@ -246,14 +229,11 @@ static bool step_interrupt(struct mr_session *s)
   struct mr_input *in = next_input(s, "user.interrupt", NULL);
   struct mr_txn t;
 
-  if (!in)
-    return false;
-  if (!mr_model_cut(s))
-    return true;
+  if (!in) return false;
+  if (!mr_model_cut(s)) return true;
   mr_timer_cancel(s->d->loop, &s->retry);
   mr_txn_begin(&t, s, NULL, "interrupt");
-  if (s->status == MR_RUNNING || mr_state_blocked(s))
-    interrupt_running(&t);
+  if (s->status == MR_RUNNING || mr_state_blocked(s)) interrupt_running(&t);
   mr_txn_take(&t, in);
   mr_turn_idle(&t, MR_STOP_END_TURN, MR_S("null"));
   t.label = "interrupt";
@@ -268,8 +248,7 @@ static void step_begin(struct mr_session *s)
   struct mr_txn t;
   bool model;
 
-  if (!next_input(s, "user.message", NULL))
-    return;
+  if (!next_input(s, "user.message", NULL)) return;
   mr_txn_begin(&t, s, NULL, "take");
   mr_turn_running(&t);
   model = mr_turn_advance(&t);
@@ -297,11 +276,9 @@ void mr_turn_answered(struct mr_txn *t)
   struct mr_session *s = t->s;
   int left = still_waiting(s, true);
 
-  if (!mr_state_blocked(s) || left == s->blocked_n)
-    return;
+  if (!mr_state_blocked(s) || left == s->blocked_n) return;
   for (struct mr_input *in = s->inbox; in; in = in->next)
-    if (mr_str_is(in->type, "user.interrupt"))
-      return; /* it decides, and lies in the inbox until it does */
+    if (mr_str_is(in->type, "user.interrupt")) return; /* it decides, and lies in the inbox until it does */
   if (left > 0)
     mr_turn_idle(t, MR_STOP_REQUIRES_ACTION, MR_S("null"));
   else
@@ -315,8 +292,7 @@ static void step_blocked(struct mr_session *s)
   struct mr_txn t;
   bool model = false;
 
-  if (left == s->blocked_n)
-    return;
+  if (left == s->blocked_n) return;
   mr_txn_begin(&t, s, NULL, "answer");
   if (left > 0) {
     take_confirmations(&t);
@@ -334,10 +310,8 @@ static void step_running(struct mr_session *s)
   struct mr_txn t;
   bool model = false;
 
-  if (s->span_id[0])
-    return; /* the model is at work; its end comes by itself */
-  if (mr_tools_running(s) && !next_input(s, "user.tool_confirmation", NULL))
-    return;
+  if (s->span_id[0]) return; /* the model is at work; its end comes by itself */
+  if (mr_tools_running(s) && !next_input(s, "user.tool_confirmation", NULL)) return;
   mr_txn_begin(&t, s, NULL, "step");
   take_confirmations(&t);
   if (!mr_tools_running(s))
@@ -351,8 +325,7 @@ void mr_turn_step(struct mr_ready *r)
 {
   struct mr_session *s = MR_OF(r, struct mr_session, step);
 
-  if (s->poisoned || s->deleted || s->d->cut)
-    return;
+  if (s->poisoned || s->deleted || s->d->cut) return;
   mr_session_ref(s);
   if (s->status == MR_TERMINATED)
     ;
@@ -387,8 +360,7 @@ void mr_turn_retry(struct mr_timer *timer)
   struct mr_txn t;
   bool model;
 
-  if (s->poisoned || s->deleted || s->d->draining || s->status != MR_RESCHEDULING)
-    return;
+  if (s->poisoned || s->deleted || s->d->draining || s->status != MR_RESCHEDULING) return;
   mr_txn_begin(&t, s, NULL, "retry");
   mr_turn_running(&t);
   model = mr_turn_advance(&t);
@@ -414,15 +386,15 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
   for (int i = 0; i < s->retries && wait < d->retry_cap_us; i++)
     wait *= 2;
   wait = wait > d->retry_cap_us ? d->retry_cap_us : wait;
-  if (retry_after_ms * 1000 > wait)
-    wait = retry_after_ms * 1000;
+  if (retry_after_ms * 1000 > wait) wait = retry_after_ms * 1000;
   mr_turn_error(t, type, message, "retrying");
   thread_row(t, &b, &w, "session.thread_status_rescheduled");
   mr_txn_end_wire(t, &b, &w);
   mr_txn_plain(t, "session.status_rescheduled");
-  mr_txn_private(t, "model.retry",
-                 mr_str_c(mr_arena_printf(t->arena, "{\"attempt\":%d,\"due_us\":%lld,\"wait_us\":%lld}", s->retries + 1,
-                                          (long long)(mr_loop_wall_us(d->loop) + wait), (long long)wait)));
+  mr_txn_private(
+      t, "model.retry",
+      mr_str_c(mr_arena_printf(t->arena, "{\"attempt\":%d,\"due_us\":%lld,\"wait_us\":%lld}", s->retries + 1,
+                               (long long)(mr_loop_wall_us(d->loop) + wait), (long long)wait)));
 }
 
 void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u)
@@ -450,8 +422,7 @@ void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u)
 
 void mr_turn_committed(struct mr_session *s)
 {
-  if (!s->d->draining)
-    mr_tools_start(s);
+  if (!s->d->draining) mr_tools_start(s);
   mr_model_committed(s);
   mr_domain_settled(s->d);
 }
@@ -462,16 +433,13 @@ void mr_turn_recover(struct mr_session *s)
   struct mr_txn t;
   bool model = false;
 
-  if (s->d->cut)
-    return;
+  if (s->d->cut) return;
   if (s->status == MR_RUNNING && s->span_id[0]) {
     /* The request that was in flight is over; the model is asked again under new event ids. */
     mr_txn_begin(&t, s, NULL, "recover");
-    if (!MR_SWITCH("no-span-end"))
-      mr_turn_span_end(&t, true, &none);
+    if (!MR_SWITCH("no-span-end")) mr_turn_span_end(&t, true, &none);
     mr_txn_private(&t, "model.again", MR_S("{}"));
-    if (!s->d->draining)
-      model = mr_turn_advance(&t);
+    if (!s->d->draining) model = mr_turn_advance(&t);
     mr_turn_commit(&t, model);
     return;
   }

@@ -9,8 +9,7 @@ static void run_free(struct mr_model_run *r)
 {
   struct mr_session *s = r->s;
 
-  if (s->model_run == r)
-    s->model_run = NULL;
+  if (s->model_run == r) s->model_run = NULL;
   yyjson_doc_free(r->reply);
   mr_ready_cancel(s->d->loop, &r->ready);
   mr_arena_free(&r->arena);
@@ -28,8 +27,7 @@ static void preview(struct mr_model_run *r, struct mr_part *p, int index, struct
     p->started = true;
     mr_stream_preview_start(r->s, p->thinking ? "agent.thinking" : "agent.message", p->id);
   }
-  if (text.n)
-    mr_stream_preview_text(r->s, p->id, index, text);
+  if (text.n) mr_stream_preview_text(r->s, p->id, index, text);
 }
 
 static void preview_or_wait(struct mr_model_run *r, struct mr_part *p, int index, struct mr_str text)
@@ -40,11 +38,9 @@ static void preview_or_wait(struct mr_model_run *r, struct mr_part *p, int index
     preview(r, p, index, text);
     return;
   }
-  if (!mr_stream_previews(r->s))
-    return;
+  if (!mr_stream_previews(r->s)) return;
   e = mr_arena_alloc(r->arena, sizeof *e);
-  if (!e)
-    return; /* the preview stays a prefix: later pieces follow only if this list is empty */
+  if (!e) return; /* the preview stays a prefix: later pieces follow only if this list is empty */
   *e = (struct mr_piece){.part = p, .index = index, .text = mr_arena_str(r->arena, text)};
   *r->early_tail = e;
   r->early_tail = &e->next;
@@ -56,21 +52,18 @@ void mr_model_committed(struct mr_session *s)
 {
   struct mr_model_run *r = s->model_run;
 
-  if (!r || s->done_seq < r->seq)
-    return;
+  if (!r || s->done_seq < r->seq) return;
   for (struct mr_piece *e = r->early; e; e = e->next)
     preview(r, e->part, e->index, e->text);
   r->early = NULL;
   r->early_tail = &r->early;
-  if (r->late)
-    finish_reply(r);
+  if (r->late) finish_reply(r);
 }
 
 static struct mr_part *part_new(struct mr_model_run *r, bool thinking)
 {
   struct mr_part *p = mr_arena_alloc(r->arena, sizeof *p);
-  if (!p || mr_id_make(r->s->d->sys, p->id, "sevt") != MR_OK)
-    return NULL;
+  if (!p || mr_id_make(r->s->d->sys, p->id, "sevt") != MR_OK) return NULL;
   p->thinking = thinking;
   *r->parts_tail = p;
   r->parts_tail = &p->next;
@@ -83,15 +76,13 @@ static void on_block(void *ud, int index, struct mr_str kind)
   bool thinking = mr_str_is(kind, "thinking") || mr_str_is(kind, "redacted_thinking");
 
   (void)index;
-  if (r->dropped || r->cut)
-    return;
+  if (r->dropped || r->cut) return;
   if (mr_str_is(kind, "text") && r->cur && !r->cur->thinking) {
     r->cur_index++;
   } else if (mr_str_is(kind, "text") || thinking) {
     r->cur = part_new(r, thinking);
     r->cur_index = 0;
-    if (r->cur)
-      preview_or_wait(r, r->cur, 0, mr_str_n("", 0));
+    if (r->cur) preview_or_wait(r, r->cur, 0, mr_str_n("", 0));
   } else {
     r->cur = NULL;
   }
@@ -102,8 +93,7 @@ static void on_text(void *ud, int index, struct mr_str delta)
   struct mr_model_run *r = ud;
   (void)index;
   (void)MR_FAULT("model.text.before");
-  if (!r->dropped && !r->cut && r->cur && !r->cur->thinking)
-    preview_or_wait(r, r->cur, r->cur_index, delta);
+  if (!r->dropped && !r->cut && r->cur && !r->cur->thinking) preview_or_wait(r, r->cur, r->cur_index, delta);
   (void)MR_FAULT("model.text.after");
 }
 
@@ -121,8 +111,9 @@ static void finish_reply(struct mr_model_run *r)
   mr_txn_begin(&t, s, NULL, "reply");
   mr_reply_rows(&t, r);
   if (mr_str_is(r->stop_reason, "refusal"))
-    mr_turn_idle(&t, MR_STOP_REFUSAL, r->stop_details.n ? r->stop_details
-                     : MR_S("{\"type\":\"refusal\",\"category\":null,\"explanation\":null}"));
+    mr_turn_idle(&t, MR_STOP_REFUSAL,
+                 r->stop_details.n ? r->stop_details
+                                   : MR_S("{\"type\":\"refusal\",\"category\":null,\"explanation\":null}"));
   else
     model = mr_turn_advance(&t);
   s->model_run = NULL;
@@ -191,12 +182,10 @@ static int collect_uses(struct mr_model_run *r)
   bool known;
 
   r->uses = mr_arena_alloc(r->arena, (max ? max : 1) * sizeof *r->uses);
-  if (!r->uses)
-    return MR_E_NOMEM;
+  if (!r->uses) return MR_E_NOMEM;
   while ((v = yyjson_arr_iter_next(&it))) {
     struct mr_use *u = &r->uses[r->nuses];
-    if (!mr_str_is(mr_json_get_str(v, "type"), "tool_use"))
-      continue;
+    if (!mr_str_is(mr_json_get_str(v, "type"), "tool_use")) continue;
     u->id = mr_json_get_str(v, "id");
     u->name = mr_json_get_str(v, "name");
     mr_buf_init(&b, r->s->d->mem, SIZE_MAX / 2);
@@ -205,8 +194,7 @@ static int collect_uses(struct mr_model_run *r)
     mr_buf_free(&b);
     u->perm = mr_tool_policy(r->s, u->name, &u->kind, &known);
     u->judged = known ? MR_JUDGED_POLICY : MR_JUDGED_UNKNOWN;
-    if (!u->input.p || mr_id_make(r->s->d->sys, u->event_id, "sevt") != MR_OK)
-      return MR_E_NOMEM;
+    if (!u->input.p || mr_id_make(r->s->d->sys, u->event_id, "sevt") != MR_OK) return MR_E_NOMEM;
     r->nuses++;
   }
   return MR_OK;
@@ -216,9 +204,13 @@ static int collect_uses(struct mr_model_run *r)
 
 static void request_failed(struct mr_model_run *r, const struct mr_model_reply *m)
 {
-  static const char *const types[] = {"unknown_error", "model_overloaded_error",
-                                      "model_rate_limited_error", "model_request_failed_error",
-                                      "billing_error", "model_request_failed_error", "unknown_error"};
+  static const char *const types[] = {"unknown_error",
+                                      "model_overloaded_error",
+                                      "model_rate_limited_error",
+                                      "model_request_failed_error",
+                                      "billing_error",
+                                      "model_request_failed_error",
+                                      "unknown_error"};
   struct mr_session *s = r->s;
   struct mr_txn t;
 
@@ -280,8 +272,7 @@ int mr_model_begin(struct mr_session *s)
 
   if (!r || !(r->arena = mr_arena_new(s->d->mem, 1024)) || mr_history_prepare(s) != MR_OK ||
       !(r->messages = mr_arena_alloc(r->arena, (size_t)s->nhistory * sizeof *r->messages + 1))) {
-    if (r)
-      mr_arena_free(&r->arena);
+    if (r) mr_arena_free(&r->arena);
     mr_mem_free(s->d->mem, r);
     mr_err_nomem(&err);
     mr_session_poison(s, &err);
@@ -317,10 +308,8 @@ bool mr_model_cut(struct mr_session *s)
 {
   struct mr_model_run *r = s->model_run;
 
-  if (!r || !r->call)
-    return true;
-  if (!r->cut)
-    mr_models_cancel(r->call);
+  if (!r || !r->call) return true;
+  if (!r->cut) mr_models_cancel(r->call);
   r->cut = true;
   return false;
 }
@@ -330,8 +319,7 @@ void mr_model_abort(struct mr_session *s, struct mr_usage *usage)
   struct mr_model_run *r = s->model_run;
 
   memset(usage, 0, sizeof *usage);
-  if (!r)
-    return;
+  if (!r) return;
   *usage = r->usage;
   r->dropped = true;
   s->model_run = NULL;

@@ -7,19 +7,19 @@
 
 #include "agent/session_t.h"
 
-struct mr_part {               /* a text run or a thinking block of the reply, as previewed */
+struct mr_part { /* a text run or a thinking block of the reply, as previewed */
   struct mr_part *next;
-  bool thinking, started;      /* started: event_start was published */
+  bool thinking, started; /* started: event_start was published */
   char id[MR_ID_LEN];
 };
-struct mr_piece {              /* text that waits for the commit of the span's start */
+struct mr_piece { /* text that waits for the commit of the span's start */
   struct mr_piece *next;
   struct mr_part *part;
   int index;
   struct mr_str text;
 };
 enum mr_judged { MR_JUDGED_POLICY, MR_JUDGED_HOOK, MR_JUDGED_UNKNOWN };
-struct mr_use {                /* a tool call of the reply, on its way through the permit phase */
+struct mr_use { /* a tool call of the reply, on its way through the permit phase */
   struct mr_str id, name, input, message;
   char event_id[MR_ID_LEN];
   enum mr_tool_kind kind;
@@ -29,13 +29,13 @@ struct mr_use {                /* a tool call of the reply, on its way through t
 
 struct mr_model_run {
   struct mr_session *s;
-  struct mr_model_call *call;  /* NULL once it is done */
+  struct mr_model_call *call; /* NULL once it is done */
   struct mr_arena *arena;
-  struct mr_ready ready;       /* a request that could not start fails from the drain */
-  bool dropped;                /* aborted: what comes is ignored */
-  bool cut;                    /* interrupted: cancelled, and its usage is waited for */
-  bool late;                   /* whole, but its previews wait for the commit of the span's start */
-  int64_t seq;                 /* the commit that holds the span's start */
+  struct mr_ready ready; /* a request that could not start fails from the drain */
+  bool dropped;          /* aborted: what comes is ignored */
+  bool cut;              /* interrupted: cancelled, and its usage is waited for */
+  bool late;             /* whole, but its previews wait for the commit of the span's start */
+  int64_t seq;           /* the commit that holds the span's start */
   struct mr_str *messages;
   struct mr_part *parts, **parts_tail, *cur;
   int cur_index;

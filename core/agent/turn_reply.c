@@ -58,8 +58,7 @@ static void evaluation(struct mr_jw *w, const struct mr_use *u)
   static const char *const names[] = {"allow", "ask", "deny"};
 
   mr_jw_kc(w, "evaluated_permission", names[u->perm]);
-  if (u->judged == MR_JUDGED_UNKNOWN)
-    return; /* refused before any policy: no evaluation */
+  if (u->judged == MR_JUDGED_UNKNOWN) return; /* refused before any policy: no evaluation */
   mr_jw_key(w, "evaluation");
   mr_jw_obj(w);
   if (u->judged == MR_JUDGED_POLICY) {
@@ -81,12 +80,11 @@ static void use_row(struct mr_txn *t, const struct mr_use *u)
   struct mr_buf b;
   struct mr_jw w;
 
-  mr_txn_wire(t, &b, &w, u->kind == MR_TOOL_CUSTOM ? "agent.custom_tool_use" : "agent.tool_use",
-              u->event_id, NULL);
+  mr_txn_wire(t, &b, &w, u->kind == MR_TOOL_CUSTOM ? "agent.custom_tool_use" : "agent.tool_use", u->event_id,
+              NULL);
   mr_jw_kstr(&w, "name", u->name);
   mr_jw_kraw(&w, "input", u->input);
-  if (u->kind == MR_TOOL_BUILTIN)
-    evaluation(&w, u);
+  if (u->kind == MR_TOOL_BUILTIN) evaluation(&w, u);
   mr_txn_end_wire(t, &b, &w);
 }
 
@@ -100,8 +98,7 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
 
   if (u->kind == MR_TOOL_CUSTOM && u->perm != MR_PERM_DENY && s->d->tools.owns)
     owns = s->d->tools.owns(s->d->tools.ud, u->name, s->agent_id, s->agent_name);
-  if (u->perm != MR_PERM_DENY && !owns)
-    return;
+  if (u->perm != MR_PERM_DENY && !owns) return;
   mr_buf_init(&b, s->d->mem, 1 << 20);
   mr_jw_init(&w, &b);
   mr_jw_obj(&w);
@@ -140,8 +137,8 @@ static void content_rows(struct mr_txn *t, struct mr_model_run *r)
 
   while (v) {
     struct mr_str type = mr_json_get_str(v, "type");
-    bool text = mr_str_is(type, "text"), thinking = mr_str_starts(mr_str_trim(type), MR_S("thinking")) ||
-                                                    mr_str_is(type, "redacted_thinking");
+    bool text = mr_str_is(type, "text"),
+         thinking = mr_str_starts(mr_str_trim(type), MR_S("thinking")) || mr_str_is(type, "redacted_thinking");
     const char *id = NULL;
     if ((text || thinking) && p && p->thinking == thinking) {
       id = p->id;

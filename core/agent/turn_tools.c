@@ -11,7 +11,7 @@
 static const char interrupted_text[] =
     "[{\"type\":\"text\",\"text\":\"Tool execution was interrupted before completion. Please retry.\"}]";
 
-struct host_run {              /* a handler's call: what the host sees, and whose it is */
+struct host_run { /* a handler's call: what the host sees, and whose it is */
   struct mr_tool_run run;
   struct mr_tcall *call;
 };
@@ -20,8 +20,7 @@ bool mr_tools_running(const struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++) {
     const struct mr_tcall *c = s->calls[i];
-    if (c->attempt > 0 && !c->finished && !c->resolved)
-      return true;
+    if (c->attempt > 0 && !c->finished && !c->resolved) return true;
   }
   return false;
 }
@@ -30,33 +29,29 @@ bool mr_tools_running(const struct mr_session *s)
 
 static bool may_start(const struct mr_tcall *c)
 {
-  if (c->resolved || c->finished || c->attempt > 0)
-    return false;
-  if (c->kind == MR_TOOL_CUSTOM)
-    return c->owned;
+  if (c->resolved || c->finished || c->attempt > 0) return false;
+  if (c->kind == MR_TOOL_CUSTOM) return c->owned;
   return c->perm == MR_PERM_ALLOW || (c->perm == MR_PERM_ASK && c->confirmed > 0);
 }
 
 static void intent_row(struct mr_txn *t, struct mr_tcall *c)
 {
-  mr_txn_private(t, "tool.intent",
-                 mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"attempt\":%d}", c->event_id,
-                                          c->attempt + 1)));
+  mr_txn_private(
+      t, "tool.intent",
+      mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"attempt\":%d}", c->event_id, c->attempt + 1)));
 }
 
 bool mr_tools_to_start(const struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++)
-    if (may_start(s->calls[i]))
-      return true;
+    if (may_start(s->calls[i])) return true;
   return false;
 }
 
 void mr_tools_intents(struct mr_txn *t)
 {
   for (int i = 0; i < t->s->ncalls; i++)
-    if (may_start(t->s->calls[i]))
-      intent_row(t, t->s->calls[i]);
+    if (may_start(t->s->calls[i])) intent_row(t, t->s->calls[i]);
 }
 
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
@@ -110,13 +105,11 @@ static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
   (void)MR_FAULT("tool.finish.before");
   c->running = false;
   s->d->stats.tools_running--;
-  if (c->resolved || c->finished || s->poisoned)
-    return;
+  if (c->resolved || c->finished || s->poisoned) return;
   c->finished = true;
   c->is_error = is_error;
   c->result = mr_session_copy(s, content.n ? content : MR_S("[]"));
-  if (mr_tools_running(s) && !s->d->draining && !MR_SWITCH("no-outcome"))
-    outcome_row(s, c);
+  if (mr_tools_running(s) && !s->d->draining && !MR_SWITCH("no-outcome")) outcome_row(s, c);
   mr_turn_wake(s);
   (void)MR_FAULT("tool.finish.after");
 }
@@ -145,11 +138,9 @@ static void keep_ref(struct mr_session *s)
   const char *ref = s->sandbox ? mr_sandbox_ref(s->sandbox) : "";
   char *copy;
 
-  if (!ref[0] || (s->sandbox_ref && strcmp(ref, s->sandbox_ref) == 0))
-    return;
+  if (!ref[0] || (s->sandbox_ref && strcmp(ref, s->sandbox_ref) == 0)) return;
   copy = mr_mem_strdup(s->d->mem, mr_str_c(ref));
-  if (!copy)
-    return;
+  if (!copy) return;
   mr_mem_free(s->d->mem, s->sandbox_ref);
   s->sandbox_ref = copy; /* the next commit's head holds it */
 }
@@ -179,8 +170,7 @@ static struct mr_sandbox *get_sandbox(struct mr_session *s)
   struct mr_sandbox_spec spec = {.session_id = s->id};
   char path[4096];
 
-  if (s->sandbox || !a)
-    goto out;
+  if (s->sandbox || !a) goto out;
   mounts = mr_arena_alloc(a, (yyjson_arr_size(res) + 1) * sizeof *mounts);
   while (mounts && res && (v = yyjson_arr_iter_next(&it))) {
     struct mr_str file = mr_json_get_str(v, "file_id");
@@ -212,8 +202,9 @@ static void start_builtin(struct mr_tcall *c)
     return;
   }
   mr_session_ref(s);
-  if ((c->recovering && !MR_SWITCH("no-tool-status") ? mr_sandbox_status(s->sandbox, call.exec_id, on_sandbox, c)
-                     : mr_sandbox_call(s->sandbox, &call, on_sandbox, c)) != MR_OK) {
+  if ((c->recovering && !MR_SWITCH("no-tool-status")
+           ? mr_sandbox_status(s->sandbox, call.exec_id, on_sandbox, c)
+           : mr_sandbox_call(s->sandbox, &call, on_sandbox, c)) != MR_OK) {
     mr_session_unref(s);
     finish_text(c, MR_S("the sandbox does not take calls now"));
   }
@@ -254,8 +245,8 @@ static void on_deadline(struct mr_timer *t)
   struct mr_session *s = c->s;
   char text[160];
 
-  snprintf(text, sizeof text, "The tool %.*s did not answer within %lld ms.", (int)(c->name.n > 80 ? 80 : c->name.n),
-           c->name.p, (long long)c->run->timeout_ms);
+  snprintf(text, sizeof text, "The tool %.*s did not answer within %lld ms.",
+           (int)(c->name.n > 80 ? 80 : c->name.n), c->name.p, (long long)c->run->timeout_ms);
   mr_session_ref(s);
   s->d->tools.cancel(s->d->tools.ud, c->run);
   run_end(c);
@@ -273,9 +264,13 @@ static void start_custom(struct mr_tcall *c)
     return;
   }
   h->call = c;
-  h->run = (struct mr_tool_run){.name = c->name, .input = c->input, .event_id = mr_str_c(c->event_id),
-                                .session_id = mr_str_c(s->id), .thread_id = mr_str_c(s->primary),
-                                .agent_id = s->agent_id, .agent_name = s->agent_name,
+  h->run = (struct mr_tool_run){.name = c->name,
+                                .input = c->input,
+                                .event_id = mr_str_c(c->event_id),
+                                .session_id = mr_str_c(s->id),
+                                .thread_id = mr_str_c(s->primary),
+                                .agent_id = s->agent_id,
+                                .agent_name = s->agent_name,
                                 .attempt = c->attempt};
   c->run = &h->run;
   s->d->stats.handlers_running++;
@@ -314,8 +309,7 @@ void mr_tools_cancel(struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
-    if (!c->running)
-      continue;
+    if (!c->running) continue;
     if (c->run) {
       s->d->tools.cancel(s->d->tools.ud, c->run);
       c->running = false;
@@ -331,8 +325,7 @@ void mr_tools_forget(struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
-    if (!c->running || !c->run)
-      continue;
+    if (!c->running || !c->run) continue;
     s->d->tools.cancel(s->d->tools.ud, c->run);
     c->running = false;
     s->d->stats.tools_running--;
@@ -360,25 +353,21 @@ void mr_tools_recover(struct mr_session *s)
 {
   struct mr_txn t;
 
-  if (s->status != MR_RUNNING)
-    return;
+  if (s->status != MR_RUNNING) return;
   mr_txn_begin(&t, s, NULL, "recover");
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
-    if (c->resolved || c->finished)
-      continue;
+    if (c->resolved || c->finished) continue;
     if (c->kind == MR_TOOL_CUSTOM && c->owned)
       recover_custom(&t, c);
     else if (c->kind == MR_TOOL_BUILTIN && c->attempt > 0)
       c->recovering = true;
-    if (c->recovering)
-      c->intent_seq = 0;
+    if (c->recovering) c->intent_seq = 0;
   }
   if (t.n == 0) {
     mr_commit_drop(&t.c);
     mr_arena_free(&t.arena);
-    if (!s->d->draining)
-      mr_tools_start(s);
+    if (!s->d->draining) mr_tools_start(s);
   } else {
     mr_txn_commit(&t, NULL, NULL);
   }

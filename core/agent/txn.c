@@ -27,8 +27,7 @@ int mr_txn_begin(struct mr_txn *t, struct mr_session *s, const struct mr_origin 
   t->what = MR_SESSION_HEAD;
   t->arena = mr_arena_new(s->d->mem, 2048);
   t->c = mr_commit_new(s->d->store, who ? who : &self);
-  if (!t->arena || !t->c)
-    t->code = MR_E_NOMEM;
+  if (!t->arena || !t->c) t->code = MR_E_NOMEM;
   return t->code;
 }
 
@@ -43,8 +42,7 @@ static void add_row(struct mr_txn *t, struct mr_log_row row)
 {
   int code;
 
-  if (t->code != MR_OK)
-    return;
+  if (t->code != MR_OK) return;
   if (t->n == t->cap) {
     int cap = t->cap ? t->cap * 2 : 16;
     struct mr_log_row *v = mr_arena_alloc(t->arena, (size_t)cap * sizeof *v);
@@ -52,8 +50,7 @@ static void add_row(struct mr_txn *t, struct mr_log_row row)
       t->code = MR_E_NOMEM;
       return;
     }
-    if (t->n)
-      memcpy(v, t->rows, (size_t)t->n * sizeof *v);
+    if (t->n) memcpy(v, t->rows, (size_t)t->n * sizeof *v);
     t->rows = v;
     t->cap = cap;
   }
@@ -66,8 +63,7 @@ static void add_row(struct mr_txn *t, struct mr_log_row row)
   }
   t->rows[t->n++] = row;
   code = mr_state_apply(t->s, &row);
-  if (code != MR_OK)
-    t->code = code;
+  if (code != MR_OK) t->code = code;
 }
 
 void mr_txn_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type, const char *id,
@@ -76,12 +72,10 @@ void mr_txn_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char
   char made[MR_ID_MAX];
 
   if (!id) {
-    if (mr_id_make(t->s->d->sys, made, "sevt") != MR_OK)
-      t->code = t->code ? t->code : MR_E_IO;
+    if (mr_id_make(t->s->d->sys, made, "sevt") != MR_OK) t->code = t->code ? t->code : MR_E_IO;
     id = made;
   }
-  if (id_out)
-    snprintf(id_out, MR_ID_LEN, "%s", id);
+  if (id_out) snprintf(id_out, MR_ID_LEN, "%s", id);
   mr_buf_init(b, t->s->d->mem, SIZE_MAX / 2);
   mr_jw_init(w, b);
   mr_jw_obj(w);
@@ -143,8 +137,7 @@ void mr_txn_take(struct mr_txn *t, struct mr_input *in)
   for (struct mr_input **at_in = &s->inbox; *at_in; at_in = &(*at_in)->next)
     if (*at_in == in) {
       *at_in = in->next;
-      if (!in->next)
-        s->inbox_tail = at_in;
+      if (!in->next) s->inbox_tail = at_in;
       if (t->c && !MR_SWITCH("no-inbox-delete"))
         mr_commit_inbox_del(t->c, mr_str_c(s->id), mr_str_c(in->event_id));
       break; /* an input that is processed on receipt was never in the inbox */
@@ -153,10 +146,9 @@ void mr_txn_take(struct mr_txn *t, struct mr_input *in)
 
 void mr_txn_private(struct mr_txn *t, const char *type, struct mr_str json)
 {
-  struct mr_log_row row = {.kind = MR_ROW_PRIVATE, .format = 1, .type = mr_str_c(type),
-                           .processed_us = t->s->last_us, .body = json};
-  if (!json.n)
-    t->code = t->code ? t->code : MR_E_NOMEM;
+  struct mr_log_row row = {
+      .kind = MR_ROW_PRIVATE, .format = 1, .type = mr_str_c(type), .processed_us = t->s->last_us, .body = json};
+  if (!json.n) t->code = t->code ? t->code : MR_E_NOMEM;
   add_row(t, row);
 }
 
@@ -188,10 +180,8 @@ static void committed(void *ud, const struct mr_commit_result *r)
   } else {
     mr_session_poison(s, r->err);
   }
-  if (cw->done)
-    cw->done(cw->ud, r->code, r->err);
-  if (r->code == MR_OK && !s->poisoned)
-    mr_turn_committed(s);
+  if (cw->done) cw->done(cw->ud, r->code, r->err);
+  if (r->code == MR_OK && !s->poisoned) mr_turn_committed(s);
   mr_mem_free(mem, cw);
   mr_arena_free(&arena);
   mr_session_unref(s);
@@ -238,17 +228,13 @@ void mr_txn_commit(struct mr_txn *t, void (*done)(void *ud, int code, const stru
     mr_arena_free(&t->arena);
     mr_mem_free(s->d->mem, cw);
     mr_session_poison(s, &err);
-    if (done)
-      done(ud, err.code, &err);
+    if (done) done(ud, err.code, &err);
     return;
   }
   s->updated_us = mr_loop_wall_us(s->d->loop);
-  if (t->n)
-    mr_commit_log(t->c, mr_str_c(s->id), t->rows, t->n);
-  if (!MR_SWITCH("no-head"))
-    put_session(t);
-  if (MR_SWITCH("publish-early"))
-    publish(s, t->rows, t->n, (INT64_C(1) << 60) + s->seq * 1000);
+  if (t->n) mr_commit_log(t->c, mr_str_c(s->id), t->rows, t->n);
+  if (!MR_SWITCH("no-head")) put_session(t);
+  if (MR_SWITCH("publish-early")) publish(s, t->rows, t->n, (INT64_C(1) << 60) + s->seq * 1000);
   mr_commit_label(t->c, t->label);
   *cw = (struct mr_commit_wait){s, ++s->seq, t->arena, t->rows, t->n, done, ud};
   mr_session_ref(s);

@@ -31,8 +31,7 @@ static struct mr_exchange *exchange_new(struct mr_api *a, struct mr_http_x *x)
 {
   struct mr_exchange *q = mr_mem_zalloc(a->mem, sizeof *q);
 
-  if (!q)
-    return NULL;
+  if (!q) return NULL;
   q->a = a;
   q->x = x;
   q->arena = mr_http_arena(x);
@@ -40,12 +39,10 @@ static struct mr_exchange *exchange_new(struct mr_api *a, struct mr_http_x *x)
   mr_buf_init(&q->body, a->mem, (size_t)a->body_max + 1);
   mr_buf_init(&q->fields, a->mem, 1 << 16);
   mr_buf_init(&q->value, a->mem, 1 << 12);
-  if (mr_id_make(a->sys, q->id, "req") != MR_OK)
-    q->id[0] = '\0';
+  if (mr_id_make(a->sys, q->id, "req") != MR_OK) q->id[0] = '\0';
   q->next = a->all;
   q->link = &a->all;
-  if (q->next)
-    q->next->link = &q->next;
+  if (q->next) q->next->link = &q->next;
   a->all = q;
   mr_http_set(x, &cbs, q);
   return q;
@@ -55,18 +52,15 @@ void mr_exchange_unref(struct mr_exchange *q)
 {
   struct mr_api *a = q->a;
 
-  if (--q->refs > 0)
-    return;
+  if (--q->refs > 0) return;
   *q->link = q->next;
-  if (q->next)
-    q->next->link = q->link;
+  if (q->next) q->next->link = q->link;
   mr_multipart_free(&q->parts);
   mr_buf_free(&q->body);
   mr_buf_free(&q->fields);
   mr_buf_free(&q->value);
   mr_mem_free(a->mem, q);
-  if (a->freed && !a->all)
-    mr_mem_free(a->mem, a);
+  if (a->freed && !a->all) mr_mem_free(a->mem, a);
 }
 
 /* ---- checks, in the order in which a client meets them ---- */
@@ -74,8 +68,7 @@ void mr_exchange_unref(struct mr_exchange *q)
 static bool has_beta(struct mr_str header, const char *value)
 {
   while (header.p)
-    if (mr_str_is(mr_str_trim(mr_str_split(&header, ',')), value))
-      return true;
+    if (mr_str_is(mr_str_trim(mr_str_split(&header, ',')), value)) return true;
   return false;
 }
 
@@ -84,19 +77,16 @@ static bool beta_ok(struct mr_exchange *q)
   struct mr_str have = mr_http_req_header(q->x, "anthropic-beta");
   const char *need = q->op->beta, *agents = "managed-agents-2026-04-01", *memory = "agent-memory-2026-07-22";
 
-  if (!need)
-    return true;
+  if (!need) return true;
   if (strcmp(need, memory) == 0) {
     if (has_beta(have, memory) && has_beta(have, agents)) {
       mr_exchange_fail(q, MR_E_INVALID, "anthropic-beta",
                        "anthropic-beta: header cannot include both '%s' and '%s'", memory, agents);
       return false;
     }
-    if (has_beta(have, agents))
-      return true;
+    if (has_beta(have, agents)) return true;
   }
-  if (has_beta(have, need))
-    return true;
+  if (has_beta(have, need)) return true;
   mr_exchange_fail(q, MR_E_INVALID, "anthropic-beta",
                    "this API is in beta: add `%s` to the `anthropic-beta` header to use it", need);
   return false;
@@ -111,8 +101,7 @@ static bool headers_ok(struct mr_exchange *q)
       mr_exchange_fail(q, MR_E_INVALID, "anthropic-version", "anthropic-version: header is required");
       return false;
     }
-    if (!beta_ok(q))
-      return false;
+    if (!beta_ok(q)) return false;
   }
   ws = mr_http_req_header(q->x, "anthropic-workspace-id");
   if (ws.n && !mr_str_is(ws, MR_WORKSPACE)) {
@@ -151,8 +140,9 @@ static void on_key(void *ud, int code, int64_t workspace, struct mr_str key_id)
   }
   if (code != MR_OK) {
     mr_exchange_fail(q, code == MR_E_AUTH ? MR_E_AUTH : code, NULL,
-                     code == MR_E_AUTH ? "invalid API key: `moonrig key create` makes one" : "the key could not "
-                     "be checked now");
+                     code == MR_E_AUTH ? "invalid API key: `moonrig key create` makes one"
+                                       : "the key could not "
+                                         "be checked now");
   } else if (headers_ok(q)) {
     q->workspace = workspace;
     q->key_id = mr_arena_str(q->arena, key_id);
@@ -166,8 +156,7 @@ static struct mr_str secret_of(struct mr_http_x *x)
 {
   struct mr_str bearer = mr_http_req_header(x, "authorization"), kind = mr_str_split(&bearer, ' ');
 
-  if (mr_str_ieq(kind, MR_S("bearer")) && mr_str_trim(bearer).n)
-    return mr_str_trim(bearer);
+  if (mr_str_ieq(kind, MR_S("bearer")) && mr_str_trim(bearer).n) return mr_str_trim(bearer);
   return mr_str_trim(mr_http_req_header(x, "x-api-key"));
 }
 
@@ -183,26 +172,23 @@ static bool route(struct mr_exchange *q)
       mr_api_health(q);
     else
       mr_api_metrics(q);
-    if (get)
-      return false;
+    if (get) return false;
   } else if (mr_str_is(path, "/moonrig/v1/control")) {
-    if (mr_str_is(method, "POST"))
-      return true;
+    if (mr_str_is(method, "POST")) return true;
     allowed = true;
   } else {
     q->op = mr_op_route(q->arena, method, path, q->params, &allowed);
-    if (q->op && q->op->kind == MR_OP_EVENTS && mr_str_is(method, "HEAD"))
-      q->op = NULL, allowed = true;
+    if (q->op && q->op->kind == MR_OP_EVENTS && mr_str_is(method, "HEAD")) q->op = NULL, allowed = true;
   }
-  if (q->op)
-    return true;
+  if (q->op) return true;
   if (allowed) {
     struct mr_err e;
     mr_err_set(&e, MR_E_INVALID, NULL, MR_FMT " " MR_FMT ": method not allowed", MR_ARG(method), MR_ARG(path));
     e.http_status = 405;
     mr_exchange_error(q, &e);
   } else {
-    mr_exchange_fail(q, MR_E_NOTFOUND, NULL, "no such path: " MR_FMT, (int)(path.n > 200 ? 200 : path.n), path.p);
+    mr_exchange_fail(q, MR_E_NOTFOUND, NULL, "no such path: " MR_FMT, (int)(path.n > 200 ? 200 : path.n),
+                     path.p);
   }
   return false;
 }
@@ -217,8 +203,7 @@ static void on_request(void *ud, struct mr_http_x *x)
     mr_http_reply(x, 503, NULL, 0, mr_str_n(NULL, 0));
     return;
   }
-  if (!route(q))
-    return;
+  if (!route(q)) return;
   if (!secret.n) {
     mr_exchange_fail(q, MR_E_AUTH, NULL, "no API key: send `authorization: Bearer KEY` or `x-api-key: KEY`");
     return;
@@ -243,15 +228,15 @@ static int read_config(struct mr_api *a, struct mr_http_server_opts *h, struct m
     bool found = false;
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
       found = found || mr_str_is(mr_json_str(k), known[i]);
-    if (!found)
-      return mr_err_set(err, MR_E_INVALID, "api", "api.%.40s: no such setting", yyjson_get_str(k));
+    if (!found) return mr_err_set(err, MR_E_INVALID, "api", "api.%.40s: no such setting", yyjson_get_str(k));
   }
   a->strict = mr_json_get_bool(o, "strict", false);
   a->ping_ms = mr_json_get_int(o, "ping_ms", 15000);
   a->body_max = mr_json_get_int(o, "body_max", BODY_MAX);
   h->idle_ms = mr_json_get_int(o, "idle_ms", 0);
   h->max_connections = (int)mr_json_get_int(o, "max_connections", 0);
-  if (a->ping_ms < 10 || a->body_max < 1024 || a->body_max > (1 << 30) || h->idle_ms < 0 || h->max_connections < 0)
+  if (a->ping_ms < 10 || a->body_max < 1024 || a->body_max > (1 << 30) || h->idle_ms < 0 ||
+      h->max_connections < 0)
     return mr_err_set(err, MR_E_INVALID, "api", "api: ping_ms is at least 10, body_max 1024 to 1 GiB");
   return MR_OK;
 }
@@ -264,16 +249,14 @@ int mr_api_new(struct mr_api **out, const struct mr_api_opts *o, struct mr_err *
   int code;
 
   *out = NULL;
-  if (!a)
-    return mr_err_nomem(err);
+  if (!a) return mr_err_nomem(err);
   a->o = *o;
   a->sys = sys;
   a->mem = &sys->mem;
   h.ud = a;
   code = read_config(a, &h, err);
   a->o.config = NULL;
-  if (code == MR_OK)
-    code = mr_http_server_new(&a->http, o->loop, &h, err);
+  if (code == MR_OK) code = mr_http_server_new(&a->http, o->loop, &h, err);
   if (code != MR_OK)
     mr_mem_free(a->mem, a);
   else
@@ -292,14 +275,16 @@ void mr_api_stop(struct mr_api *a)
   mr_http_server_stop(a->http);
 }
 
-void mr_api_cut(struct mr_api *a) { mr_http_server_free(&a->http); }
+void mr_api_cut(struct mr_api *a)
+{
+  mr_http_server_free(&a->http);
+}
 
 int mr_api_active(const struct mr_api *a)
 {
   int n = 0;
 
-  if (a->http)
-    return mr_http_server_active(a->http);
+  if (a->http) return mr_http_server_active(a->http);
   for (const struct mr_exchange *q = a->all; q; q = q->next)
     n++;
   return n;
@@ -309,8 +294,7 @@ void mr_api_free(struct mr_api **ap)
 {
   struct mr_api *a = *ap;
 
-  if (!a)
-    return;
+  if (!a) return;
   *ap = NULL;
   mr_api_cut(a);
   if (!a->all)

@@ -19,7 +19,7 @@ struct mr_api_opts {
   struct mr_loop *loop;
   struct mr_domain *domain;
   struct mr_store *store;
-  yyjson_val *config;          /* the whole configuration; "api" is read during new; may be NULL */
+  yyjson_val *config; /* the whole configuration; "api" is read during new; may be NULL */
   void *ud;
   /* The members of /health beside status and version, without braces: "\"generation\":3". May be NULL. */
   void (*health)(void *ud, struct mr_buf *out);
@@ -32,11 +32,11 @@ int mr_api_new(struct mr_api **out, const struct mr_api_opts *o, struct mr_err *
 int mr_api_listen(struct mr_api *a, const struct mr_http_listen *l, char *actual, size_t n, struct mr_err *err);
 /* No new connections; requests in flight go on, streams are ended by the domain's drain. */
 void mr_api_stop(struct mr_api *a);
-int mr_api_active(const struct mr_api *a);   /* requests and streams not closed yet */
+int mr_api_active(const struct mr_api *a); /* requests and streams not closed yet */
 /* Cuts every connection, now and for good. What runs for one is cancelled and ends in the drain; until then it
  * counts as active. */
 void mr_api_cut(struct mr_api *a);
-void mr_api_free(struct mr_api **a);         /* cuts what is left */
+void mr_api_free(struct mr_api **a); /* cuts what is left */
 
 /* Keys of the configuration, under "api": strict (bool: unknown fields are errors), ping_ms, body_max,
  * idle_ms. MR_E_INVALID names a wrong one. */

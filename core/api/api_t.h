@@ -17,45 +17,45 @@ struct mr_api {
   const struct mr_mem *mem;
   const struct mr_sys *sys;
   struct mr_http_server *http;
-  struct mr_exchange *all;       /* not freed yet */
+  struct mr_exchange *all; /* not freed yet */
   bool strict, stopping;
-  bool freed;                    /* mr_api_free was called; the last exchange frees */
+  bool freed; /* mr_api_free was called; the last exchange frees */
   int64_t ping_ms, body_max;
-  uint64_t answered[6];          /* by status class: 1xx..5xx */
+  uint64_t answered[6]; /* by status class: 1xx..5xx */
 };
 
 /* One request and its answer. Freed when the connection let go of it (closed) and nothing runs for it. */
 struct mr_exchange {
   struct mr_api *a;
   struct mr_exchange *next, **link;
-  struct mr_http_x *x;           /* NULL once closed */
-  int refs;                      /* the connection, the key check, the call, the control command */
-  char id[MR_ID_MAX];            /* req_... */
-  const struct mr_opdef *op;     /* NULL: the control route */
+  struct mr_http_x *x;       /* NULL once closed */
+  int refs;                  /* the connection, the key check, the call, the control command */
+  char id[MR_ID_MAX];        /* req_... */
+  const struct mr_opdef *op; /* NULL: the control route */
   struct mr_str params[MR_PATH_MAX];
-  struct mr_call *call;          /* running, or NULL */
-  struct mr_arena *arena;        /* the connection's; gone with x */
+  struct mr_call *call;   /* running, or NULL */
+  struct mr_arena *arena; /* the connection's; gone with x */
   struct mr_buf body;
   bool authorized, body_whole, answered;
   int64_t workspace;
   struct mr_str key_id;
   /* uploads */
   struct mr_multipart *parts;
-  struct mr_buf fields;          /* "name=value&..." of parts that are fields, and of the file's head */
-  struct mr_buf value;           /* the field that is being read */
+  struct mr_buf fields; /* "name=value&..." of parts that are fields, and of the file's head */
+  struct mr_buf value;  /* the field that is being read */
   bool in_file, file_seen, paused;
-  int failed;                    /* why the upload was given up */
+  int failed; /* why the upload was given up */
   /* answers */
   struct mr_sse *sse;
-  bool streaming;                /* download begun */
+  bool streaming; /* download begun */
 };
 
 void mr_exchange_unref(struct mr_exchange *q);
 
 /* request.c: input */
 int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool last);
-void mr_exchange_begin(struct mr_exchange *q);     /* authorized and checked: start what can start */
-void mr_exchange_gone(struct mr_exchange *q);      /* the connection is gone: stop what runs */
+void mr_exchange_begin(struct mr_exchange *q); /* authorized and checked: start what can start */
+void mr_exchange_gone(struct mr_exchange *q);  /* the connection is gone: stop what runs */
 
 /* reply.c: output */
 void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json);

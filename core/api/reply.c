@@ -16,8 +16,7 @@ struct head {
 
 static void add(struct head *h, struct mr_str line)
 {
-  if (h->n < HEADERS_MAX)
-    h->v[h->n++] = line;
+  if (h->n < HEADERS_MAX) h->v[h->n++] = line;
 }
 
 static void head_init(struct head *h, const struct mr_exchange *q)
@@ -39,8 +38,7 @@ void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json)
 {
   struct head h;
 
-  if (!q->x || q->answered)
-    return;
+  if (!q->x || q->answered) return;
   head_init(&h, q);
   add(&h, MR_S("content-type: application/json"));
   count(q, status);
@@ -61,10 +59,8 @@ static void write_error(const struct mr_exchange *q, const struct mr_err *err, s
   if (err->error_code[0] || err->field[0]) {
     mr_jw_key(&w, "details");
     mr_jw_obj(&w);
-    if (err->error_code[0])
-      mr_jw_kc(&w, "error_code", err->error_code);
-    if (err->field[0])
-      mr_jw_kc(&w, "field", err->field);
+    if (err->error_code[0]) mr_jw_kc(&w, "error_code", err->error_code);
+    if (err->field[0]) mr_jw_kc(&w, "field", err->field);
     mr_jw_obj_end(&w);
   }
   mr_jw_obj_end(&w);
@@ -78,17 +74,16 @@ void mr_exchange_error(struct mr_exchange *q, const struct mr_err *err)
   struct head h;
   struct mr_buf b;
 
-  if (!q->x || q->answered)
-    return;
+  if (!q->x || q->answered) return;
   if (status >= 500)
-    mr_log(q->a->sys, MR_LOG_WARN, "api", "%s " MR_FMT " " MR_FMT ": %d %s", q->id, MR_ARG(mr_http_method(q->x)),
-           MR_ARG(mr_http_path(q->x)), status, err->message);
+    mr_log(q->a->sys, MR_LOG_WARN, "api", "%s " MR_FMT " " MR_FMT ": %d %s", q->id,
+           MR_ARG(mr_http_method(q->x)), MR_ARG(mr_http_path(q->x)), status, err->message);
   head_init(&h, q);
   add(&h, MR_S("content-type: application/json"));
-  if (status == 409 || status == 501) /* the same request would fail again: official clients retry without this */
+  if (status == 409 ||
+      status == 501) /* the same request would fail again: official clients retry without this */
     add(&h, MR_S("x-should-retry: false"));
-  if (status == 429 || status == 503 || status == 529)
-    add(&h, MR_S("retry-after: 1"));
+  if (status == 429 || status == 503 || status == 529) add(&h, MR_S("retry-after: 1"));
   mr_buf_init(&b, q->a->mem, 1 << 14);
   write_error(q, err, &b);
   count(q, status);
@@ -115,21 +110,47 @@ void mr_exchange_fail(struct mr_exchange *q, int code, const char *field, const 
  * do (API: platform, SSE). */
 static bool name_known(struct mr_str type)
 {
-  static const char *const known[] = {
-      "user.message", "user.interrupt", "user.tool_confirmation", "user.custom_tool_result", "user.tool_result",
-      "user.define_outcome", "system.message", "agent.message", "agent.thinking", "agent.tool_use",
-      "agent.tool_result", "agent.mcp_tool_use", "agent.mcp_tool_result", "agent.custom_tool_use",
-      "agent.thread_context_compacted", "agent.thread_message_received", "agent.thread_message_sent",
-      "agent.session_thread_message_received", "agent.session_thread_message_sent", "session.status_running",
-      "session.status_idle", "session.status_rescheduled", "session.status_terminated", "session.error",
-      "session.deleted", "session.updated", "session.thread_created", "session.thread_status_created",
-      "session.thread_status_running", "session.thread_status_idle", "session.thread_status_rescheduled",
-      "session.thread_status_terminated", "span.model_request_start", "span.model_request_end",
-      "span.outcome_evaluation_start", "span.outcome_evaluation_ongoing", "span.outcome_evaluation_end",
-      "event_start", "event_delta"};
+  static const char *const known[] = {"user.message",
+                                      "user.interrupt",
+                                      "user.tool_confirmation",
+                                      "user.custom_tool_result",
+                                      "user.tool_result",
+                                      "user.define_outcome",
+                                      "system.message",
+                                      "agent.message",
+                                      "agent.thinking",
+                                      "agent.tool_use",
+                                      "agent.tool_result",
+                                      "agent.mcp_tool_use",
+                                      "agent.mcp_tool_result",
+                                      "agent.custom_tool_use",
+                                      "agent.thread_context_compacted",
+                                      "agent.thread_message_received",
+                                      "agent.thread_message_sent",
+                                      "agent.session_thread_message_received",
+                                      "agent.session_thread_message_sent",
+                                      "session.status_running",
+                                      "session.status_idle",
+                                      "session.status_rescheduled",
+                                      "session.status_terminated",
+                                      "session.error",
+                                      "session.deleted",
+                                      "session.updated",
+                                      "session.thread_created",
+                                      "session.thread_status_created",
+                                      "session.thread_status_running",
+                                      "session.thread_status_idle",
+                                      "session.thread_status_rescheduled",
+                                      "session.thread_status_terminated",
+                                      "span.model_request_start",
+                                      "span.model_request_end",
+                                      "span.outcome_evaluation_start",
+                                      "span.outcome_evaluation_ongoing",
+                                      "span.outcome_evaluation_end",
+                                      "event_start",
+                                      "event_delta"};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-    if (mr_str_is(type, known[i]))
-      return true;
+    if (mr_str_is(type, known[i])) return true;
   return false;
 }
 
@@ -149,8 +170,7 @@ void mr_exchange_opened(struct mr_call *c)
   struct mr_exchange *q = c->face;
   struct head h;
 
-  if (!q->x)
-    return;
+  if (!q->x) return;
   head_init(&h, q);
   count(q, 200);
   if (mr_sse_open(q->x, h.v, h.n, q->a->ping_ms, on_sse_closed, q, &q->sse) != MR_OK) {
@@ -163,8 +183,7 @@ int mr_exchange_event(struct mr_call *c, struct mr_str name, int64_t pos, struct
 {
   struct mr_exchange *q = c->face;
 
-  if (!q->sse)
-    return MR_E_CLOSED;
+  if (!q->sse) return MR_E_CLOSED;
   return mr_sse_event(q->sse, name_known(name) ? name : MR_S("message"), pos == INT64_MAX ? 0 : pos, json);
 }
 
@@ -188,8 +207,7 @@ void mr_exchange_out_head(struct mr_call *c, struct mr_str filename, struct mr_s
   struct mr_exchange *q = c->face;
   struct head h;
 
-  if (!q->x)
-    return;
+  if (!q->x) return;
   head_init(&h, q);
   add(&h, mr_str_c(mr_arena_printf(c->arena, "content-type: " MR_FMT, MR_ARG(media_type))));
   /* Names hold no quotes, backslashes or control characters: files are checked when they are made. */
@@ -213,8 +231,7 @@ void mr_exchange_drained(void *ud, struct mr_http_x *x)
   struct mr_exchange *q = ud;
 
   (void)x;
-  if (q->call && q->call->out_drained)
-    q->call->out_drained(q->call);
+  if (q->call && q->call->out_drained) q->call->out_drained(q->call);
 }
 
 /* ---- the end of a call ---- */

@@ -29,8 +29,7 @@ static struct mr_call *call_new(struct mr_exchange *q)
                               .key_id = mr_arena_str(c->arena, q->key_id),
                               .request_id = mr_arena_str(c->arena, mr_str_c(q->id)),
                               .trace = mr_arena_str(c->arena, mr_http_req_header(q->x, "traceparent"))};
-  if (c->who.trace.n > 128)
-    c->who.trace.n = 0;
+  if (c->who.trace.n > 128) c->who.trace.n = 0;
   for (int i = 0; i < MR_PATH_MAX; i++)
     c->path[i] = q->params[i].n ? mr_arena_str(c->arena, q->params[i]) : q->params[i];
   c->strict = q->a->strict;
@@ -60,8 +59,7 @@ static void start_query(struct mr_exchange *q)
   struct mr_err err;
   int64_t pos;
 
-  if (!c)
-    return;
+  if (!c) return;
   if (q->op->kind == MR_OP_EVENTS && last.n && mr_str_int(last, &pos) == MR_OK && pos > 0)
     query = mr_str_c(mr_arena_printf(c->arena, "after=%lld&" MR_FMT, (long long)pos, MR_ARG(query)));
   if (mr_op_query(c, q->op, query, &err) != MR_OK) {
@@ -100,11 +98,11 @@ static void start_control(struct mr_exchange *q, yyjson_doc *doc)
     return;
   }
   q->refs++;
-  if (q->a->o.control)
-    code = q->a->o.control(q->a->o.ud, command, arg, control_done, q);
+  if (q->a->o.control) code = q->a->o.control(q->a->o.ud, command, arg, control_done, q);
   if (code != MR_OK) {
-    mr_exchange_fail(q, code, "command", code == MR_E_UNSUPPORTED ? "this server runs no scripts" :
-                     "the scripts did not take the command");
+    mr_exchange_fail(q, code, "command",
+                     code == MR_E_UNSUPPORTED ? "this server runs no scripts"
+                                              : "the scripts did not take the command");
     mr_exchange_unref(q);
   }
 }
@@ -136,8 +134,7 @@ static void start_json(struct mr_exchange *q)
     yyjson_doc_free(doc);
     return;
   }
-  if (doc)
-    mr_op_input(c, doc);
+  if (doc) mr_op_input(c, doc);
   start(q, c);
 }
 
@@ -167,11 +164,9 @@ static int on_part(void *ud, struct mr_str name, struct mr_str filename, struct 
   }
   q->file_seen = true;
   add_field(q, "filename", filename);
-  if (type.n)
-    add_field(q, "media_type", type);
+  if (type.n) add_field(q, "media_type", type);
   struct mr_call *c = call_new(q);
-  if (!c)
-    return MR_E_NOMEM;
+  if (!c) return MR_E_NOMEM;
   if (mr_op_query(c, q->op, mr_buf_get(&q->fields), &err) != MR_OK) {
     mr_exchange_error(q, &err);
     mr_op_call_free(&c);
@@ -190,11 +185,9 @@ static int on_part_data(void *ud, struct mr_str bytes)
     mr_buf_str(&q->value, bytes);
     return q->value.failed ? MR_E_TOO_LARGE : MR_OK;
   }
-  if (!q->call || !q->call->feed)
-    return MR_E_CANCELLED; /* refused already: its answer is on the way */
+  if (!q->call || !q->call->feed) return MR_E_CANCELLED; /* refused already: its answer is on the way */
   r = q->call->feed(q->call, bytes);
-  if (r == MR_MORE)
-    q->paused = true;
+  if (r == MR_MORE) q->paused = true;
   return r < 0 ? r : MR_OK;
 }
 
@@ -204,11 +197,9 @@ static int on_part_end(void *ud)
   struct mr_str v = mr_buf_get(&q->value), name;
   char key[64];
 
-  if (q->in_file)
-    return MR_OK;
+  if (q->in_file) return MR_OK;
   name = mr_str_split(&v, '=');
-  if (name.n == 0 || name.n >= sizeof key)
-    return MR_OK;
+  if (name.n == 0 || name.n >= sizeof key) return MR_OK;
   snprintf(key, sizeof key, MR_FMT, MR_ARG(mr_url_encode(q->arena, name)));
   add_field(q, key, v.p ? v : MR_S(""));
   return MR_OK;
@@ -240,16 +231,13 @@ static int feed_upload(struct mr_exchange *q, struct mr_str bytes, bool last)
   struct mr_err err = {0};
   int code = MR_OK;
 
-  if (q->failed)
-    return MR_OK;
+  if (q->failed) return MR_OK;
   if (!q->parts)
     code = mr_multipart_new(&q->parts, q->a->mem, mr_http_req_header(q->x, "content-type"), &cbs, q, &err);
   if (code == MR_OK && mr_http_body_over(q->x))
     code = mr_err_set(&err, MR_E_TOO_LARGE, "file", "file: over the limit of 500 MB");
-  if (code == MR_OK && bytes.n)
-    code = mr_multipart_feed(q->parts, bytes, &err);
-  if (code == MR_OK && last)
-    code = mr_multipart_finish(q->parts, &err);
+  if (code == MR_OK && bytes.n) code = mr_multipart_feed(q->parts, bytes, &err);
+  if (code == MR_OK && last) code = mr_multipart_finish(q->parts, &err);
   if (code != MR_OK || last) {
     q->failed = code != MR_OK ? code : MR_E_CLOSED;
     upload_end(q, code, &err);
@@ -264,17 +252,12 @@ int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool
   struct mr_exchange *q = ud;
 
   (void)x;
-  if (q->answered)
-    return MR_OK;
-  if (last)
-    q->body_whole = true;
-  if (q->authorized && q->op && q->op->kind == MR_OP_BODY_IN)
-    return feed_upload(q, bytes, last);
+  if (q->answered) return MR_OK;
+  if (last) q->body_whole = true;
+  if (q->authorized && q->op && q->op->kind == MR_OP_BODY_IN) return feed_upload(q, bytes, last);
   mr_buf_str(&q->body, bytes);
-  if (!q->authorized)
-    return last ? MR_OK : MR_MORE;
-  if (last)
-    start_json(q);
+  if (!q->authorized) return last ? MR_OK : MR_MORE;
+  if (last) start_json(q);
   return MR_OK;
 }
 
@@ -302,8 +285,7 @@ void mr_exchange_gone(struct mr_exchange *q)
 {
   struct mr_call *c = q->call;
 
-  if (!c)
-    return;
+  if (!c) return;
   if (c->feed_end)
     c->feed_end(c, MR_E_CANCELLED);
   else if (c->cancel)

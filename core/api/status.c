@@ -11,7 +11,9 @@ void mr_api_health(struct mr_exchange *q)
 
   mr_buf_init(&b, a->mem, 1 << 12);
   mr_buf_printf(&b, "{\"status\":\"%s\",\"version\":\"" MR_VERSION "\"",
-                a->stopping ? "stopping" : refusing ? "read_only" : "ok");
+                a->stopping ? "stopping"
+                : refusing  ? "read_only"
+                            : "ok");
   if (refusing) {
     mr_buf_c(&b, ",\"reason\":");
     mr_json_quote(&b, mr_str_c(why.message));
@@ -27,8 +29,8 @@ void mr_api_health(struct mr_exchange *q)
 
 static void metric(struct mr_buf *b, const char *name, const char *kind, const char *help, double value)
 {
-  mr_buf_printf(b, "# HELP moonrig_%s %s\n# TYPE moonrig_%s %s\nmoonrig_%s %.17g\n", name, help, name, kind, name,
-                value);
+  mr_buf_printf(b, "# HELP moonrig_%s %s\n# TYPE moonrig_%s %s\nmoonrig_%s %.17g\n", name, help, name, kind,
+                name, value);
 }
 
 void mr_api_metrics(struct mr_exchange *q)

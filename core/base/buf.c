@@ -22,10 +22,8 @@ static bool buf_room(struct mr_buf *b, size_t n)
   size_t cap;
   char *p;
 
-  if (b->failed)
-    return false;
-  if (b->cap > b->n && b->cap - b->n > n)
-    return true;
+  if (b->failed) return false;
+  if (b->cap > b->n && b->cap - b->n > n) return true;
   if (n > b->max - b->n || n > SIZE_MAX / 4) {
     buf_fail(b, MR_E_TOO_LARGE);
     return false;
@@ -33,8 +31,7 @@ static bool buf_room(struct mr_buf *b, size_t n)
   cap = b->cap ? b->cap : 64;
   while (cap - 1 < b->n + n)
     cap *= 2;
-  if (cap - 1 > b->max)
-    cap = b->max + 1;
+  if (cap - 1 > b->max) cap = b->max + 1;
   p = mr_mem_realloc(b->mem, b->p, cap);
   if (!p) {
     buf_fail(b, MR_E_NOMEM);
@@ -47,8 +44,7 @@ static bool buf_room(struct mr_buf *b, size_t n)
 
 void mr_buf_add(struct mr_buf *b, const void *p, size_t n)
 {
-  if (n == 0 || !buf_room(b, n))
-    return;
+  if (n == 0 || !buf_room(b, n)) return;
   memcpy(b->p + b->n, p, n);
   b->n += n;
   b->p[b->n] = '\0';
@@ -66,8 +62,7 @@ void mr_buf_c(struct mr_buf *b, const char *s)
 
 void mr_buf_char(struct mr_buf *b, char c)
 {
-  if (!buf_room(b, 1))
-    return;
+  if (!buf_room(b, 1)) return;
   b->p[b->n++] = c;
   b->p[b->n] = '\0';
 }
@@ -95,10 +90,8 @@ char *mr_buf_reserve(struct mr_buf *b, size_t n)
 
 void mr_buf_drop(struct mr_buf *b, size_t n)
 {
-  if (n == 0 || !b->p)
-    return;
-  if (n > b->n)
-    n = b->n;
+  if (n == 0 || !b->p) return;
+  if (n > b->n) n = b->n;
   memmove(b->p, b->p + n, b->n - n);
   b->n -= n;
   b->p[b->n] = '\0';
@@ -108,14 +101,12 @@ void mr_buf_reset(struct mr_buf *b)
 {
   b->n = 0;
   b->failed = 0;
-  if (b->p)
-    b->p[0] = '\0';
+  if (b->p) b->p[0] = '\0';
 }
 
 void mr_buf_free(struct mr_buf *b)
 {
-  if (b->mem)
-    mr_mem_free(b->mem, b->p);
+  if (b->mem) mr_mem_free(b->mem, b->p);
   b->p = NULL;
   b->n = b->cap = 0;
   b->failed = 0;
@@ -130,12 +121,10 @@ char *mr_buf_take(struct mr_buf *b, size_t *n)
 {
   char *p;
 
-  if (b->failed || (!b->p && !buf_room(b, 0)))
-    return NULL;
+  if (b->failed || (!b->p && !buf_room(b, 0))) return NULL;
   p = b->p;
   p[b->n] = '\0';
-  if (n)
-    *n = b->n;
+  if (n) *n = b->n;
   b->p = NULL;
   b->n = b->cap = 0;
   return p;

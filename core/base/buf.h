@@ -22,15 +22,15 @@ struct mr_buf {
 void mr_buf_init(struct mr_buf *b, const struct mr_mem *m, size_t max);
 void mr_buf_add(struct mr_buf *b, const void *p, size_t n);
 void mr_buf_str(struct mr_buf *b, struct mr_str s);
-void mr_buf_c(struct mr_buf *b, const char *s);      /* NUL-terminated */
+void mr_buf_c(struct mr_buf *b, const char *s); /* NUL-terminated */
 void mr_buf_char(struct mr_buf *b, char c);
 void mr_buf_printf(struct mr_buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-char *mr_buf_reserve(struct mr_buf *b, size_t n);    /* room for n bytes at the end, or NULL; then b->n += used */
-void mr_buf_drop(struct mr_buf *b, size_t n);        /* removes n bytes from the front */
-void mr_buf_reset(struct mr_buf *b);                 /* empty, memory kept */
-void mr_buf_free(struct mr_buf *b);                  /* empty, memory released; may be used again */
-struct mr_str mr_buf_get(const struct mr_buf *b);    /* the contents; empty when failed */
-char *mr_buf_take(struct mr_buf *b, size_t *n);      /* contents to the caller (mr_mem_free), or NULL */
+char *mr_buf_reserve(struct mr_buf *b, size_t n); /* room for n bytes at the end, or NULL; then b->n += used */
+void mr_buf_drop(struct mr_buf *b, size_t n);     /* removes n bytes from the front */
+void mr_buf_reset(struct mr_buf *b);              /* empty, memory kept */
+void mr_buf_free(struct mr_buf *b);               /* empty, memory released; may be used again */
+struct mr_str mr_buf_get(const struct mr_buf *b); /* the contents; empty when failed */
+char *mr_buf_take(struct mr_buf *b, size_t *n);   /* contents to the caller (mr_mem_free), or NULL */
 
 /* JSON writer: commas and escapes are its business. Put a key before each value in an object. */
 struct mr_jw {
@@ -46,10 +46,10 @@ void mr_jw_obj_end(struct mr_jw *w);
 void mr_jw_arr_end(struct mr_jw *w);
 void mr_jw_key(struct mr_jw *w, const char *key);
 void mr_jw_key_s(struct mr_jw *w, struct mr_str key);
-void mr_jw_str(struct mr_jw *w, struct mr_str s);    /* invalid UTF-8 becomes U+FFFD */
-void mr_jw_c(struct mr_jw *w, const char *s);        /* NUL-terminated; NULL writes null */
+void mr_jw_str(struct mr_jw *w, struct mr_str s); /* invalid UTF-8 becomes U+FFFD */
+void mr_jw_c(struct mr_jw *w, const char *s);     /* NUL-terminated; NULL writes null */
 void mr_jw_int(struct mr_jw *w, int64_t v);
-void mr_jw_real(struct mr_jw *w, double v);          /* shortest that reads back; NaN/inf fail the buffer */
+void mr_jw_real(struct mr_jw *w, double v); /* shortest that reads back; NaN/inf fail the buffer */
 void mr_jw_bool(struct mr_jw *w, bool v);
 void mr_jw_null(struct mr_jw *w);
 void mr_jw_raw(struct mr_jw *w, struct mr_str json); /* one complete JSON value, as it is */

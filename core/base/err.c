@@ -37,8 +37,7 @@ static const struct code_info codes[] = {
 static const struct code_info *code_find(int code)
 {
   for (size_t i = 0; i < sizeof codes / sizeof *codes; i++)
-    if (codes[i].code == code)
-      return &codes[i];
+    if (codes[i].code == code) return &codes[i];
   return &codes[sizeof codes / sizeof *codes - 1];
 }
 
@@ -52,16 +51,21 @@ int mr_version_number(void)
   return MR_VERSION_NUMBER;
 }
 
-int mr_err_http_status(int code) { return code >= 0 ? 200 : code_find(code)->http; }
-const char *mr_err_type(int code) { return code_find(code)->type; }
+int mr_err_http_status(int code)
+{
+  return code >= 0 ? 200 : code_find(code)->http;
+}
+const char *mr_err_type(int code)
+{
+  return code_find(code)->type;
+}
 
-static int err_fill(struct mr_err *err, int code, const char *error_code, const char *field,
-                    const char *fmt, va_list ap)
+static int err_fill(struct mr_err *err, int code, const char *error_code, const char *field, const char *fmt,
+                    va_list ap)
 {
   struct mr_err e = {.size = sizeof e, .code = code, .http_status = mr_err_http_status(code)};
 
-  if (!err)
-    return code;
+  if (!err) return code;
   /* Built aside: the arguments may point into *err, when a caller adds to an error. */
   snprintf(e.type, sizeof e.type, "%s", mr_err_type(code));
   snprintf(e.error_code, sizeof e.error_code, "%s", error_code ? error_code : "");
@@ -81,8 +85,7 @@ int mr_err_set(struct mr_err *err, int code, const char *field, const char *fmt,
   return code;
 }
 
-int mr_err_code(struct mr_err *err, int code, const char *error_code, const char *field,
-                const char *fmt, ...)
+int mr_err_code(struct mr_err *err, int code, const char *error_code, const char *field, const char *fmt, ...)
 {
   va_list ap;
   va_start(ap, fmt);
@@ -106,6 +109,5 @@ int mr_err_errno(struct mr_err *err, const char *what)
 
 void mr_err_copy(struct mr_err *to, const struct mr_err *from)
 {
-  if (to && from && to != from)
-    *to = *from;
+  if (to && from && to != from) *to = *from;
 }

@@ -13,8 +13,8 @@
 int mr_err_set(struct mr_err *err, int code, const char *field, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 /* Same, with a machine code (details.error_code). */
-int mr_err_code(struct mr_err *err, int code, const char *error_code, const char *field,
-                const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+int mr_err_code(struct mr_err *err, int code, const char *error_code, const char *field, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
 int mr_err_nomem(struct mr_err *err);
 /* errno as MR_E_IO, or MR_E_UNAVAILABLE for ENOSPC/EDQUOT: "what: No space left on device". */
 int mr_err_errno(struct mr_err *err, const char *what);

@@ -28,15 +28,16 @@ static const char *list_find(const char *list, const char *name)
 static int pass_of(const char *point)
 {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  static struct { char name[48]; int n; } seen[16];
+  static struct {
+    char name[48];
+    int n;
+  } seen[16];
   int n = 0;
 
   pthread_mutex_lock(&lock);
   for (size_t i = 0; i < sizeof seen / sizeof *seen && n == 0; i++) {
-    if (!seen[i].name[0])
-      snprintf(seen[i].name, sizeof seen[i].name, "%s", point);
-    if (strncmp(seen[i].name, point, sizeof seen[i].name - 1) == 0)
-      n = ++seen[i].n;
+    if (!seen[i].name[0]) snprintf(seen[i].name, sizeof seen[i].name, "%s", point);
+    if (strncmp(seen[i].name, point, sizeof seen[i].name - 1) == 0) n = ++seen[i].n;
   }
   pthread_mutex_unlock(&lock);
   return n;
@@ -47,16 +48,12 @@ bool mr_fault_hit(const char *point)
   const char *what = list_find(getenv("MOONRIG_FAULT"), point), *at;
   bool die, now;
 
-  if (!what)
-    return false;
+  if (!what) return false;
   die = strncmp(what, "kill", 4) == 0;
-  if (!die && strncmp(what, "fail", 4) != 0)
-    return false;
+  if (!die && strncmp(what, "fail", 4) != 0) return false;
   at = what[4] == '@' ? what + 5 : NULL;
-  now = die ? pass_of(point) >= (at ? strtol(at, NULL, 10) : 1)
-            : !at || pass_of(point) == strtol(at, NULL, 10);
-  if (now && die)
-    kill(getpid(), SIGKILL);
+  now = die ? pass_of(point) >= (at ? strtol(at, NULL, 10) : 1) : !at || pass_of(point) == strtol(at, NULL, 10);
+  if (now && die) kill(getpid(), SIGKILL);
   return now;
 }
 

@@ -5,13 +5,19 @@
 #include <math.h>
 #include <stdlib.h>
 
-static void *alc_malloc(void *ctx, size_t n) { return mr_mem_alloc(ctx, n); }
+static void *alc_malloc(void *ctx, size_t n)
+{
+  return mr_mem_alloc(ctx, n);
+}
 static void *alc_realloc(void *ctx, void *p, size_t old, size_t n)
 {
   (void)old;
   return mr_mem_realloc(ctx, p, n);
 }
-static void alc_free(void *ctx, void *p) { mr_mem_free(ctx, p); }
+static void alc_free(void *ctx, void *p)
+{
+  mr_mem_free(ctx, p);
+}
 
 void mr_json_alc(const struct mr_mem *m, yyjson_alc *alc)
 {
@@ -37,8 +43,7 @@ static bool too_deep(struct mr_str s)
     } else if (c == '"') {
       in_str = true;
     } else if (c == '[' || c == '{') {
-      if (++depth > MR_JSON_DEPTH)
-        return true;
+      if (++depth > MR_JSON_DEPTH) return true;
     } else if (c == ']' || c == '}') {
       depth--;
     }
@@ -59,19 +64,15 @@ int mr_json_parse(const struct mr_mem *m, struct mr_str text, size_t max_bytes, 
   if (text.n > MR_JSON_DEPTH && too_deep(text))
     return mr_err_set(err, MR_E_INVALID, NULL, "JSON is nested deeper than %d levels", MR_JSON_DEPTH);
   mr_json_alc(m, &alc);
-  *doc = yyjson_read_opts((char *)(uintptr_t)(text.n ? text.p : ""), text.n, YYJSON_READ_NOFLAG, &alc,
-                          &re);
-  if (*doc)
-    return MR_OK;
-  if (re.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION)
-    return mr_err_nomem(err);
+  *doc = yyjson_read_opts((char *)(uintptr_t)(text.n ? text.p : ""), text.n, YYJSON_READ_NOFLAG, &alc, &re);
+  if (*doc) return MR_OK;
+  if (re.code == YYJSON_READ_ERROR_MEMORY_ALLOCATION) return mr_err_nomem(err);
   return mr_err_set(err, MR_E_INVALID, NULL, "not valid JSON: %s at byte %zu", re.msg, re.pos);
 }
 
 struct mr_str mr_json_str(yyjson_val *v)
 {
-  if (!yyjson_is_str(v))
-    return mr_str_n(NULL, 0);
+  if (!yyjson_is_str(v)) return mr_str_n(NULL, 0);
   return mr_str_n(yyjson_get_str(v), yyjson_get_len(v));
 }
 
@@ -88,8 +89,7 @@ struct mr_str mr_json_get_str(yyjson_val *obj, const char *key)
 int64_t mr_json_get_int(yyjson_val *obj, const char *key, int64_t dflt)
 {
   yyjson_val *v = mr_json_get(obj, key);
-  if (yyjson_is_uint(v))
-    return yyjson_get_uint(v) <= INT64_MAX ? (int64_t)yyjson_get_uint(v) : dflt;
+  if (yyjson_is_uint(v)) return yyjson_get_uint(v) <= INT64_MAX ? (int64_t)yyjson_get_uint(v) : dflt;
   return yyjson_is_sint(v) ? yyjson_get_sint(v) : dflt;
 }
 
@@ -123,8 +123,7 @@ static void write_sorted(struct mr_buf *b, yyjson_val *obj)
   qsort(keys, n, sizeof *keys, cmp_keys);
   mr_buf_char(b, '{');
   for (i = 0; i < n; i++) {
-    if (i)
-      mr_buf_char(b, ',');
+    if (i) mr_buf_char(b, ',');
     mr_json_quote(b, mr_json_str(keys[i]));
     mr_buf_char(b, ':');
     write_val(b, yyjson_obj_iter_get_val(keys[i]), true);
@@ -158,8 +157,7 @@ static void write_val(struct mr_buf *b, yyjson_val *v, bool sorted)
     yyjson_arr_iter it = yyjson_arr_iter_with(v);
     mr_buf_char(b, '[');
     while ((k = yyjson_arr_iter_next(&it))) {
-      if (!first)
-        mr_buf_char(b, ',');
+      if (!first) mr_buf_char(b, ',');
       first = false;
       write_val(b, k, sorted);
     }
@@ -174,8 +172,7 @@ static void write_val(struct mr_buf *b, yyjson_val *v, bool sorted)
     }
     mr_buf_char(b, '{');
     while ((k = yyjson_obj_iter_next(&it))) {
-      if (!first)
-        mr_buf_char(b, ',');
+      if (!first) mr_buf_char(b, ',');
       first = false;
       mr_json_quote(b, mr_json_str(k));
       mr_buf_char(b, ':');
@@ -201,27 +198,22 @@ static bool negative(yyjson_val *i)
 /* A whole number and a real are equal only when the real is that number exactly. */
 static bool int_is_real(yyjson_val *i, double r)
 {
-  if (r != floor(r) || r < -9223372036854775808.0 || r >= 18446744073709551616.0)
-    return false;
-  if (negative(i))
-    return r < 0 && yyjson_get_sint(i) == (int64_t)r;
+  if (r != floor(r) || r < -9223372036854775808.0 || r >= 18446744073709551616.0) return false;
+  if (negative(i)) return r < 0 && yyjson_get_sint(i) == (int64_t)r;
   return r >= 0 && yyjson_get_uint(i) == (uint64_t)r;
 }
 
 static bool num_equal(yyjson_val *a, yyjson_val *b)
 {
   if (yyjson_is_real(a))
-    return yyjson_is_real(b) ? yyjson_get_real(a) == yyjson_get_real(b)
-                             : int_is_real(b, yyjson_get_real(a));
-  if (yyjson_is_real(b))
-    return int_is_real(a, yyjson_get_real(b));
+    return yyjson_is_real(b) ? yyjson_get_real(a) == yyjson_get_real(b) : int_is_real(b, yyjson_get_real(a));
+  if (yyjson_is_real(b)) return int_is_real(a, yyjson_get_real(b));
   return negative(a) == negative(b) && yyjson_get_uint(a) == yyjson_get_uint(b);
 }
 
 bool mr_json_equal(yyjson_val *a, yyjson_val *b)
 {
-  if (yyjson_get_type(a) != yyjson_get_type(b))
-    return false;
+  if (yyjson_get_type(a) != yyjson_get_type(b)) return false;
   switch (yyjson_get_type(a)) {
   case YYJSON_TYPE_NUM: return num_equal(a, b);
   case YYJSON_TYPE_STR: return mr_str_eq(mr_json_str(a), mr_json_str(b));
@@ -229,22 +221,18 @@ bool mr_json_equal(yyjson_val *a, yyjson_val *b)
   case YYJSON_TYPE_ARR: {
     yyjson_arr_iter ia = yyjson_arr_iter_with(a), ib = yyjson_arr_iter_with(b);
     yyjson_val *x, *y;
-    if (yyjson_arr_size(a) != yyjson_arr_size(b))
-      return false;
+    if (yyjson_arr_size(a) != yyjson_arr_size(b)) return false;
     while ((x = yyjson_arr_iter_next(&ia)) && (y = yyjson_arr_iter_next(&ib)))
-      if (!mr_json_equal(x, y))
-        return false;
+      if (!mr_json_equal(x, y)) return false;
     return true;
   }
   case YYJSON_TYPE_OBJ: {
     yyjson_obj_iter ia = yyjson_obj_iter_with(a);
     yyjson_val *k;
-    if (yyjson_obj_size(a) != yyjson_obj_size(b))
-      return false;
+    if (yyjson_obj_size(a) != yyjson_obj_size(b)) return false;
     while ((k = yyjson_obj_iter_next(&ia))) {
       yyjson_val *y = yyjson_obj_getn(b, yyjson_get_str(k), yyjson_get_len(k));
-      if (!y || !mr_json_equal(yyjson_obj_iter_get_val(k), y))
-        return false;
+      if (!y || !mr_json_equal(yyjson_obj_iter_get_val(k), y)) return false;
     }
     return true;
   }

@@ -18,8 +18,8 @@ enum { MR_JSON_DEPTH = 512 };
  * yyjson reads them. */
 int mr_json_parse(const struct mr_mem *m, struct mr_str text, size_t max_bytes, yyjson_doc **doc,
                   struct mr_err *err);
-struct mr_str mr_json_str(yyjson_val *v);                       /* empty (p NULL) when not a string */
-yyjson_val *mr_json_get(yyjson_val *obj, const char *key);      /* NULL when absent or not an object */
+struct mr_str mr_json_str(yyjson_val *v);                  /* empty (p NULL) when not a string */
+yyjson_val *mr_json_get(yyjson_val *obj, const char *key); /* NULL when absent or not an object */
 struct mr_str mr_json_get_str(yyjson_val *obj, const char *key);
 int64_t mr_json_get_int(yyjson_val *obj, const char *key, int64_t dflt);
 bool mr_json_get_bool(yyjson_val *obj, const char *key, bool dflt);

@@ -22,8 +22,7 @@ static void jw_item(struct mr_jw *w)
     w->after_key = false;
     return;
   }
-  if (w->comma & bit)
-    mr_buf_char(w->b, ',');
+  if (w->comma & bit) mr_buf_char(w->b, ',');
   w->comma |= bit;
 }
 
@@ -42,15 +41,26 @@ static void jw_open(struct mr_jw *w, char c)
 
 static void jw_close(struct mr_jw *w, char c)
 {
-  if (w->depth > 0)
-    w->depth--;
+  if (w->depth > 0) w->depth--;
   mr_buf_char(w->b, c);
 }
 
-void mr_jw_obj(struct mr_jw *w) { jw_open(w, '{'); }
-void mr_jw_arr(struct mr_jw *w) { jw_open(w, '['); }
-void mr_jw_obj_end(struct mr_jw *w) { jw_close(w, '}'); }
-void mr_jw_arr_end(struct mr_jw *w) { jw_close(w, ']'); }
+void mr_jw_obj(struct mr_jw *w)
+{
+  jw_open(w, '{');
+}
+void mr_jw_arr(struct mr_jw *w)
+{
+  jw_open(w, '[');
+}
+void mr_jw_obj_end(struct mr_jw *w)
+{
+  jw_close(w, '}');
+}
+void mr_jw_arr_end(struct mr_jw *w)
+{
+  jw_close(w, ']');
+}
 
 void mr_jw_key_s(struct mr_jw *w, struct mr_str key)
 {
@@ -60,7 +70,10 @@ void mr_jw_key_s(struct mr_jw *w, struct mr_str key)
   w->after_key = true;
 }
 
-void mr_jw_key(struct mr_jw *w, const char *key) { mr_jw_key_s(w, mr_str_c(key)); }
+void mr_jw_key(struct mr_jw *w, const char *key)
+{
+  mr_jw_key_s(w, mr_str_c(key));
+}
 
 void mr_jw_str(struct mr_jw *w, struct mr_str s)
 {
@@ -84,8 +97,7 @@ void mr_jw_int(struct mr_jw *w, int64_t v)
   do {
     *--p = (char)('0' + u % 10);
   } while (u /= 10);
-  if (v < 0)
-    *--p = '-';
+  if (v < 0) *--p = '-';
   jw_item(w);
   mr_buf_add(w->b, p, (size_t)(t + sizeof t - p));
 }
@@ -119,8 +131,7 @@ void mr_jw_real(struct mr_jw *w, double v)
   }
   for (int digits = 15; digits <= 17; digits++) {
     n = snprintf(t, sizeof t, "%.*g", digits, v);
-    if (strtod(t, NULL) == v)
-      break;
+    if (strtod(t, NULL) == v) break;
   }
   n = drop_locale(t, n);
   if (!memchr(t, '.', (size_t)n) && !memchr(t, 'e', (size_t)n) && n + 2 < (int)sizeof t) {
@@ -217,14 +228,12 @@ static size_t clean_run(struct mr_str s, bool *plain)
     slash = v ^ ones * '\\';
     /* The top bit of a byte of (x - ones) & ~x is set where x is 0, and first there; for v, where
      * the byte is below 0x20. */
-    if ((((v - ones * 0x20) & ~v) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash)) & tops)
-      break;
+    if ((((v - ones * 0x20) & ~v) | ((quote - ones) & ~quote) | ((slash - ones) & ~slash)) & tops) break;
     seen |= v;
   }
   for (; i < s.n; i++) {
     unsigned char c = (unsigned char)s.p[i];
-    if (c < 0x20 || c == '"' || c == '\\')
-      break;
+    if (c < 0x20 || c == '"' || c == '\\') break;
     seen |= c;
   }
   *plain = (seen & tops) == 0 && (seen & 0x80) == 0;
@@ -237,8 +246,7 @@ static void quote_utf8(struct mr_buf *b, struct mr_str s)
   while (s.n) {
     size_t good = mr_utf8_cut(s, s.n);
     mr_buf_add(b, s.p, good);
-    if (good == s.n)
-      return;
+    if (good == s.n) return;
     mr_buf_c(b, "\xef\xbf\xbd");
     s.p += good + 1;
     s.n -= good + 1;

@@ -37,11 +37,9 @@ void *mr_mem_realloc(const struct mr_mem *m, void *p, size_t n)
   char *base = p ? (char *)p - MR_MEM_HEAD : NULL;
   size_t old = p ? mem_size(p) + MR_MEM_HEAD : 0;
 
-  if (n > SIZE_MAX - MR_MEM_HEAD)
-    return NULL;
+  if (n > SIZE_MAX - MR_MEM_HEAD) return NULL;
   base = m->fn(m->ud, base, old, n + MR_MEM_HEAD);
-  if (!base)
-    return NULL;
+  if (!base) return NULL;
   memcpy(base, &n, sizeof n);
   return base + MR_MEM_HEAD;
 }
@@ -54,24 +52,20 @@ void *mr_mem_alloc(const struct mr_mem *m, size_t n)
 void *mr_mem_zalloc(const struct mr_mem *m, size_t n)
 {
   void *p = mr_mem_alloc(m, n);
-  if (p)
-    memset(p, 0, n);
+  if (p) memset(p, 0, n);
   return p;
 }
 
 void mr_mem_free(const struct mr_mem *m, void *p)
 {
-  if (p)
-    m->fn(m->ud, (char *)p - MR_MEM_HEAD, mem_size(p) + MR_MEM_HEAD, 0);
+  if (p) m->fn(m->ud, (char *)p - MR_MEM_HEAD, mem_size(p) + MR_MEM_HEAD, 0);
 }
 
 char *mr_mem_strdup(const struct mr_mem *m, struct mr_str s)
 {
   char *p = mr_mem_alloc(m, s.n + 1);
-  if (!p)
-    return NULL;
-  if (s.n)
-    memcpy(p, s.p, s.n);
+  if (!p) return NULL;
+  if (s.n) memcpy(p, s.p, s.n);
   p[s.n] = '\0';
   return p;
 }
@@ -104,25 +98,21 @@ static struct arena_block *arena_grow(struct mr_arena *a, size_t need)
   size_t cap = a->next_cap > need ? a->next_cap : need;
   struct arena_block *b;
 
-  if (cap > SIZE_MAX - align_up(sizeof *b))
-    return NULL;
+  if (cap > SIZE_MAX - align_up(sizeof *b)) return NULL;
   b = mr_mem_alloc(a->mem, align_up(sizeof *b) + cap);
-  if (!b)
-    return NULL;
+  if (!b) return NULL;
   b->used = 0;
   b->cap = cap;
   b->next = a->head;
   a->head = b;
-  if (a->next_cap < MR_ARENA_BLOCK_MAX)
-    a->next_cap *= 2;
+  if (a->next_cap < MR_ARENA_BLOCK_MAX) a->next_cap *= 2;
   return b;
 }
 
 struct mr_arena *mr_arena_new(const struct mr_mem *m, size_t first_block)
 {
   struct mr_arena *a = mr_mem_zalloc(m, sizeof *a);
-  if (!a)
-    return NULL;
+  if (!a) return NULL;
   a->mem = m;
   a->next_cap = align_up(first_block < 64 ? 64 : first_block);
   if (!arena_grow(a, 0)) {
@@ -141,8 +131,7 @@ void *mr_arena_alloc(struct mr_arena *a, size_t n)
     return NULL;
   b = a->head;
   n = align_up(n ? n : 1);
-  if (b->cap - b->used < n && !(b = arena_grow(a, n)))
-    return NULL;
+  if (b->cap - b->used < n && !(b = arena_grow(a, n))) return NULL;
   p = block_data(b) + b->used;
   b->used += n;
   return memset(p, 0, n);
@@ -151,10 +140,8 @@ void *mr_arena_alloc(struct mr_arena *a, size_t n)
 struct mr_str mr_arena_str(struct mr_arena *a, struct mr_str s)
 {
   char *p = mr_arena_alloc(a, s.n + 1);
-  if (!p)
-    return mr_str_n(NULL, 0);
-  if (s.n)
-    memcpy(p, s.p, s.n);
+  if (!p) return mr_str_n(NULL, 0);
+  if (s.n) memcpy(p, s.p, s.n);
   return mr_str_n(p, s.n);
 }
 
@@ -167,8 +154,7 @@ char *mr_arena_printf(struct mr_arena *a, const char *fmt, ...)
   va_start(ap, fmt);
   va_copy(again, ap);
   n = vsnprintf(NULL, 0, fmt, ap);
-  if (n >= 0 && (p = mr_arena_alloc(a, (size_t)n + 1)))
-    vsnprintf(p, (size_t)n + 1, fmt, again);
+  if (n >= 0 && (p = mr_arena_alloc(a, (size_t)n + 1))) vsnprintf(p, (size_t)n + 1, fmt, again);
   va_end(again);
   va_end(ap);
   return p;
@@ -182,8 +168,7 @@ const struct mr_mem *mr_arena_mem(struct mr_arena *a)
 void mr_arena_free(struct mr_arena **ap)
 {
   struct mr_arena *a = *ap;
-  if (!a)
-    return;
+  if (!a) return;
   for (struct arena_block *b = a->head, *next; b; b = next) {
     next = b->next;
     mr_mem_free(a->mem, b);

@@ -29,45 +29,38 @@ static int sse_line(struct mr_sse_parser *p, struct mr_str line)
 
   if (!p->bom_done) {
     p->bom_done = true;
-    if (mr_str_starts(line, MR_S("\xef\xbb\xbf")))
-      line.p += 3, line.n -= 3;
+    if (mr_str_starts(line, MR_S("\xef\xbb\xbf"))) line.p += 3, line.n -= 3;
     name = line;
   }
   if (line.n == 0) {
-    if (p->any)
-      r = p->fn(p->ud, mr_buf_get(&p->event), mr_buf_get(&p->data));
+    if (p->any) r = p->fn(p->ud, mr_buf_get(&p->event), mr_buf_get(&p->data));
     mr_buf_reset(&p->event);
     mr_buf_reset(&p->data);
     p->any = false;
     return r;
   }
   colon = memchr(line.p, ':', line.n);
-  if (colon == line.p)
-    return MR_OK; /* a comment */
+  if (colon == line.p) return MR_OK; /* a comment */
   if (colon) {
     name.n = (size_t)(colon - line.p);
     value = mr_str_n(colon + 1, line.n - name.n - 1);
-    if (value.n && value.p[0] == ' ')
-      value.p++, value.n--;
+    if (value.n && value.p[0] == ' ') value.p++, value.n--;
   }
   if (mr_str_is(name, "event")) {
     mr_buf_reset(&p->event);
     mr_buf_str(&p->event, value);
   } else if (mr_str_is(name, "data")) {
-    if (p->any)
-      mr_buf_char(&p->data, '\n');
+    if (p->any) mr_buf_char(&p->data, '\n');
     mr_buf_str(&p->data, value);
     p->any = true;
   }
-  if (p->event.failed || p->data.failed)
-    return p->event.failed ? p->event.failed : p->data.failed;
+  if (p->event.failed || p->data.failed) return p->event.failed ? p->event.failed : p->data.failed;
   return MR_OK;
 }
 
 int mr_sse_parser_feed(struct mr_sse_parser *p, struct mr_str in)
 {
-  if (p->line.failed || p->data.failed || p->event.failed)
-    return MR_E_TOO_LARGE;
+  if (p->line.failed || p->data.failed || p->event.failed) return MR_E_TOO_LARGE;
   while (in.n) {
     size_t k = 0;
     int r;
@@ -92,8 +85,7 @@ int mr_sse_parser_feed(struct mr_sse_parser *p, struct mr_str in)
     } else {
       r = sse_line(p, mr_str_n(in.p, k));
     }
-    if (r != MR_OK)
-      return r;
+    if (r != MR_OK) return r;
     in.p += k + 1;
     in.n -= k + 1;
   }

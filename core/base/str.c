@@ -11,8 +11,7 @@ bool mr_str_starts(struct mr_str s, struct mr_str prefix)
 
 bool mr_str_ends(struct mr_str s, struct mr_str suffix)
 {
-  return s.n >= suffix.n &&
-         (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
+  return s.n >= suffix.n && (suffix.n == 0 || memcmp(s.p + s.n - suffix.n, suffix.p, suffix.n) == 0);
 }
 
 static int lower(unsigned char c)
@@ -22,11 +21,9 @@ static int lower(unsigned char c)
 
 bool mr_str_ieq(struct mr_str a, struct mr_str b)
 {
-  if (a.n != b.n)
-    return false;
+  if (a.n != b.n) return false;
   for (size_t i = 0; i < a.n; i++)
-    if (lower((unsigned char)a.p[i]) != lower((unsigned char)b.p[i]))
-      return false;
+    if (lower((unsigned char)a.p[i]) != lower((unsigned char)b.p[i])) return false;
   return true;
 }
 
@@ -76,12 +73,10 @@ int mr_str_int(struct mr_str s, int64_t *out)
     max += neg;
     i = 1;
   }
-  if (i == s.n)
-    return MR_E_INVALID;
+  if (i == s.n) return MR_E_INVALID;
   for (; i < s.n; i++) {
     unsigned d = (unsigned)(s.p[i] - '0');
-    if (d > 9 || v > (max - d) / 10)
-      return MR_E_INVALID;
+    if (d > 9 || v > (max - d) / 10) return MR_E_INVALID;
     v = v * 10 + d;
   }
   *out = neg ? (int64_t)(0 - v) : (int64_t)v;
@@ -92,20 +87,13 @@ int mr_str_int(struct mr_str s, int64_t *out)
 static size_t utf8_len(const unsigned char *p, size_t n)
 {
   unsigned char c = p[0];
-  if (c < 0x80)
-    return 1;
-  if (c < 0xc2 || c > 0xf4)
-    return 0;
-  if (n < 2 || (p[1] & 0xc0) != 0x80)
-    return 0;
-  if (c < 0xe0)
-    return 2;
-  if (n < 3 || (p[2] & 0xc0) != 0x80)
-    return 0;
-  if (c < 0xf0)
-    return (c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) ? 0 : 3;
-  if (n < 4 || (p[3] & 0xc0) != 0x80)
-    return 0;
+  if (c < 0x80) return 1;
+  if (c < 0xc2 || c > 0xf4) return 0;
+  if (n < 2 || (p[1] & 0xc0) != 0x80) return 0;
+  if (c < 0xe0) return 2;
+  if (n < 3 || (p[2] & 0xc0) != 0x80) return 0;
+  if (c < 0xf0) return (c == 0xe0 && p[1] < 0xa0) || (c == 0xed && p[1] > 0x9f) ? 0 : 3;
+  if (n < 4 || (p[3] & 0xc0) != 0x80) return 0;
   return (c == 0xf0 && p[1] < 0x90) || (c == 0xf4 && p[1] > 0x8f) ? 0 : 4;
 }
 
@@ -123,8 +111,7 @@ size_t mr_utf8_cut(struct mr_str s, size_t n)
       }
     }
     k = utf8_len((const unsigned char *)s.p + i, end - i);
-    if (k == 0)
-      break;
+    if (k == 0) break;
     i += k;
   }
   return i;
@@ -138,8 +125,7 @@ size_t mr_utf8_whole(struct mr_str s)
   if (back <= s.n) {
     unsigned char lead = (unsigned char)s.p[s.n - back];
     size_t want = lead >= 0xf0 ? 4 : lead >= 0xe0 ? 3 : lead >= 0xc0 ? 2 : 1;
-    if (want > back)
-      return s.n - back;
+    if (want > back) return s.n - back;
   }
   return s.n;
 }
@@ -171,8 +157,7 @@ void mr_sha256_hex(struct mr_str data, char out[65])
   out[64] = '\0';
 }
 
-static const char base64_alphabet[] =
-    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+static const char base64_alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 size_t mr_base64_encode(struct mr_str in, char *out)
 {
@@ -197,16 +182,11 @@ size_t mr_base64_encode(struct mr_str in, char *out)
 
 static int base64_digit(char c)
 {
-  if (c >= 'A' && c <= 'Z')
-    return c - 'A';
-  if (c >= 'a' && c <= 'z')
-    return c - 'a' + 26;
-  if (c >= '0' && c <= '9')
-    return c - '0' + 52;
-  if (c == '+' || c == '-')
-    return 62;
-  if (c == '/' || c == '_')
-    return 63;
+  if (c >= 'A' && c <= 'Z') return c - 'A';
+  if (c >= 'a' && c <= 'z') return c - 'a' + 26;
+  if (c >= '0' && c <= '9') return c - '0' + 52;
+  if (c == '+' || c == '-') return 62;
+  if (c == '/' || c == '_') return 63;
   return -1;
 }
 
@@ -218,12 +198,10 @@ int64_t mr_base64_decode(struct mr_str in, unsigned char *out)
 
   while (pad < 2 && in.n && in.p[in.n - 1] == '=')
     in.n--, pad++;
-  if (pad && (in.n + (size_t)pad) % 4 != 0)
-    return MR_E_INVALID;
+  if (pad && (in.n + (size_t)pad) % 4 != 0) return MR_E_INVALID;
   for (size_t i = 0; i < in.n; i++) {
     int d = base64_digit(in.p[i]);
-    if (d < 0)
-      return MR_E_INVALID;
+    if (d < 0) return MR_E_INVALID;
     v = v << 6 | (uint32_t)d;
     bits += 6;
     if (bits >= 8) {

@@ -12,8 +12,16 @@ static int64_t clock_us(clockid_t id)
   return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static int64_t sys_wall(void *ud) { (void)ud; return clock_us(CLOCK_REALTIME); }
-static int64_t sys_mono(void *ud) { (void)ud; return clock_us(CLOCK_MONOTONIC); }
+static int64_t sys_wall(void *ud)
+{
+  (void)ud;
+  return clock_us(CLOCK_REALTIME);
+}
+static int64_t sys_mono(void *ud)
+{
+  (void)ud;
+  return clock_us(CLOCK_MONOTONIC);
+}
 
 static int sys_random(void *ud, void *buf, size_t n)
 {
@@ -21,8 +29,7 @@ static int sys_random(void *ud, void *buf, size_t n)
   (void)ud;
   while (n) {
     ssize_t k = getrandom(p, n < 256 ? n : 256, 0);
-    if (k < 0)
-      return -1;
+    if (k < 0) return -1;
     p += k;
     n -= (size_t)k;
   }
@@ -41,8 +48,14 @@ void mr_sys_init(struct mr_sys *s, const struct mr_config *c)
   s->ud = c ? c->ud : NULL;
 }
 
-int64_t mr_wall_us(const struct mr_sys *s) { return s->wall_us(s->ud); }
-int64_t mr_mono_us(const struct mr_sys *s) { return s->mono_us(s->ud); }
+int64_t mr_wall_us(const struct mr_sys *s)
+{
+  return s->wall_us(s->ud);
+}
+int64_t mr_mono_us(const struct mr_sys *s)
+{
+  return s->mono_us(s->ud);
+}
 
 void mr_log(const struct mr_sys *s, int level, const char *room, const char *fmt, ...)
 {
@@ -50,18 +63,15 @@ void mr_log(const struct mr_sys *s, int level, const char *room, const char *fmt
   va_list ap;
   int n, k;
 
-  if (!s->log || level > s->log_level)
-    return;
+  if (!s->log || level > s->log_level) return;
   n = snprintf(line, sizeof line, "%s: ", room);
   va_start(ap, fmt);
   k = vsnprintf(line + n, sizeof line - (size_t)n, fmt, ap);
   va_end(ap);
   n = k < 0 ? n : n + k;
-  if (n > (int)sizeof line - 1)
-    n = (int)sizeof line - 1;
+  if (n > (int)sizeof line - 1) n = (int)sizeof line - 1;
   for (int i = 0; i < n; i++) /* one line, whatever the message held */
-    if ((unsigned char)line[i] < 0x20)
-      line[i] = ' ';
+    if ((unsigned char)line[i] < 0x20) line[i] = ' ';
   s->log(s->ud, level, mr_str_n(line, mr_utf8_whole(mr_str_n(line, (size_t)n))));
 }
 
@@ -74,8 +84,7 @@ int mr_id_make(const struct mr_sys *s, char out[MR_ID_MAX], const char *prefix)
 
   for (int k = 0; k < 22;) {
     if (at == have) {
-      if (s->random(s->ud, raw, sizeof raw) != 0)
-        return MR_E_IO;
+      if (s->random(s->ud, raw, sizeof raw) != 0) return MR_E_IO;
       have = sizeof raw;
       at = 0;
     }
@@ -137,12 +146,10 @@ void mr_time_format(int64_t wall_us, char out[28])
 static int digits(struct mr_str *s, int n)
 {
   int v = 0;
-  if (s->n < (size_t)n)
-    return -1;
+  if (s->n < (size_t)n) return -1;
   for (int i = 0; i < n; i++) {
     unsigned d = (unsigned)(s->p[i] - '0');
-    if (d > 9)
-      return -1;
+    if (d > 9) return -1;
     v = v * 10 + (int)d;
   }
   s->p += n;
@@ -152,8 +159,7 @@ static int digits(struct mr_str *s, int n)
 
 static bool eat(struct mr_str *s, char a, char b)
 {
-  if (!s->n || (s->p[0] != a && s->p[0] != b))
-    return false;
+  if (!s->n || (s->p[0] != a && s->p[0] != b)) return false;
   s->p++;
   s->n--;
   return true;
@@ -171,14 +177,12 @@ int mr_time_parse(struct mr_str s, int64_t *wall_us)
       (sec = digits(&s, 2)) < 0 || sec > 60)
     return MR_E_INVALID;
   leap = (y % 4 == 0 && y % 100 != 0) || y % 400 == 0;
-  if (d > mdays[mo - 1] + (mo == 2 && leap))
-    return MR_E_INVALID;
+  if (d > mdays[mo - 1] + (mo == 2 && leap)) return MR_E_INVALID;
   if (eat(&s, '.', '.')) {
     int k = 0, v;
     for (; k < 9 && s.n && (v = digits(&s, 1)) >= 0; k++, unit /= 10)
       frac += v * unit;
-    if (k == 0)
-      return MR_E_INVALID;
+    if (k == 0) return MR_E_INVALID;
   }
   if (!eat(&s, 'Z', 'z')) {
     sign = s.n && s.p[0] == '-' ? -1 : 1;
@@ -186,8 +190,7 @@ int mr_time_parse(struct mr_str s, int64_t *wall_us)
         (om = digits(&s, 2)) < 0 || om > 59)
       return MR_E_INVALID;
   }
-  if (s.n)
-    return MR_E_INVALID;
+  if (s.n) return MR_E_INVALID;
   t = days_from_civil(y, mo, d) * 86400 + h * 3600 + mi * 60 + sec - sign * (oh * 3600 + om * 60);
   *wall_us = t * 1000000 + frac;
   return MR_OK;

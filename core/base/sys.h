@@ -44,11 +44,11 @@ int mr_time_parse(struct mr_str s, int64_t *wall_us);
 #ifdef MR_DEBUG
 bool mr_fault_hit(const char *point);
 bool mr_switch_on(const char *name);
-#define MR_FAULT(point)  mr_fault_hit(point)
-#define MR_SWITCH(name)  mr_switch_on(name)
+#define MR_FAULT(point) mr_fault_hit(point)
+#define MR_SWITCH(name) mr_switch_on(name)
 #else
-#define MR_FAULT(point)  (false)
-#define MR_SWITCH(name)  (false)
+#define MR_FAULT(point) (false)
+#define MR_SWITCH(name) (false)
 #endif
 
 #endif

@@ -16,25 +16,33 @@
 
 enum { EARLY_MAX = 512, KEYS_MAX = 16, CONTENT_MAX = 16 << 20, SUMMARY_MAX = 64 << 20 };
 
-struct held { struct held *next; int64_t pos; yyjson_doc *doc; struct mr_str json; };
+struct held {
+  struct held *next;
+  int64_t pos;
+  yyjson_doc *doc;
+  struct mr_str json;
+};
 
 struct mr_ask {
   struct mr_op *op;
   const struct mr_mem *mem;
-  const char *session;          /* in the op's arena */
-  yyjson_doc *message;          /* input of sessions.events.send, until sent */
-  struct mr_call *send;         /* the stream is op->c */
-  char id[MR_ID_MAX];           /* of the message's event, once sent */
-  bool started, over;           /* the message was taken; the turn has ended, or cannot go on */
-  int code;                     /* valid when over */
+  const char *session;  /* in the op's arena */
+  yyjson_doc *message;  /* input of sessions.events.send, until sent */
+  struct mr_call *send; /* the stream is op->c */
+  char id[MR_ID_MAX];   /* of the message's event, once sent */
+  bool started, over;   /* the message was taken; the turn has ended, or cannot go on */
+  int code;             /* valid when over */
   struct mr_err err;
   struct held *early, **early_tail; /* events from before we know the message's id */
   int nearly;
-  struct held *uses;            /* tool uses of the latest model reply, newest first */
+  struct held *uses; /* tool uses of the latest model reply, newest first */
   struct mr_buf text;
-  struct { char key[48]; int64_t sum; } usage[KEYS_MAX];
+  struct {
+    char key[48];
+    int64_t sum;
+  } usage[KEYS_MAX];
   int nusage;
-  yyjson_doc *idle;             /* the event that ended it */
+  yyjson_doc *idle; /* the event that ended it */
 };
 
 static void held_free(struct mr_ask *a, struct held **list)
@@ -52,8 +60,7 @@ void mr_ask_free(struct mr_op *op)
 {
   struct mr_ask *a = op->ask;
 
-  if (!a)
-    return;
+  if (!a) return;
   op->ask = NULL;
   mr_op_call_free(&a->send);
   held_free(a, &a->early);
@@ -82,7 +89,10 @@ static void write_pending(struct mr_ask *a, struct mr_jw *w, yyjson_val *ids)
     custom = mr_str_is(mr_json_get_str(use, "type"), "agent.custom_tool_use");
     mr_jw_obj(w);
     mr_jw_kstr(w, "id", mr_json_str(v));
-    mr_jw_kc(w, "kind", custom ? "custom" : mr_str_is(mr_json_get_str(use, "evaluated_permission"), "ask") ? "confirm" : "tool");
+    mr_jw_kc(w, "kind",
+             custom                                                           ? "custom"
+             : mr_str_is(mr_json_get_str(use, "evaluated_permission"), "ask") ? "confirm"
+                                                                              : "tool");
     mr_jw_key(w, "name");
     if (use)
       mr_jw_str(w, mr_json_get_str(use, "name"));
@@ -131,13 +141,13 @@ static void check(struct mr_ask *a)
   char *json = NULL;
   size_t n = 0;
 
-  if (!a->over || a->send || op->c)
-    return;
+  if (!a->over || a->send || op->c) return;
   mr_buf_init(&out, a->mem, SUMMARY_MAX);
   if (a->code == MR_OK) {
     write_summary(a, &out);
     if (out.failed || a->text.failed)
-      a->code = mr_err_set(&a->err, out.failed ? out.failed : a->text.failed, NULL, "the turn's summary is too large");
+      a->code = mr_err_set(&a->err, out.failed ? out.failed : a->text.failed, NULL,
+                           "the turn's summary is too large");
     else
       json = mr_buf_take(&out, &n);
   }
@@ -147,12 +157,10 @@ static void check(struct mr_ask *a)
 
 static void over(struct mr_ask *a, int code, const struct mr_err *err)
 {
-  if (a->over)
-    return;
+  if (a->over) return;
   a->over = true;
   a->code = code;
-  if (code != MR_OK && err)
-    mr_err_copy(&a->err, err);
+  if (code != MR_OK && err) mr_err_copy(&a->err, err);
 }
 
 static void give_up(struct mr_ask *a)
@@ -172,14 +180,11 @@ static void add_usage(struct mr_ask *a, yyjson_val *usage)
 
   while (usage && (k = yyjson_obj_iter_next(&it))) {
     v = yyjson_obj_iter_get_val(k);
-    if (!yyjson_is_int(v) || yyjson_get_len(k) >= sizeof a->usage[0].key)
-      continue;
+    if (!yyjson_is_int(v) || yyjson_get_len(k) >= sizeof a->usage[0].key) continue;
     for (i = 0; i < a->nusage && strcmp(a->usage[i].key, yyjson_get_str(k)) != 0; i++)
       continue;
-    if (i == KEYS_MAX)
-      continue;
-    if (i == a->nusage)
-      snprintf(a->usage[a->nusage++].key, sizeof a->usage[0].key, "%s", yyjson_get_str(k));
+    if (i == KEYS_MAX) continue;
+    if (i == a->nusage) snprintf(a->usage[a->nusage++].key, sizeof a->usage[0].key, "%s", yyjson_get_str(k));
     a->usage[i].sum += yyjson_get_sint(v);
   }
 }
@@ -191,16 +196,14 @@ static void set_text(struct mr_ask *a, yyjson_val *content)
 
   mr_buf_reset(&a->text);
   while (content && (v = yyjson_arr_iter_next(&it)))
-    if (mr_str_is(mr_json_get_str(v, "type"), "text"))
-      mr_buf_str(&a->text, mr_json_get_str(v, "text"));
+    if (mr_str_is(mr_json_get_str(v, "type"), "text")) mr_buf_str(&a->text, mr_json_get_str(v, "text"));
 }
 
 static bool keep_use(struct mr_ask *a, yyjson_doc *doc)
 {
   struct held *h = mr_mem_zalloc(a->mem, sizeof *h);
 
-  if (!h)
-    return false;
+  if (!h) return false;
   h->doc = doc;
   h->next = a->uses;
   a->uses = h;
@@ -213,11 +216,9 @@ static int take(struct mr_ask *a, int64_t pos, struct mr_str json, yyjson_doc *d
   yyjson_val *ev = yyjson_doc_get_root(doc);
   struct mr_str type = mr_json_get_str(ev, "type");
 
-  if (!a->started && mr_str_is(mr_json_get_str(ev, "id"), a->id))
-    a->started = true;
+  if (!a->started && mr_str_is(mr_json_get_str(ev, "id"), a->id)) a->started = true;
   if (a->over || (a->started && mr_op_event(a->op, pos, json) != MR_OK)) {
-    if (!a->over)
-      give_up(a);
+    if (!a->over) give_up(a);
     yyjson_doc_free(doc);
     return MR_E_CLOSED;
   }
@@ -225,8 +226,7 @@ static int take(struct mr_ask *a, int64_t pos, struct mr_str json, yyjson_doc *d
       (a->started && mr_str_is(type, "session.status_idle"))) {
     struct mr_err err = {0};
     a->idle = doc;
-    if (!a->started)
-      mr_err_set(&err, MR_E_CLOSED, NULL, "the session ended before it took the message");
+    if (!a->started) mr_err_set(&err, MR_E_CLOSED, NULL, "the session ended before it took the message");
     over(a, err.code, &err);
     return MR_E_CLOSED;
   }
@@ -273,8 +273,7 @@ static int on_event(struct mr_call *c, struct mr_str name, int64_t pos, struct m
   yyjson_doc *doc;
 
   (void)name;
-  if (a->over)
-    return MR_E_CLOSED;
+  if (a->over) return MR_E_CLOSED;
   if (mr_json_parse(a->mem, json, SIZE_MAX, &doc, &err) != MR_OK) {
     over(a, err.code, &err);
     return MR_E_CLOSED;
@@ -286,8 +285,7 @@ static int on_event(struct mr_call *c, struct mr_str name, int64_t pos, struct m
 
 static void end_stream(struct mr_ask *a)
 {
-  if (a->op->c && a->op->c->cancel)
-    a->op->c->cancel(a->op->c);
+  if (a->op->c && a->op->c->cancel) a->op->c->cancel(a->op->c);
 }
 
 static void on_sent(struct mr_call *c)
@@ -304,7 +302,8 @@ static void on_sent(struct mr_call *c)
     snprintf(a->id, sizeof a->id, MR_FMT, MR_ARG(id));
   }
   if (!a->over && !a->id[0])
-    over(a, mr_err_set(&c->err, MR_E_INTERNAL, NULL, "the message was sent, but its id is not in the answer"), &c->err);
+    over(a, mr_err_set(&c->err, MR_E_INTERNAL, NULL, "the message was sent, but its id is not in the answer"),
+         &c->err);
   yyjson_doc_free(doc);
   mr_op_call_free(&c);
   while (!a->over && a->early) {
@@ -315,8 +314,7 @@ static void on_sent(struct mr_call *c)
     h->next = NULL;
     held_free(a, &h);
   }
-  if (a->over)
-    end_stream(a);
+  if (a->over) end_stream(a);
   check(a);
 }
 
@@ -383,11 +381,9 @@ static bool are_blocks(yyjson_val *v)
   yyjson_arr_iter it = yyjson_arr_iter_with(v);
   yyjson_val *b;
 
-  if (!yyjson_is_arr(v) || yyjson_arr_size(v) == 0)
-    return false;
+  if (!yyjson_is_arr(v) || yyjson_arr_size(v) == 0) return false;
   while ((b = yyjson_arr_iter_next(&it)))
-    if (!yyjson_is_obj(b))
-      return false;
+    if (!yyjson_is_obj(b)) return false;
   return true;
 }
 
@@ -399,8 +395,7 @@ static int message_of(struct mr_ask *a, struct mr_str content, struct mr_err *er
 
   if (content.n > CONTENT_MAX)
     return mr_err_set(err, MR_E_TOO_LARGE, "content", "content: at most %d bytes", CONTENT_MAX);
-  if (!mr_utf8_valid(content))
-    return mr_err_set(err, MR_E_INVALID, "content", "content: must be UTF-8");
+  if (!mr_utf8_valid(content)) return mr_err_set(err, MR_E_INVALID, "content", "content: must be UTF-8");
   if (content.n && content.p[0] == '[' && mr_json_parse(a->mem, content, CONTENT_MAX, &blocks, NULL) != MR_OK)
     blocks = NULL; /* text that begins with a bracket */
   mr_buf_init(&b, a->mem, 4 * (size_t)CONTENT_MAX);
@@ -426,17 +421,14 @@ int mr_ask(struct mr_runtime *rt, const char *session_id, const char *content, c
   struct mr_ask *a;
   int code = mr_rt_check(rt, err);
 
-  if (out)
-    *out = NULL;
+  if (out) *out = NULL;
   if (code == MR_OK && (!session_id || !session_id[0]))
     code = mr_err_set(err, MR_E_INVALID, "session_id", "session_id: needed");
   if (code == MR_OK && !content)
     code = mr_err_set(err, MR_E_INVALID, "content", "content: text, or a JSON array of content blocks");
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   code = mr_op_make_ask(rt, cbs, ud, &op, err);
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   op->ask = a = mr_mem_zalloc(mr_rt_mem(rt), sizeof *a);
   code = a ? MR_OK : mr_err_nomem(err);
   if (code == MR_OK) {

@@ -11,8 +11,8 @@ enum { PIECE = 64 << 10, CHUNKS = 4, CHUNKS_LOW = 2 };
 
 struct mr_upload {
   struct mr_body body;
-  int64_t total;               /* bytes fed so far */
-  int64_t got;                 /* in chunk, or MR_E* */
+  int64_t total; /* bytes fed so far */
+  int64_t got;   /* in chunk, or MR_E* */
   struct mr_entry pull;
   struct mr_post pulled;
   struct mr_op *op;
@@ -30,15 +30,14 @@ static void on_pulled(struct mr_post *p)
   int code = MR_MORE;
 
   u->under_way = false;
-  if (!c || !c->feed || op->why)
-    goto out;
+  if (!c || !c->feed || op->why) goto out;
   if (u->got < 0) {
     code = mr_err_set(&c->err, u->got >= MR_E_INTERNAL ? (int)u->got : MR_E_CANCELLED, "body",
                       "body: its source gave up after %lld bytes", (long long)u->total);
   } else if (u->got == 0) {
     code = u->body.length >= 0 && u->total < u->body.length
-               ? mr_err_set(&c->err, MR_E_INVALID, "body", "body: ended after %lld of %lld bytes", (long long)u->total,
-                            (long long)u->body.length)
+               ? mr_err_set(&c->err, MR_E_INVALID, "body", "body: ended after %lld of %lld bytes",
+                            (long long)u->total, (long long)u->body.length)
                : MR_OK;
   } else if (u->body.length >= 0 && u->total + u->got > u->body.length) {
     code = mr_err_set(&c->err, MR_E_INVALID, "body", "body: gave more than the %lld bytes it announced",
@@ -47,12 +46,10 @@ static void on_pulled(struct mr_post *p)
     int r;
     u->total += u->got;
     r = c->feed(c, mr_str_n(u->chunk, (size_t)u->got));
-    if (r == MR_OK)
-      mr_upload_next(op);
+    if (r == MR_OK) mr_upload_next(op);
     code = r < 0 ? r : MR_MORE;
   }
-  if (code != MR_MORE && c->feed_end)
-    c->feed_end(c, code);
+  if (code != MR_MORE && c->feed_end) c->feed_end(c, code);
 out:
   mr_op_unref(op);
 }
@@ -66,18 +63,15 @@ static void run_pull(struct mr_entry *e)
     u->got = MR_E_CANCELLED;
   else
     u->got = u->body.read(u->body.ud, u->chunk, sizeof u->chunk);
-  if (u->got > (int64_t)sizeof u->chunk)
-    u->got = MR_E_INVALID;
-  if (mr_rt_post(op->rt, &u->pulled) != MR_OK)
-    mr_op_unref(op);
+  if (u->got > (int64_t)sizeof u->chunk) u->got = MR_E_INVALID;
+  if (mr_rt_post(op->rt, &u->pulled) != MR_OK) mr_op_unref(op);
 }
 
 void mr_upload_next(struct mr_op *op)
 {
   struct mr_upload *u = op->upload;
 
-  if (!u || u->under_way || op->replied || op->why)
-    return;
+  if (!u || u->under_way || op->replied || op->why) return;
   u->under_way = true;
   mr_op_ref(op);
   mr_queue_push(&op->rt->queue, &u->pull);
@@ -92,8 +86,7 @@ static int name_it(struct mr_op *op, const struct mr_body *b, struct mr_err *err
   yyjson_alc alc;
   bool ok = true;
 
-  if ((!b->filename && !b->media_type) || (op->in && !yyjson_is_obj(in)))
-    return MR_OK;
+  if ((!b->filename && !b->media_type) || (op->in && !yyjson_is_obj(in))) return MR_OK;
   mr_json_alc(mr_rt_mem(op->rt), &alc);
   doc = yyjson_mut_doc_new(&alc);
   root = !doc ? NULL : in ? yyjson_val_mut_copy(doc, in) : yyjson_mut_obj(doc);
@@ -119,13 +112,12 @@ int mr_upload_new(struct mr_op *op, const struct mr_body *given, struct mr_err *
   if (given->size < sizeof b)
     return mr_err_set(err, MR_E_INVALID, "body.size", "body.size: set it to sizeof(struct mr_body)");
   b = *given;
-  if (!b.read)
-    return mr_err_set(err, MR_E_INVALID, "body.read", "body.read: needed, it gives the bytes");
-  if ((b.filename && !mr_utf8_valid(mr_str_c(b.filename))) || (b.media_type && !mr_utf8_valid(mr_str_c(b.media_type))))
+  if (!b.read) return mr_err_set(err, MR_E_INVALID, "body.read", "body.read: needed, it gives the bytes");
+  if ((b.filename && !mr_utf8_valid(mr_str_c(b.filename))) ||
+      (b.media_type && !mr_utf8_valid(mr_str_c(b.media_type))))
     return mr_err_set(err, MR_E_INVALID, "body.filename", "body.filename and body.media_type must be UTF-8");
   op->upload = u = mr_mem_alloc(mr_rt_mem(op->rt), sizeof *u);
-  if (!u)
-    return mr_err_nomem(err);
+  if (!u) return mr_err_nomem(err);
   memset(u, 0, offsetof(struct mr_upload, chunk));
   u->body = b;
   u->body.filename = u->body.media_type = NULL; /* the host's strings, ours only now */
@@ -143,7 +135,12 @@ void mr_upload_free(struct mr_op *op)
 
 /* ---- downloads ---- */
 
-struct chunk { struct mr_entry entry; struct mr_op *op; size_t n; char bytes[]; };
+struct chunk {
+  struct mr_entry entry;
+  struct mr_op *op;
+  size_t n;
+  char bytes[];
+};
 
 static void on_drained(struct mr_post *p)
 {
@@ -162,14 +159,11 @@ static void run_chunk(struct mr_entry *e)
   struct chunk *k = MR_OF(e, struct chunk, entry);
   struct mr_op *op = k->op; /* its reply comes after us */
 
-  if (!atomic_load(&op->cancelled))
-    op->cbs.body(op->ud, mr_str_n(k->bytes, k->n));
+  if (!atomic_load(&op->cancelled)) op->cbs.body(op->ud, mr_str_n(k->bytes, k->n));
   mr_mem_free(mr_rt_mem(op->rt), k);
-  if (atomic_fetch_sub(&op->backlog, 1) - 1 > CHUNKS_LOW || atomic_exchange(&op->drained_posted, true))
-    return;
+  if (atomic_fetch_sub(&op->backlog, 1) - 1 > CHUNKS_LOW || atomic_exchange(&op->drained_posted, true)) return;
   mr_op_ref(op);
-  if (mr_rt_post(op->rt, &op->drained) != MR_OK)
-    mr_op_unref(op);
+  if (mr_rt_post(op->rt, &op->drained) != MR_OK) mr_op_unref(op);
 }
 
 int mr_download_bytes(struct mr_call *c, struct mr_str bytes)
@@ -177,10 +171,8 @@ int mr_download_bytes(struct mr_call *c, struct mr_str bytes)
   struct mr_op *op = c->face;
   struct chunk *k;
 
-  if (op->replied || op->why)
-    return MR_E_CLOSED;
-  if (!op->cbs.body || !bytes.n)
-    return MR_OK;
+  if (op->replied || op->why) return MR_E_CLOSED;
+  if (!op->cbs.body || !bytes.n) return MR_OK;
   k = mr_mem_alloc(mr_rt_mem(op->rt), sizeof *k + bytes.n);
   if (!k) {
     op->why = MR_E_CANCELLED;

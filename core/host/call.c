@@ -22,8 +22,7 @@ void mr_op_unref(struct mr_op *op)
 {
   struct mr_runtime *rt = op->rt;
 
-  if (atomic_fetch_sub(&op->refs, 1) != 1)
-    return;
+  if (atomic_fetch_sub(&op->refs, 1) != 1) return;
   mr_ask_free(op);
   mr_upload_free(op);
   yyjson_doc_free(op->in);
@@ -35,17 +34,14 @@ void mr_op_unref(struct mr_op *op)
 
 void mr_op_release(struct mr_op *op)
 {
-  if (op && mr_rt_check(op->rt, NULL) == MR_OK)
-    mr_op_unref(op);
+  if (op && mr_rt_check(op->rt, NULL) == MR_OK) mr_op_unref(op);
 }
 
 void mr_op_cancel(struct mr_op *op)
 {
-  if (!op || mr_rt_check(op->rt, NULL) != MR_OK || atomic_exchange(&op->cancelled, true))
-    return;
+  if (!op || mr_rt_check(op->rt, NULL) != MR_OK || atomic_exchange(&op->cancelled, true)) return;
   mr_op_ref(op);
-  if (mr_rt_post(op->rt, &op->cancel) != MR_OK)
-    mr_op_unref(op);
+  if (mr_rt_post(op->rt, &op->cancel) != MR_OK) mr_op_unref(op);
 }
 
 static void on_cancel(struct mr_post *p)
@@ -81,11 +77,9 @@ static void run_reply(struct mr_entry *e)
 
 void mr_op_unlink(struct mr_op *op)
 {
-  if (!op->replied || op->c || !op->link)
-    return;
+  if (!op->replied || op->c || !op->link) return;
   *op->link = op->next;
-  if (op->next)
-    op->next->link = op->link;
+  if (op->next) op->next->link = op->link;
   op->link = NULL;
   op->rt->nops--;
 }
@@ -97,8 +91,7 @@ void mr_op_settle(struct mr_op *op, int code, const struct mr_err *err, char *js
     return;
   }
   op->replied = true;
-  if (op->timed)
-    mr_timer_cancel(op->rt->loop, &op->deadline);
+  if (op->timed) mr_timer_cancel(op->rt->loop, &op->deadline);
   op->code = code;
   op->json = json;
   op->json_n = n;
@@ -134,7 +127,13 @@ void mr_op_explain(struct mr_op *op, struct mr_err *err)
 
 /* ---- events ---- */
 
-struct event { struct mr_entry entry; struct mr_op *op; int64_t pos; size_t n; char json[]; };
+struct event {
+  struct mr_entry entry;
+  struct mr_op *op;
+  int64_t pos;
+  size_t n;
+  char json[];
+};
 
 static void run_event(struct mr_entry *e)
 {
@@ -161,10 +160,8 @@ int mr_op_event(struct mr_op *op, int64_t pos, struct mr_str json)
   struct mr_queue *q = &op->rt->queue;
   struct event *v;
 
-  if (op->replied || op->why)
-    return MR_E_CLOSED;
-  if (!op->cbs.event)
-    return MR_OK;
+  if (op->replied || op->why) return MR_E_CLOSED;
+  if (!op->cbs.event) return MR_OK;
   if (atomic_load(&op->backlog) >= MR_BACKLOG_MAX || atomic_load(&op->backlog_n) + json.n > MR_BACKLOG_BYTES ||
       mr_queue_reserve(q) != MR_OK) {
     op->why = MR_E_FULL;
@@ -181,8 +178,7 @@ int mr_op_event(struct mr_op *op, int64_t pos, struct mr_str json)
   v->pos = pos;
   v->n = json.n;
   memcpy(v->json, json.p, json.n);
-  if (pos > 0)
-    op->last_pos = pos;
+  if (pos > 0) op->last_pos = pos;
   atomic_fetch_add(&op->backlog, 1);
   atomic_fetch_add(&op->backlog_n, json.n);
   mr_queue_push(q, &v->entry);
@@ -200,8 +196,7 @@ static int call_event(struct mr_call *c, struct mr_str name, int64_t pos, struct
 static void on_kick(struct mr_ready *r)
 {
   struct mr_op *op = MR_OF(r, struct mr_op, kick);
-  if (op->c && op->c->cancel)
-    op->c->cancel(op->c);
+  if (op->c && op->c->cancel) op->c->cancel(op->c);
 }
 
 static void call_opened(struct mr_call *c)
@@ -236,7 +231,8 @@ static void call_done(struct mr_call *c)
     mr_op_explain(op, &err);
     code = err.code;
   } else if (code == MR_E_CLOSED && op->def->kind == MR_OP_EVENTS) {
-    mr_err_set(&err, code, NULL, "the runtime is stopping; the last event had position %lld", (long long)op->last_pos);
+    mr_err_set(&err, code, NULL, "the runtime is stopping; the last event had position %lld",
+               (long long)op->last_pos);
   } else if (code == MR_OK) {
     json = mr_buf_take(&c->out, &n);
   }
@@ -257,8 +253,7 @@ int mr_op_call(struct mr_op *op, struct mr_call **out, struct mr_err *err)
   int code;
 
   *out = NULL;
-  if (!c)
-    return mr_err_nomem(err);
+  if (!c) return mr_err_nomem(err);
   code = mr_store_workspace(rt->store, ws, &c->who.workspace, err);
   if (code == MR_OK && !op->who.request_id.n) {
     code = mr_id_make(&rt->sys, id, "req");
@@ -294,8 +289,7 @@ static void link_op(struct mr_op *op)
 
   op->next = rt->ops;
   op->link = &rt->ops;
-  if (op->next)
-    op->next->link = &op->next;
+  if (op->next) op->next->link = &op->next;
   rt->ops = op;
   rt->nops++;
 }
@@ -312,14 +306,12 @@ static void on_start(struct mr_post *p)
     op->why = MR_E_CLOSED;
   else if (atomic_load(&op->cancelled))
     op->why = MR_E_CANCELLED;
-  if (op->why)
-    mr_op_explain(op, &err);
+  if (op->why) mr_op_explain(op, &err);
   code = op->why ? err.code : mr_op_call(op, &c, &err);
   if (code == MR_OK && op->deadline_ms > 0) {
     op->timed = true;
     code = mr_timer_set(op->rt->loop, &op->deadline, op->deadline_ms * 1000);
-    if (code != MR_OK)
-      mr_err_nomem(&err);
+    if (code != MR_OK) mr_err_nomem(&err);
   }
   if (code == MR_OK && !op->def) {
     mr_ask_start(op, c);
@@ -335,8 +327,7 @@ static void on_start(struct mr_post *p)
   op->c = c;
   mr_op_ref(op); /* until done */
   mr_op_start(c, op->def);
-  if (c->feed)
-    mr_upload_next(op);
+  if (c->feed) mr_upload_next(op);
 }
 
 void mr_op_end(struct mr_op *op, int why)
@@ -345,15 +336,13 @@ void mr_op_end(struct mr_op *op, int why)
   struct mr_err err = {0};
   bool read_only;
 
-  if (op->replied || op->why)
-    return;
+  if (op->replied || op->why) return;
   op->why = why;
   if (!op->def) {
     mr_ask_end(op);
     return;
   }
-  if (!c)
-    return; /* not started: on_start sees it */
+  if (!c) return; /* not started: on_start sees it */
   if (c->feed_end) {
     c->feed_end(c, why);
     return;
@@ -389,8 +378,7 @@ void mr_ops_close(struct mr_runtime *rt)
 {
   for (struct mr_op *op = rt->ops, *next; op; op = next) {
     next = op->next;
-    if (!op->def || op->def->kind != MR_OP_JSON)
-      mr_op_end(op, MR_E_CLOSED);
+    if (!op->def || op->def->kind != MR_OP_JSON) mr_op_end(op, MR_E_CLOSED);
   }
 }
 
@@ -408,7 +396,6 @@ void mr_ops_abandon(struct mr_runtime *rt)
     mr_ask_free(op);
     mr_op_settle(op, MR_E_CLOSED, &err, NULL, 0);
     mr_op_unlink(op);
-    if (running)
-      mr_op_unref(op);
+    if (running) mr_op_unref(op);
   }
 }

@@ -9,8 +9,7 @@
 
 static void copy_caller(struct mr_op *op, const struct mr_caller *w)
 {
-  if (!w)
-    return;
+  if (!w) return;
   op->who.workspace = mr_arena_str(op->arena, w->workspace);
   op->who.key = mr_arena_str(op->arena, w->key);
   op->who.request_id = mr_arena_str(op->arena, w->request_id);
@@ -21,8 +20,7 @@ static struct mr_op *op_new(struct mr_runtime *rt, const struct mr_callbacks *cb
 {
   struct mr_op *op = mr_mem_zalloc(mr_rt_mem(rt), sizeof *op);
 
-  if (!op)
-    return NULL;
+  if (!op) return NULL;
   op->arena = mr_arena_new(mr_rt_mem(rt), 256);
   if (!op->arena) {
     mr_mem_free(mr_rt_mem(rt), op);
@@ -36,8 +34,7 @@ static struct mr_op *op_new(struct mr_runtime *rt, const struct mr_callbacks *cb
   atomic_init(&op->backlog_n, 0);
   atomic_init(&op->drained_posted, false);
   op->err.size = sizeof op->err;
-  if (cbs)
-    memcpy(&op->cbs, cbs, cbs->size < sizeof op->cbs ? cbs->size : sizeof op->cbs);
+  if (cbs) memcpy(&op->cbs, cbs, cbs->size < sizeof op->cbs ? cbs->size : sizeof op->cbs);
   op->ud = ud;
   mr_op_init(op);
   return op;
@@ -63,8 +60,8 @@ static int check_req(const struct mr_req *req, const struct mr_opdef *def, struc
   return MR_OK;
 }
 
-int mr_op_make(struct mr_runtime *rt, const struct mr_req *given, yyjson_doc *input, const struct mr_callbacks *cbs,
-               void *ud, struct mr_op **out, struct mr_err *err)
+int mr_op_make(struct mr_runtime *rt, const struct mr_req *given, yyjson_doc *input,
+               const struct mr_callbacks *cbs, void *ud, struct mr_op **out, struct mr_err *err)
 {
   struct mr_req req = {0};
   const struct mr_opdef *def;
@@ -74,10 +71,8 @@ int mr_op_make(struct mr_runtime *rt, const struct mr_req *given, yyjson_doc *in
   memcpy(&req, given, given->size < sizeof req ? given->size : sizeof req);
   def = mr_op_find(mr_str_c(req.op));
   code = check_req(&req, def, err);
-  if (code == MR_OK)
-    code = check_cbs(cbs, err);
-  if (code == MR_OK && !(op = op_new(rt, cbs, ud)))
-    code = mr_err_nomem(err);
+  if (code == MR_OK) code = check_cbs(cbs, err);
+  if (code == MR_OK && !(op = op_new(rt, cbs, ud))) code = mr_err_nomem(err);
   if (code != MR_OK) {
     yyjson_doc_free(input);
     return code;
@@ -86,8 +81,7 @@ int mr_op_make(struct mr_runtime *rt, const struct mr_req *given, yyjson_doc *in
   op->def = def;
   op->deadline_ms = req.deadline_ms;
   copy_caller(op, req.caller);
-  if (req.body && def->kind == MR_OP_BODY_IN)
-    code = mr_upload_new(op, req.body, err);
+  if (req.body && def->kind == MR_OP_BODY_IN) code = mr_upload_new(op, req.body, err);
   if (code != MR_OK)
     mr_op_unref(op);
   else
@@ -120,8 +114,7 @@ int mr_op_submit(struct mr_op *op, struct mr_op **out, struct mr_err *err)
       mr_op_ref(op);
       *out = op;
     }
-    if (mr_rt_post(rt, &op->start) == MR_OK)
-      return MR_OK;
+    if (mr_rt_post(rt, &op->start) == MR_OK) return MR_OK;
     code = mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
     mr_queue_release(&rt->queue);
     if (out) {
@@ -133,8 +126,8 @@ int mr_op_submit(struct mr_op *op, struct mr_op **out, struct mr_err *err)
   return code;
 }
 
-int mr_call_doc(struct mr_runtime *rt, const struct mr_req *req, yyjson_doc *input, const struct mr_callbacks *cbs,
-                void *ud, struct mr_op **out, struct mr_err *err)
+int mr_call_doc(struct mr_runtime *rt, const struct mr_req *req, yyjson_doc *input,
+                const struct mr_callbacks *cbs, void *ud, struct mr_op **out, struct mr_err *err)
 {
   struct mr_op *op = NULL;
   int code = mr_op_make(rt, req, input, cbs, ud, &op, err);
@@ -148,14 +141,12 @@ int mr_call(struct mr_runtime *rt, const struct mr_req *req, const struct mr_cal
   yyjson_doc *input = NULL;
   int code = mr_rt_check(rt, err);
 
-  if (op)
-    *op = NULL;
+  if (op) *op = NULL;
   if (code == MR_OK && (!req || req->size < offsetof(struct mr_req, caller)))
     code = mr_err_set(err, MR_E_INVALID, "size", "size: set req.size to sizeof(struct mr_req)");
   if (code == MR_OK && req->json.n) {
     code = mr_json_parse(mr_rt_mem(rt), req->json, MR_HOST_JSON_MAX, &input, err);
-    if (code != MR_OK && err)
-      snprintf(err->field, sizeof err->field, "json");
+    if (code != MR_OK && err) snprintf(err->field, sizeof err->field, "json");
   }
   return code == MR_OK ? mr_call_doc(rt, req, input, cbs, ud, op, err) : code;
 }

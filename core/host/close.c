@@ -22,19 +22,16 @@ static void on_bell(struct mr_entry *e)
 
 static void stop_is_over(struct mr_runtime *rt)
 {
-  if (atomic_exchange(&rt->stop_over, true))
-    return;
+  if (atomic_exchange(&rt->stop_over, true)) return;
   mr_queue_push(&rt->queue, &rt->bell);
-  if (rt->mode == MR_LOOP_OWN)
-    mr_loop_stop(rt->loop);
+  if (rt->mode == MR_LOOP_OWN) mr_loop_stop(rt->loop);
 }
 
 static void stop_look(struct mr_runtime *rt)
 {
   int64_t now = mr_loop_now_us(rt->loop), at;
 
-  if (atomic_load(&rt->stop_over))
-    return;
+  if (atomic_load(&rt->stop_over)) return;
   pthread_mutex_lock(&rt->lock);
   at = rt->stop_at_us;
   pthread_mutex_unlock(&rt->lock);
@@ -85,8 +82,7 @@ int mr_stop(struct mr_runtime *rt, unsigned grace_ms)
   int code = mr_rt_check(rt, NULL);
   bool post = false;
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   at = mr_mono_us(&rt->sys) + (int64_t)grace_ms * 1000;
   pthread_mutex_lock(&rt->lock);
   if (!rt->stop_asked || at < rt->stop_at_us) { /* again: only sooner */
@@ -96,8 +92,7 @@ int mr_stop(struct mr_runtime *rt, unsigned grace_ms)
     rt->stop_posted = true;
   }
   pthread_mutex_unlock(&rt->lock);
-  if (post && mr_rt_post(rt, &rt->stop_post) != MR_OK)
-    return MR_E_CLOSED;
+  if (post && mr_rt_post(rt, &rt->stop_post) != MR_OK) return MR_E_CLOSED;
   return MR_OK;
 }
 
@@ -110,16 +105,16 @@ static void quiet_look(struct mr_runtime *rt)
 
   mr_domain_stats(rt->domain, &d);
   mr_store_stats(rt->store, &s);
-  if ((rt->nops > 0 || mr_api_active(rt->api) > 0 || s.queued > 0 || d.model_running > 0 || d.handlers_running > 0) &&
+  if ((rt->nops > 0 || mr_api_active(rt->api) > 0 || s.queued > 0 || d.model_running > 0 ||
+       d.handlers_running > 0) &&
       mr_loop_now_us(rt->loop) < rt->quiet_until_us &&
       mr_timer_set(rt->loop, &rt->quiet_timer, QUIET_LOOK_US) == MR_OK)
     return;
   if (rt->nops > 0 || d.model_running > 0)
-    mr_log(&rt->sys, MR_LOG_WARN, "runtime", "closing with %d operations and %d model requests unfinished", rt->nops,
-           d.model_running);
+    mr_log(&rt->sys, MR_LOG_WARN, "runtime", "closing with %d operations and %d model requests unfinished",
+           rt->nops, d.model_running);
   atomic_store(&rt->quiet, true);
-  if (rt->threaded)
-    mr_loop_stop(rt->loop);
+  if (rt->threaded) mr_loop_stop(rt->loop);
 }
 
 static void on_quiet_timer(struct mr_timer *t)
@@ -157,8 +152,7 @@ void mr_rt_close_init(struct mr_runtime *rt)
 static void run_until(struct mr_runtime *rt, atomic_bool *flag)
 {
   while (!atomic_load(flag))
-    if (mr_queue_run(&rt->queue, 0, 0) == MR_OK && !atomic_load(flag))
-      mr_rt_wait(rt, CLOSE_WAIT_MS);
+    if (mr_queue_run(&rt->queue, 0, 0) == MR_OK && !atomic_load(flag)) mr_rt_wait(rt, CLOSE_WAIT_MS);
 }
 
 int mr_close(struct mr_runtime **rtp)
@@ -167,27 +161,21 @@ int mr_close(struct mr_runtime **rtp)
   bool asked;
   int code;
 
-  if (!rt)
-    return MR_OK;
+  if (!rt) return MR_OK;
   code = mr_rt_check(rt, NULL);
-  if (code == MR_OK)
-    code = mr_queue_enter(&rt->queue);
-  if (code != MR_OK)
-    return code;
-  if (!rt->threaded)
-    mr_rt_own_loop(rt);
+  if (code == MR_OK) code = mr_queue_enter(&rt->queue);
+  if (code != MR_OK) return code;
+  if (!rt->threaded) mr_rt_own_loop(rt);
   pthread_mutex_lock(&rt->lock);
   asked = rt->stop_asked;
   pthread_mutex_unlock(&rt->lock);
-  if (!asked)
-    mr_stop(rt, 0);
+  if (!asked) mr_stop(rt, 0);
   run_until(rt, &rt->stop_over);
   atomic_store(&rt->closing, true);
   mr_rt_post(rt, &rt->close_post);
   while (!rt->threaded && !atomic_load(&rt->quiet))
     mr_rt_turn(rt, 1);
-  if (rt->threaded)
-    pthread_join(rt->thread, NULL);
+  if (rt->threaded) pthread_join(rt->thread, NULL);
   rt->threaded = false;
   mr_rt_close_parts(rt);
   while (mr_queue_run(&rt->queue, 0, 0) == MR_MORE)

@@ -14,7 +14,7 @@
 enum { COMMANDS_MAX = 64, ANSWER_US = 120 * 1000 * 1000 };
 
 struct command {
-  struct command *next;        /* the lock */
+  struct command *next; /* the lock */
   struct mr_runtime *rt;
   uint64_t id;
   char name[40];
@@ -22,8 +22,8 @@ struct command {
   void (*done)(void *cud, int code, struct mr_str json); /* loop: NULL once told */
   void *cud;
   struct mr_entry entry;
-  bool given;                  /* the lock: its entry has run */
-  bool answered;               /* the lock: the answer is on its way */
+  bool given;    /* the lock: its entry has run */
+  bool answered; /* the lock: the answer is on its way */
   struct mr_post post;
   struct mr_timer timer;
   int code;
@@ -56,8 +56,7 @@ static void tell(struct command *c, int code, struct mr_str json)
 {
   void (*done)(void *, int, struct mr_str) = c->done;
 
-  if (!done)
-    return;
+  if (!done) return;
   c->done = NULL;
   mr_timer_cancel(c->rt->loop, &c->timer);
   done(c->cud, code, json);
@@ -99,8 +98,7 @@ static void run_command(struct mr_entry *e)
   void (*fn)(void *, const char *, const struct mr_val *, uint64_t);
   void *ud;
 
-  if (atomic_load(&rt->closing))
-    return;
+  if (atomic_load(&rt->closing)) return;
   pthread_mutex_lock(&ct->lock);
   c->given = true;
   fn = ct->fn;
@@ -126,13 +124,10 @@ static int on_command(void *ud, struct mr_str name, yyjson_val *arg,
   listened = ct->fn != NULL;
   code = ct->n < COMMANDS_MAX ? MR_OK : MR_E_FULL;
   pthread_mutex_unlock(&ct->lock);
-  if (!listened)
-    return MR_E_UNSUPPORTED;
-  if (code != MR_OK)
-    return code;
+  if (!listened) return MR_E_UNSUPPORTED;
+  if (code != MR_OK) return code;
   c = mr_mem_zalloc(mr_rt_mem(rt), sizeof *c);
-  if (!c)
-    return MR_E_NOMEM;
+  if (!c) return MR_E_NOMEM;
   c->rt = rt;
   snprintf(c->name, sizeof c->name, "%.*s", (int)(name.n > 39 ? 39 : name.n), name.p ? name.p : "");
   c->done = done;
@@ -144,8 +139,7 @@ static int on_command(void *ud, struct mr_str name, yyjson_val *arg,
   mr_json_write(&b, arg, false);
   code = b.failed ? b.failed : mr_json_parse(mr_rt_mem(rt), mr_buf_get(&b), SIZE_MAX, &c->arg, NULL);
   mr_buf_free(&b);
-  if (code == MR_OK)
-    code = mr_timer_set(rt->loop, &c->timer, ANSWER_US);
+  if (code == MR_OK) code = mr_timer_set(rt->loop, &c->timer, ANSWER_US);
   if (code != MR_OK) {
     command_free(c);
     return code;
@@ -165,17 +159,14 @@ void mr_x_control_done(struct mr_runtime *rt, uint64_t id, int code, struct mr_s
   struct mr_control *ct;
   struct command *c;
 
-  if (mr_ext_check(rt, NULL) != MR_OK)
-    return;
+  if (mr_ext_check(rt, NULL) != MR_OK) return;
   ct = rt->control;
   pthread_mutex_lock(&ct->lock);
   for (c = ct->commands; c && !(c->id == id && c->given && !c->answered); c = c->next)
     continue;
-  if (c)
-    c->answered = true;
+  if (c) c->answered = true;
   pthread_mutex_unlock(&ct->lock);
-  if (!c)
-    return;
+  if (!c) return;
   c->code = code;
   c->json = mr_mem_strdup(mr_rt_mem(rt), json);
   mr_rt_post(rt, &c->post); /* closing: mr_control_free has it in its list */
@@ -195,14 +186,12 @@ void mr_x_set_generation(struct mr_runtime *rt, int64_t generation, struct mr_st
 {
   struct mr_control *ct;
 
-  if (mr_ext_check(rt, NULL) != MR_OK)
-    return;
+  if (mr_ext_check(rt, NULL) != MR_OK) return;
   ct = rt->control;
   pthread_mutex_lock(&ct->lock);
   ct->generation = generation;
   last_error.n = mr_utf8_cut(last_error, sizeof ct->last_error - 1);
-  if (last_error.n)
-    memcpy(ct->last_error, last_error.p, last_error.n);
+  if (last_error.n) memcpy(ct->last_error, last_error.p, last_error.n);
   ct->last_error[last_error.n] = '\0';
   pthread_mutex_unlock(&ct->lock);
 }
@@ -212,8 +201,7 @@ int mr_x_on_control(struct mr_runtime *rt,
 {
   int code = mr_ext_check(rt, NULL);
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   pthread_mutex_lock(&rt->control->lock);
   rt->control->fn = fn;
   rt->control->ud = ud;
@@ -238,13 +226,16 @@ static void health(void *ud, struct mr_buf *out)
 
 int mr_control_api(struct mr_runtime *rt, struct mr_err *err)
 {
-  struct mr_api_opts o = {.loop = rt->loop, .domain = rt->domain, .store = rt->store,
-                          .config = yyjson_doc_get_root(rt->options), .ud = rt, .health = health,
+  struct mr_api_opts o = {.loop = rt->loop,
+                          .domain = rt->domain,
+                          .store = rt->store,
+                          .config = yyjson_doc_get_root(rt->options),
+                          .ud = rt,
+                          .health = health,
                           .control = on_command};
 
   rt->control = mr_mem_zalloc(mr_rt_mem(rt), sizeof *rt->control);
-  if (!rt->control)
-    return mr_err_nomem(err);
+  if (!rt->control) return mr_err_nomem(err);
   pthread_mutex_init(&rt->control->lock, NULL);
   return mr_api_new(&rt->api, &o, err);
 }
@@ -253,8 +244,7 @@ void mr_control_free(struct mr_runtime *rt)
 {
   struct mr_control *ct = rt->control;
 
-  if (!ct)
-    return;
+  if (!ct) return;
   for (struct command *c = ct->commands, *next; c; c = next) {
     next = c->next;
     command_free(c);
@@ -264,14 +254,17 @@ void mr_control_free(struct mr_runtime *rt)
   rt->control = NULL;
 }
 
-struct listen { struct mr_http_listen l; char *actual; size_t n; };
+struct listen {
+  struct mr_http_listen l;
+  char *actual;
+  size_t n;
+};
 
 static int on_listen(struct mr_runtime *rt, void *arg, struct mr_err *err)
 {
   struct listen *l = arg;
 
-  if (rt->stopping)
-    return mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is stopping");
+  if (rt->stopping) return mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is stopping");
   return mr_api_listen(rt->api, &l->l, l->actual, l->n, err);
 }
 
@@ -287,8 +280,7 @@ static int read_spec(const struct mr_mem *m, const char *spec, yyjson_doc **doc,
     return MR_OK;
   }
   code = mr_json_parse(m, mr_str_c(spec), 1 << 16, doc, err);
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   o = yyjson_doc_get_root(*doc);
   it = yyjson_obj_iter_with(o);
   while ((k = yyjson_obj_iter_next(&it))) {
@@ -303,8 +295,9 @@ static int read_spec(const struct mr_mem *m, const char *spec, yyjson_doc **doc,
     else if (strcmp(key, "tls_key") == 0 && yyjson_is_str(v))
       l->tls_key = yyjson_get_str(v);
     else
-      return mr_err_set(err, MR_E_INVALID, "spec",
-                        "spec: %.60s: address, tls_cert and tls_key are strings, insecure_http is true or false", key);
+      return mr_err_set(
+          err, MR_E_INVALID, "spec",
+          "spec: %.60s: address, tls_cert and tls_key are strings, insecure_http is true or false", key);
   }
   return MR_OK;
 }
@@ -316,10 +309,8 @@ int mr_listen(struct mr_runtime *rt, const char *spec, char *actual, size_t n, s
   yyjson_doc *doc = NULL;
   int code = mr_ext_check(rt, err);
 
-  if (actual && n)
-    actual[0] = '\0';
-  if (code != MR_OK)
-    return code;
+  if (actual && n) actual[0] = '\0';
+  if (code != MR_OK) return code;
   if (!spec || !spec[0])
     return mr_err_set(err, MR_E_INVALID, "spec", "spec: an address such as \"127.0.0.1:8400\"");
   code = read_spec(mr_rt_mem(rt), spec, &doc, &l.l, err);

@@ -22,15 +22,15 @@ struct filejob {
   struct mr_runtime *rt;
   int (*work)(struct filejob *j);
   char *path;
-  struct mr_str arg;           /* in the arena, as all */
+  struct mr_str arg; /* in the arena, as all */
   struct mr_arena *arena;
   void (*done)(void *ud, const struct mr_reply *r, struct mr_str raw);
   void *ud;
   int code;
   struct mr_err err;
-  char *raw;                   /* read */
+  char *raw; /* read */
   size_t raw_n;
-  struct mr_buf json;          /* list, stat */
+  struct mr_buf json; /* list, stat */
   yyjson_doc *doc;
 };
 
@@ -42,7 +42,8 @@ static int failed(struct filejob *j, const char *path)
   snprintf(text, sizeof text, "%.140s", path);
   code = mr_err_errno(&j->err, text);
   if (e == ENOENT || e == ENOTDIR)
-    code = mr_err_set(&j->err, MR_E_NOTFOUND, NULL, "%s: %s", text, e == ENOENT ? "no such file" : "not a directory");
+    code = mr_err_set(&j->err, MR_E_NOTFOUND, NULL, "%s: %s", text,
+                      e == ENOENT ? "no such file" : "not a directory");
   else if (e == EACCES || e == EPERM)
     code = mr_err_set(&j->err, MR_E_DENIED, NULL, "%s: not permitted", text);
   return code;
@@ -57,10 +58,8 @@ static int read_all(struct filejob *j, int fd)
   char *at;
   ssize_t n = 1;
 
-  if (fstat(fd, &st) != 0)
-    return failed(j, j->path);
-  if (S_ISDIR(st.st_mode))
-    return mr_err_set(&j->err, MR_E_INVALID, "path", "%.200s: is a directory", j->path);
+  if (fstat(fd, &st) != 0) return failed(j, j->path);
+  if (S_ISDIR(st.st_mode)) return mr_err_set(&j->err, MR_E_INVALID, "path", "%.200s: is a directory", j->path);
   mr_buf_init(&b, mr_rt_mem(j->rt), READ_MAX + (1 << 16));
   while (n > 0 && b.n <= READ_MAX && (at = mr_buf_reserve(&b, 1 << 16))) {
     n = read(fd, at, 1 << 16);
@@ -85,8 +84,7 @@ static int do_read(struct filejob *j)
 {
   int fd = open(j->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), code;
 
-  if (fd < 0)
-    return failed(j, j->path);
+  if (fd < 0) return failed(j, j->path);
   code = read_all(j, fd);
   close(fd);
   return code;
@@ -99,10 +97,8 @@ static int write_all(struct filejob *j, int fd, const char *path)
 
   while (left) {
     ssize_t n = write(fd, p, left);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n < 0)
-      return failed(j, path);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return failed(j, path);
     p += n;
     left -= (size_t)n;
   }
@@ -122,19 +118,14 @@ static int do_write(struct filejob *j)
     return mr_err_set(&j->err, MR_E_INVALID, "path", "path: too long");
   if (stat(to, &st) == 0 && !S_ISREG(st.st_mode))
     return mr_err_set(&j->err, MR_E_INVALID, "path", "%.200s: not a plain file", j->path);
-  if (stat(to, &st) == 0)
-    mode = st.st_mode & 07777;
+  if (stat(to, &st) == 0) mode = st.st_mode & 07777;
   fd = mkostemp(temp, O_CLOEXEC);
-  if (fd < 0)
-    return failed(j, j->path);
+  if (fd < 0) return failed(j, j->path);
   code = write_all(j, fd, j->path);
-  if (code == MR_OK && (fchmod(fd, mode) != 0 || fsync(fd) != 0))
-    code = failed(j, j->path);
+  if (code == MR_OK && (fchmod(fd, mode) != 0 || fsync(fd) != 0)) code = failed(j, j->path);
   close(fd);
-  if (code == MR_OK && rename(temp, to) != 0)
-    code = failed(j, j->path);
-  if (code != MR_OK)
-    unlink(temp);
+  if (code == MR_OK && rename(temp, to) != 0) code = failed(j, j->path);
+  if (code != MR_OK) unlink(temp);
   return code;
 }
 
@@ -142,11 +133,9 @@ static int do_append(struct filejob *j)
 {
   int fd = open(j->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644), code;
 
-  if (fd < 0)
-    return failed(j, j->path);
+  if (fd < 0) return failed(j, j->path);
   code = write_all(j, fd, j->path);
-  if (close(fd) != 0 && code == MR_OK)
-    code = failed(j, j->path);
+  if (close(fd) != 0 && code == MR_OK) code = failed(j, j->path);
   return code;
 }
 
@@ -154,8 +143,11 @@ static void write_info(struct mr_jw *w, struct mr_str name, const struct stat *s
 {
   mr_jw_obj(w);
   mr_jw_kstr(w, "name", name);
-  mr_jw_kc(w, "type", S_ISREG(st->st_mode) ? "file" : S_ISDIR(st->st_mode) ? "directory" : S_ISLNK(st->st_mode)
-                          ? "link" : "other");
+  mr_jw_kc(w, "type",
+           S_ISREG(st->st_mode)   ? "file"
+           : S_ISDIR(st->st_mode) ? "directory"
+           : S_ISLNK(st->st_mode) ? "link"
+                                  : "other");
   mr_jw_kint(w, "size", st->st_size);
   mr_jw_key(w, "mtime");
   mr_jw_real(w, (double)st->st_mtim.tv_sec + (double)(st->st_mtim.tv_nsec / 1000) / 1e6);
@@ -174,18 +166,15 @@ static char **read_names(struct filejob *j, DIR *d, size_t *out)
   struct dirent *e;
 
   while ((e = readdir(d)) && n < LIST_MAX) {
-    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0)
-      continue;
+    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0) continue;
     if (n == cap) {
       cap = cap ? cap * 2 : 64;
       more = mr_mem_realloc(mr_rt_mem(j->rt), names, cap * sizeof *names);
-      if (!more)
-        break;
+      if (!more) break;
       names = more;
     }
     names[n] = (char *)(uintptr_t)mr_arena_str(j->arena, mr_str_c(e->d_name)).p;
-    if (!names[n])
-      break;
+    if (!names[n]) break;
     n++;
   }
   if (e)
@@ -203,8 +192,7 @@ static int do_list(struct filejob *j)
   char **names;
   size_t n;
 
-  if (!d)
-    return failed(j, j->path);
+  if (!d) return failed(j, j->path);
   names = read_names(j, d, &n);
   qsort(names, names ? n : 0, sizeof *names, cmp_names);
   mr_jw_init(&w, &j->json);
@@ -224,8 +212,7 @@ static int do_stat(struct filejob *j)
   struct stat st;
   struct mr_jw w;
 
-  if (stat(j->path, &st) != 0)
-    return failed(j, j->path);
+  if (stat(j->path, &st) != 0) return failed(j, j->path);
   while (rest.p) {
     struct mr_str part = mr_str_split(&rest, '/');
     name = part.n ? part : name;
@@ -241,17 +228,13 @@ static int do_mkdir(struct filejob *j)
 
   for (char *p = j->path + 1;; p++) {
     char c = *p;
-    if (c != '/' && c)
-      continue;
+    if (c != '/' && c) continue;
     *p = '\0';
-    if (mkdir(j->path, 0777) != 0 && errno != EEXIST)
-      return failed(j, j->path);
+    if (mkdir(j->path, 0777) != 0 && errno != EEXIST) return failed(j, j->path);
     *p = c;
-    if (!c)
-      break;
+    if (!c) break;
   }
-  if (stat(j->path, &st) == 0 && S_ISDIR(st.st_mode))
-    return MR_OK;
+  if (stat(j->path, &st) == 0 && S_ISDIR(st.st_mode)) return MR_OK;
   return mr_err_set(&j->err, MR_E_CONFLICT, "path", "%.200s: there is a file of that name", j->path);
 }
 
@@ -278,19 +261,16 @@ static int value_of(struct filejob *j)
 
   mr_json_alc(mr_rt_mem(j->rt), &alc);
   doc = yyjson_mut_doc_new(&alc);
-  if (!doc)
-    return MR_E_NOMEM;
+  if (!doc) return MR_E_NOMEM;
   if (mr_utf8_valid(raw)) {
     v = yyjson_mut_strn(doc, raw.p, raw.n);
   } else {
     text = mr_mem_alloc(mr_rt_mem(j->rt), 4 * ((raw.n + 2) / 3) + 1);
     v = yyjson_mut_obj(doc);
-    if (!text || !v || !yyjson_mut_obj_add_strn(doc, v, "base64", text, mr_base64_encode(raw, text)))
-      v = NULL;
+    if (!text || !v || !yyjson_mut_obj_add_strn(doc, v, "base64", text, mr_base64_encode(raw, text))) v = NULL;
   }
   yyjson_mut_doc_set_root(doc, v);
-  if (v)
-    j->doc = yyjson_mut_doc_imut_copy(doc, &alc);
+  if (v) j->doc = yyjson_mut_doc_imut_copy(doc, &alc);
   yyjson_mut_doc_free(doc);
   mr_mem_free(mr_rt_mem(j->rt), text);
   return j->doc ? MR_OK : MR_E_NOMEM;
@@ -305,10 +285,10 @@ static void work(struct mr_job *job, void *worker)
   if (j->code == MR_OK && j->raw)
     j->code = value_of(j);
   else if (j->code == MR_OK && (j->json.n || j->json.failed))
-    j->code = j->json.failed ? j->json.failed
-                             : mr_json_parse(mr_rt_mem(j->rt), mr_buf_get(&j->json), SIZE_MAX, &j->doc, &j->err);
-  if (j->code != MR_OK && j->err.code == MR_OK)
-    mr_err_set(&j->err, j->code, NULL, "%s", mr_strerror(j->code));
+    j->code = j->json.failed
+                  ? j->json.failed
+                  : mr_json_parse(mr_rt_mem(j->rt), mr_buf_get(&j->json), SIZE_MAX, &j->doc, &j->err);
+  if (j->code != MR_OK && j->err.code == MR_OK) mr_err_set(&j->err, j->code, NULL, "%s", mr_strerror(j->code));
 }
 
 static void job_free(struct filejob *j)
@@ -345,13 +325,14 @@ static void on_done(struct mr_job *job)
 
 static int (*find_op(const char *op))(struct filejob *j)
 {
-  static const struct { const char *name; int (*fn)(struct filejob *j); } ops[] = {
-      {"read", do_read}, {"write", do_write}, {"append", do_append}, {"list", do_list},
-      {"stat", do_stat}, {"mkdir", do_mkdir}, {"remove", do_remove}, {"rename", do_rename}};
+  static const struct {
+    const char *name;
+    int (*fn)(struct filejob *j);
+  } ops[] = {{"read", do_read}, {"write", do_write}, {"append", do_append}, {"list", do_list},
+             {"stat", do_stat}, {"mkdir", do_mkdir}, {"remove", do_remove}, {"rename", do_rename}};
 
   for (size_t i = 0; op && i < sizeof ops / sizeof *ops; i++)
-    if (strcmp(op, ops[i].name) == 0)
-      return ops[i].fn;
+    if (strcmp(op, ops[i].name) == 0) return ops[i].fn;
   return NULL;
 }
 
@@ -360,8 +341,7 @@ static struct filejob *job_new(struct mr_runtime *rt, const char *path, struct m
   const struct mr_mem *m = mr_rt_mem(rt);
   struct filejob *j = mr_mem_zalloc(m, sizeof *j);
 
-  if (!j)
-    return NULL;
+  if (!j) return NULL;
   j->rt = rt;
   j->arena = mr_arena_new(m, 512);
   if (j->arena) {
@@ -372,8 +352,7 @@ static struct filejob *job_new(struct mr_runtime *rt, const char *path, struct m
   j->job.work = work;
   j->job.done = on_done;
   j->entry.run = run_done;
-  if (j->arena && j->path && j->arg.p)
-    return j;
+  if (j->arena && j->path && j->arg.p) return j;
   job_free(j);
   return NULL;
 }
@@ -381,30 +360,27 @@ static struct filejob *job_new(struct mr_runtime *rt, const char *path, struct m
 int mr_x_file(struct mr_runtime *rt, const char *op, const char *path, struct mr_str arg,
               void (*done)(void *ud, const struct mr_reply *r, struct mr_str raw), void *ud, struct mr_err *err)
 {
-  int (*fn)(struct filejob *j) = find_op(op);
+  int (*fn)(struct filejob * j) = find_op(op);
   struct filejob *j;
   int code = mr_ext_check(rt, err);
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   if (!fn || !done)
-    return mr_err_set(err, MR_E_INVALID, fn ? "done" : "op", "there is no file operation \"%.40s\" without an end",
-                      op ? op : "");
+    return mr_err_set(err, MR_E_INVALID, fn ? "done" : "op",
+                      "there is no file operation \"%.40s\" without an end", op ? op : "");
   if (!path || !path[0] || strlen(path) >= PATH_MAX)
     return mr_err_set(err, MR_E_INVALID, "path", "path: needed, at most %d bytes", PATH_MAX - 1);
   if (fn == do_rename && (!arg.n || memchr(arg.p, 0, arg.n)))
     return mr_err_set(err, MR_E_INVALID, "arg", "arg: the new name");
   j = job_new(rt, path, arg);
-  if (!j)
-    return mr_err_nomem(err);
+  if (!j) return mr_err_nomem(err);
   j->work = fn;
   j->done = done;
   j->ud = ud;
   code = mr_queue_reserve(&rt->queue);
   if (code == MR_OK) {
     code = mr_pool_submit(rt->pool, &j->job);
-    if (code == MR_OK)
-      return MR_OK;
+    if (code == MR_OK) return MR_OK;
     mr_queue_release(&rt->queue);
   }
   job_free(j);

@@ -19,14 +19,14 @@ struct request {
   uint64_t id;
   struct mr_ext_http_cbs cbs;
   void *ud;
-  struct mr_arena *arena;      /* what was asked */
+  struct mr_arena *arena; /* what was asked */
   char *method, *url;
   struct mr_str *headers;
   int nheaders, follow;
   struct mr_str body;
   int64_t timeout_ms, max_body;
   atomic_bool cancelled;
-  atomic_int backlog;          /* chunks in the queue */
+  atomic_int backlog; /* chunks in the queue */
   atomic_bool resume_posted;
   struct mr_post start, cancel, resume;
   struct mr_entry done;
@@ -44,8 +44,7 @@ static void unref(struct request *r)
 {
   struct mr_runtime *rt = r->rt;
 
-  if (atomic_fetch_sub(&r->refs, 1) != 1)
-    return;
+  if (atomic_fetch_sub(&r->refs, 1) != 1) return;
   mr_buf_free(&r->head);
   mr_buf_free(&r->data);
   mr_arena_free(&r->arena);
@@ -59,15 +58,17 @@ static void run_done(struct mr_entry *e)
 {
   struct request *r = MR_OF(e, struct request, done);
   struct mr_runtime *rt = r->rt;
-  struct mr_ext_http_reply reply = {.size = sizeof reply, .code = r->code, .status = r->status,
-                                    .headers = mr_buf_get(&r->head), .body = mr_buf_get(&r->data),
+  struct mr_ext_http_reply reply = {.size = sizeof reply,
+                                    .code = r->code,
+                                    .status = r->status,
+                                    .headers = mr_buf_get(&r->head),
+                                    .body = mr_buf_get(&r->data),
                                     .err = r->code == MR_OK ? NULL : &r->err};
 
   pthread_mutex_lock(&rt->ext->lock);
   mr_ext_drop(rt, r->id);
   pthread_mutex_unlock(&rt->ext->lock);
-  if (r->cbs.done)
-    r->cbs.done(r->ud, &reply);
+  if (r->cbs.done) r->cbs.done(r->ud, &reply);
   mr_queue_release(&rt->queue);
   unref(r);
 }
@@ -82,7 +83,12 @@ static void finish(struct request *r, int code, const struct mr_err *err)
   mr_queue_push(&r->rt->queue, &r->done);
 }
 
-struct chunk { struct mr_entry entry; struct request *r; size_t n; char bytes[]; };
+struct chunk {
+  struct mr_entry entry;
+  struct request *r;
+  size_t n;
+  char bytes[];
+};
 
 static void on_resume(struct mr_post *p)
 {
@@ -101,14 +107,11 @@ static void run_chunk(struct mr_entry *e)
   struct chunk *k = MR_OF(e, struct chunk, entry);
   struct request *r = k->r; /* its done comes after us */
 
-  if (!atomic_load(&r->cancelled))
-    r->cbs.chunk(r->ud, mr_str_n(k->bytes, k->n));
+  if (!atomic_load(&r->cancelled)) r->cbs.chunk(r->ud, mr_str_n(k->bytes, k->n));
   mr_mem_free(mr_rt_mem(r->rt), k);
-  if (atomic_fetch_sub(&r->backlog, 1) - 1 > CHUNKS_LOW || atomic_exchange(&r->resume_posted, true))
-    return;
+  if (atomic_fetch_sub(&r->backlog, 1) - 1 > CHUNKS_LOW || atomic_exchange(&r->resume_posted, true)) return;
   atomic_fetch_add(&r->refs, 1);
-  if (mr_rt_post(r->rt, &r->resume) != MR_OK)
-    unref(r);
+  if (mr_rt_post(r->rt, &r->resume) != MR_OK) unref(r);
 }
 
 /* ---- the client's callbacks ---- */
@@ -128,15 +131,13 @@ static int on_data(void *ud, struct mr_http_out *out, struct mr_str bytes)
   struct chunk *k;
 
   r->received += (int64_t)bytes.n;
-  if (r->received > r->max_body)
-    return MR_E_TOO_LARGE;
+  if (r->received > r->max_body) return MR_E_TOO_LARGE;
   if (!r->cbs.chunk) {
     mr_buf_str(&r->data, bytes);
     return r->data.failed;
   }
   k = mr_mem_alloc(mr_rt_mem(r->rt), sizeof *k + bytes.n);
-  if (!k)
-    return MR_E_NOMEM;
+  if (!k) return MR_E_NOMEM;
   k->entry.run = run_chunk;
   k->r = r;
   k->n = bytes.n;
@@ -173,8 +174,13 @@ static void on_start(struct mr_post *p)
   static const struct mr_http_out_cbs cbs = {on_head, on_data, on_done};
   struct request *r = MR_OF(p, struct request, start);
   struct mr_runtime *rt = r->rt;
-  struct mr_http_out_req q = {.method = r->method, .url = r->url, .headers = r->headers, .nheaders = r->nheaders,
-                              .body = &r->body, .nbody = r->body.n ? 1 : 0, .timeout_ms = r->timeout_ms,
+  struct mr_http_out_req q = {.method = r->method,
+                              .url = r->url,
+                              .headers = r->headers,
+                              .nheaders = r->nheaders,
+                              .body = &r->body,
+                              .nbody = r->body.n ? 1 : 0,
+                              .timeout_ms = r->timeout_ms,
                               .follow = r->follow};
   struct mr_err err = {0};
   int code = MR_OK;
@@ -183,10 +189,8 @@ static void on_start(struct mr_post *p)
     code = mr_err_set(&err, MR_E_CLOSED, NULL, "the runtime is closing");
   else if (atomic_load(&r->cancelled))
     code = mr_err_set(&err, MR_E_CANCELLED, NULL, "cancelled by the caller");
-  if (code == MR_OK)
-    code = mr_http_out_start(rt->http, &q, &cbs, r, &r->out, &err);
-  if (code != MR_OK)
-    finish(r, code, &err);
+  if (code == MR_OK) code = mr_http_out_start(rt->http, &q, &cbs, r, &r->out, &err);
+  if (code != MR_OK) finish(r, code, &err);
   unref(r); /* the post's */
 }
 
@@ -194,16 +198,14 @@ static void on_cancel(struct mr_post *p)
 {
   struct request *r = MR_OF(p, struct request, cancel);
 
-  if (r->out)
-    mr_http_out_cancel(r->out);
+  if (r->out) mr_http_out_cancel(r->out);
   unref(r);
 }
 
 static bool line_ok(const char *s)
 {
   for (; *s; s++)
-    if ((unsigned char)*s < 0x20 && *s != '\t')
-      return false;
+    if ((unsigned char)*s < 0x20 && *s != '\t') return false;
   return true;
 }
 
@@ -228,8 +230,7 @@ static int copy_request(struct request *r, const struct mr_ext_http_req *q, stru
   r->method = (char *)(uintptr_t)mr_arena_str(r->arena, mr_str_c(q->method ? q->method : "GET")).p;
   r->headers = mr_arena_alloc(r->arena, (size_t)(n + 1) * sizeof *r->headers);
   for (int i = 0; r->headers && i < n; i++)
-    if (!(r->headers[i] = mr_arena_str(r->arena, mr_str_c(q->headers[i]))).p)
-      return mr_err_nomem(err);
+    if (!(r->headers[i] = mr_arena_str(r->arena, mr_str_c(q->headers[i]))).p) return mr_err_nomem(err);
   r->nheaders = n;
   r->body = mr_arena_str(r->arena, q->body);
   r->timeout_ms = q->timeout_ms ? q->timeout_ms : TIMEOUT_MS;
@@ -243,8 +244,7 @@ static struct request *request_new(struct mr_runtime *rt, const struct mr_ext_ht
   const struct mr_mem *m = mr_rt_mem(rt);
   struct request *r = mr_mem_zalloc(m, sizeof *r);
 
-  if (!r)
-    return NULL;
+  if (!r) return NULL;
   r->arena = mr_arena_new(m, 1024);
   if (!r->arena) {
     mr_mem_free(m, r);
@@ -256,8 +256,7 @@ static struct request *request_new(struct mr_runtime *rt, const struct mr_ext_ht
   atomic_init(&r->cancelled, false);
   atomic_init(&r->backlog, 0);
   atomic_init(&r->resume_posted, false);
-  if (cbs)
-    r->cbs = *cbs;
+  if (cbs) r->cbs = *cbs;
   r->ud = ud;
   r->start.fn = on_start;
   r->cancel.fn = on_cancel;
@@ -267,25 +266,22 @@ static struct request *request_new(struct mr_runtime *rt, const struct mr_ext_ht
   return r;
 }
 
-int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *given, const struct mr_ext_http_cbs *cbs, void *ud,
-              uint64_t *id, struct mr_err *err)
+int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *given, const struct mr_ext_http_cbs *cbs,
+              void *ud, uint64_t *id, struct mr_err *err)
 {
   struct mr_ext_http_req q = {0};
   struct request *r;
   int code = mr_ext_check(rt, err);
 
-  if (id)
-    *id = 0;
+  if (id) *id = 0;
   if (code == MR_OK && (!given || given->size < offsetof(struct mr_ext_http_req, headers)))
     code = mr_err_set(err, MR_E_INVALID, "size", "size: set it to sizeof(struct mr_ext_http_req)");
   if (code == MR_OK && cbs && cbs->size < sizeof *cbs)
     code = mr_err_set(err, MR_E_INVALID, "cbs.size", "cbs.size: set it to sizeof(struct mr_ext_http_cbs)");
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   memcpy(&q, given, given->size < sizeof q ? given->size : sizeof q);
   r = request_new(rt, cbs, ud);
-  if (!r)
-    return mr_err_nomem(err);
+  if (!r) return mr_err_nomem(err);
   code = copy_request(r, &q, err);
   mr_buf_init(&r->data, mr_rt_mem(rt), (size_t)r->max_body);
   if (code == MR_OK && mr_queue_reserve(&rt->queue) != MR_OK)
@@ -302,11 +298,9 @@ int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *given, const 
     unref(r);
     return mr_err_set(err, MR_E_FULL, NULL, "too many requests and timers at once");
   }
-  if (id)
-    *id = r->id;
+  if (id) *id = r->id;
   atomic_fetch_add(&r->refs, 1); /* the post's */
-  if (mr_rt_post(rt, &r->start) == MR_OK)
-    return MR_OK;
+  if (mr_rt_post(rt, &r->start) == MR_OK) return MR_OK;
   pthread_mutex_lock(&rt->ext->lock);
   mr_ext_drop(rt, r->id);
   pthread_mutex_unlock(&rt->ext->lock);
@@ -320,8 +314,7 @@ void mr_x_http_cancel(struct mr_runtime *rt, uint64_t id)
 {
   struct request *r;
 
-  if (mr_ext_check(rt, NULL) != MR_OK)
-    return;
+  if (mr_ext_check(rt, NULL) != MR_OK) return;
   pthread_mutex_lock(&rt->ext->lock);
   r = mr_ext_get(rt, MR_EXT_HTTP, id);
   if (r && !atomic_exchange(&r->cancelled, true))
@@ -329,6 +322,5 @@ void mr_x_http_cancel(struct mr_runtime *rt, uint64_t id)
   else
     r = NULL;
   pthread_mutex_unlock(&rt->ext->lock);
-  if (r && mr_rt_post(rt, &r->cancel) != MR_OK)
-    unref(r);
+  if (r && mr_rt_post(rt, &r->cancel) != MR_OK) unref(r);
 }

@@ -13,15 +13,19 @@
 
 enum mr_ext_kind { MR_EXT_NONE = 0, MR_EXT_TIMER, MR_EXT_HTTP, MR_EXT_WATCH };
 enum { MR_EXT_MAX = 65536 };
-struct mr_ext_id { enum mr_ext_kind kind; uint32_t uses, next_free; void *obj; };
+struct mr_ext_id {
+  enum mr_ext_kind kind;
+  uint32_t uses, next_free;
+  void *obj;
+};
 
 struct mr_inotify; /* ext_watch.c */
 
 struct mr_ext_set {
-  pthread_mutex_t lock;        /* the table, and the states of what is in it */
+  pthread_mutex_t lock; /* the table, and the states of what is in it */
   struct mr_ext_id *ids;
-  uint32_t n, cap, free;       /* free: place + 1 of the first free one */
-  struct mr_inotify *inotify;  /* loop */
+  uint32_t n, cap, free;      /* free: place + 1 of the first free one */
+  struct mr_inotify *inotify; /* loop */
 };
 
 /* Lock held. 0: no memory, or MR_EXT_MAX of them. */
@@ -31,10 +35,13 @@ void mr_ext_drop(struct mr_runtime *rt, uint64_t id);
 /* MR_OK when new work may be taken; else the code, explained in err. Any thread. */
 int mr_ext_check(struct mr_runtime *rt, struct mr_err *err);
 
-struct mr_doc { struct mr_runtime *rt; yyjson_doc *doc; };
+struct mr_doc {
+  struct mr_runtime *rt;
+  yyjson_doc *doc;
+};
 /* Takes doc over, also when it fails. NULL: no memory. */
 struct mr_doc *mr_doc_new(struct mr_runtime *rt, yyjson_doc *doc);
-yyjson_doc *mr_doc_take(struct mr_doc **d);    /* the document; the rest is freed; clears *d */
+yyjson_doc *mr_doc_take(struct mr_doc **d); /* the document; the rest is freed; clears *d */
 
 /* At the end, on the closing thread. */
 void mr_timer_end(void *timer);
@@ -75,13 +82,14 @@ int mr_x_timer_cancel(struct mr_runtime *rt, uint64_t id);
 int mr_x_post(struct mr_runtime *rt, void (*fn)(void *ud), void *ud);
 
 /* ---- ext_http.c ---- */
-int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *req, const struct mr_ext_http_cbs *cbs, void *ud,
-              uint64_t *id, struct mr_err *err);
+int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *req, const struct mr_ext_http_cbs *cbs,
+              void *ud, uint64_t *id, struct mr_err *err);
 void mr_x_http_cancel(struct mr_runtime *rt, uint64_t id);
 
 /* ---- ext_file.c, ext_watch.c ---- */
 int mr_x_file(struct mr_runtime *rt, const char *op, const char *path, struct mr_str arg,
-              void (*done)(void *ud, const struct mr_reply *r, struct mr_str raw), void *ud, struct mr_err *err);
+              void (*done)(void *ud, const struct mr_reply *r, struct mr_str raw), void *ud,
+              struct mr_err *err);
 int mr_x_watch(struct mr_runtime *rt, const char *path, void (*fn)(void *ud, struct mr_str path), void *ud,
                uint64_t *id, struct mr_err *err);
 void mr_x_watch_cancel(struct mr_runtime *rt, uint64_t id);

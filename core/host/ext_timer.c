@@ -15,7 +15,7 @@ struct timer {
   enum state state;
   int64_t due_us;
   struct mr_timer t;
-  struct mr_post post;         /* to arm it, later to take it back */
+  struct mr_post post; /* to arm it, later to take it back */
   struct mr_entry entry;
   void (*fn)(void *ud);
   void *ud;
@@ -29,11 +29,9 @@ static void run_timer(struct mr_entry *e)
 
   pthread_mutex_lock(&rt->ext->lock);
   dead = t->state == DEAD;
-  if (!dead)
-    mr_ext_drop(rt, t->id);
+  if (!dead) mr_ext_drop(rt, t->id);
   pthread_mutex_unlock(&rt->ext->lock);
-  if (!dead && !atomic_load(&rt->closing))
-    t->fn(t->ud);
+  if (!dead && !atomic_load(&rt->closing)) t->fn(t->ud);
   mr_mem_free(mr_rt_mem(rt), t);
 }
 
@@ -66,8 +64,7 @@ static void on_post(struct mr_post *p)
     }
   }
   pthread_mutex_unlock(&rt->ext->lock);
-  if (!cancelled)
-    return;
+  if (!cancelled) return;
   mr_timer_cancel(rt->loop, &t->t);
   mr_mem_free(mr_rt_mem(rt), t);
 }
@@ -78,15 +75,11 @@ int mr_x_timer(struct mr_runtime *rt, int64_t us, void (*fn)(void *ud), void *ud
   uint64_t given;
   int code = mr_ext_check(rt, NULL);
 
-  if (id)
-    *id = 0;
-  if (code == MR_OK && !fn)
-    code = MR_E_INVALID;
-  if (code != MR_OK)
-    return code;
+  if (id) *id = 0;
+  if (code == MR_OK && !fn) code = MR_E_INVALID;
+  if (code != MR_OK) return code;
   t = mr_mem_zalloc(mr_rt_mem(rt), sizeof *t);
-  if (!t)
-    return MR_E_NOMEM;
+  if (!t) return MR_E_NOMEM;
   t->rt = rt;
   t->due_us = mr_mono_us(&rt->sys) + (us > 0 ? us : 0);
   t->fn = fn;
@@ -101,10 +94,8 @@ int mr_x_timer(struct mr_runtime *rt, int64_t us, void (*fn)(void *ud), void *ud
     mr_mem_free(mr_rt_mem(rt), t);
     return MR_E_FULL;
   }
-  if (id)
-    *id = given;
-  if (mr_rt_post(rt, &t->post) == MR_OK)
-    return MR_OK;
+  if (id) *id = given;
+  if (mr_rt_post(rt, &t->post) == MR_OK) return MR_OK;
   pthread_mutex_lock(&rt->ext->lock);
   mr_ext_drop(rt, given);
   pthread_mutex_unlock(&rt->ext->lock);
@@ -117,8 +108,7 @@ int mr_x_timer_cancel(struct mr_runtime *rt, uint64_t id)
   struct timer *t;
   bool post = false;
 
-  if (mr_ext_check(rt, NULL) != MR_OK)
-    return 0;
+  if (mr_ext_check(rt, NULL) != MR_OK) return 0;
   pthread_mutex_lock(&rt->ext->lock);
   t = mr_ext_get(rt, MR_EXT_TIMER, id);
   if (t) {
@@ -127,8 +117,7 @@ int mr_x_timer_cancel(struct mr_runtime *rt, uint64_t id)
     t->state = t->state == QUEUED ? DEAD : CANCELLED;
   }
   pthread_mutex_unlock(&rt->ext->lock);
-  if (post && mr_rt_post(rt, &t->post) != MR_OK)
-    mr_mem_free(mr_rt_mem(rt), t);
+  if (post && mr_rt_post(rt, &t->post) != MR_OK) mr_mem_free(mr_rt_mem(rt), t);
   return t != NULL;
 }
 
@@ -138,8 +127,7 @@ void mr_timer_end(void *timer)
   struct timer *t = timer;
   struct mr_runtime *rt = t->rt;
 
-  if (t->state == QUEUED)
-    return; /* its entry frees it */
+  if (t->state == QUEUED) return; /* its entry frees it */
   mr_ext_drop(rt, t->id);
   if (t->state == NEW) {
     t->state = CANCELLED; /* its post frees it */
@@ -151,7 +139,12 @@ void mr_timer_end(void *timer)
 
 /* ---- posts ---- */
 
-struct posted { struct mr_entry entry; struct mr_runtime *rt; void (*fn)(void *ud); void *ud; };
+struct posted {
+  struct mr_entry entry;
+  struct mr_runtime *rt;
+  void (*fn)(void *ud);
+  void *ud;
+};
 
 static void run_posted(struct mr_entry *e)
 {
@@ -168,12 +161,9 @@ int mr_x_post(struct mr_runtime *rt, void (*fn)(void *ud), void *ud)
   struct posted *p;
   int code = mr_ext_check(rt, NULL);
 
-  if (code == MR_OK && !fn)
-    code = MR_E_INVALID;
-  if (code == MR_OK)
-    code = mr_queue_reserve(&rt->queue);
-  if (code != MR_OK)
-    return code;
+  if (code == MR_OK && !fn) code = MR_E_INVALID;
+  if (code == MR_OK) code = mr_queue_reserve(&rt->queue);
+  if (code != MR_OK) return code;
   p = mr_mem_alloc(mr_rt_mem(rt), sizeof *p);
   if (!p) {
     mr_queue_release(&rt->queue);

@@ -34,8 +34,7 @@ void mr_given_unref(struct mr_given *g)
 {
   struct mr_runtime *rt = g->rt;
 
-  if (atomic_fetch_sub(&g->refs, 1) != 1)
-    return;
+  if (atomic_fetch_sub(&g->refs, 1) != 1) return;
   g->free(g);
   mr_rt_unref(rt);
 }
@@ -58,8 +57,7 @@ static void send(struct mr_given *g)
 {
   struct mr_runtime *rt = g->rt;
 
-  if (mr_rt_post(rt, &g->answer) == MR_OK)
-    return; /* the reference goes with the post */
+  if (mr_rt_post(rt, &g->answer) == MR_OK) return; /* the reference goes with the post */
   mr_given_unref(g);
   mr_given_unref(g);
 }
@@ -82,8 +80,7 @@ bool mr_given_drop(struct mr_given *g)
 {
   int was = atomic_fetch_or(&g->state, MR_GIVEN_UNWANTED);
 
-  if (!(was & MR_GIVEN_TAKEN))
-    return true;
+  if (!(was & MR_GIVEN_TAKEN)) return true;
   if (!(was & MR_GIVEN_ANSWERED)) {
     mr_given_ref(g);
     mr_queue_push(&g->rt->queue, &g->unwanted);

@@ -18,30 +18,30 @@
 enum { DEADLINE_US = 30 * 1000 * 1000, HOOKS_MAX = 1000, DECISION_MAX = 16 << 20 };
 
 struct hook {
-  struct hook *next;           /* by id, ascending */
+  struct hook *next; /* by id, ascending */
   int id;
-  char *agent, *tool;          /* filters; NULL: any */
+  char *agent, *tool; /* filters; NULL: any */
   unsigned flags;
   mr_hook_fn fn;
   void *ud;
 };
 
 struct mr_hookset {
-  pthread_mutex_t lock;        /* hooks, next_id, n */
+  pthread_mutex_t lock; /* hooks, next_id, n */
   struct hook *hooks;
   int next_id, n;
-  struct ask *asks;            /* loop: open questions */
+  struct ask *asks; /* loop: open questions */
 };
 
 struct ask {
   struct ask *next, **link;
   struct mr_runtime *rt;
-  yyjson_doc *doc;             /* the input, for the filters */
+  yyjson_doc *doc; /* the input, for the filters */
   void (*done)(void *cud, enum mr_permit p, struct mr_str detail);
   void *cud;
-  int last;                    /* id of the hook asked last */
-  bool fail_closed;            /* of that hook */
-  struct mr_hook_call *call;   /* with the queue or the host; NULL: answering */
+  int last;                  /* id of the hook asked last */
+  bool fail_closed;          /* of that hook */
+  struct mr_hook_call *call; /* with the queue or the host; NULL: answering */
   struct mr_timer timer;
   struct mr_ready ready;
   enum mr_permit decision;
@@ -52,11 +52,11 @@ struct ask {
 
 struct mr_hook_call {
   struct mr_given g;
-  struct ask *ask;             /* loop: NULL once settled */
-  int hook;                    /* id */
-  yyjson_doc *doc;             /* input, parsed when handed out */
-  bool decided;                /* the answer: else no opinion */
-  bool broken;                 /* the answer cannot be read: the fail default counts */
+  struct ask *ask; /* loop: NULL once settled */
+  int hook;        /* id */
+  yyjson_doc *doc; /* input, parsed when handed out */
+  bool decided;    /* the answer: else no opinion */
+  bool broken;     /* the answer cannot be read: the fail default counts */
   enum mr_permit decision;
   char *detail;
   size_t n;
@@ -66,16 +66,14 @@ struct mr_hook_call {
 int mr_hooks_new(struct mr_runtime *rt)
 {
   rt->hooks = mr_mem_zalloc(mr_rt_mem(rt), sizeof *rt->hooks);
-  if (!rt->hooks)
-    return MR_E_NOMEM;
+  if (!rt->hooks) return MR_E_NOMEM;
   pthread_mutex_init(&rt->hooks->lock, NULL);
   return MR_OK;
 }
 
 static void hook_free(const struct mr_mem *m, struct hook *h)
 {
-  if (!h)
-    return;
+  if (!h) return;
   mr_mem_free(m, h->agent);
   mr_mem_free(m, h->tool);
   mr_mem_free(m, h);
@@ -85,8 +83,7 @@ void mr_hooks_free(struct mr_runtime *rt)
 {
   struct mr_hookset *hs = rt->hooks;
 
-  if (!hs)
-    return;
+  if (!hs) return;
   for (struct hook *h = hs->hooks, *next; h; h = next) {
     next = h->next;
     hook_free(mr_rt_mem(rt), h);
@@ -118,12 +115,10 @@ static int read_filter(const struct mr_mem *m, const char *filter, struct hook *
   yyjson_obj_iter it;
   int code;
 
-  if (!filter || !filter[0])
-    return MR_OK;
+  if (!filter || !filter[0]) return MR_OK;
   code = mr_json_parse(m, mr_str_c(filter), 1 << 16, &doc, NULL);
   o = yyjson_doc_get_root(doc);
-  if (code == MR_OK && yyjson_is_null(o))
-    goto out;
+  if (code == MR_OK && yyjson_is_null(o)) goto out;
   if (code != MR_OK || !yyjson_is_obj(o)) {
     code = mr_err_set(err, MR_E_INVALID, "filter", "filter: a JSON object with \"agent\" and \"tool\"");
     goto out;
@@ -143,8 +138,8 @@ out:
   return code;
 }
 
-int mr_hook_add(struct mr_runtime *rt, const char *phase, const char *filter, unsigned flags, mr_hook_fn fn, void *ud,
-                struct mr_err *err)
+int mr_hook_add(struct mr_runtime *rt, const char *phase, const char *filter, unsigned flags, mr_hook_fn fn,
+                void *ud, struct mr_err *err)
 {
   struct mr_hookset *hs;
   struct hook *h = NULL, **at;
@@ -152,17 +147,14 @@ int mr_hook_add(struct mr_runtime *rt, const char *phase, const char *filter, un
 
   if (code == MR_OK && atomic_load(&rt->closing))
     code = mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
-  if (code == MR_OK)
-    code = check_phase(phase, err);
+  if (code == MR_OK) code = check_phase(phase, err);
   if (code == MR_OK && (!fn || flags & ~(unsigned)MR_HOOK_FAIL_CLOSED))
-    code = mr_err_set(err, MR_E_INVALID, fn ? "flags" : "fn", "a hook needs a function, and no flags but MR_HOOK_*");
-  if (code == MR_OK && !(h = mr_mem_zalloc(mr_rt_mem(rt), sizeof *h)))
-    code = mr_err_nomem(err);
-  if (code == MR_OK)
-    code = read_filter(mr_rt_mem(rt), filter, h, err);
+    code = mr_err_set(err, MR_E_INVALID, fn ? "flags" : "fn",
+                      "a hook needs a function, and no flags but MR_HOOK_*");
+  if (code == MR_OK && !(h = mr_mem_zalloc(mr_rt_mem(rt), sizeof *h))) code = mr_err_nomem(err);
+  if (code == MR_OK) code = read_filter(mr_rt_mem(rt), filter, h, err);
   if (code != MR_OK) {
-    if (h)
-      hook_free(mr_rt_mem(rt), h);
+    if (h) hook_free(mr_rt_mem(rt), h);
     return code;
   }
   h->flags = flags;
@@ -189,10 +181,8 @@ int mr_hook_remove(struct mr_runtime *rt, int id)
   struct hook **at, *h;
   int code = mr_rt_check(rt, NULL);
 
-  if (code == MR_OK && atomic_load(&rt->closing))
-    code = MR_E_CLOSED;
-  if (code != MR_OK)
-    return code;
+  if (code == MR_OK && atomic_load(&rt->closing)) code = MR_E_CLOSED;
+  if (code != MR_OK) return code;
   pthread_mutex_lock(&rt->hooks->lock);
   for (at = &rt->hooks->hooks; *at && (*at)->id != id; at = &(*at)->next)
     continue;
@@ -226,8 +216,7 @@ static void ask_free(struct ask *a)
   mr_timer_cancel(a->rt->loop, &a->timer);
   mr_ready_cancel(a->rt->loop, &a->ready);
   *a->link = a->next;
-  if (a->next)
-    a->next->link = a->link;
+  if (a->next) a->next->link = a->link;
   yyjson_doc_free(a->doc);
   mr_mem_free(m, a->detail);
   mr_mem_free(m, a);
@@ -255,7 +244,8 @@ static bool fits(const struct hook *h, yyjson_val *in)
   struct mr_str name = mr_json_get_str(in, "name"), agent = mr_json_get_str(in, "agent"),
                 id = mr_json_get_str(in, "agent_id");
 
-  return (!h->tool || mr_str_is(name, h->tool)) && (!h->agent || mr_str_is(agent, h->agent) || mr_str_is(id, h->agent));
+  return (!h->tool || mr_str_is(name, h->tool)) &&
+         (!h->agent || mr_str_is(agent, h->agent) || mr_str_is(id, h->agent));
 }
 
 static void call_free(struct mr_given *g)
@@ -275,8 +265,7 @@ static void on_answer(struct mr_post *p);
 /* The default of the hook asked last; false: the next one is to be asked. */
 static bool failed(struct ask *a, const char *why)
 {
-  if (!a->fail_closed)
-    return false;
+  if (!a->fail_closed) return false;
   decide(a, MR_PERMIT_DENY, mr_mem_strdup(mr_rt_mem(a->rt), mr_str_c(why)));
   return true;
 }
@@ -293,8 +282,7 @@ static void ask_next(struct ask *a)
     for (h = rt->hooks->hooks; h && !(h->id > a->last && fits(h, yyjson_doc_get_root(a->doc))); h = h->next)
       continue;
     id = h ? h->id : -1;
-    if (h)
-      a->fail_closed = (h->flags & MR_HOOK_FAIL_CLOSED) != 0;
+    if (h) a->fail_closed = (h->flags & MR_HOOK_FAIL_CLOSED) != 0;
     pthread_mutex_unlock(&rt->hooks->lock);
     if (id < 0) {
       decide(a, MR_PERMIT_NONE, NULL);
@@ -302,11 +290,9 @@ static void ask_next(struct ask *a)
     }
     a->last = id;
     c = mr_mem_alloc(mr_rt_mem(rt), sizeof *c + a->input.n);
-    if (c && mr_timer_set(rt->loop, &a->timer, DEADLINE_US) == MR_OK)
-      break;
+    if (c && mr_timer_set(rt->loop, &a->timer, DEADLINE_US) == MR_OK) break;
     mr_mem_free(mr_rt_mem(rt), c);
-    if (failed(a, "The permission hook could not be asked: out of memory."))
-      return;
+    if (failed(a, "The permission hook could not be asked: out of memory.")) return;
   }
   memset(c, 0, sizeof *c);
   mr_given_init(&c->g, rt, run_call, run_nothing, on_answer, call_free);
@@ -324,11 +310,9 @@ static void let_go(struct ask *a)
   struct mr_hook_call *c = a->call;
 
   a->call = NULL;
-  if (!c)
-    return;
+  if (!c) return;
   c->ask = NULL;
-  if (mr_given_drop(&c->g))
-    mr_given_unref(&c->g);
+  if (mr_given_drop(&c->g)) mr_given_unref(&c->g);
 }
 
 static void on_timer(struct mr_timer *t)
@@ -336,10 +320,9 @@ static void on_timer(struct mr_timer *t)
   struct ask *a = MR_OF(t, struct ask, timer);
 
   let_go(a);
-  mr_log(&a->rt->sys, MR_LOG_WARN, "hooks", "a permit hook did not answer within %d s: %s", DEADLINE_US / 1000000,
-         a->fail_closed ? "refused" : "the next one is asked");
-  if (!failed(a, "The permission hook did not answer in time."))
-    ask_next(a);
+  mr_log(&a->rt->sys, MR_LOG_WARN, "hooks", "a permit hook did not answer within %d s: %s",
+         DEADLINE_US / 1000000, a->fail_closed ? "refused" : "the next one is asked");
+  if (!failed(a, "The permission hook did not answer in time.")) ask_next(a);
 }
 
 static void on_answer(struct mr_post *p)
@@ -356,16 +339,15 @@ static void on_answer(struct mr_post *p)
       decide(a, c->decision, detail);
     } else {
       mr_mem_free(mr_rt_mem(a->rt), detail);
-      if (!c->broken || !failed(a, "The permission hook failed."))
-        ask_next(a);
+      if (!c->broken || !failed(a, "The permission hook failed.")) ask_next(a);
     }
   }
   mr_given_unref(&c->g); /* the post's */
   mr_given_unref(&c->g);
 }
 
-static void permit(void *ud, struct mr_str input, void (*done)(void *cud, enum mr_permit p, struct mr_str detail),
-                   void *cud)
+static void permit(void *ud, struct mr_str input,
+                   void (*done)(void *cud, enum mr_permit p, struct mr_str detail), void *cud)
 {
   struct mr_runtime *rt = ud;
   struct ask *a = mr_mem_alloc(mr_rt_mem(rt), sizeof *a + input.n);
@@ -389,8 +371,7 @@ static void permit(void *ud, struct mr_str input, void (*done)(void *cud, enum m
   mr_ready_init(&a->ready, on_ready);
   a->next = rt->hooks->asks;
   a->link = &rt->hooks->asks;
-  if (a->next)
-    a->next->link = &a->next;
+  if (a->next) a->next->link = &a->next;
   rt->hooks->asks = a;
   ask_next(a);
 }
@@ -403,8 +384,7 @@ struct mr_hooks mr_hooks_asker(struct mr_runtime *rt)
 void mr_hooks_close(struct mr_runtime *rt)
 {
   for (struct ask *a = rt->hooks ? rt->hooks->asks : NULL; a; a = a->next) {
-    if (!a->call)
-      continue;
+    if (!a->call) continue;
     let_go(a);
     if (!failed(a, "The permission hook did not answer: the program is closing."))
       decide(a, MR_PERMIT_NONE, NULL);
@@ -437,8 +417,7 @@ static void run_call(struct mr_entry *e)
     }
   pthread_mutex_unlock(&rt->hooks->lock);
   if (fn && mr_json_parse(mr_rt_mem(rt), mr_str_n(c->text, c->n), SIZE_MAX, &c->doc, NULL) == MR_OK) {
-    if (mr_given_take(&c->g))
-      fn(ud, c);
+    if (mr_given_take(&c->g)) fn(ud, c);
     return;
   }
   c->broken = fn != NULL; /* a hook that was removed has no opinion */
@@ -457,8 +436,7 @@ static int read_decision(struct mr_hook_call *c, yyjson_val *d)
   yyjson_val *input = mr_json_get(d, "input");
   struct mr_buf b;
 
-  if (!d || yyjson_is_null(d))
-    return MR_OK;
+  if (!d || yyjson_is_null(d)) return MR_OK;
   c->decided = true;
   if (mr_str_is(what, "rewrite") && yyjson_is_obj(input)) {
     c->decision = MR_PERMIT_REWRITE;
@@ -497,11 +475,9 @@ int mr_hook_decide(struct mr_hook_call **cp, const char *json)
   struct mr_runtime *rt;
   int code = cp && *cp ? mr_rt_check((*cp)->g.rt, NULL) : MR_E_INVALID;
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   rt = (*cp)->g.rt;
-  if (mr_str_trim(text).n)
-    code = mr_json_parse(mr_rt_mem(rt), text, DECISION_MAX, &doc, NULL);
+  if (mr_str_trim(text).n) code = mr_json_parse(mr_rt_mem(rt), text, DECISION_MAX, &doc, NULL);
   if (code != MR_OK) {
     struct mr_hook_call *c = *cp;
     *cp = NULL;

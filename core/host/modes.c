@@ -16,7 +16,10 @@ enum { RUN_BUDGET_US = 2000 };
 
 /* ---- SIGPIPE ---- */
 
-struct pipe_guard { sigset_t old; bool was_pending; };
+struct pipe_guard {
+  sigset_t old;
+  bool was_pending;
+};
 
 static void guard_enter(struct pipe_guard *g)
 {
@@ -62,10 +65,8 @@ void mr_rt_turn(struct mr_runtime *rt, int wait_ms)
 
   pump(rt, 0);
   next = mr_loop_next_timeout_us(rt->loop);
-  if (next == 0)
-    return;
-  if (next > 0 && next / 1000 < wait_ms)
-    wait_ms = (int)(next / 1000);
+  if (next == 0) return;
+  if (next > 0 && next / 1000 < wait_ms) wait_ms = (int)(next / 1000);
   mr_queue_wait(&rt->queue, wait_ms);
 }
 
@@ -73,12 +74,10 @@ int mr_rt_wait(struct mr_runtime *rt, int timeout_ms)
 {
   int64_t end = mr_mono_us(&rt->sys) + (int64_t)timeout_ms * 1000;
 
-  if (rt->mode == MR_LOOP_THREAD)
-    return mr_queue_wait(&rt->queue, timeout_ms);
+  if (rt->mode == MR_LOOP_THREAD) return mr_queue_wait(&rt->queue, timeout_ms);
   /* Nobody else turns the loop, and libevent has no descriptor to wait for: short sleeps. */
   while (mr_queue_wait(&rt->queue, 0) == MR_E_TIMEOUT) {
-    if (timeout_ms >= 0 && mr_mono_us(&rt->sys) >= end)
-      return MR_E_TIMEOUT;
+    if (timeout_ms >= 0 && mr_mono_us(&rt->sys) >= end) return MR_E_TIMEOUT;
     mr_rt_turn(rt, 1);
   }
   return MR_OK;
@@ -88,12 +87,9 @@ int mr_pump(struct mr_runtime *rt, int64_t budget_us)
 {
   int code = mr_rt_check(rt, NULL);
 
-  if (code != MR_OK)
-    return code;
-  if (rt->mode != MR_LOOP_PUMP)
-    return MR_E_STATE;
-  if (mr_queue_inside(&rt->queue))
-    return MR_E_REENTRANT;
+  if (code != MR_OK) return code;
+  if (rt->mode != MR_LOOP_PUMP) return MR_E_STATE;
+  if (mr_queue_inside(&rt->queue)) return MR_E_REENTRANT;
   mr_rt_start(rt);
   return pump(rt, budget_us);
 }
@@ -102,21 +98,22 @@ int64_t mr_next_timeout_us(const struct mr_runtime *rt)
 {
   int code = mr_rt_check(rt, NULL);
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   return rt->mode == MR_LOOP_PUMP ? mr_loop_next_timeout_us(rt->loop) : -1;
 }
 
 /* ---- MR_LOOP_OWN ---- */
 
-struct own { struct mr_runtime *rt; struct mr_ready ready; };
+struct own {
+  struct mr_runtime *rt;
+  struct mr_ready ready;
+};
 
 static void on_ready(struct mr_ready *r)
 {
   struct own *o = MR_OF(r, struct own, ready);
 
-  if (mr_queue_enter(&o->rt->queue) != MR_OK)
-    return;
+  if (mr_queue_enter(&o->rt->queue) != MR_OK) return;
   mr_queue_run(&o->rt->queue, 0, RUN_BUDGET_US);
   mr_queue_leave(&o->rt->queue);
 }
@@ -136,18 +133,14 @@ int mr_run(struct mr_runtime *rt)
   struct event *bell;
   int code = mr_rt_check(rt, NULL);
 
-  if (code != MR_OK)
-    return code;
-  if (rt->mode != MR_LOOP_OWN || atomic_load(&rt->stop_over))
-    return MR_E_STATE;
-  if (mr_queue_inside(&rt->queue))
-    return MR_E_REENTRANT;
+  if (code != MR_OK) return code;
+  if (rt->mode != MR_LOOP_OWN || atomic_load(&rt->stop_over)) return MR_E_STATE;
+  if (mr_queue_inside(&rt->queue)) return MR_E_REENTRANT;
   mr_rt_own_loop(rt);
   mr_ready_init(&o.ready, on_ready);
   bell = event_new(mr_loop_base(rt->loop), rt->queue.fd, EV_READ | EV_PERSIST, on_doorbell, &o);
   if (!bell || event_add(bell, NULL) != 0) {
-    if (bell)
-      event_free(bell);
+    if (bell) event_free(bell);
     return MR_E_NOMEM;
   }
   guard_enter(&g);

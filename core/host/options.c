@@ -62,8 +62,7 @@ static const struct option table[] = {
 static const struct option *find(const char *path)
 {
   for (size_t i = 0; i < sizeof table / sizeof *table; i++)
-    if (strcmp(table[i].path, path) == 0)
-      return &table[i];
+    if (strcmp(table[i].path, path) == 0) return &table[i];
   return NULL;
 }
 
@@ -75,7 +74,8 @@ static int check_value(const struct option *o, yyjson_val *v, struct mr_err *err
   case K_OBJ:
     return yyjson_is_obj(v) ? MR_OK : mr_err_set(err, MR_E_INVALID, o->path, "%s: must be an object", o->path);
   case K_BOOL:
-    return yyjson_is_bool(v) ? MR_OK : mr_err_set(err, MR_E_INVALID, o->path, "%s: must be true or false", o->path);
+    return yyjson_is_bool(v) ? MR_OK
+                             : mr_err_set(err, MR_E_INVALID, o->path, "%s: must be true or false", o->path);
   case K_STR:
     if (yyjson_is_str(v) && (int64_t)yyjson_get_len(v) >= o->min && (int64_t)yyjson_get_len(v) <= o->max &&
         !memchr(yyjson_get_str(v), 0, yyjson_get_len(v)))
@@ -83,12 +83,10 @@ static int check_value(const struct option *o, yyjson_val *v, struct mr_err *err
     return mr_err_set(err, MR_E_INVALID, o->path, "%s: must be a string of %lld to %lld bytes", o->path,
                       (long long)o->min, (long long)o->max);
   case K_INT:
-    if (yyjson_is_int(v) && n >= o->min && n <= o->max)
-      return MR_OK;
+    if (yyjson_is_int(v) && n >= o->min && n <= o->max) return MR_OK;
     return mr_err_set(err, MR_E_INVALID, o->path, "%s: must be a whole number from %lld to %lld", o->path,
                       (long long)o->min, (long long)o->max);
-  default:
-    return MR_OK;
+  default: return MR_OK;
   }
 }
 
@@ -104,13 +102,10 @@ static int check_object(const char *at, yyjson_val *obj, struct mr_err *err)
     v = yyjson_obj_iter_get_val(k);
     snprintf(path, sizeof path, "%s%s%.60s", at, at[0] ? "." : "", yyjson_get_str(k));
     o = find(path);
-    if (!o)
-      return mr_err_set(err, MR_E_INVALID, path, "%s: unknown option", path);
-    if (yyjson_is_null(v))
-      continue; /* as if it were absent */
+    if (!o) return mr_err_set(err, MR_E_INVALID, path, "%s: unknown option", path);
+    if (yyjson_is_null(v)) continue; /* as if it were absent */
     code = check_value(o, v, err);
-    if (code == MR_OK && o->kind == K_OBJ)
-      code = check_object(o->path, v, err);
+    if (code == MR_OK && o->kind == K_OBJ) code = check_object(o->path, v, err);
   }
   return code;
 }
@@ -121,14 +116,12 @@ int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, 
   int code = mr_json_parse(m, mr_str_c(text && text[0] ? text : "{}"), 1 << 20, out, err);
 
   if (code != MR_OK) {
-    if (err)
-      snprintf(err->field, sizeof err->field, "options");
+    if (err) snprintf(err->field, sizeof err->field, "options");
     return code;
   }
   if (!yyjson_is_obj(yyjson_doc_get_root(*out)))
     code = mr_err_set(err, MR_E_INVALID, "options", "options: must be a JSON object");
-  if (code == MR_OK)
-    code = check_object("", yyjson_doc_get_root(*out), err);
+  if (code == MR_OK) code = check_object("", yyjson_doc_get_root(*out), err);
   level = mr_json_get(mr_json_get(yyjson_doc_get_root(*out), "log"), "level");
   if (code == MR_OK && level && !yyjson_equals_str(level, "error") && !yyjson_equals_str(level, "warn") &&
       !yyjson_equals_str(level, "info") && !yyjson_equals_str(level, "debug"))

@@ -32,8 +32,7 @@ static void set_log_level(struct mr_runtime *rt)
   const char *level = option_str(rt, "log", "level");
 
   for (int i = 0; level && i < 4; i++)
-    if (strcmp(level, names[i]) == 0)
-      rt->sys.log_level = i;
+    if (strcmp(level, names[i]) == 0) rt->sys.log_level = i;
 }
 
 static int open_models(struct mr_runtime *rt, struct mr_err *err)
@@ -93,14 +92,18 @@ static int open_domain(struct mr_runtime *rt, struct mr_err *err)
 {
   struct mr_tool_runner runner = mr_tools_runner(rt);
   struct mr_hooks asker = mr_hooks_asker(rt);
-  struct mr_domain_opts o = {.loop = rt->loop, .store = rt->store, .models = rt->models, .sandbox = rt->sandbox,
-                             .pool = rt->pool, .tools = &runner, .hooks = &asker,
+  struct mr_domain_opts o = {.loop = rt->loop,
+                             .store = rt->store,
+                             .models = rt->models,
+                             .sandbox = rt->sandbox,
+                             .pool = rt->pool,
+                             .tools = &runner,
+                             .hooks = &asker,
                              .config = yyjson_doc_get_root(rt->options)};
   struct mr_str key = mr_json_get_str(o.config, "api_key");
   int code = mr_domain_new(&rt->domain, &o, err);
 
-  if (code == MR_OK && key.n)
-    code = mr_keys_bootstrap(rt->domain, key, err);
+  if (code == MR_OK && key.n) code = mr_keys_bootstrap(rt->domain, key, err);
   return code;
 }
 
@@ -111,31 +114,20 @@ int mr_rt_open_parts(struct mr_runtime *rt, const struct mr_config *c, struct mr
 
   set_log_level(rt);
   code = mr_tools_new(rt);
-  if (code == MR_OK)
-    code = mr_hooks_new(rt);
-  if (code == MR_OK)
-    code = mr_players_new(rt);
-  if (code == MR_OK)
-    code = mr_ext_set_new(rt);
-  if (code != MR_OK)
-    return mr_err_nomem(err);
+  if (code == MR_OK) code = mr_hooks_new(rt);
+  if (code == MR_OK) code = mr_players_new(rt);
+  if (code == MR_OK) code = mr_ext_set_new(rt);
+  if (code != MR_OK) return mr_err_nomem(err);
   code = mr_loop_new(&rt->loop, &rt->sys, NULL, err);
-  if (code == MR_OK)
-    code = mr_store_open(&rt->store, rt->loop, &so, err);
-  if (code == MR_OK)
-    code = mr_childs_new(&rt->childs, rt->loop, err);
+  if (code == MR_OK) code = mr_store_open(&rt->store, rt->loop, &so, err);
+  if (code == MR_OK) code = mr_childs_new(&rt->childs, rt->loop, err);
   if (code == MR_OK)
     code = mr_pool_new(&rt->pool, rt->loop, POOL_THREADS, POOL_QUEUE, "pool", NULL, NULL, NULL, err);
-  if (code == MR_OK)
-    code = mr_http_client_new(&rt->http, rt->loop, option_str(rt, "http", "ca_file"), err);
-  if (code == MR_OK)
-    code = open_models(rt, err);
-  if (code == MR_OK)
-    code = open_sandbox(rt, err);
-  if (code == MR_OK)
-    code = open_domain(rt, err);
-  if (code == MR_OK)
-    code = mr_control_api(rt, err);
+  if (code == MR_OK) code = mr_http_client_new(&rt->http, rt->loop, option_str(rt, "http", "ca_file"), err);
+  if (code == MR_OK) code = open_models(rt, err);
+  if (code == MR_OK) code = open_sandbox(rt, err);
+  if (code == MR_OK) code = open_domain(rt, err);
+  if (code == MR_OK) code = mr_control_api(rt, err);
   return code;
 }
 
@@ -152,8 +144,7 @@ void mr_rt_close_parts(struct mr_runtime *rt)
     mr_rt_own_loop(rt);
     mr_loop_enter(rt->loop);
     mr_control_close(rt);
-    if (rt->api)
-      mr_api_cut(rt->api);
+    if (rt->api) mr_api_cut(rt->api);
     mr_ext_set_close(rt);
     settle(rt);
     mr_pool_free(&rt->pool); /* jobs end, and their done callbacks, which may still use all the rest */

@@ -43,16 +43,14 @@ static int write_request(struct mr_model_use *u)
   mr_jw_init(&w, &b);
   mr_jw_obj(&w);
   mr_jw_kstr(&w, "model", q->model);
-  if (q->max_tokens > 0)
-    mr_jw_kint(&w, "max_tokens", q->max_tokens);
+  if (q->max_tokens > 0) mr_jw_kint(&w, "max_tokens", q->max_tokens);
   if (q->effort.n) {
     mr_jw_key(&w, "output_config");
     mr_jw_obj(&w);
     mr_jw_kstr(&w, "effort", q->effort);
     mr_jw_obj_end(&w);
   }
-  if (q->speed.n)
-    mr_jw_kstr(&w, "speed", q->speed);
+  if (q->speed.n) mr_jw_kstr(&w, "speed", q->speed);
   mr_jw_kraw(&w, "system", q->system.n ? q->system : MR_S("[]"));
   mr_jw_kraw(&w, "tools", q->tools.n ? q->tools : MR_S("[]"));
   mr_jw_key(&w, "messages");
@@ -71,8 +69,7 @@ static void hand_out(struct mr_player *s)
 
   while ((u = s->first) && s->out < OUT_MAX) {
     s->first = u->next;
-    if (!s->first)
-      s->last = &s->first;
+    if (!s->first) s->last = &s->first;
     u->next = NULL;
     u->waiting = false;
     s->out++;
@@ -106,11 +103,9 @@ static void flush(struct mr_model_use *u)
   mr_buf_init(&u->delta, b.mem, MR_DELTA_MAX);
   pthread_mutex_unlock(&u->lock);
   if (!u->ended && b.n) {
-    if (!u->announced && u->cbs.block)
-      u->cbs.block(u->ud, 0, MR_S("text"));
+    if (!u->announced && u->cbs.block) u->cbs.block(u->ud, 0, MR_S("text"));
     u->announced = true;
-    if (u->cbs.text)
-      u->cbs.text(u->ud, 0, mr_buf_get(&b));
+    if (u->cbs.text) u->cbs.text(u->ud, 0, mr_buf_get(&b));
   }
   mr_buf_free(&b);
 }
@@ -139,10 +134,8 @@ static void announce(struct mr_model_use *u)
   it = yyjson_arr_iter_with(yyjson_doc_get_root(doc));
   for (; (b = yyjson_arr_iter_next(&it)) != NULL; i++) {
     struct mr_str type = mr_json_get_str(b, "type"), text = mr_json_get_str(b, "text");
-    if (u->cbs.block)
-      u->cbs.block(u->ud, i, type);
-    if (mr_str_is(type, "text") && text.n && u->cbs.text)
-      u->cbs.text(u->ud, i, text);
+    if (u->cbs.block) u->cbs.block(u->ud, i, type);
+    if (mr_str_is(type, "text") && text.n && u->cbs.text) u->cbs.text(u->ud, i, text);
   }
   yyjson_doc_free(doc);
 }
@@ -150,14 +143,16 @@ static void announce(struct mr_model_use *u)
 static void on_answer(struct mr_post *p)
 {
   struct mr_model_use *u = MR_OF(MR_OF(p, struct mr_given, answer), struct mr_model_use, g);
-  struct mr_model_reply r = {.status = u->status, .content = mr_str_c(u->content), .usage = u->usage,
-                             .stop_reason = mr_str_c(u->stop_reason), .stop_details = mr_str_c(u->stop_details),
+  struct mr_model_reply r = {.status = u->status,
+                             .content = mr_str_c(u->content),
+                             .usage = u->usage,
+                             .stop_reason = mr_str_c(u->stop_reason),
+                             .stop_details = mr_str_c(u->stop_details),
                              .message = mr_str_c(u->message)};
 
   if (!u->ended) {
     flush(u);
-    if (u->status == MR_MODEL_OK)
-      announce(u);
+    if (u->status == MR_MODEL_OK) announce(u);
     u->ended = true;
     u->cbs.done(u->ud, &r);
   }
@@ -169,7 +164,8 @@ static void on_over(struct mr_ready *r)
 {
   struct mr_model_use *u = MR_OF(r, struct mr_model_use, over);
   struct mr_model_reply m = {.status = u->over_as,
-                             .message = u->over_as == MR_MODEL_CANCELLED ? MR_S("cancelled") : MR_S("out of memory")};
+                             .message =
+                                 u->over_as == MR_MODEL_CANCELLED ? MR_S("cancelled") : MR_S("out of memory")};
 
   if (!u->ended) {
     u->ended = true;
@@ -188,8 +184,7 @@ static int start(void *self, const struct mr_model_req *q, const struct mr_model
   const struct mr_mem *m = mr_rt_mem(s->rt);
   struct mr_model_use *u = mr_mem_zalloc(m, sizeof *u);
 
-  if (!u)
-    return mr_err_nomem(err);
+  if (!u) return mr_err_nomem(err);
   u->session = mr_mem_strdup(m, q->session_id);
   if (!u->session) {
     mr_mem_free(m, u);
@@ -219,8 +214,7 @@ static void cancel(void *self, struct mr_model_call *call)
   struct mr_model_use *u = MR_OF(call, struct mr_model_use, call), **at;
   struct mr_player *s = self;
 
-  if (u->ended || u->over.link)
-    return;
+  if (u->ended || u->over.link) return;
   u->over_as = MR_MODEL_CANCELLED;
   mr_given_ref(&u->g);
   mr_ready_post(u->g.rt->loop, &u->over);
@@ -229,8 +223,7 @@ static void cancel(void *self, struct mr_model_call *call)
     for (at = &s->first; *at != u; at = &(*at)->next)
       continue;
     *at = u->next;
-    if (!*at)
-      s->last = at;
+    if (!*at) s->last = at;
     mr_given_unref(&u->g);
   } else if (mr_given_drop(&u->g)) {
     use_over(u);
@@ -242,8 +235,7 @@ static void cancel(void *self, struct mr_model_call *call)
 int mr_players_new(struct mr_runtime *rt)
 {
   rt->players = mr_mem_zalloc(mr_rt_mem(rt), sizeof *rt->players);
-  if (!rt->players)
-    return MR_E_NOMEM;
+  if (!rt->players) return MR_E_NOMEM;
   pthread_mutex_init(&rt->players->lock, NULL);
   return MR_OK;
 }
@@ -252,8 +244,7 @@ void mr_players_free(struct mr_runtime *rt)
 {
   struct mr_players *p = rt->players;
 
-  if (!p)
-    return;
+  if (!p) return;
   for (struct mr_player *s = p->slots, *next; s; s = next) {
     next = s->next;
     mr_mem_free(mr_rt_mem(rt), s->name);
@@ -272,8 +263,7 @@ static struct mr_player *slot_of(struct mr_runtime *rt, const char *name)
 
   while (s && strcmp(s->name, name) != 0)
     s = s->next;
-  if (s || !(s = mr_mem_zalloc(m, sizeof *s)))
-    return s;
+  if (s || !(s = mr_mem_zalloc(m, sizeof *s))) return s;
   s->name = mr_mem_strdup(m, mr_str_c(name));
   if (!s->name) {
     mr_mem_free(m, s);
@@ -293,8 +283,7 @@ static int add(struct mr_runtime *rt, void *arg, struct mr_err *err)
   struct mr_player *s = slot_of(rt, p->name);
   int code = s ? mr_models_add(rt->models, &s->v, s, p->models, err) : mr_err_nomem(err);
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   pthread_mutex_lock(&rt->players->lock);
   s->registered = true;
   s->run = p->run;
@@ -311,17 +300,15 @@ int mr_provider_add(struct mr_runtime *rt, const struct mr_provider *given, stru
 
   if (code == MR_OK && (!given || given->size < sizeof p))
     code = mr_err_set(err, MR_E_INVALID, "size", "size: set it to sizeof(struct mr_provider)");
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   p = *given;
-  if (!p.name || !p.name[0])
-    return mr_err_set(err, MR_E_INVALID, "name", "name: a provider needs one");
+  if (!p.name || !p.name[0]) return mr_err_set(err, MR_E_INVALID, "name", "name: a provider needs one");
   if (!p.models || !p.models[0])
-    return mr_err_set(err, MR_E_INVALID, "models", "models: a comma list of model ids, or prefixes ending in *");
+    return mr_err_set(err, MR_E_INVALID, "models",
+                      "models: a comma list of model ids, or prefixes ending in *");
   if (!p.run)
     return mr_err_set(err, MR_E_INVALID, "run", "run: the provider \"%.80s\" needs a function", p.name);
-  if (atomic_load(&rt->closing))
-    return mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
+  if (atomic_load(&rt->closing)) return mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
   return mr_rt_sync(rt, add, &p, err);
 }
 
@@ -332,8 +319,7 @@ static int drop(struct mr_runtime *rt, void *arg, struct mr_err *err)
   (void)err;
   while (s && strcmp(s->name, arg) != 0)
     s = s->next;
-  if (!s)
-    return MR_E_NOTFOUND;
+  if (!s) return MR_E_NOTFOUND;
   pthread_mutex_lock(&rt->players->lock);
   s->registered = false;
   pthread_mutex_unlock(&rt->players->lock);
@@ -344,10 +330,8 @@ int mr_provider_remove(struct mr_runtime *rt, const char *name)
 {
   int code = mr_rt_check(rt, NULL);
 
-  if (code == MR_OK && !name)
-    code = MR_E_INVALID;
-  if (code == MR_OK && atomic_load(&rt->closing))
-    code = MR_E_CLOSED;
+  if (code == MR_OK && !name) code = MR_E_INVALID;
+  if (code == MR_OK && atomic_load(&rt->closing)) code = MR_E_CLOSED;
   return code == MR_OK ? mr_rt_sync(rt, drop, (void *)(uintptr_t)name, NULL) : code;
 }
 
@@ -370,8 +354,7 @@ static void run_use(struct mr_entry *e)
   u->cancel_ud = ud = u->slot->ud;
   pthread_mutex_unlock(&rt->players->lock);
   if (run && mr_json_parse(mr_rt_mem(rt), mr_str_n(u->text, u->text_n), SIZE_MAX, &u->doc, NULL) == MR_OK) {
-    if (mr_given_take(&u->g))
-      run(ud, u);
+    if (mr_given_take(&u->g)) run(ud, u);
     return;
   }
   u->status = MR_MODEL_FAILED;
@@ -384,8 +367,7 @@ static void run_cancel(struct mr_entry *e)
 {
   struct mr_model_use *u = MR_OF(MR_OF(e, struct mr_given, unwanted), struct mr_model_use, g);
 
-  if (u->cancel && !(atomic_load(&u->g.state) & MR_GIVEN_ANSWERED))
-    u->cancel(u->cancel_ud, u);
+  if (u->cancel && !(atomic_load(&u->g.state) & MR_GIVEN_ANSWERED)) u->cancel(u->cancel_ud, u);
   mr_given_unref(&u->g);
 }
 
@@ -404,12 +386,9 @@ int mr_model_use_text(struct mr_model_use *u, struct mr_str delta)
   int code = u ? mr_rt_check(u->g.rt, NULL) : MR_E_INVALID;
   bool post = false;
 
-  if (code != MR_OK || !delta.n)
-    return code;
-  if (!mr_utf8_valid(delta))
-    return MR_E_INVALID;
-  if (atomic_load(&u->g.state) & MR_GIVEN_UNWANTED)
-    return MR_E_CANCELLED;
+  if (code != MR_OK || !delta.n) return code;
+  if (!mr_utf8_valid(delta)) return MR_E_INVALID;
+  if (atomic_load(&u->g.state) & MR_GIVEN_UNWANTED) return MR_E_CANCELLED;
   pthread_mutex_lock(&u->lock);
   if (u->delta.n + delta.n > MR_DELTA_MAX) {
     code = MR_E_FULL;
@@ -420,11 +399,9 @@ int mr_model_use_text(struct mr_model_use *u, struct mr_str delta)
     u->delta_posted = u->delta_posted || post;
   }
   pthread_mutex_unlock(&u->lock);
-  if (!post)
-    return code;
+  if (!post) return code;
   mr_given_ref(&u->g);
-  if (mr_rt_post(u->g.rt, &u->delta_post) == MR_OK)
-    return MR_OK;
+  if (mr_rt_post(u->g.rt, &u->delta_post) == MR_OK) return MR_OK;
   mr_given_unref(&u->g);
   return MR_E_CLOSED;
 }

@@ -17,15 +17,20 @@ static char *fail_text(struct mr_model_use *u, const char *text)
 
 static enum mr_model_status status_of(const char *type)
 {
-  static const struct { const char *type; enum mr_model_status status; } map[] = {
-      {"overloaded_error", MR_MODEL_OVERLOADED},         {"rate_limit_error", MR_MODEL_RATE_LIMITED},
-      {"billing_error", MR_MODEL_BILLING},               {"invalid_request_error", MR_MODEL_REFUSED_REQUEST},
-      {"authentication_error", MR_MODEL_REFUSED_REQUEST}, {"permission_error", MR_MODEL_REFUSED_REQUEST},
-      {"not_found_error", MR_MODEL_REFUSED_REQUEST},     {"request_too_large", MR_MODEL_REFUSED_REQUEST}};
+  static const struct {
+    const char *type;
+    enum mr_model_status status;
+  } map[] = {{"overloaded_error", MR_MODEL_OVERLOADED},
+             {"rate_limit_error", MR_MODEL_RATE_LIMITED},
+             {"billing_error", MR_MODEL_BILLING},
+             {"invalid_request_error", MR_MODEL_REFUSED_REQUEST},
+             {"authentication_error", MR_MODEL_REFUSED_REQUEST},
+             {"permission_error", MR_MODEL_REFUSED_REQUEST},
+             {"not_found_error", MR_MODEL_REFUSED_REQUEST},
+             {"request_too_large", MR_MODEL_REFUSED_REQUEST}};
 
   for (size_t i = 0; type && i < sizeof map / sizeof *map; i++)
-    if (strcmp(type, map[i].type) == 0)
-      return map[i].status;
+    if (strcmp(type, map[i].type) == 0) return map[i].status;
   return MR_MODEL_FAILED;
 }
 
@@ -34,8 +39,7 @@ int mr_model_use_fail(struct mr_model_use **up, const char *error_type, const ch
   struct mr_model_use *u = up ? *up : NULL;
   int code = u ? mr_rt_check(u->g.rt, NULL) : MR_E_INVALID;
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   *up = NULL;
   u->status = status_of(error_type);
   u->message = fail_text(u, message && message[0] ? message : "the model failed");
@@ -68,8 +72,7 @@ static int write_content(struct mr_model_use *u, yyjson_val *content, bool *tool
     *tools = *tools || tool;
     mr_jw_obj(&w);
     while ((k = yyjson_obj_iter_next(&oi))) {
-      if (tool && yyjson_equals_str(k, "id") && !mr_json_get_str(b, "id").n)
-        continue;
+      if (tool && yyjson_equals_str(k, "id") && !mr_json_get_str(b, "id").n) continue;
       mr_jw_key_s(&w, mr_json_str(k));
       w.after_key = false;
       mr_json_write(&out, yyjson_obj_iter_get_val(k), false);
@@ -78,13 +81,11 @@ static int write_content(struct mr_model_use *u, yyjson_val *content, bool *tool
       code = mr_id_make(&u->g.rt->sys, id, "toolu");
       mr_jw_kc(&w, "id", id);
     }
-    if (tool && !mr_json_get(b, "input"))
-      mr_jw_kraw(&w, "input", MR_S("{}"));
+    if (tool && !mr_json_get(b, "input")) mr_jw_kraw(&w, "input", MR_S("{}"));
     mr_jw_obj_end(&w);
   }
   mr_jw_arr_end(&w);
-  if (code == MR_OK)
-    code = out.failed;
+  if (code == MR_OK) code = out.failed;
   u->content = code == MR_OK ? mr_buf_take(&out, NULL) : NULL;
   mr_buf_free(&out);
   return code == MR_OK && !u->content ? MR_E_NOMEM : code;
@@ -98,8 +99,8 @@ static void read_usage(struct mr_usage *out, yyjson_val *u)
   out->output = mr_json_get_int(u, "output_tokens", 0);
   out->cache_read = mr_json_get_int(u, "cache_read_input_tokens", 0);
   out->cache_write_1h = mr_json_get_int(made, "ephemeral_1h_input_tokens", 0);
-  out->cache_write_5m = mr_json_get_int(made, "ephemeral_5m_input_tokens",
-                                        mr_json_get_int(u, "cache_creation_input_tokens", 0));
+  out->cache_write_5m =
+      mr_json_get_int(made, "ephemeral_5m_input_tokens", mr_json_get_int(u, "cache_creation_input_tokens", 0));
 }
 
 static int read_reply(struct mr_model_use *u, yyjson_val *reply)
@@ -111,8 +112,7 @@ static int read_reply(struct mr_model_use *u, yyjson_val *reply)
   bool tools;
   int code = write_content(u, mr_json_get(reply, "content"), &tools);
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   read_usage(&u->usage, mr_json_get(reply, "usage"));
   u->stop_reason = mr_mem_strdup(m, why.n ? why : tools ? MR_S("tool_use") : MR_S("end_turn"));
   if (yyjson_is_obj(details)) {
@@ -149,8 +149,7 @@ int mr_model_use_finish(struct mr_model_use **up, const char *json)
   yyjson_doc *doc = NULL;
   int code = u ? mr_rt_check(u->g.rt, NULL) : MR_E_INVALID;
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   rt = u->g.rt;
   mr_rt_ref(rt); /* the document's memory: the use may be the runtime's last holder */
   code = mr_json_parse(mr_rt_mem(rt), mr_str_c(json), REPLY_MAX, &doc, NULL);

@@ -24,29 +24,29 @@ struct mr_player {
 
 struct mr_players {
   pthread_mutex_t lock;
-  struct mr_player *slots;          /* never freed before the runtime ends */
+  struct mr_player *slots; /* never freed before the runtime ends */
 };
 
 struct mr_model_use {
   struct mr_given g;
-  struct mr_model_call call;   /* the router's handle */
+  struct mr_model_call call; /* the router's handle */
   struct mr_player *slot;
   /* loop */
   struct mr_model_use *next;
   bool waiting, ended, announced;
-  struct mr_model_req req;     /* borrowed until ended */
+  struct mr_model_req req; /* borrowed until ended */
   struct mr_model_cbs cbs;
   void *ud;
-  struct mr_ready over;        /* done from this side: cancelled, or it cannot be put to the host */
+  struct mr_ready over; /* done from this side: cancelled, or it cannot be put to the host */
   enum mr_model_status over_as;
   /* the host's */
-  char *session, *text;        /* text: the request */
+  char *session, *text; /* text: the request */
   size_t session_n, text_n;
-  yyjson_doc *doc;             /* the request, parsed when handed out */
+  yyjson_doc *doc; /* the request, parsed when handed out */
   void (*cancel)(void *ud, struct mr_model_use *use);
   void *cancel_ud;
-  pthread_mutex_t lock;        /* guards these two */
-  struct mr_buf delta;         /* text not on the loop yet */
+  pthread_mutex_t lock; /* guards these two */
+  struct mr_buf delta;  /* text not on the loop yet */
   bool delta_posted;
   struct mr_post delta_post;
   /* the answer */

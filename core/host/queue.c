@@ -26,8 +26,7 @@ int mr_queue_init(struct mr_queue *q, const struct mr_sys *sys, int max, struct 
 
 void mr_queue_free(struct mr_queue *q)
 {
-  if (q->fd >= 0)
-    close(q->fd);
+  if (q->fd >= 0) close(q->fd);
   q->fd = -1;
   pthread_mutex_destroy(&q->lock);
 }
@@ -37,8 +36,7 @@ int mr_queue_reserve(struct mr_queue *q)
   int n = atomic_load_explicit(&q->used, memory_order_relaxed);
 
   do {
-    if (n >= q->max)
-      return MR_E_FULL;
+    if (n >= q->max) return MR_E_FULL;
   } while (!atomic_compare_exchange_weak(&q->used, &n, n + 1));
   return MR_OK;
 }
@@ -53,11 +51,9 @@ static void ring(struct mr_queue *q, bool on)
 {
   uint64_t n = 1;
 
-  if (q->rung == on)
-    return;
+  if (q->rung == on) return;
   q->rung = on;
-  if ((on ? write(q->fd, &n, sizeof n) : read(q->fd, &n, sizeof n)) < 0)
-    return;
+  if ((on ? write(q->fd, &n, sizeof n) : read(q->fd, &n, sizeof n)) < 0) return;
 }
 
 void mr_queue_push(struct mr_queue *q, struct mr_entry *e)
@@ -127,8 +123,7 @@ int mr_queue_run(struct mr_queue *q, int max, int64_t budget_us)
       q->taken = take(q);
       taken = true;
     }
-    if (!(e = q->taken))
-      break;
+    if (!(e = q->taken)) break;
     q->taken = e->next;
     e->run(e);
   }
@@ -144,7 +139,6 @@ int mr_queue_wait(struct mr_queue *q, int timeout_ms)
   struct pollfd p = {.fd = q->fd, .events = POLLIN};
   int n = poll(&p, 1, timeout_ms);
 
-  if (n < 0 && errno != EINTR)
-    return MR_E_IO;
+  if (n < 0 && errno != EINTR) return MR_E_IO;
   return n == 0 ? MR_E_TIMEOUT : MR_OK; /* a signal: the host may have something to look at */
 }

@@ -24,22 +24,22 @@ struct mr_entry {
 
 struct mr_queue {
   const struct mr_sys *sys;
-  int fd;                      /* the doorbell */
-  int max;                     /* slots */
-  atomic_int used;             /* slots reserved or filled */
-  pthread_mutex_t lock;        /* everything below */
+  int fd;               /* the doorbell */
+  int max;              /* slots */
+  atomic_int used;      /* slots reserved or filled */
+  pthread_mutex_t lock; /* everything below */
   struct mr_entry *head, **tail;
-  struct mr_entry *taken;      /* the dispatcher's: taken from head, not run yet */
-  bool rung;                   /* the doorbell is readable */
+  struct mr_entry *taken; /* the dispatcher's: taken from head, not run yet */
+  bool rung;              /* the doorbell is readable */
   bool dispatching;
   pthread_t dispatcher;
 };
 
 int mr_queue_init(struct mr_queue *q, const struct mr_sys *sys, int max, struct mr_err *err);
-void mr_queue_free(struct mr_queue *q);      /* what is in it is forgotten */
+void mr_queue_free(struct mr_queue *q); /* what is in it is forgotten */
 
-int mr_queue_reserve(struct mr_queue *q);    /* a slot: MR_OK or MR_E_FULL */
-void mr_queue_release(struct mr_queue *q);   /* gives it back */
+int mr_queue_reserve(struct mr_queue *q);                   /* a slot: MR_OK or MR_E_FULL */
+void mr_queue_release(struct mr_queue *q);                  /* gives it back */
 void mr_queue_push(struct mr_queue *q, struct mr_entry *e); /* never fails */
 
 /* The calling thread becomes the dispatcher: MR_OK; MR_E_REENTRANT if it is already, MR_E_STATE if

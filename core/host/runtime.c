@@ -23,11 +23,11 @@ void mr_config_init(struct mr_config *c)
 
 int mr_rt_check(const struct mr_runtime *rt, struct mr_err *err)
 {
-  if (!rt)
-    return mr_err_set(err, MR_E_INVALID, "rt", "rt: no runtime was given");
+  if (!rt) return mr_err_set(err, MR_E_INVALID, "rt", "rt: no runtime was given");
   if (getpid() != rt->pid)
     return mr_err_set(err, MR_E_FORKED, NULL,
-                      "this runtime belongs to process %ld: open one of its own in a forked process", (long)rt->pid);
+                      "this runtime belongs to process %ld: open one of its own in a forked process",
+                      (long)rt->pid);
   return MR_OK;
 }
 
@@ -40,8 +40,7 @@ void mr_rt_unref(struct mr_runtime *rt)
 {
   struct mr_mem m = rt->sys.mem;
 
-  if (atomic_fetch_sub(&rt->refs, 1) != 1)
-    return;
+  if (atomic_fetch_sub(&rt->refs, 1) != 1) return;
   pthread_mutex_destroy(&rt->loop_lock);
   pthread_mutex_destroy(&rt->lock);
   pthread_cond_destroy(&rt->cond);
@@ -57,8 +56,7 @@ static void on_start(struct mr_post *p)
 
 void mr_rt_start(struct mr_runtime *rt)
 {
-  if (!atomic_load(&rt->started) && !atomic_exchange(&rt->started, true))
-    mr_rt_post(rt, &rt->start_post);
+  if (!atomic_load(&rt->started) && !atomic_exchange(&rt->started, true)) mr_rt_post(rt, &rt->start_post);
 }
 
 /* ---- reaching the loop ---- */
@@ -117,10 +115,8 @@ int mr_rt_sync(struct mr_runtime *rt, int (*fn)(struct mr_runtime *rt, void *arg
 {
   struct sync s = {.post = {.fn = on_sync}, .rt = rt, .fn = fn, .arg = arg, .err = err};
 
-  if (mr_rt_on_loop(rt))
-    return fn(rt, arg, err);
-  if (mr_rt_post(rt, &s.post) != MR_OK)
-    return mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
+  if (mr_rt_on_loop(rt)) return fn(rt, arg, err);
+  if (mr_rt_post(rt, &s.post) != MR_OK) return mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
   pthread_mutex_lock(&rt->lock);
   while (!s.over)
     pthread_cond_wait(&rt->cond, &rt->lock);
@@ -148,12 +144,10 @@ static int thread_start(struct mr_runtime *rt, struct mr_err *err)
   pthread_sigmask(SIG_SETMASK, &all, &old);
   pthread_mutex_lock(&rt->loop_lock);
   e = pthread_create(&rt->thread, NULL, loop_thread, rt);
-  if (e == 0)
-    rt->loop_owner = rt->thread;
+  if (e == 0) rt->loop_owner = rt->thread;
   pthread_mutex_unlock(&rt->loop_lock);
   pthread_sigmask(SIG_SETMASK, &old, NULL);
-  if (e)
-    return mr_err_set(err, MR_E_UNAVAILABLE, NULL, "the loop thread cannot be started: error %d", e);
+  if (e) return mr_err_set(err, MR_E_UNAVAILABLE, NULL, "the loop thread cannot be started: error %d", e);
   pthread_setname_np(rt->thread, "mr-loop");
   rt->threaded = true;
   return MR_OK;
@@ -166,8 +160,9 @@ static int check_config(const struct mr_config *c, struct mr_err *err)
   if (c->queue_max < QUEUE_LEAST || c->queue_max > QUEUE_MOST)
     return mr_err_set(err, MR_E_INVALID, "queue_max", "queue_max: between %d and %d", QUEUE_LEAST, QUEUE_MOST);
   if (c->loop == MR_LOOP_BORROWED)
-    return mr_err_set(err, MR_E_UNSUPPORTED, "loop",
-                      "loop: MR_LOOP_BORROWED is not implemented in this version; use MR_LOOP_THREAD and watch mr_fd");
+    return mr_err_set(
+        err, MR_E_UNSUPPORTED, "loop",
+        "loop: MR_LOOP_BORROWED is not implemented in this version; use MR_LOOP_THREAD and watch mr_fd");
   if (c->loop != MR_LOOP_THREAD && c->loop != MR_LOOP_OWN && c->loop != MR_LOOP_PUMP)
     return mr_err_set(err, MR_E_INVALID, "loop", "loop: %d is no MR_LOOP_*", (int)c->loop);
   return MR_OK;
@@ -180,8 +175,7 @@ static struct mr_runtime *rt_new(const struct mr_config *c)
 
   mr_sys_init(&sys, c);
   rt = mr_mem_zalloc(&sys.mem, sizeof *rt);
-  if (!rt)
-    return NULL;
+  if (!rt) return NULL;
   rt->sys = sys;
   rt->pid = getpid();
   rt->mode = c->loop;
@@ -204,28 +198,21 @@ int mr_open(struct mr_runtime **out, const struct mr_config *config, struct mr_e
   struct mr_runtime *rt;
   int code;
 
-  if (!out)
-    return mr_err_set(err, MR_E_INVALID, "out", "out: where should the runtime go?");
+  if (!out) return mr_err_set(err, MR_E_INVALID, "out", "out: where should the runtime go?");
   *out = NULL;
   mr_config_init(&c);
   if (!config || config->size < offsetof(struct mr_config, store))
     return mr_err_set(err, MR_E_INVALID, "size", "size: set the configuration up with mr_config_init");
   memcpy(&c, config, config->size < sizeof c ? config->size : sizeof c);
-  if (!c.queue_max)
-    c.queue_max = QUEUE_DEFAULT;
+  if (!c.queue_max) c.queue_max = QUEUE_DEFAULT;
   code = check_config(&c, err);
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   rt = rt_new(&c);
-  if (!rt)
-    return mr_err_nomem(err);
+  if (!rt) return mr_err_nomem(err);
   code = mr_queue_init(&rt->queue, &rt->sys, c.queue_max, err);
-  if (code == MR_OK)
-    code = mr_options_read(mr_rt_mem(rt), c.options, &rt->options, err);
-  if (code == MR_OK)
-    code = mr_rt_open_parts(rt, &c, err);
-  if (code == MR_OK && rt->mode == MR_LOOP_THREAD)
-    code = thread_start(rt, err);
+  if (code == MR_OK) code = mr_options_read(mr_rt_mem(rt), c.options, &rt->options, err);
+  if (code == MR_OK) code = mr_rt_open_parts(rt, &c, err);
+  if (code == MR_OK && rt->mode == MR_LOOP_THREAD) code = thread_start(rt, err);
   if (code == MR_OK) {
     *out = rt;
     return MR_OK;
@@ -249,10 +236,8 @@ int mr_dispatch(struct mr_runtime *rt, int max, int64_t budget_us)
 {
   int code = mr_rt_check(rt, NULL);
 
-  if (code == MR_OK)
-    code = mr_queue_enter(&rt->queue);
-  if (code != MR_OK)
-    return code;
+  if (code == MR_OK) code = mr_queue_enter(&rt->queue);
+  if (code != MR_OK) return code;
   mr_rt_start(rt);
   code = mr_queue_run(&rt->queue, max, budget_us);
   mr_queue_leave(&rt->queue);
@@ -263,16 +248,13 @@ int mr_wait(struct mr_runtime *rt, int timeout_ms)
 {
   int code = mr_rt_check(rt, NULL);
 
-  if (code != MR_OK)
-    return code;
-  if (mr_queue_inside(&rt->queue))
-    return MR_E_REENTRANT;
+  if (code != MR_OK) return code;
+  if (mr_queue_inside(&rt->queue)) return MR_E_REENTRANT;
   mr_rt_start(rt);
   return mr_rt_wait(rt, timeout_ms);
 }
 
 void mr_free(struct mr_runtime *rt, void *p)
 {
-  if (rt && p && getpid() == rt->pid)
-    mr_mem_free(mr_rt_mem(rt), p);
+  if (rt && p && getpid() == rt->pid) mr_mem_free(mr_rt_mem(rt), p);
 }

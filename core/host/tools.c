@@ -15,7 +15,7 @@ enum { TIMEOUT_MS = 120000, CONCURRENCY = 64, RESULT_MAX = 16 << 20, NAME_MAX_CH
 
 struct slot {
   struct slot *next;
-  char *name, *agent;          /* agent NULL: all */
+  char *name, *agent; /* agent NULL: all */
   /* the registration; the registry's lock */
   bool registered;
   unsigned flags;
@@ -30,22 +30,22 @@ struct slot {
 
 struct mr_tools {
   pthread_mutex_t lock;
-  struct slot *slots;          /* never freed before the runtime ends */
+  struct slot *slots; /* never freed before the runtime ends */
 };
 
 struct mr_use {
   struct mr_given g;
   struct slot *slot;
-  struct mr_use *next;         /* loop: waiting */
+  struct mr_use *next; /* loop: waiting */
   bool waiting;
-  struct mr_tool_run *run;     /* loop: NULL once settled */
+  struct mr_tool_run *run; /* loop: NULL once settled */
   struct mr_str name, input, event_id, session_id, thread_id, agent;
   int attempt;
   int64_t deadline_us;
-  yyjson_doc *doc;             /* input, parsed when handed out */
+  yyjson_doc *doc;                              /* input, parsed when handed out */
   void (*cancel)(void *ud, struct mr_use *use); /* of the registration it was handed to */
   void *ud;
-  char *result;                /* the answer: JSON text, or NULL */
+  char *result; /* the answer: JSON text, or NULL */
   bool failed;
   char strings[];
 };
@@ -53,8 +53,7 @@ struct mr_use {
 int mr_tools_new(struct mr_runtime *rt)
 {
   rt->tools = mr_mem_zalloc(mr_rt_mem(rt), sizeof *rt->tools);
-  if (!rt->tools)
-    return MR_E_NOMEM;
+  if (!rt->tools) return MR_E_NOMEM;
   pthread_mutex_init(&rt->tools->lock, NULL);
   return MR_OK;
 }
@@ -70,8 +69,7 @@ void mr_tools_free(struct mr_runtime *rt)
 {
   struct mr_tools *t = rt->tools;
 
-  if (!t)
-    return;
+  if (!t) return;
   for (struct slot *s = t->slots, *next; s; s = next) {
     next = s->next;
     slot_free(mr_rt_mem(rt), s);
@@ -94,14 +92,13 @@ static struct slot *find(struct mr_tools *t, struct mr_str name, struct mr_str a
 }
 
 /* Lock held: whose is a call of this tool by this agent? */
-static struct slot *owner(struct mr_tools *t, struct mr_str name, struct mr_str agent_id, struct mr_str agent_name)
+static struct slot *owner(struct mr_tools *t, struct mr_str name, struct mr_str agent_id,
+                          struct mr_str agent_name)
 {
   struct slot *s = find(t, name, agent_id);
 
-  if (!s || !s->registered)
-    s = find(t, name, agent_name);
-  if (!s || !s->registered)
-    s = find(t, name, mr_str_n(NULL, 0));
+  if (!s || !s->registered) s = find(t, name, agent_name);
+  if (!s || !s->registered) s = find(t, name, mr_str_n(NULL, 0));
   return s && s->registered && !(s->flags & MR_TOOL_ANSWERED_BY_CLIENT) ? s : NULL;
 }
 
@@ -146,14 +143,12 @@ int mr_tool_add(struct mr_runtime *rt, const struct mr_tool *given, struct mr_er
 
   if (code == MR_OK && (!given || given->size < offsetof(struct mr_tool, cancel)))
     code = mr_err_set(err, MR_E_INVALID, "size", "size: set it to sizeof(struct mr_tool)");
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   memcpy(&t, given, given->size < sizeof t ? given->size : sizeof t);
   code = check_tool(rt, &t, err);
   if (code == MR_OK && atomic_load(&rt->closing))
     code = mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   made = mr_mem_zalloc(mr_rt_mem(rt), sizeof *made);
   if (made) {
     made->name = mr_mem_strdup(mr_rt_mem(rt), mr_str_c(t.name));
@@ -161,8 +156,7 @@ int mr_tool_add(struct mr_runtime *rt, const struct mr_tool *given, struct mr_er
     made->last = &made->first;
   }
   if (!made || !made->name || (t.agent && t.agent[0] && !made->agent)) {
-    if (made)
-      slot_free(mr_rt_mem(rt), made);
+    if (made) slot_free(mr_rt_mem(rt), made);
     return mr_err_nomem(err);
   }
   pthread_mutex_lock(&rt->tools->lock);
@@ -181,8 +175,7 @@ int mr_tool_add(struct mr_runtime *rt, const struct mr_tool *given, struct mr_er
   s->cancel = t.cancel;
   s->ud = t.ud;
   pthread_mutex_unlock(&rt->tools->lock);
-  if (made)
-    slot_free(mr_rt_mem(rt), made);
+  if (made) slot_free(mr_rt_mem(rt), made);
   return MR_OK;
 }
 
@@ -191,15 +184,12 @@ int mr_tool_remove(struct mr_runtime *rt, const char *name, const char *agent)
   struct slot *s;
   int code = mr_rt_check(rt, NULL);
 
-  if (code == MR_OK && atomic_load(&rt->closing))
-    code = MR_E_CLOSED;
-  if (code != MR_OK)
-    return code;
+  if (code == MR_OK && atomic_load(&rt->closing)) code = MR_E_CLOSED;
+  if (code != MR_OK) return code;
   pthread_mutex_lock(&rt->tools->lock);
   s = find(rt->tools, mr_str_c(name), mr_str_c(agent));
   code = s && s->registered ? MR_OK : MR_E_NOTFOUND;
-  if (s)
-    s->registered = false;
+  if (s) s->registered = false;
   pthread_mutex_unlock(&rt->tools->lock);
   return code;
 }
@@ -214,8 +204,7 @@ static int owns(void *ud, struct mr_str tool, struct mr_str agent_id, struct mr_
 
   pthread_mutex_lock(&rt->tools->lock);
   s = owner(rt->tools, tool, agent_id, agent_name);
-  if (s)
-    what = MR_OWNS | (s->flags & MR_TOOL_IDEMPOTENT ? MR_OWNS_IDEMPOTENT : 0);
+  if (s) what = MR_OWNS | (s->flags & MR_TOOL_IDEMPOTENT ? MR_OWNS_IDEMPOTENT : 0);
   pthread_mutex_unlock(&rt->tools->lock);
   return what;
 }
@@ -226,8 +215,7 @@ static void hand_out(struct slot *s, int concurrency)
 
   while ((u = s->first) && s->out < concurrency) {
     s->first = u->next;
-    if (!s->first)
-      s->last = &s->first;
+    if (!s->first) s->last = &s->first;
     u->next = NULL;
     u->waiting = false;
     s->out++;
@@ -249,8 +237,7 @@ static struct mr_str put(char **at, struct mr_str s)
 {
   struct mr_str out = mr_str_n(*at, s.n);
 
-  if (s.n)
-    memcpy(*at, s.p, s.n);
+  if (s.n) memcpy(*at, s.p, s.n);
   (*at)[s.n] = '\0';
   *at += s.n + 1;
   return out;
@@ -273,14 +260,14 @@ static void on_answer(struct mr_post *p);
 static int start(void *ud, struct mr_tool_run *run)
 {
   struct mr_runtime *rt = ud;
-  size_t n = run->name.n + run->input.n + run->event_id.n + run->session_id.n + run->thread_id.n + run->agent_name.n + 6;
+  size_t n = run->name.n + run->input.n + run->event_id.n + run->session_id.n + run->thread_id.n +
+             run->agent_name.n + 6;
   struct mr_use *u = mr_mem_alloc(mr_rt_mem(rt), sizeof *u + n);
   struct slot *s;
   char *at;
   int concurrency = 0;
 
-  if (!u)
-    return MR_E_NOMEM;
+  if (!u) return MR_E_NOMEM;
   memset(u, 0, sizeof *u);
   pthread_mutex_lock(&rt->tools->lock);
   s = owner(rt->tools, run->name, run->agent_id, run->agent_name);
@@ -329,8 +316,7 @@ static void on_answer(struct mr_post *p)
   struct mr_tool_run *run = u->run;
 
   u->run = NULL;
-  if (run)
-    mr_tool_run_done(u->g.rt->domain, run, mr_str_c(u->result), u->failed);
+  if (run) mr_tool_run_done(u->g.rt->domain, run, mr_str_c(u->result), u->failed);
   mr_given_unref(&u->g); /* the post's */
   use_over(u);
 }
@@ -346,8 +332,7 @@ static void cancel(void *ud, struct mr_tool_run *run)
     for (at = &u->slot->first; *at != u; at = &(*at)->next)
       continue;
     *at = u->next;
-    if (!*at)
-      u->slot->last = at;
+    if (!*at) u->slot->last = at;
     mr_given_unref(&u->g);
   } else if (mr_given_drop(&u->g)) {
     use_over(u);
@@ -387,12 +372,12 @@ static void run_use(struct mr_entry *e)
   u->ud = ud = u->slot->ud;
   pthread_mutex_unlock(&rt->tools->lock);
   if (run && mr_json_parse(mr_rt_mem(rt), u->input, SIZE_MAX, &u->doc, NULL) == MR_OK) {
-    if (mr_given_take(&u->g))
-      run(ud, u);
+    if (mr_given_take(&u->g)) run(ud, u);
     return;
   }
   u->failed = true;
-  u->result = quoted(mr_rt_mem(rt), run ? MR_S("out of memory") : MR_S("no handler for this tool is loaded any more"));
+  u->result =
+      quoted(mr_rt_mem(rt), run ? MR_S("out of memory") : MR_S("no handler for this tool is loaded any more"));
   mr_given_refuse(&u->g);
 }
 
@@ -400,8 +385,7 @@ static void run_cancel(struct mr_entry *e)
 {
   struct mr_use *u = MR_OF(MR_OF(e, struct mr_given, unwanted), struct mr_use, g);
 
-  if (u->cancel && !(atomic_load(&u->g.state) & MR_GIVEN_ANSWERED))
-    u->cancel(u->ud, u);
+  if (u->cancel && !(atomic_load(&u->g.state) & MR_GIVEN_ANSWERED)) u->cancel(u->ud, u);
   mr_given_unref(&u->g);
 }
 
@@ -419,8 +403,7 @@ static int finish(struct mr_use **up, char *result, bool failed)
 
 static int check_use(struct mr_use **up)
 {
-  if (!up || !*up)
-    return MR_E_INVALID;
+  if (!up || !*up) return MR_E_INVALID;
   return mr_rt_check((*up)->g.rt, NULL);
 }
 
@@ -432,17 +415,17 @@ int mr_use_finish(struct mr_use **up, const char *json)
   char *copy;
   int code = check_use(up);
 
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   m = mr_rt_mem((*up)->g.rt);
-  if (!mr_str_trim(text).n)
-    return finish(up, NULL, false);
+  if (!mr_str_trim(text).n) return finish(up, NULL, false);
   code = mr_json_parse(m, text, RESULT_MAX, &doc, NULL);
   yyjson_doc_free(doc);
   if (code != MR_OK) {
     /* Released all the same: a use that nobody holds would keep the turn waiting. */
-    finish(up, quoted(m, code == MR_E_TOO_LARGE ? MR_S("the tool's result is over the limit of 16 MiB")
-                                                : MR_S("the tool's result is not valid JSON")), true);
+    finish(up,
+           quoted(m, code == MR_E_TOO_LARGE ? MR_S("the tool's result is over the limit of 16 MiB")
+                                            : MR_S("the tool's result is not valid JSON")),
+           true);
     return code;
   }
   copy = mr_mem_strdup(m, text);
@@ -456,8 +439,7 @@ int mr_use_finish_val(struct mr_use **up, yyjson_val *result)
   char *text;
 
   mr_buf_init(&b, mr_rt_mem((*up)->g.rt), RESULT_MAX);
-  if (result)
-    mr_json_write(&b, result, false);
+  if (result) mr_json_write(&b, result, false);
   if (b.failed) {
     int code = b.failed;
     finish(up, quoted(b.mem, MR_S("the tool's result is over the limit of 16 MiB")), true);
@@ -472,20 +454,39 @@ int mr_use_fail(struct mr_use **up, const char *message)
   struct mr_str text = mr_str_c(message && message[0] ? message : "the tool failed");
   int code = check_use(up);
 
-  if (code != MR_OK)
-    return code;
-  if (text.n > RESULT_MAX)
-    text.n = mr_utf8_cut(text, RESULT_MAX);
+  if (code != MR_OK) return code;
+  if (text.n > RESULT_MAX) text.n = mr_utf8_cut(text, RESULT_MAX);
   return finish(up, quoted(mr_rt_mem((*up)->g.rt), text), true);
 }
 
-struct mr_str mr_use_name(const struct mr_use *u) { return u->name; }
-struct mr_str mr_use_input(const struct mr_use *u) { return u->input; }
-struct mr_str mr_use_id(const struct mr_use *u) { return u->event_id; }
-struct mr_str mr_use_session(const struct mr_use *u) { return u->session_id; }
-struct mr_str mr_use_thread(const struct mr_use *u) { return u->thread_id; }
-struct mr_str mr_use_agent(const struct mr_use *u) { return u->agent; }
-int mr_use_attempt(const struct mr_use *u) { return u->attempt; }
+struct mr_str mr_use_name(const struct mr_use *u)
+{
+  return u->name;
+}
+struct mr_str mr_use_input(const struct mr_use *u)
+{
+  return u->input;
+}
+struct mr_str mr_use_id(const struct mr_use *u)
+{
+  return u->event_id;
+}
+struct mr_str mr_use_session(const struct mr_use *u)
+{
+  return u->session_id;
+}
+struct mr_str mr_use_thread(const struct mr_use *u)
+{
+  return u->thread_id;
+}
+struct mr_str mr_use_agent(const struct mr_use *u)
+{
+  return u->agent;
+}
+int mr_use_attempt(const struct mr_use *u)
+{
+  return u->attempt;
+}
 
 const struct mr_val *mr_use_input_val(const struct mr_use *u)
 {

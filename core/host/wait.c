@@ -7,7 +7,7 @@
 
 struct waiter {
   struct mr_runtime *rt;
-  atomic_int refs;             /* the waiting call's and the reply's */
+  atomic_int refs; /* the waiting call's and the reply's */
   atomic_bool over;
   int code;
   struct mr_err err;
@@ -18,8 +18,7 @@ static void waiter_unref(struct waiter *w)
 {
   struct mr_mem m = *mr_rt_mem(w->rt);
 
-  if (atomic_fetch_sub(&w->refs, 1) != 1)
-    return;
+  if (atomic_fetch_sub(&w->refs, 1) != 1) return;
   mr_mem_free(&m, w->json);
   mr_mem_free(&m, w);
 }
@@ -33,8 +32,7 @@ static void on_reply(void *ud, const struct mr_reply *r)
     mr_err_copy(&w->err, r->err);
   } else {
     w->json = mr_mem_strdup(mr_rt_mem(w->rt), r->json);
-    if (!w->json)
-      w->code = mr_err_nomem(&w->err);
+    if (!w->json) w->code = mr_err_nomem(&w->err);
   }
   atomic_store(&w->over, true);
   waiter_unref(w);
@@ -48,17 +46,14 @@ static int wait_for(struct waiter *w, int timeout_ms, struct mr_err *err)
 
   while (!atomic_load(&w->over)) {
     code = mr_dispatch(rt, 1, 0);
-    if (code < 0)
-      return mr_err_set(err, code, NULL, "another thread is dispatching: one at a time");
-    if (code == MR_MORE || atomic_load(&w->over))
-      continue;
+    if (code < 0) return mr_err_set(err, code, NULL, "another thread is dispatching: one at a time");
+    if (code == MR_MORE || atomic_load(&w->over)) continue;
     left = end - mr_mono_us(&rt->sys);
     if (timeout_ms >= 0 && left <= 0)
       return mr_err_set(err, MR_E_TIMEOUT, NULL, "no answer within %d ms", timeout_ms);
     ms = timeout_ms < 0 ? -1 : (int)((left + 999) / 1000);
     code = mr_rt_wait(rt, ms);
-    if (code != MR_OK && code != MR_E_TIMEOUT)
-      return mr_err_set(err, code, NULL, "waiting failed");
+    if (code != MR_OK && code != MR_E_TIMEOUT) return mr_err_set(err, code, NULL, "waiting failed");
   }
   return MR_OK;
 }
@@ -72,15 +67,13 @@ int mr_call_wait(struct mr_runtime *rt, const char *op, const char *json, int ti
   struct waiter *w;
   int code = mr_rt_check(rt, err);
 
-  if (out)
-    *out = NULL;
-  if (code != MR_OK)
-    return code;
+  if (out) *out = NULL;
+  if (code != MR_OK) return code;
   if (mr_queue_inside(&rt->queue))
-    return mr_err_set(err, MR_E_STATE, NULL, "mr_call_wait inside a callback would wait for itself: use mr_call");
+    return mr_err_set(err, MR_E_STATE, NULL,
+                      "mr_call_wait inside a callback would wait for itself: use mr_call");
   w = mr_mem_zalloc(mr_rt_mem(rt), sizeof *w);
-  if (!w)
-    return mr_err_nomem(err);
+  if (!w) return mr_err_nomem(err);
   w->rt = rt;
   atomic_init(&w->refs, 2);
   atomic_init(&w->over, false);

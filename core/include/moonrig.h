@@ -53,28 +53,28 @@ struct mr_str {
 
 enum {
   MR_OK = 0,
-  MR_MORE = 1,           /* mr_dispatch: budget or count reached, more is waiting */
-  MR_E_NOMEM = -1,       /* an allocation failed */
-  MR_E_INVALID = -2,     /* bad argument or bad input; err.field names it (HTTP 400) */
-  MR_E_STATE = -3,       /* right call at the wrong moment (HTTP 400) */
-  MR_E_BUSY = -4,        /* the data directory belongs to another process; err names its pid */
-  MR_E_FULL = -5,        /* the completion queue or another bounded queue is full: dispatch, retry */
-  MR_E_REENTRANT = -6,   /* dispatch or close called from inside a callback */
-  MR_E_FORKED = -7,      /* the runtime belongs to the parent process */
-  MR_E_NOTFOUND = -8,    /* no such object (HTTP 404) */
-  MR_E_CONFLICT = -9,    /* a version or name conflict (HTTP 409) */
-  MR_E_AUTH = -10,       /* no or wrong credentials (HTTP 401) */
-  MR_E_DENIED = -11,     /* known caller, not allowed (HTTP 403) */
-  MR_E_TOO_LARGE = -12,  /* input over its limit (HTTP 413) */
-  MR_E_LIMIT = -13,      /* too many requests (HTTP 429) */
-  MR_E_TIMEOUT = -14,    /* the deadline passed */
-  MR_E_CANCELLED = -15,  /* cancelled by the caller */
-  MR_E_CLOSED = -16,     /* the runtime, stream or connection is closing */
-  MR_E_IO = -17,         /* the operating system refused; err.message has the reason */
-  MR_E_UNAVAILABLE = -18,/* cannot be done now: disk full, store failing (HTTP 503) */
-  MR_E_UNSUPPORTED = -19,/* not implemented, or not possible on this machine (HTTP 501) */
-  MR_E_PROTOCOL = -20,   /* the other side broke its protocol */
-  MR_E_INTERNAL = -21    /* a bug in moonrig; the log has more (HTTP 500) */
+  MR_MORE = 1,            /* mr_dispatch: budget or count reached, more is waiting */
+  MR_E_NOMEM = -1,        /* an allocation failed */
+  MR_E_INVALID = -2,      /* bad argument or bad input; err.field names it (HTTP 400) */
+  MR_E_STATE = -3,        /* right call at the wrong moment (HTTP 400) */
+  MR_E_BUSY = -4,         /* the data directory belongs to another process; err names its pid */
+  MR_E_FULL = -5,         /* the completion queue or another bounded queue is full: dispatch, retry */
+  MR_E_REENTRANT = -6,    /* dispatch or close called from inside a callback */
+  MR_E_FORKED = -7,       /* the runtime belongs to the parent process */
+  MR_E_NOTFOUND = -8,     /* no such object (HTTP 404) */
+  MR_E_CONFLICT = -9,     /* a version or name conflict (HTTP 409) */
+  MR_E_AUTH = -10,        /* no or wrong credentials (HTTP 401) */
+  MR_E_DENIED = -11,      /* known caller, not allowed (HTTP 403) */
+  MR_E_TOO_LARGE = -12,   /* input over its limit (HTTP 413) */
+  MR_E_LIMIT = -13,       /* too many requests (HTTP 429) */
+  MR_E_TIMEOUT = -14,     /* the deadline passed */
+  MR_E_CANCELLED = -15,   /* cancelled by the caller */
+  MR_E_CLOSED = -16,      /* the runtime, stream or connection is closing */
+  MR_E_IO = -17,          /* the operating system refused; err.message has the reason */
+  MR_E_UNAVAILABLE = -18, /* cannot be done now: disk full, store failing (HTTP 503) */
+  MR_E_UNSUPPORTED = -19, /* not implemented, or not possible on this machine (HTTP 501) */
+  MR_E_PROTOCOL = -20,    /* the other side broke its protocol */
+  MR_E_INTERNAL = -21     /* a bug in moonrig; the log has more (HTTP 500) */
 };
 
 /* Details of a failure. Filled only by a function that fails; all strings NUL-terminated. */
@@ -107,7 +107,7 @@ enum mr_loop_mode {
 enum mr_log_level { MR_LOG_ERROR = 0, MR_LOG_WARN, MR_LOG_INFO, MR_LOG_DEBUG };
 
 struct mr_config {
-  uint32_t size;           /* sizeof(struct mr_config); set by mr_config_init */
+  uint32_t size; /* sizeof(struct mr_config); set by mr_config_init */
   enum mr_loop_mode loop;
   struct event_base *base; /* MR_LOOP_BORROWED: the host's base, outlives the runtime */
   const char *store;       /* data directory (created if missing), or ":memory:" */
@@ -116,9 +116,9 @@ struct mr_config {
   int queue_max;           /* bound of the completion queue in entries; 0 = 4096 */
   /* Hooks; each may be NULL. All must be callable from any thread. ud is passed to each. */
   void *(*alloc)(void *ud, void *p, size_t old_size, size_t new_size); /* new_size 0 frees */
-  void (*log)(void *ud, int level, struct mr_str line);  /* one line without newline */
-  int64_t (*wall_us)(void *ud); /* microseconds since 1970; NULL = the system's clock */
-  int64_t (*mono_us)(void *ud); /* microseconds, never goes back; NULL = CLOCK_MONOTONIC */
+  void (*log)(void *ud, int level, struct mr_str line);                /* one line without newline */
+  int64_t (*wall_us)(void *ud);                 /* microseconds since 1970; NULL = the system's clock */
+  int64_t (*mono_us)(void *ud);                 /* microseconds, never goes back; NULL = CLOCK_MONOTONIC */
   int (*random)(void *ud, void *buf, size_t n); /* 0 on success; NULL = getrandom */
   void *ud;
 };
@@ -139,8 +139,7 @@ MR_API int mr_open(struct mr_runtime **out, const struct mr_config *c, struct mr
  * actual (NUL-terminated, cut at n). A plain listener that is not loopback is refused with
  * MR_E_DENIED unless insecure_http is true. Blocks until the listener accepts or fails.
  */
-MR_API int mr_listen(struct mr_runtime *rt, const char *spec, char *actual, size_t n,
-                     struct mr_err *err);
+MR_API int mr_listen(struct mr_runtime *rt, const char *spec, char *actual, size_t n, struct mr_err *err);
 
 /*
  * Begins to stop: listeners close, requests in flight finish, streams end, no new turn step is
@@ -174,8 +173,8 @@ MR_API int mr_dispatch(struct mr_runtime *rt, int max, int64_t budget_us);
 /* Waits up to timeout_ms (-1 = for ever) until something waits. MR_OK, or MR_E_TIMEOUT. */
 MR_API int mr_wait(struct mr_runtime *rt, int timeout_ms);
 
-MR_API int mr_run(struct mr_runtime *rt);                      /* MR_LOOP_OWN: until mr_stop is over */
-MR_API int mr_pump(struct mr_runtime *rt, int64_t budget_us);  /* MR_LOOP_PUMP: one bounded turn */
+MR_API int mr_run(struct mr_runtime *rt);                       /* MR_LOOP_OWN: until mr_stop is over */
+MR_API int mr_pump(struct mr_runtime *rt, int64_t budget_us);   /* MR_LOOP_PUMP: one bounded turn */
 MR_API int64_t mr_next_timeout_us(const struct mr_runtime *rt); /* MR_LOOP_PUMP: -1 = none */
 
 /* ------------------------------------------------------------- operations */
@@ -197,7 +196,7 @@ struct mr_caller {
  */
 struct mr_body {
   uint32_t size;
-  int64_t length;     /* bytes in all, or -1 when unknown */
+  int64_t length;                    /* bytes in all, or -1 when unknown */
   const char *filename, *media_type; /* of an upload; may be NULL */
   int64_t (*read)(void *ud, char *buf, size_t cap);
   void *ud;
@@ -205,11 +204,11 @@ struct mr_body {
 
 struct mr_req {
   uint32_t size;
-  const char *op;          /* operation name as in the SDKs, e.g. "sessions.events.send" */
-  struct mr_str json;      /* one object: path parameters by name, query and body fields */
+  const char *op;                 /* operation name as in the SDKs, e.g. "sessions.events.send" */
+  struct mr_str json;             /* one object: path parameters by name, query and body fields */
   const struct mr_caller *caller; /* NULL = the host */
-  int64_t deadline_ms;     /* from now; 0 = none. Past it: MR_E_TIMEOUT */
-  const struct mr_body *body; /* uploads only */
+  int64_t deadline_ms;            /* from now; 0 = none. Past it: MR_E_TIMEOUT */
+  const struct mr_body *body;     /* uploads only */
 };
 
 struct mr_reply {
@@ -238,8 +237,8 @@ struct mr_callbacks {
  * the completion queue has no room for the reply (nothing was started); MR_E_INVALID for an unknown
  * operation or JSON that does not parse; bad fields are reported through reply.
  */
-MR_API int mr_call(struct mr_runtime *rt, const struct mr_req *req, const struct mr_callbacks *cbs,
-                   void *ud, struct mr_op **op, struct mr_err *err);
+MR_API int mr_call(struct mr_runtime *rt, const struct mr_req *req, const struct mr_callbacks *cbs, void *ud,
+                   struct mr_op **op, struct mr_err *err);
 
 /* Cancel is sticky and asynchronous: reply still comes, once; a mutation that was committed reports
  * success. Release drops the handle, not the operation. NULL is allowed. */
@@ -250,8 +249,8 @@ MR_API void mr_op_release(struct mr_op *op);
  * mr_call for hosts that can wait: runs the queue until this reply is there, at most timeout_ms.
  * *out is NUL-terminated JSON, freed with mr_free. MR_E_STATE inside a callback.
  */
-MR_API int mr_call_wait(struct mr_runtime *rt, const char *op, const char *json, int timeout_ms,
-                        char **out, struct mr_err *err);
+MR_API int mr_call_wait(struct mr_runtime *rt, const char *op, const char *json, int timeout_ms, char **out,
+                        struct mr_err *err);
 
 /*
  * Sends a user message to a session and follows its events until the turn is over (the next
@@ -270,20 +269,20 @@ struct mr_use; /* one call of a tool by a model; the handler's until it finishes
 
 struct mr_tool {
   uint32_t size;
-  const char *name;         /* ^[A-Za-z0-9_-]{1,128}$ */
+  const char *name; /* ^[A-Za-z0-9_-]{1,128}$ */
   const char *description;
-  const char *input_schema; /* JSON Schema, an object */
-  const char *agent;        /* only for the agent of this name or id; NULL = all */
-  int timeout_ms;           /* 0 = 120,000; past it the model reads an error result */
-  int concurrency;          /* calls at the same time, others wait in order; 0 = 64 */
-  unsigned flags;           /* MR_TOOL_* */
-  void (*run)(void *ud, struct mr_use *use); /* inside mr_dispatch; may finish later */
+  const char *input_schema;                     /* JSON Schema, an object */
+  const char *agent;                            /* only for the agent of this name or id; NULL = all */
+  int timeout_ms;                               /* 0 = 120,000; past it the model reads an error result */
+  int concurrency;                              /* calls at the same time, others wait in order; 0 = 64 */
+  unsigned flags;                               /* MR_TOOL_* */
+  void (*run)(void *ud, struct mr_use *use);    /* inside mr_dispatch; may finish later */
   void (*cancel)(void *ud, struct mr_use *use); /* the use was settled without us: stop work; the
                                                    use must still be released by finish or fail */
   void *ud;
 };
 enum {
-  MR_TOOL_IDEMPOTENT = 1,      /* may run again after a crash (mr_use_attempt says so) */
+  MR_TOOL_IDEMPOTENT = 1,        /* may run again after a crash (mr_use_attempt says so) */
   MR_TOOL_ANSWERED_BY_CLIENT = 2 /* declared here, but answered by an API client */
 };
 
@@ -292,14 +291,14 @@ MR_API int mr_tool_add(struct mr_runtime *rt, const struct mr_tool *t, struct mr
 MR_API int mr_tool_remove(struct mr_runtime *rt, const char *name, const char *agent);
 
 MR_API struct mr_str mr_use_name(const struct mr_use *u);
-MR_API struct mr_str mr_use_input(const struct mr_use *u);      /* JSON object, as the model wrote it */
+MR_API struct mr_str mr_use_input(const struct mr_use *u); /* JSON object, as the model wrote it */
 MR_API const struct mr_val *mr_use_input_val(const struct mr_use *u);
-MR_API struct mr_str mr_use_id(const struct mr_use *u);         /* the event id, "sevt_..." */
+MR_API struct mr_str mr_use_id(const struct mr_use *u); /* the event id, "sevt_..." */
 MR_API struct mr_str mr_use_session(const struct mr_use *u);
 MR_API struct mr_str mr_use_thread(const struct mr_use *u);
-MR_API struct mr_str mr_use_agent(const struct mr_use *u);      /* the agent's name */
-MR_API int mr_use_attempt(const struct mr_use *u);              /* 1, or more after a crash */
-MR_API int64_t mr_use_deadline_ms(const struct mr_use *u);      /* milliseconds left */
+MR_API struct mr_str mr_use_agent(const struct mr_use *u); /* the agent's name */
+MR_API int mr_use_attempt(const struct mr_use *u);         /* 1, or more after a crash */
+MR_API int64_t mr_use_deadline_ms(const struct mr_use *u); /* milliseconds left */
 MR_API int mr_use_cancelled(const struct mr_use *u);
 /* Exactly one of these, once, from any thread: the use is released by it. result: a JSON string, an
  * array of content blocks, or any other JSON (the model sees its text). NULL or "" = empty. */
@@ -333,9 +332,9 @@ struct mr_model_use; /* one model request put to the host; the host's until done
 
 struct mr_provider {
   uint32_t size;
-  const char *name;    /* e.g. "offline" */
-  const char *models;  /* comma list of model ids or prefixes ending in *, e.g. "claude-*,test" */
-  void (*run)(void *ud, struct mr_model_use *use); /* inside mr_dispatch; may finish later */
+  const char *name;   /* e.g. "offline" */
+  const char *models; /* comma list of model ids or prefixes ending in *, e.g. "claude-*,test" */
+  void (*run)(void *ud, struct mr_model_use *use);    /* inside mr_dispatch; may finish later */
   void (*cancel)(void *ud, struct mr_model_use *use); /* as for tools */
   void *ud;
 };

@@ -21,11 +21,19 @@ extern "C" {
 
 /* Kinds of a JSON value. */
 enum mr_kind {
-  MR_K_NONE = 0, MR_K_NULL, MR_K_BOOL, MR_K_INT, MR_K_UINT, MR_K_REAL, MR_K_STR, MR_K_ARR, MR_K_OBJ
+  MR_K_NONE = 0,
+  MR_K_NULL,
+  MR_K_BOOL,
+  MR_K_INT,
+  MR_K_UINT,
+  MR_K_REAL,
+  MR_K_STR,
+  MR_K_ARR,
+  MR_K_OBJ
 };
 
-struct mr_build;  /* a JSON document under construction */
-struct mr_doc;    /* a finished JSON document that owns its values */
+struct mr_build; /* a JSON document under construction */
+struct mr_doc;   /* a finished JSON document that owns its values */
 
 /* Walks an array or object in order: zero it, set .of, call next until it returns 0. */
 struct mr_iter {
@@ -40,21 +48,21 @@ struct mr_ext_http_req {
   const char *method, *url;
   const char *const *headers; /* "Name: value" lines, NULL-terminated, or NULL */
   struct mr_str body;
-  int64_t timeout_ms;         /* whole request; 0 = 60,000 */
-  int64_t max_body;           /* response bytes kept; over it MR_E_TOO_LARGE; 0 = 16 MiB */
-  int follow;                 /* redirects to follow, at most 10 */
+  int64_t timeout_ms; /* whole request; 0 = 60,000 */
+  int64_t max_body;   /* response bytes kept; over it MR_E_TOO_LARGE; 0 = 16 MiB */
+  int follow;         /* redirects to follow, at most 10 */
 };
 struct mr_ext_http_reply {
   uint32_t size;
-  int code;                /* MR_OK when an HTTP response arrived whole, whatever its status */
+  int code; /* MR_OK when an HTTP response arrived whole, whatever its status */
   int status;
-  struct mr_str headers;   /* "name: value\n" lines, names in lower case */
+  struct mr_str headers; /* "name: value\n" lines, names in lower case */
   struct mr_str body;
   const struct mr_err *err;
 };
 struct mr_ext_http_cbs {
   uint32_t size;
-  void (*chunk)(void *ud, struct mr_str data); /* NULL: the body is collected into reply.body */
+  void (*chunk)(void *ud, struct mr_str data);               /* NULL: the body is collected into reply.body */
   void (*done)(void *ud, const struct mr_ext_http_reply *r); /* exactly once, last */
 };
 
@@ -64,11 +72,11 @@ struct mr_ext {
   /* --- JSON, reading. A NULL value reads as MR_K_NONE. */
   enum mr_kind (*kind)(const struct mr_val *v);
   int (*as_bool)(const struct mr_val *v);
-  int64_t (*as_int)(const struct mr_val *v);    /* MR_K_INT */
-  uint64_t (*as_uint)(const struct mr_val *v);  /* MR_K_UINT: above INT64_MAX */
-  double (*as_real)(const struct mr_val *v);    /* any number */
+  int64_t (*as_int)(const struct mr_val *v);   /* MR_K_INT */
+  uint64_t (*as_uint)(const struct mr_val *v); /* MR_K_UINT: above INT64_MAX */
+  double (*as_real)(const struct mr_val *v);   /* any number */
   struct mr_str (*as_str)(const struct mr_val *v);
-  size_t (*len)(const struct mr_val *v);        /* of arrays and objects */
+  size_t (*len)(const struct mr_val *v); /* of arrays and objects */
   const struct mr_val *(*get)(const struct mr_val *obj, struct mr_str key);
   int (*next)(struct mr_iter *it);
   /* Parses JSON text (UTF-8, at most 512 deep). The document is the caller's (doc_free). */
@@ -85,12 +93,12 @@ struct mr_ext {
   void (*b_null)(struct mr_build *b);
   void (*b_bool)(struct mr_build *b, int v);
   void (*b_int)(struct mr_build *b, int64_t v);
-  void (*b_real)(struct mr_build *b, double v);  /* NaN and infinities fail the build */
+  void (*b_real)(struct mr_build *b, double v);       /* NaN and infinities fail the build */
   void (*b_str)(struct mr_build *b, struct mr_str v); /* must be UTF-8, else the build fails */
   void (*b_key)(struct mr_build *b, struct mr_str k);
   void (*b_open)(struct mr_build *b, int is_array);
   void (*b_close)(struct mr_build *b);
-  void (*b_val)(struct mr_build *b, const struct mr_val *v); /* deep copy */
+  void (*b_val)(struct mr_build *b, const struct mr_val *v);                       /* deep copy */
   int (*build_done)(struct mr_build **b, struct mr_doc **out, struct mr_err *err); /* clears b */
   void (*build_drop)(struct mr_build **b);
 
@@ -105,7 +113,7 @@ struct mr_ext {
   const char *(*op_at)(int index, const char **verb, const char **path, unsigned *flags);
 
   /* --- time */
-  int64_t (*now_us)(struct mr_runtime *rt);   /* monotonic, the runtime's clock */
+  int64_t (*now_us)(struct mr_runtime *rt); /* monotonic, the runtime's clock */
   int64_t (*wall_us)(struct mr_runtime *rt);
   /* fn once after us microseconds; *id for timer_cancel. A cancelled timer never calls. */
   int (*timer)(struct mr_runtime *rt, int64_t us, void (*fn)(void *ud), void *ud, uint64_t *id);
@@ -115,8 +123,8 @@ struct mr_ext {
   int (*post)(struct mr_runtime *rt, void (*fn)(void *ud), void *ud);
 
   /* --- outgoing HTTP (http and https). *id for http_cancel; done still comes. */
-  int (*http)(struct mr_runtime *rt, const struct mr_ext_http_req *req,
-              const struct mr_ext_http_cbs *cbs, void *ud, uint64_t *id, struct mr_err *err);
+  int (*http)(struct mr_runtime *rt, const struct mr_ext_http_req *req, const struct mr_ext_http_cbs *cbs,
+              void *ud, uint64_t *id, struct mr_err *err);
   void (*http_cancel)(struct mr_runtime *rt, uint64_t id);
 
   /* --- files, off the loop thread. op: "read", "write" (atomic), "append", "list", "stat",
@@ -128,8 +136,8 @@ struct mr_ext {
               struct mr_err *err);
   /* Watches files and directories for changes (inotify); fn after 20 ms of quiet, with one changed
    * path. */
-  int (*watch)(struct mr_runtime *rt, const char *path, void (*fn)(void *ud, struct mr_str path),
-               void *ud, uint64_t *id, struct mr_err *err);
+  int (*watch)(struct mr_runtime *rt, const char *path, void (*fn)(void *ud, struct mr_str path), void *ud,
+               uint64_t *id, struct mr_err *err);
   void (*watch_cancel)(struct mr_runtime *rt, uint64_t id);
 
   /* --- log, in the runtime's log; and the generation of scripts that /health reports. */
@@ -138,14 +146,12 @@ struct mr_ext {
   /* The scripts' control channel: `moonrig reload` and its HTTP route end in fn, which must call
    * control_done once with a JSON object as text, e.g. {"generation":3} or {"error":"..."}. */
   int (*on_control)(struct mr_runtime *rt,
-                    void (*fn)(void *ud, const char *command, const struct mr_val *arg, uint64_t id),
-                    void *ud);
+                    void (*fn)(void *ud, const char *command, const struct mr_val *arg, uint64_t id), void *ud);
   void (*control_done)(struct mr_runtime *rt, uint64_t id, int code, struct mr_str json);
 };
 
 enum { MR_JSON_SORTED = 1, MR_JSON_PRETTY = 2 };
-enum { MR_OPF_STREAM = 1, MR_OPF_BODY_IN = 2, MR_OPF_BODY_OUT = 4, MR_OPF_LIST = 8,
-       MR_OPF_TODO = 16 };
+enum { MR_OPF_STREAM = 1, MR_OPF_BODY_IN = 2, MR_OPF_BODY_OUT = 4, MR_OPF_LIST = 8, MR_OPF_TODO = 16 };
 
 MR_API const struct mr_ext *mr_ext(void);
 

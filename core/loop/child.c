@@ -24,22 +24,22 @@ enum { CHILD_ARGS_MAX = 256, CHILD_FDS_MAX = 16, KILL_WAIT_MS = 1000 };
 
 struct mr_child {
   struct mr_childs *cs;
-  struct mr_child *next, *prev;   /* all children, loop thread */
-  struct mr_child *queue_next;    /* waiting to be spawned */
-  struct mr_post post;            /* the spawner's answer */
-  struct mr_child_opts o;         /* pointers into arena */
+  struct mr_child *next, *prev; /* all children, loop thread */
+  struct mr_child *queue_next;  /* waiting to be spawned */
+  struct mr_post post;          /* the spawner's answer */
+  struct mr_child_opts o;       /* pointers into arena */
   struct mr_arena *arena;
-  struct event *ev;               /* the pidfd */
+  struct event *ev; /* the pidfd */
   int pid, pidfd, error;
   bool spawned, released, over;
-  bool calling;                   /* inside a callback, which may release it */
+  bool calling; /* inside a callback, which may release it */
 };
 
 struct mr_childs {
   struct mr_loop *loop;
   const struct mr_mem *mem;
   pthread_t thread;
-  pthread_mutex_t lock;           /* head, tail, closing */
+  pthread_mutex_t lock; /* head, tail, closing */
   pthread_cond_t more;
   struct mr_child *head, **tail;
   struct mr_child *all;
@@ -48,16 +48,13 @@ struct mr_childs {
 
 static void child_free(struct mr_child *c)
 {
-  if (c->next)
-    c->next->prev = c->prev;
+  if (c->next) c->next->prev = c->prev;
   if (c->prev)
     c->prev->next = c->next;
   else
     c->cs->all = c->next;
-  if (c->ev)
-    event_free(c->ev);
-  if (c->pidfd >= 0)
-    close(c->pidfd);
+  if (c->ev) event_free(c->ev);
+  if (c->pidfd >= 0) close(c->pidfd);
   mr_arena_free(&c->arena);
   mr_mem_free(c->cs->mem, c);
 }
@@ -70,15 +67,12 @@ static int file_actions(struct mr_child *c, posix_spawn_file_actions_t *fa, int 
   for (int i = 0; i < c->o.nfds; i++) {
     int fd = c->o.fds[i];
     if (fd < 0) {
-      if (posix_spawn_file_actions_addopen(fa, i, "/dev/null", O_RDWR, 0))
-        return ENOMEM;
+      if (posix_spawn_file_actions_addopen(fa, i, "/dev/null", O_RDWR, 0)) return ENOMEM;
       continue;
     }
     dups[*ndups] = fcntl(fd, F_DUPFD_CLOEXEC, 64);
-    if (dups[*ndups] < 0)
-      return errno;
-    if (posix_spawn_file_actions_adddup2(fa, dups[(*ndups)++], i))
-      return ENOMEM;
+    if (dups[*ndups] < 0) return errno;
+    if (posix_spawn_file_actions_adddup2(fa, dups[(*ndups)++], i)) return ENOMEM;
   }
   return posix_spawn_file_actions_addclosefrom_np(fa, c->o.nfds);
 }
@@ -89,8 +83,7 @@ static int watch_pid(struct mr_child *c)
   int e;
 
   c->pidfd = (int)syscall(SYS_pidfd_open, c->pid, 0);
-  if (c->pidfd >= 0 || errno == ESRCH)
-    return 0;
+  if (c->pidfd >= 0 || errno == ESRCH) return 0;
   e = errno; /* no descriptor left: better no process than one that nobody watches */
   kill(c->pid, SIGKILL);
   waitpid(c->pid, NULL, 0);
@@ -148,8 +141,7 @@ static void *spawner(void *arg)
     }
     c = cs->head;
     cs->head = c->queue_next;
-    if (!cs->head)
-      cs->tail = &cs->head;
+    if (!cs->head) cs->tail = &cs->head;
     pthread_mutex_unlock(&cs->lock);
     c->error = spawn(c);
     c->post.fn = on_spawned;
@@ -177,19 +169,17 @@ static void end_now(struct mr_child *c)
 static void finish(struct mr_child *c)
 {
   siginfo_t si = {0};
-  bool known = c->pidfd >= 0 && waitid(P_PIDFD, (id_t)c->pidfd, &si, WEXITED | WNOHANG) == 0 &&
-               si.si_pid == c->pid;
+  bool known =
+      c->pidfd >= 0 && waitid(P_PIDFD, (id_t)c->pidfd, &si, WEXITED | WNOHANG) == 0 && si.si_pid == c->pid;
 
   c->over = true;
-  if (c->ev)
-    event_del(c->ev);
+  if (c->ev) event_del(c->ev);
   c->calling = true;
   if (!c->released && c->o.ended)
     c->o.ended(c->o.ud, c, known, known && si.si_code == CLD_EXITED ? si.si_status : -1,
                known && si.si_code != CLD_EXITED ? si.si_status : 0);
   c->calling = false;
-  if (c->released)
-    child_free(c);
+  if (c->released) child_free(c);
 }
 
 /* Out of libevent's callback first: the transition belongs to the drain. */
@@ -252,8 +242,7 @@ static const char *const *copy_strings(struct mr_arena *a, const char *const *v)
 
   out = mr_arena_alloc(a, ((size_t)n + 1) * sizeof *out);
   for (int i = 0; out && i < n; i++)
-    if (!(out[i] = mr_arena_str(a, mr_str_c(v[i])).p))
-      return NULL;
+    if (!(out[i] = mr_arena_str(a, mr_str_c(v[i])).p)) return NULL;
   return out;
 }
 
@@ -275,13 +264,11 @@ int mr_child_spawn(struct mr_childs *cs, const struct mr_child_opts *o, struct m
   c->pidfd = -1;
   c->o = *o;
   c->next = cs->all;
-  if (c->next)
-    c->next->prev = c;
+  if (c->next) c->next->prev = c;
   cs->all = c;
   fds = mr_arena_alloc(c->arena, CHILD_FDS_MAX * sizeof *fds);
   c->o.argv = copy_strings(c->arena, o->argv);
-  if (o->envp)
-    c->o.envp = copy_strings(c->arena, o->envp);
+  if (o->envp) c->o.envp = copy_strings(c->arena, o->envp);
   if (!fds || !c->o.argv || (o->envp && !c->o.envp)) {
     child_free(c);
     return mr_err_nomem(err);
@@ -306,20 +293,17 @@ int mr_child_spawn(struct mr_childs *cs, const struct mr_child_opts *o, struct m
 
 int mr_child_kill(struct mr_child *c, int sig)
 {
-  if (!c->spawned || c->over || c->pidfd < 0)
-    return MR_E_STATE;
+  if (!c->spawned || c->over || c->pidfd < 0) return MR_E_STATE;
   return syscall(SYS_pidfd_send_signal, c->pidfd, sig, NULL, 0) == 0 ? MR_OK : MR_E_STATE;
 }
 
 void mr_child_release(struct mr_child **cp)
 {
   struct mr_child *c = *cp;
-  if (!c)
-    return;
+  if (!c) return;
   c->released = true;
   *cp = NULL;
-  if (c->over && !c->calling)
-    child_free(c);
+  if (c->over && !c->calling) child_free(c);
 }
 
 int mr_childs_new(struct mr_childs **out, struct mr_loop *l, struct mr_err *err)
@@ -330,8 +314,7 @@ int mr_childs_new(struct mr_childs **out, struct mr_loop *l, struct mr_err *err)
   int e;
 
   *out = NULL;
-  if (!cs)
-    return mr_err_nomem(err);
+  if (!cs) return mr_err_nomem(err);
   cs->loop = l;
   cs->mem = m;
   cs->tail = &cs->head;
@@ -354,8 +337,7 @@ int mr_childs_new(struct mr_childs **out, struct mr_loop *l, struct mr_err *err)
 void mr_childs_free(struct mr_childs **csp)
 {
   struct mr_childs *cs = *csp;
-  if (!cs)
-    return;
+  if (!cs) return;
   pthread_mutex_lock(&cs->lock);
   cs->closing = true;
   pthread_cond_signal(&cs->more);
@@ -363,8 +345,7 @@ void mr_childs_free(struct mr_childs **csp)
   pthread_join(cs->thread, NULL);
   mr_loop_run_posts(cs->loop);
   while (cs->all) {
-    if (cs->all->o.kill_on_free && cs->all->pidfd >= 0 && !cs->all->over)
-      end_now(cs->all);
+    if (cs->all->o.kill_on_free && cs->all->pidfd >= 0 && !cs->all->over) end_now(cs->all);
     child_free(cs->all);
   }
   pthread_cond_destroy(&cs->more);

@@ -18,10 +18,10 @@ int mr_childs_new(struct mr_childs **out, struct mr_loop *l, struct mr_err *err)
 void mr_childs_free(struct mr_childs **c);
 
 struct mr_child_opts {
-  const char *const *argv;   /* argv[0] is the path, or use fd */
-  const char *const *envp;   /* whole environment; NULL = empty */
-  int exe_fd;                /* >= 0: execute this descriptor (a sealed memfd); else -1 */
-  const int *fds;            /* child's fd i is our fds[i] (dup'ed); -1 = /dev/null; the rest is closed */
+  const char *const *argv; /* argv[0] is the path, or use fd */
+  const char *const *envp; /* whole environment; NULL = empty */
+  int exe_fd;              /* >= 0: execute this descriptor (a sealed memfd); else -1 */
+  const int *fds;          /* child's fd i is our fds[i] (dup'ed); -1 = /dev/null; the rest is closed */
   int nfds;
   bool kill_on_free;
   /* loop thread, once. pid > 0, or started == MR_E* and err. */
@@ -33,7 +33,7 @@ struct mr_child_opts {
 /* Copies what it needs before it returns; fds may be closed after started. */
 int mr_child_spawn(struct mr_childs *cs, const struct mr_child_opts *o, struct mr_child **out,
                    struct mr_err *err);
-int mr_child_kill(struct mr_child *c, int sig);   /* through the pidfd; MR_E_STATE when gone */
-void mr_child_release(struct mr_child **c);       /* no more callbacks; the process is not touched */
+int mr_child_kill(struct mr_child *c, int sig); /* through the pidfd; MR_E_STATE when gone */
+void mr_child_release(struct mr_child **c);     /* no more callbacks; the process is not touched */
 
 #endif

@@ -15,17 +15,16 @@ struct event_base;
 struct mr_loop;
 
 /* base: NULL makes an own one (no locks), else borrowed and left alive. */
-int mr_loop_new(struct mr_loop **out, const struct mr_sys *sys, struct event_base *base,
-                struct mr_err *err);
-void mr_loop_free(struct mr_loop **loop);         /* pending posts are dropped, timers forgotten */
+int mr_loop_new(struct mr_loop **out, const struct mr_sys *sys, struct event_base *base, struct mr_err *err);
+void mr_loop_free(struct mr_loop **loop); /* pending posts are dropped, timers forgotten */
 struct event_base *mr_loop_base(struct mr_loop *l);
 const struct mr_sys *mr_loop_sys(struct mr_loop *l);
-int64_t mr_loop_now_us(struct mr_loop *l);        /* monotonic, read now */
-int64_t mr_loop_wall_us(struct mr_loop *l);       /* wall clock, read now */
-void mr_loop_enter(struct mr_loop *l);            /* binds the loop to the calling thread */
-bool mr_loop_inside(const struct mr_loop *l);     /* is this its thread? */
-int mr_loop_run(struct mr_loop *l);               /* until mr_loop_stop; enters by itself */
-void mr_loop_stop(struct mr_loop *l);             /* ends mr_loop_run; loop thread, others post it */
+int64_t mr_loop_now_us(struct mr_loop *l);    /* monotonic, read now */
+int64_t mr_loop_wall_us(struct mr_loop *l);   /* wall clock, read now */
+void mr_loop_enter(struct mr_loop *l);        /* binds the loop to the calling thread */
+bool mr_loop_inside(const struct mr_loop *l); /* is this its thread? */
+int mr_loop_run(struct mr_loop *l);           /* until mr_loop_stop; enters by itself */
+void mr_loop_stop(struct mr_loop *l);         /* ends mr_loop_run; loop thread, others post it */
 /* One bounded turn without blocking: returns MR_MORE when work is left after budget_us. */
 int mr_loop_pump(struct mr_loop *l, int64_t budget_us);
 int64_t mr_loop_next_timeout_us(struct mr_loop *l); /* to the next timer; 0 work waits; -1 none */
@@ -33,7 +32,7 @@ int64_t mr_loop_next_timeout_us(struct mr_loop *l); /* to the next timer; 0 work
 /* Ready: embed in an object. fn runs once per post, in the drain, in the order posted. Posting again
  * while queued does nothing. */
 struct mr_ready {
-  struct mr_ready *next, **link;  /* link NULL when not queued */
+  struct mr_ready *next, **link; /* link NULL when not queued */
   void (*fn)(struct mr_ready *r);
 };
 void mr_ready_init(struct mr_ready *r, void (*fn)(struct mr_ready *r));
@@ -58,14 +57,17 @@ void mr_loop_close(struct mr_loop *l);
 /* Timers: embed in an object; our own heap on the runtime's monotonic clock. fn runs in the drain. */
 struct mr_timer {
   int64_t due_us;
-  size_t at;                  /* heap place + 1; 0 when not set */
+  size_t at; /* heap place + 1; 0 when not set */
   void (*fn)(struct mr_timer *t);
 };
 void mr_timer_init(struct mr_timer *t, void (*fn)(struct mr_timer *t));
 int mr_timer_set(struct mr_loop *l, struct mr_timer *t, int64_t after_us); /* set again = moved */
 void mr_timer_cancel(struct mr_loop *l, struct mr_timer *t);
-static inline bool mr_timer_pending(const struct mr_timer *t) { return t->at != 0; }
+static inline bool mr_timer_pending(const struct mr_timer *t)
+{
+  return t->at != 0;
+}
 
-#define MR_OF(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define MR_OF(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 #endif

@@ -15,7 +15,7 @@ struct mr_pool {
   int nthreads, queued, queue_max;
   char name[16];
   bool closing;
-  pthread_mutex_t lock;      /* everything below, queued, closing */
+  pthread_mutex_t lock; /* everything below, queued, closing */
   pthread_cond_t more;
   struct mr_job *head, **tail;
   void *(*start)(void *ud);
@@ -39,12 +39,10 @@ static void *pool_thread(void *arg)
   for (;;) {
     while (!p->head && !p->closing)
       pthread_cond_wait(&p->more, &p->lock);
-    if (!p->head)
-      break;
+    if (!p->head) break;
     j = p->head;
     p->head = j->next;
-    if (!p->head)
-      p->tail = &p->head;
+    if (!p->head) p->tail = &p->head;
     p->queued--;
     pthread_mutex_unlock(&p->lock);
     j->work(j, worker);
@@ -53,22 +51,19 @@ static void *pool_thread(void *arg)
     pthread_mutex_lock(&p->lock);
   }
   pthread_mutex_unlock(&p->lock);
-  if (p->end)
-    p->end(p->ud, worker);
+  if (p->end) p->end(p->ud, worker);
   return NULL;
 }
 
 int mr_pool_new(struct mr_pool **out, struct mr_loop *l, int threads, int queue_max, const char *name,
-                void *(*start)(void *ud), void (*end)(void *ud, void *worker), void *ud,
-                struct mr_err *err)
+                void *(*start)(void *ud), void (*end)(void *ud, void *worker), void *ud, struct mr_err *err)
 {
   const struct mr_mem *m = &mr_loop_sys(l)->mem;
   struct mr_pool *p = mr_mem_zalloc(m, sizeof *p);
   sigset_t all, old;
 
   *out = NULL;
-  if (!p)
-    return mr_err_nomem(err);
+  if (!p) return mr_err_nomem(err);
   p->loop = l;
   p->mem = m;
   p->queue_max = queue_max;
@@ -117,8 +112,7 @@ void mr_pool_free(struct mr_pool **pp)
 {
   struct mr_pool *p = *pp;
 
-  if (!p)
-    return;
+  if (!p) return;
   pthread_mutex_lock(&p->lock);
   p->closing = true;
   pthread_cond_broadcast(&p->more);

@@ -9,8 +9,7 @@ enum { RESPONSE_MAX = 64 << 20, TIMEOUT_S = 60 };
 
 const char *mr_client_url(struct settings *s)
 {
-  if (s->url)
-    return s->url;
+  if (s->url) return s->url;
   return mr_server_file_read(s->data, s->url_buf, sizeof s->url_buf) ? s->url_buf : NULL;
 }
 
@@ -50,8 +49,7 @@ static int answer(CURL *h, struct mr_buf *body, char **out)
   message = mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "error"), "message");
   fprintf(stderr, "moonrig: the server answered %ld: " MR_FMT "\n", status,
           MR_ARG(message.n ? message : mr_buf_get(body)));
-  if (status == 401)
-    fprintf(stderr, "moonrig: give a key with --key or MOONRIG_API_KEY\n");
+  if (status == 401) fprintf(stderr, "moonrig: give a key with --key or MOONRIG_API_KEY\n");
   yyjson_doc_free(doc);
   return EXIT_FAILED;
 }
@@ -80,8 +78,7 @@ static int http(struct settings *s, const char *verb, const char *path, const ch
   }
   curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
   curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, verb);
-  if (body)
-    curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
+  if (body) curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
   curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, collect);
   curl_easy_setopt(h, CURLOPT_WRITEDATA, &reply);
   curl_easy_setopt(h, CURLOPT_TIMEOUT, (long)TIMEOUT_S);
@@ -147,8 +144,7 @@ static void write_scalar(struct mr_buf *b, yyjson_val *v)
 
   mr_mem_init(&mem, NULL, NULL);
   mr_buf_init(&t, &mem, 1 << 16);
-  if (!yyjson_is_str(v))
-    mr_json_write(&t, v, false);
+  if (!yyjson_is_str(v)) mr_json_write(&t, v, false);
   escape(b, yyjson_is_str(v) ? mr_json_str(v) : mr_buf_get(&t));
   mr_buf_free(&t);
 }
@@ -163,8 +159,7 @@ static void write_query(yyjson_val *in, const char *pattern, struct mr_buf *b)
   while ((k = yyjson_obj_iter_next(&it))) {
     yyjson_val *v = yyjson_obj_iter_get_val(k);
     snprintf(in_path, sizeof in_path, "{%.80s}", yyjson_get_str(k));
-    if (strstr(pattern, in_path))
-      continue;
+    if (strstr(pattern, in_path)) continue;
     if (yyjson_is_arr(v)) {
       yyjson_arr_iter ai = yyjson_arr_iter_with(v);
       while ((x = yyjson_arr_iter_next(&ai))) {
@@ -198,10 +193,8 @@ static int remote(struct settings *s, const char *verb, const char *pattern, con
   mr_mem_init(&mem, NULL, NULL);
   mr_buf_init(&path, &mem, 1 << 20);
   status = write_path(pattern, yyjson_doc_get_root(doc), &path);
-  if (status == EXIT_OK && !post)
-    write_query(yyjson_doc_get_root(doc), pattern, &path);
-  if (status == EXIT_OK)
-    status = http(s, verb, path.p, post ? json : NULL, out);
+  if (status == EXIT_OK && !post) write_query(yyjson_doc_get_root(doc), pattern, &path);
+  if (status == EXIT_OK) status = http(s, verb, path.p, post ? json : NULL, out);
   yyjson_doc_free(doc);
   mr_buf_free(&path);
   return status;
@@ -221,10 +214,8 @@ static int in_place(struct settings *s, const char *op, const char *json, char *
   c.store = s->data;
   c.options = "{\"asleep\":true}"; /* sessions stay as they are: this is no server */
   code = mr_open(&rt, &c, &err);
-  if (code == MR_OK)
-    code = mr_call_wait(rt, op, json, TIMEOUT_S * 1000, &text, &err);
-  if (code == MR_OK)
-    *out = mr_main_copy(mr_str_c(text));
+  if (code == MR_OK) code = mr_call_wait(rt, op, json, TIMEOUT_S * 1000, &text, &err);
+  if (code == MR_OK) *out = mr_main_copy(mr_str_c(text));
   mr_free(rt, text);
   mr_close(&rt);
   return code == MR_OK ? EXIT_OK : mr_main_fail(EXIT_FAILED, &err);
@@ -234,8 +225,7 @@ static bool op_named(const char *op, const char **verb, const char **path, unsig
 {
   const char *name;
   for (int i = 0; (name = mr_ext()->op_at(i, verb, path, flags)); i++)
-    if (strcmp(name, op) == 0)
-      return true;
+    if (strcmp(name, op) == 0) return true;
   return false;
 }
 
@@ -250,10 +240,8 @@ int mr_client_op(struct settings *s, const char *op, const char *json, bool loca
     return EXIT_USAGE;
   }
   s->url = mr_client_url(s);
-  if (s->url)
-    return remote(s, verb, path, json, out);
-  if (local)
-    return in_place(s, op, json, out);
+  if (s->url) return remote(s, verb, path, json, out);
+  if (local) return in_place(s, op, json, out);
   fprintf(stderr, "moonrig: no server runs on %s; start one with moonrig serve, or give --url\n", s->data);
   return EXIT_UNREACHABLE;
 }
@@ -262,8 +250,7 @@ int mr_client_control(struct settings *s, const char *json, char **out)
 {
   *out = NULL;
   s->url = mr_client_url(s);
-  if (s->url)
-    return http(s, "POST", "/moonrig/v1/control", json, out);
+  if (s->url) return http(s, "POST", "/moonrig/v1/control", json, out);
   fprintf(stderr, "moonrig: no server runs on %s; start one with moonrig serve, or give --url\n", s->data);
   return EXIT_UNREACHABLE;
 }

@@ -4,10 +4,10 @@
 
 #include <stdlib.h>
 
-#define CLIENT_OPTIONS                                                                         \
-  "  --url URL     the server (default: the one that serves --data; MOONRIG_URL)\n"            \
-  "  --key KEY     an API key of that server (MOONRIG_API_KEY, ANTHROPIC_API_KEY)\n"           \
-  "  --data DIR    the data directory (default ./moonrig-data, or MOONRIG_DATA)\n"             \
+#define CLIENT_OPTIONS                                                                                         \
+  "  --url URL     the server (default: the one that serves --data; MOONRIG_URL)\n"                            \
+  "  --key KEY     an API key of that server (MOONRIG_API_KEY, ANTHROPIC_API_KEY)\n"                           \
+  "  --data DIR    the data directory (default ./moonrig-data, or MOONRIG_DATA)\n"                             \
   "  --json        print the answer as JSON\n"
 
 static char *json_with(const char *key, const char *value)
@@ -17,8 +17,7 @@ static char *json_with(const char *key, const char *value)
   char *text;
 
   yyjson_mut_doc_set_root(d, o);
-  if (key)
-    yyjson_mut_obj_add_str(d, o, key, value);
+  if (key) yyjson_mut_obj_add_str(d, o, key, value);
   text = mr_main_json(d);
   yyjson_mut_doc_free(d);
   return text;
@@ -32,8 +31,7 @@ static void show_keys(const char *json)
   yyjson_val *data = mr_json_get(yyjson_doc_get_root(doc), "data"), *k;
   yyjson_arr_iter it = yyjson_arr_iter_with(data);
 
-  if (yyjson_arr_size(data) == 0)
-    printf("no keys\n");
+  if (yyjson_arr_size(data) == 0) printf("no keys\n");
   while (data && (k = yyjson_arr_iter_next(&it)))
     printf(MR_FMT "  " MR_FMT "  " MR_FMT "\n", MR_ARG(mr_json_get_str(k, "id")),
            MR_ARG(mr_json_get_str(k, "created_at")), MR_ARG(mr_json_get_str(k, "name")));
@@ -57,28 +55,23 @@ static int key(int argc, char **argv)
   const char *what;
   int status = mr_settings_read(&s, &mr_cmd_key, TAKES_CLIENT, argc, argv);
 
-  if (status)
-    return status;
+  if (status) return status;
   what = s.npaths > 0 ? s.paths[0] : "";
   if (strcmp(what, "create") == 0 && s.npaths <= 2) {
     in = json_with("name", s.npaths == 2 ? s.paths[1] : "unnamed");
     status = mr_client_op(&s, "keys.create", in, true, &out);
-    if (status == EXIT_OK && !s.json)
-      show_new_key(out);
+    if (status == EXIT_OK && !s.json) show_new_key(out);
   } else if (strcmp(what, "list") == 0 && s.npaths == 1) {
     status = mr_client_op(&s, "keys.list", "{}", true, &out);
-    if (status == EXIT_OK && !s.json)
-      show_keys(out);
+    if (status == EXIT_OK && !s.json) show_keys(out);
   } else if (strcmp(what, "revoke") == 0 && s.npaths == 2) {
     in = json_with("key_id", s.paths[1]);
     status = mr_client_op(&s, "keys.revoke", in, true, &out);
-    if (status == EXIT_OK && !s.json)
-      printf("revoked %s\n", s.paths[1]);
+    if (status == EXIT_OK && !s.json) printf("revoked %s\n", s.paths[1]);
   } else {
     status = mr_main_usage(&mr_cmd_key, "create [NAME], list, or revoke ID");
   }
-  if (status == EXIT_OK && s.json)
-    printf("%s\n", out);
+  if (status == EXIT_OK && s.json) printf("%s\n", out);
   mr_main_free(in);
   mr_main_free(out);
   mr_settings_free(&s);
@@ -97,14 +90,14 @@ static int env(int argc, char **argv)
   int status = mr_settings_read(&s, &mr_cmd_env, TAKES_CLIENT, argc, argv);
   const char *own;
 
-  if (status)
-    return status;
+  if (status) return status;
   s.url = getenv("MOONRIG_URL") || !getenv("ANTHROPIC_BASE_URL") ? s.url : NULL;
   own = mr_client_url(&s);
-  if (!own)
-    own = "http://127.0.0.1:8400";
+  if (!own) own = "http://127.0.0.1:8400";
   if (strncmp(own, "unix:", 5) == 0)
-    printf("# the server listens on %s: the SDKs need an HTTP address (moonrig serve --listen 127.0.0.1:8400)\n", own);
+    printf(
+        "# the server listens on %s: the SDKs need an HTTP address (moonrig serve --listen 127.0.0.1:8400)\n",
+        own);
   else
     printf("export ANTHROPIC_BASE_URL='%s'\n", own);
   if (s.key && strncmp(s.key, "sk-mr-", 6) == 0)
@@ -115,7 +108,8 @@ static int env(int argc, char **argv)
   return EXIT_OK;
 }
 
-const struct command mr_cmd_env = {"env", "[OPTIONS]", "print the exports that point the official SDKs at the server",
+const struct command mr_cmd_env = {"env", "[OPTIONS]",
+                                   "print the exports that point the official SDKs at the server",
                                    CLIENT_OPTIONS "Use it as: eval \"$(moonrig env --key sk-mr-...)\"\n", env};
 
 /* ---- reload ---- */
@@ -126,8 +120,7 @@ static int reload(int argc, char **argv)
   int status = mr_settings_read(&s, &mr_cmd_reload, TAKES_CLIENT | TAKES_RELOAD, argc, argv);
   char *in, *out = NULL;
 
-  if (status)
-    return status;
+  if (status) return status;
   if (s.npaths > 0 || (s.rollback && s.status))
     return mr_main_usage(&mr_cmd_reload, "no arguments; one of --rollback and --status");
   in = json_with("command", s.rollback ? "rollback" : s.status ? "status" : "reload");
@@ -141,8 +134,7 @@ static int reload(int argc, char **argv)
       printf("generation %lld%s" MR_FMT "\n",
              (long long)mr_json_get_int(yyjson_doc_get_root(doc), "generation", 0), error.n ? ": " : "",
              MR_ARG(error));
-    if (error.n && !s.status)
-      status = EXIT_FAILED;
+    if (error.n && !s.status) status = EXIT_FAILED;
     yyjson_doc_free(doc);
   }
   mr_main_free(in);
@@ -151,11 +143,11 @@ static int reload(int argc, char **argv)
   return status;
 }
 
-const struct command mr_cmd_reload = {"reload", "[--rollback | --status] [OPTIONS]",
-                                      "load the scripts of a running server again",
-                                      "  --rollback    back to the generation before\n"
-                                      "  --status      only say which generation runs, and the last error\n"
-                                      CLIENT_OPTIONS, reload};
+const struct command mr_cmd_reload = {
+    "reload", "[--rollback | --status] [OPTIONS]", "load the scripts of a running server again",
+    "  --rollback    back to the generation before\n"
+    "  --status      only say which generation runs, and the last error\n" CLIENT_OPTIONS,
+    reload};
 
 /* ---- api ---- */
 
@@ -181,28 +173,24 @@ static int api(int argc, char **argv)
   yyjson_doc *doc;
   int status;
 
-  if (argc >= 2 && strcmp(argv[1], "--list") == 0)
-    return list_ops(argc == 3 && strcmp(argv[2], "--json") == 0);
+  if (argc >= 2 && strcmp(argv[1], "--list") == 0) return list_ops(argc == 3 && strcmp(argv[2], "--json") == 0);
   status = mr_settings_read(&s, &mr_cmd_api, TAKES_CLIENT, argc, argv);
-  if (status)
-    return status;
-  if (s.npaths < 1 || s.npaths > 2)
-    return mr_main_usage(&mr_cmd_api, "an operation and its JSON");
-  if (s.npaths == 2)
-    json = s.paths[1];
+  if (status) return status;
+  if (s.npaths < 1 || s.npaths > 2) return mr_main_usage(&mr_cmd_api, "an operation and its JSON");
+  if (s.npaths == 2) json = s.paths[1];
   doc = yyjson_read(json, strlen(json), 0);
   if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
     status = mr_main_usage(&mr_cmd_api, "%s is not a JSON object", json);
   yyjson_doc_free(doc);
-  if (status == EXIT_OK)
-    status = mr_client_op(&s, s.paths[0], json, false, &out);
-  if (status == EXIT_OK)
-    printf("%s\n", out);
+  if (status == EXIT_OK) status = mr_client_op(&s, s.paths[0], json, false, &out);
+  if (status == EXIT_OK) printf("%s\n", out);
   mr_main_free(out);
   mr_settings_free(&s);
   return status;
 }
 
-const struct command mr_cmd_api = {"api", "OPERATION [JSON] | --list [--json]", "any operation of the API, by its name",
+const struct command mr_cmd_api = {"api", "OPERATION [JSON] | --list [--json]",
+                                   "any operation of the API, by its name",
                                    "  --list        the names of all operations\n" CLIENT_OPTIONS
-                                   "For example: moonrig api sessions.list '{\"limit\":5}'\n", api};
+                                   "For example: moonrig api sessions.list '{\"limit\":5}'\n",
+                                   api};

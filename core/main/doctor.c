@@ -20,7 +20,7 @@
 #endif
 
 struct report {
-  struct mr_buf *json;           /* NULL: print lines */
+  struct mr_buf *json; /* NULL: print lines */
   struct mr_jw w;
   bool quiet;
 };
@@ -47,8 +47,9 @@ static void program(struct report *r)
   struct rlimit lim = {0};
   char text[256];
 
-  snprintf(text, sizeof text, "moonrig " MR_VERSION ", SQLite %s, libcurl %s, libevent %s, %s", sqlite3_libversion(),
-           curl_version_info(CURLVERSION_NOW)->version, event_get_version(), OpenSSL_version(OPENSSL_VERSION));
+  snprintf(text, sizeof text, "moonrig " MR_VERSION ", SQLite %s, libcurl %s, libevent %s, %s",
+           sqlite3_libversion(), curl_version_info(CURLVERSION_NOW)->version, event_get_version(),
+           OpenSSL_version(OPENSSL_VERSION));
   say(r, "libraries", true, false, text);
   if (uname(&u) == 0) {
     snprintf(text, sizeof text, "%.60s %.60s %.60s", u.sysname, u.release, u.machine);
@@ -66,14 +67,18 @@ static void settings(struct report *r, const struct settings *s)
   char text[600];
 
   if (key && strncmp(key, "sk-mr-", 6) == 0)
-    say(r, "anthropic key", false, false, "the key in the environment is one of moonrig's own; models need the provider's");
+    say(r, "anthropic key", false, false,
+        "the key in the environment is one of moonrig's own; models need the provider's");
   else
-    say(r, "anthropic key", key && *key, false, key && *key ? "set" : "not set: models need MOONRIG_ANTHROPIC_API_KEY, "
-        "another provider, or --offline MODEL.lua");
+    say(r, "anthropic key", key && *key, false,
+        key && *key ? "set"
+                    : "not set: models need MOONRIG_ANTHROPIC_API_KEY, "
+                      "another provider, or --offline MODEL.lua");
   if (access(s->data, W_OK) == 0)
     snprintf(text, sizeof text, "%.500s is writable", s->data);
   else
-    snprintf(text, sizeof text, "%.400s: %s%s", s->data, strerror(errno), errno == ENOENT ? " (made at the first start)" : "");
+    snprintf(text, sizeof text, "%.400s: %s%s", s->data, strerror(errno),
+             errno == ENOENT ? " (made at the first start)" : "");
   say(r, "data directory", access(s->data, W_OK) == 0 || errno == ENOENT, false, text);
 }
 
@@ -91,17 +96,12 @@ static int sandbox(struct report *r, struct mr_err *err)
   int n = 0, code;
 
   mr_sys_init(&sys, NULL);
-  if (!mkdtemp(root))
-    return mr_err_errno(err, "/tmp");
+  if (!mkdtemp(root)) return mr_err_errno(err, "/tmp");
   code = mr_loop_new(&l, &sys, NULL, err);
-  if (code == MR_OK)
-    code = mr_childs_new(&childs, l, err);
-  if (code == MR_OK)
-    code = mr_pool_new(&pool, l, 1, 16, "doctor", NULL, NULL, NULL, err);
-  if (code == MR_OK)
-    code = mr_sandbox_local_new(&d, l, childs, pool, &o, err);
-  if (code == MR_OK)
-    code = mr_sandbox_report(d, &f, &n, err);
+  if (code == MR_OK) code = mr_childs_new(&childs, l, err);
+  if (code == MR_OK) code = mr_pool_new(&pool, l, 1, 16, "doctor", NULL, NULL, NULL, err);
+  if (code == MR_OK) code = mr_sandbox_local_new(&d, l, childs, pool, &o, err);
+  if (code == MR_OK) code = mr_sandbox_report(d, &f, &n, err);
   for (int i = 0; i < n; i++)
     say(r, f[i].name, f[i].ok, f[i].required, f[i].detail ? f[i].detail : "");
   mr_sandbox_driver_free(&d);
@@ -127,8 +127,7 @@ static int doctor(int argc, char **argv)
   struct mr_buf json;
   int status = mr_settings_read(&s, &mr_cmd_doctor, TAKES_CLIENT | TAKES_JSON, argc, argv), code;
 
-  if (status)
-    return status;
+  if (status) return status;
   mr_mem_init(&mem, NULL, NULL);
   mr_buf_init(&json, &mem, 1 << 20);
   r.json = s.json ? &json : NULL;
@@ -148,8 +147,7 @@ static int doctor(int argc, char **argv)
     printf("%s\n", json.p ? json.p : "{}");
   else if (code == MR_OK && !s.quiet)
     printf("sandboxes work here\n");
-  if (code != MR_OK && !s.json)
-    fprintf(stderr, "moonrig: %s\n", err.message);
+  if (code != MR_OK && !s.json) fprintf(stderr, "moonrig: %s\n", err.message);
   mr_buf_free(&json);
   mr_settings_free(&s);
   return code == MR_OK ? EXIT_OK : EXIT_UNREACHABLE;
@@ -159,4 +157,5 @@ const struct command mr_cmd_doctor = {
     "doctor", "[--json] [--quiet] [--data DIR]", "what this machine can do: sandbox features, limits, settings",
     "  --json     one JSON object\n  --quiet    print only what is missing\n"
     "  --data DIR the data directory to look at\n"
-    "Exit status 3 when sandboxes cannot work here, with a line that names what is missing.\n", doctor};
+    "Exit status 3 when sandboxes cannot work here, with a line that names what is missing.\n",
+    doctor};

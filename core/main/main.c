@@ -5,7 +5,7 @@
 
 #include <stdarg.h>
 
-static const struct command *const commands[] = {&mr_cmd_serve, &mr_cmd_run, &mr_cmd_key, &mr_cmd_env,
+static const struct command *const commands[] = {&mr_cmd_serve,  &mr_cmd_run, &mr_cmd_key,   &mr_cmd_env,
                                                  &mr_cmd_reload, &mr_cmd_api, &mr_cmd_doctor};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
@@ -68,14 +68,14 @@ static int help(void)
 static bool asks_help(int argc, char **argv)
 {
   for (int i = 1; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++)
-    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
-      return true;
+    if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
   return false;
 }
 
 int main(int argc, char **argv)
 {
-  if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0) {
+  if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
+      strcmp(argv[1], "help") == 0) {
     help();
     return argc < 2 ? EXIT_USAGE : EXIT_OK;
   }
@@ -85,8 +85,7 @@ int main(int argc, char **argv)
   }
   for (int i = 0; i < COMMANDS; i++) {
     const struct command *c = commands[i];
-    if (strcmp(argv[1], c->name) != 0)
-      continue;
+    if (strcmp(argv[1], c->name) != 0) continue;
     if (asks_help(argc - 1, argv + 1)) {
       printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
       return EXIT_OK;

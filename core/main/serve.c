@@ -24,11 +24,11 @@ struct app {
   struct server_file file;
   pthread_t thread;
   bool threaded, running_main;
-  int over_fd;                   /* readable once the script thread has ended */
+  int over_fd; /* readable once the script thread has ended */
   int exit_code;
-  struct mr_err err;             /* of the script thread; read after it ended */
+  struct mr_err err; /* of the script thread; read after it ended */
   int argc;
-  char **argv;                   /* the script's */
+  char **argv; /* the script's */
 };
 
 static void log_line(void *ud, int level, struct mr_str line)
@@ -65,13 +65,11 @@ static int open_scripts(struct app *a)
   struct mr_script_opts o = {.size = sizeof o, .paths = a->set.paths, .npaths = (size_t)a->set.npaths};
   struct mr_err err = {0};
 
-  if (a->set.npaths == 0 && !a->set.offline)
-    return EXIT_OK;
+  if (a->set.npaths == 0 && !a->set.offline) return EXIT_OK;
   o.offline_model = a->set.offline;
   o.lua_path = getenv("MOONRIG_LUA_PATH");
   o.watch = a->set.watch;
-  if (mr_script_open(&a->script, a->rt, &o, &err) == MR_OK)
-    return EXIT_OK;
+  if (mr_script_open(&a->script, a->rt, &o, &err) == MR_OK) return EXIT_OK;
   return mr_main_fail(EXIT_FAILED, &err);
 }
 
@@ -85,16 +83,14 @@ static int first_key(struct app *a)
   yyjson_doc *doc;
   bool none;
 
-  if (getenv("MOONRIG_API_KEY"))
-    return EXIT_OK;
+  if (getenv("MOONRIG_API_KEY")) return EXIT_OK;
   if (mr_call_wait(a->rt, "keys.list", "{}", 30000, &out, &err) != MR_OK)
     return mr_main_fail(EXIT_FAILED, &err);
   doc = yyjson_read(out, strlen(out), 0);
   none = yyjson_arr_size(mr_json_get(yyjson_doc_get_root(doc), "data")) == 0;
   yyjson_doc_free(doc);
   mr_free(a->rt, out);
-  if (!none)
-    return EXIT_OK;
+  if (!none) return EXIT_OK;
   if (mr_call_wait(a->rt, "keys.create", "{\"name\":\"first\"}", 30000, &out, &err) != MR_OK)
     return mr_main_fail(EXIT_FAILED, &err);
   doc = yyjson_read(out, strlen(out), 0);
@@ -139,8 +135,7 @@ static int listen_all(struct app *a)
     mr_buf_free(&b);
     if (code != MR_OK)
       return mr_main_fail(code == MR_E_INVALID || code == MR_E_DENIED ? EXIT_USAGE : EXIT_FAILED, &err);
-    if (i == 0)
-      mr_server_file_write(&a->file, a->set.data, actual);
+    if (i == 0) mr_server_file_write(&a->file, a->set.data, actual);
     printf("listening on %s\n", actual);
   }
   fflush(stdout);
@@ -163,18 +158,15 @@ static void *script_thread(void *arg)
   } else if (mr_script_loop(a->script) != MR_OK) {
     a->exit_code = EXIT_FAILED;
   }
-  if (write(a->over_fd, &one, sizeof one) < 0)
-    return NULL; /* the counter is full: it is readable anyway */
+  if (write(a->over_fd, &one, sizeof one) < 0) return NULL; /* the counter is full: it is readable anyway */
   return NULL;
 }
 
 static int start_scripts(struct app *a)
 {
-  if (!a->script)
-    return EXIT_OK;
+  if (!a->script) return EXIT_OK;
   a->threaded = pthread_create(&a->thread, NULL, script_thread, a) == 0;
-  if (a->threaded)
-    return EXIT_OK;
+  if (a->threaded) return EXIT_OK;
   fprintf(stderr, "moonrig: no thread for the scripts\n");
   return EXIT_FAILED;
 }
@@ -212,12 +204,12 @@ static int signal_next(int fd)
 /* Without scripts nobody else dispatches. */
 static int wait_some(struct app *a, int sig_fd, int timeout_ms)
 {
-  struct pollfd p[3] = {{.fd = sig_fd, .events = POLLIN}, {.fd = a->over_fd, .events = POLLIN},
+  struct pollfd p[3] = {{.fd = sig_fd, .events = POLLIN},
+                        {.fd = a->over_fd, .events = POLLIN},
                         {.fd = a->threaded ? -1 : mr_fd(a->rt), .events = POLLIN}};
   int n = poll(p, 3, timeout_ms);
 
-  if (n > 0 && (p[2].revents & POLLIN))
-    mr_dispatch(a->rt, 0, 0);
+  if (n > 0 && (p[2].revents & POLLIN)) mr_dispatch(a->rt, 0, 0);
   return n;
 }
 
@@ -239,8 +231,7 @@ static void live(struct app *a, int sig_fd)
       else if (sig != SIGHUP)
         return;
     }
-    if (script_over(a))
-      return;
+    if (script_over(a)) return;
   }
 }
 
@@ -252,8 +243,7 @@ static void drain(struct app *a, int sig_fd)
     int sig;
     wait_some(a, sig_fd, 20);
     while ((sig = signal_next(sig_fd)) != 0)
-      if (sig != SIGHUP)
-        _exit(EXIT_FAILED);
+      if (sig != SIGHUP) _exit(EXIT_FAILED);
   }
 }
 
@@ -263,10 +253,8 @@ static int app_run(struct app *a, int (*begin)(struct app *a))
 
   a->over_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
   status = begin(a);
-  if (status == EXIT_OK)
-    live(a, sig_fd);
-  if (a->rt && status == EXIT_OK)
-    drain(a, sig_fd);
+  if (status == EXIT_OK) live(a, sig_fd);
+  if (a->rt && status == EXIT_OK) drain(a, sig_fd);
   end_scripts(a);
   mr_server_file_remove(&a->file);
   mr_close(&a->rt);
@@ -282,14 +270,10 @@ static int begin_serve(struct app *a)
 {
   int status = open_runtime(a, a->set.quiet);
 
-  if (a->set.nlisten == 0)
-    a->set.listen[a->set.nlisten++] = "127.0.0.1:8400";
-  if (status == EXIT_OK)
-    status = open_scripts(a);
-  if (status == EXIT_OK)
-    status = first_key(a);
-  if (status == EXIT_OK)
-    status = listen_all(a);
+  if (a->set.nlisten == 0) a->set.listen[a->set.nlisten++] = "127.0.0.1:8400";
+  if (status == EXIT_OK) status = open_scripts(a);
+  if (status == EXIT_OK) status = first_key(a);
+  if (status == EXIT_OK) status = listen_all(a);
   return status == EXIT_OK ? start_scripts(a) : status;
 }
 
@@ -306,20 +290,21 @@ static int serve(int argc, char **argv)
   return status != EXIT_OK ? status : a.exit_code;
 }
 
-#define SERVER_OPTIONS                                                                          \
-  "  --listen ADDR       127.0.0.1:8400, [::1]:8400, unix:/path[,mode] or fd:N; several are fine\n" \
-  "                      (port 0: any free one; default 127.0.0.1:8400)\n"                      \
-  "  --tls-cert FILE, --tls-key FILE   PEM; listeners speak HTTPS\n"                            \
-  "  --insecure-http     allow a plain listener that is not loopback\n"                         \
-  "  --data DIR          where everything is kept (default ./moonrig-data, or MOONRIG_DATA)\n"  \
-  "  --config FILE.lua   settings: a Lua file that returns a table\n"                           \
-  "  --offline MODEL.lua a Lua function that plays every model: no key, no network\n"           \
-  "  --watch             reload the scripts when their files change\n"                          \
-  "  --grace S           seconds for running work after SIGTERM (default 10)\n"                 \
+#define SERVER_OPTIONS                                                                                         \
+  "  --listen ADDR       127.0.0.1:8400, [::1]:8400, unix:/path[,mode] or fd:N; several are fine\n"            \
+  "                      (port 0: any free one; default 127.0.0.1:8400)\n"                                     \
+  "  --tls-cert FILE, --tls-key FILE   PEM; listeners speak HTTPS\n"                                           \
+  "  --insecure-http     allow a plain listener that is not loopback\n"                                        \
+  "  --data DIR          where everything is kept (default ./moonrig-data, or MOONRIG_DATA)\n"                 \
+  "  --config FILE.lua   settings: a Lua file that returns a table\n"                                          \
+  "  --offline MODEL.lua a Lua function that plays every model: no key, no network\n"                          \
+  "  --watch             reload the scripts when their files change\n"                                         \
+  "  --grace S           seconds for running work after SIGTERM (default 10)\n"                                \
   "  --quiet             no log on stderr\n"
 
 const struct command mr_cmd_serve = {
-    "serve", "[OPTIONS] [DIR|FILE.lua ...]", "serve the API, with the tools, hooks and agents of the given scripts",
+    "serve", "[OPTIONS] [DIR|FILE.lua ...]",
+    "serve the API, with the tools, hooks and agents of the given scripts",
     SERVER_OPTIONS "SIGTERM stops gracefully, a second one at once; SIGHUP reloads the scripts.\n", serve};
 
 /* ---- run ---- */
@@ -328,12 +313,10 @@ static int begin_run(struct app *a)
 {
   int status = open_runtime(a, a->set.quiet);
 
-  if (status == EXIT_OK)
-    status = open_scripts(a);
+  if (status == EXIT_OK) status = open_scripts(a);
   if (status == EXIT_OK && a->set.nlisten > 0) {
     status = first_key(a);
-    if (status == EXIT_OK)
-      status = listen_all(a);
+    if (status == EXIT_OK) status = listen_all(a);
   }
   return status == EXIT_OK ? start_scripts(a) : status;
 }
@@ -343,8 +326,7 @@ static int run(int argc, char **argv)
   struct app a = {.running_main = true};
   int status = mr_settings_read(&a.set, &mr_cmd_run, TAKES_SERVER | STOP_AT_PATH, argc, argv);
 
-  if (status == EXIT_OK && a.set.npaths == 0)
-    status = mr_main_usage(&mr_cmd_run, "which script?");
+  if (status == EXIT_OK && a.set.npaths == 0) status = mr_main_usage(&mr_cmd_run, "which script?");
   if (status) {
     mr_settings_free(&a.set);
     return status;
@@ -361,4 +343,5 @@ static int run(int argc, char **argv)
 const struct command mr_cmd_run = {
     "run", "[OPTIONS] SCRIPT.lua [ARGS ...]", "run the function that a script gives to rig.main",
     SERVER_OPTIONS "The exit status is the integer that rig.main's function returns. Options after the script\n"
-                   "are the script's. Without --listen nothing is served.\n", run};
+                   "are the script's. Without --listen nothing is served.\n",
+    run};

@@ -28,16 +28,14 @@ void mr_server_file_write(struct server_file *f, const char *data, const char *u
   mr_jw_kint(&w, "pid", getpid());
   mr_jw_kc(&w, "url", url);
   mr_jw_obj_end(&w);
-  if (write(fd, b.p, b.n) != (ssize_t)b.n)
-    fprintf(stderr, "moonrig: %s: not written\n", f->path);
+  if (write(fd, b.p, b.n) != (ssize_t)b.n) fprintf(stderr, "moonrig: %s: not written\n", f->path);
   close(fd);
   mr_buf_free(&b);
 }
 
 void mr_server_file_remove(struct server_file *f)
 {
-  if (f->path[0])
-    unlink(f->path);
+  if (f->path[0]) unlink(f->path);
   f->path[0] = '\0';
 }
 
@@ -52,8 +50,7 @@ bool mr_server_file_read(const char *data, char *url, size_t n)
   doc = yyjson_read_file(path, 0, NULL, NULL);
   pid = mr_json_get_int(yyjson_doc_get_root(doc), "pid", 0);
   alive = pid > 1 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
-  if (alive)
-    snprintf(url, n, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "url")));
+  if (alive) snprintf(url, n, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "url")));
   yyjson_doc_free(doc);
   return alive && url[0];
 }

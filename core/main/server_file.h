@@ -7,7 +7,9 @@
 
 #include "main/main_t.h"
 
-struct server_file { char path[4096]; };
+struct server_file {
+  char path[4096];
+};
 
 void mr_server_file_write(struct server_file *f, const char *data, const char *url);
 void mr_server_file_remove(struct server_file *f);

@@ -38,8 +38,7 @@ static int whole(const char *text, int *out)
 {
   int64_t v;
 
-  if (mr_str_int(mr_str_c(text), &v) != MR_OK || v < 0 || v > 86400)
-    return MR_E_INVALID;
+  if (mr_str_int(mr_str_c(text), &v) != MR_OK || v < 0 || v > 86400) return MR_E_INVALID;
   *out = (int)v;
   return MR_OK;
 }
@@ -56,8 +55,7 @@ static int put(struct settings *s, const struct command *c, const struct flag *f
     if (whole(value, (int *)(void *)at) != MR_OK)
       return mr_main_usage(c, "%s takes whole seconds, not \"%s\"", f->name, value);
   } else {
-    if (s->nlisten == LISTEN_MAX)
-      return mr_main_usage(c, "at most %d times --listen", LISTEN_MAX);
+    if (s->nlisten == LISTEN_MAX) return mr_main_usage(c, "at most %d times --listen", LISTEN_MAX);
     s->listen[s->nlisten++] = value;
   }
   return 0;
@@ -74,10 +72,8 @@ static int read_flags(struct settings *s, const struct command *c, unsigned take
     if (strcmp(argv[i], "--") == 0 || argv[i][0] != '-' || !argv[i][1]) {
       i += strcmp(argv[i], "--") == 0;
       for (; i < argc; i++) {
-        if (argv[i][0] == '-' && argv[i][1] && !(takes & STOP_AT_PATH))
-          break;
-        if (s->npaths == PATHS_MAX)
-          return mr_main_usage(c, "too many arguments");
+        if (argv[i][0] == '-' && argv[i][1] && !(takes & STOP_AT_PATH)) break;
+        if (s->npaths == PATHS_MAX) return mr_main_usage(c, "too many arguments");
         s->paths[s->npaths++] = argv[i];
       }
       i--;
@@ -86,25 +82,24 @@ static int read_flags(struct settings *s, const struct command *c, unsigned take
     for (size_t k = 0; k < sizeof flags / sizeof *flags; k++)
       if (strlen(flags[k].name) == n && strncmp(flags[k].name, argv[i], n) == 0 && (flags[k].takes & takes))
         f = &flags[k];
-    if (!f)
-      return mr_main_usage(c, "unknown option %s", argv[i]);
-    if (f->kind == F_BOOL && eq)
-      return mr_main_usage(c, "%s takes no value", f->name);
+    if (!f) return mr_main_usage(c, "unknown option %s", argv[i]);
+    if (f->kind == F_BOOL && eq) return mr_main_usage(c, "%s takes no value", f->name);
     if (f->kind != F_BOOL) {
       value = eq ? eq + 1 : i + 1 < argc ? argv[++i] : NULL;
-      if (!value)
-        return mr_main_usage(c, "%s needs a value", f->name);
+      if (!value) return mr_main_usage(c, "%s needs a value", f->name);
     }
     status = put(s, c, f, value);
-    if (status)
-      return status;
+    if (status) return status;
   }
   return 0;
 }
 
 /* ---- the configuration file ---- */
 
-static void collect(void *ud, const char *p, size_t n) { mr_buf_add(ud, p, n); }
+static void collect(void *ud, const char *p, size_t n)
+{
+  mr_buf_add(ud, p, n);
+}
 
 static int read_file(struct settings *s, struct mr_err *err)
 {
@@ -129,8 +124,7 @@ static int file_listen(struct settings *s, yyjson_val *v, struct mr_err *err)
   yyjson_arr_iter it = yyjson_arr_iter_with(v);
   yyjson_val *x;
 
-  if (s->nlisten > 0)
-    return MR_OK;
+  if (s->nlisten > 0) return MR_OK;
   if (yyjson_is_str(v))
     s->listen[s->nlisten++] = yyjson_get_str(v);
   else if (!yyjson_is_arr(v))
@@ -161,27 +155,27 @@ static int file_scripts(struct settings *s, yyjson_val *v, struct mr_err *err)
 /* One setting of the program in the file. MR_MORE: not ours, the runtime's. */
 static int file_setting(struct settings *s, struct mr_str key, yyjson_val *v, bool scripts, struct mr_err *err)
 {
-  static const struct { const char *name; enum flag_kind kind; size_t at; } own[] = {
-      {"data", F_STR, AT(data)}, {"tls_cert", F_STR, AT(tls_cert)}, {"tls_key", F_STR, AT(tls_key)},
-      {"offline", F_STR, AT(offline)}, {"watch", F_BOOL, AT(watch)},
-      {"insecure_http", F_BOOL, AT(insecure_http)}, {"grace", F_INT, AT(grace_s)}};
+  static const struct {
+    const char *name;
+    enum flag_kind kind;
+    size_t at;
+  } own[] = {{"data", F_STR, AT(data)},       {"tls_cert", F_STR, AT(tls_cert)},
+             {"tls_key", F_STR, AT(tls_key)}, {"offline", F_STR, AT(offline)},
+             {"watch", F_BOOL, AT(watch)},    {"insecure_http", F_BOOL, AT(insecure_http)},
+             {"grace", F_INT, AT(grace_s)}};
 
-  if (mr_str_is(key, "listen"))
-    return file_listen(s, v, err);
-  if (mr_str_is(key, "scripts"))
-    return scripts ? file_scripts(s, v, err) : MR_OK;
+  if (mr_str_is(key, "listen")) return file_listen(s, v, err);
+  if (mr_str_is(key, "scripts")) return scripts ? file_scripts(s, v, err) : MR_OK;
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
     char *at = (char *)s + own[i].at;
-    if (!mr_str_is(key, own[i].name))
-      continue;
+    if (!mr_str_is(key, own[i].name)) continue;
     if (own[i].kind == F_STR && yyjson_is_str(v)) {
-      if (!*(const char **)(void *)at)
-        *(const char **)(void *)at = yyjson_get_str(v);
+      if (!*(const char **)(void *)at) *(const char **)(void *)at = yyjson_get_str(v);
     } else if (own[i].kind == F_BOOL && yyjson_is_bool(v)) {
       *(bool *)at = *(bool *)at || yyjson_get_bool(v);
-    } else if (own[i].kind == F_INT && yyjson_is_int(v) && yyjson_get_sint(v) >= 0 && yyjson_get_sint(v) <= 86400) {
-      if (*(int *)(void *)at < 0)
-        *(int *)(void *)at = (int)yyjson_get_sint(v);
+    } else if (own[i].kind == F_INT && yyjson_is_int(v) && yyjson_get_sint(v) >= 0 &&
+               yyjson_get_sint(v) <= 86400) {
+      if (*(int *)(void *)at < 0) *(int *)(void *)at = (int)yyjson_get_sint(v);
     } else {
       return mr_err_set(err, MR_E_INVALID, own[i].name, "%s: %s: not a value of this setting", s->config,
                         own[i].name);
@@ -212,8 +206,7 @@ static yyjson_mut_val *section(yyjson_mut_doc *d, yyjson_mut_val *o, const char 
 
 static void override(yyjson_mut_doc *d, yyjson_mut_val *o, const char *key, const char *value)
 {
-  if (!value || !o)
-    return;
+  if (!value || !o) return;
   yyjson_mut_obj_remove_key(o, key);
   yyjson_mut_obj_add_strcpy(d, o, key, value);
 }
@@ -228,12 +221,12 @@ static int check_upstream(yyjson_mut_val *anthropic, struct mr_err *err)
 {
   const char *key = yyjson_mut_get_str(yyjson_mut_obj_get(anthropic, "api_key"));
 
-  if (!key || strncmp(key, "sk-mr-", 6) != 0)
-    return MR_OK;
-  return mr_err_set(err, MR_E_INVALID, "models.anthropic.api_key",
-                    "the upstream key starts with sk-mr-: that is a key of moonrig itself, which clients send to "
-                    "this server. Set MOONRIG_ANTHROPIC_API_KEY to a key of the model provider, or unset "
-                    "ANTHROPIC_API_KEY here");
+  if (!key || strncmp(key, "sk-mr-", 6) != 0) return MR_OK;
+  return mr_err_set(
+      err, MR_E_INVALID, "models.anthropic.api_key",
+      "the upstream key starts with sk-mr-: that is a key of moonrig itself, which clients send to "
+      "this server. Set MOONRIG_ANTHROPIC_API_KEY to a key of the model provider, or unset "
+      "ANTHROPIC_API_KEY here");
 }
 
 static int make_options(struct settings *s, bool scripts, struct mr_err *err)
@@ -262,8 +255,7 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
     override(d, openai, "api_key", first_env("MOONRIG_OPENAI_API_KEY", "OPENAI_API_KEY"));
     override(d, openai, "base_url", env("MOONRIG_OPENAI_BASE_URL"));
     override(d, root, "api_key", env("MOONRIG_API_KEY"));
-    if (env("MOONRIG_LIBEXEC"))
-      override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
+    if (env("MOONRIG_LIBEXEC")) override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
     code = check_upstream(anthropic, err);
   }
   if (code == MR_OK && !(s->options = mr_main_json(d)))
@@ -279,28 +271,20 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
 
   *s = (struct settings){.grace_s = -1};
   status = read_flags(s, c, takes, argc, argv);
-  if (status)
-    return status;
-  if (!s->data)
-    s->data = env("MOONRIG_DATA");
+  if (status) return status;
+  if (!s->data) s->data = env("MOONRIG_DATA");
   if (takes & TAKES_SERVER) {
-    if (s->nlisten == 0 && env("MOONRIG_LISTEN"))
-      s->listen[s->nlisten++] = env("MOONRIG_LISTEN");
+    if (s->nlisten == 0 && env("MOONRIG_LISTEN")) s->listen[s->nlisten++] = env("MOONRIG_LISTEN");
     if ((s->config && read_file(s, &err) != MR_OK) ||
         make_options(s, s->npaths == 0 && !(takes & STOP_AT_PATH), &err) != MR_OK)
       return mr_main_fail(EXIT_USAGE, &err);
-    if (!s->tls_cert != !s->tls_key)
-      return mr_main_usage(c, "--tls-cert and --tls-key go together");
-    if (s->grace_s < 0)
-      s->grace_s = 10;
+    if (!s->tls_cert != !s->tls_key) return mr_main_usage(c, "--tls-cert and --tls-key go together");
+    if (s->grace_s < 0) s->grace_s = 10;
   }
-  if (!s->data)
-    s->data = "./moonrig-data";
+  if (!s->data) s->data = "./moonrig-data";
   if (takes & TAKES_CLIENT) {
-    if (!s->url)
-      s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
-    if (!s->key)
-      s->key = first_env("MOONRIG_API_KEY", "ANTHROPIC_API_KEY");
+    if (!s->url) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
+    if (!s->key) s->key = first_env("MOONRIG_API_KEY", "ANTHROPIC_API_KEY");
   }
   return 0;
 }

@@ -13,14 +13,14 @@ struct settings {
   const char *listen[LISTEN_MAX];
   int nlisten;
   const char *tls_cert, *tls_key, *data, *config, *offline;
-  const char *url, *key;          /* of commands that speak to a server */
+  const char *url, *key; /* of commands that speak to a server */
   bool watch, insecure_http, json, quiet;
-  bool rollback, status;          /* reload */
+  bool rollback, status; /* reload */
   int grace_s;
-  const char *paths[PATHS_MAX];   /* what is left of the command line */
+  const char *paths[PATHS_MAX]; /* what is left of the command line */
   int npaths;
-  char *options;                  /* JSON for mr_open */
-  yyjson_doc *file;               /* the configuration file; strings above may point into it */
+  char *options;    /* JSON for mr_open */
+  yyjson_doc *file; /* the configuration file; strings above may point into it */
   char url_buf[256], key_buf[128];
 };
 

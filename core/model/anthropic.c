@@ -33,8 +33,7 @@ static void head(struct mr_up_call *c, const struct mr_model_req *r)
   struct mr_buf *b = &c->own;
   mr_buf_c(b, "{\"model\":");
   mr_json_quote(b, r->model);
-  mr_buf_printf(b, ",\"max_tokens\":%d,\"stream\":true",
-                r->max_tokens > 0 ? r->max_tokens : MAX_TOKENS);
+  mr_buf_printf(b, ",\"max_tokens\":%d,\"stream\":true", r->max_tokens > 0 ? r->max_tokens : MAX_TOKENS);
   if (r->speed.n) {
     mr_buf_c(b, ",\"speed\":");
     mr_json_quote(b, r->speed);
@@ -122,8 +121,7 @@ static int block_start(struct mr_up_call *c, yyjson_val *v)
 {
   yyjson_val *cb = mr_json_get(v, "content_block");
   struct mr_str type = mr_json_get_str(cb, "type");
-  if (!type.n)
-    return mr_up_fail(c, MR_MODEL_FAILED, "the stream broke its protocol: a block without type");
+  if (!type.n) return mr_up_fail(c, MR_MODEL_FAILED, "the stream broke its protocol: a block without type");
   struct mr_buf first;
   struct mr_rblock *b = NULL;
   mr_buf_init(&first, c->mem, MR_REPLY_MAX);
@@ -157,8 +155,7 @@ static int block_delta(struct mr_up_call *c, yyjson_val *v)
   struct mr_rblock *b = mr_reply_find(&c->rb, (int)mr_json_get_int(v, "index", 0));
   yyjson_val *d = mr_json_get(v, "delta");
   struct mr_str type = mr_json_get_str(d, "type");
-  if (!b)
-    return mr_up_fail(c, MR_MODEL_FAILED, "the stream broke its protocol: a delta without block");
+  if (!b) return mr_up_fail(c, MR_MODEL_FAILED, "the stream broke its protocol: a delta without block");
   int rc = MR_OK;
   if (mr_str_is(type, "text_delta"))
     rc = mr_reply_add(&c->rb, b, MR_RF_TEXT, mr_json_get_str(d, "text"));
@@ -195,8 +192,7 @@ static int frame(struct mr_up_call *c, struct mr_str event, yyjson_val *v)
   if (!type.n) type = event;
   if (mr_str_is(type, "content_block_delta")) return block_delta(c, v);
   if (mr_str_is(type, "content_block_start")) return block_start(c, v);
-  if (mr_str_is(type, "message_start"))
-    read_usage(&c->usage, mr_json_get(mr_json_get(v, "message"), "usage"));
+  if (mr_str_is(type, "message_start")) read_usage(&c->usage, mr_json_get(mr_json_get(v, "message"), "usage"));
   if (mr_str_is(type, "message_delta")) return message_delta(c, v);
   if (mr_str_is(type, "message_stop")) mr_up_finish(c);
   if (mr_str_is(type, "error")) return mr_up_fail_from(c, v);
@@ -205,8 +201,8 @@ static int frame(struct mr_up_call *c, struct mr_str event, yyjson_val *v)
 
 /* ---- the provider ---- */
 
-static int start(void *self, const struct mr_model_req *req, const struct mr_model_cbs *cbs,
-                 void *ud, struct mr_model_call **out, struct mr_err *err)
+static int start(void *self, const struct mr_model_req *req, const struct mr_model_cbs *cbs, void *ud,
+                 struct mr_model_call **out, struct mr_err *err)
 {
   struct mr_upstream *u = self;
   struct mr_up_call *c = mr_up_new(u, &mr_anthropic_vtable, cbs, ud, err);

@@ -68,8 +68,8 @@ enum mr_model_status mr_failure_class(int http_status, struct mr_str type, struc
 
 static bool key_char(char c)
 {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' ||
-         c == '_' || c == '*';
+  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' ||
+         c == '*';
 }
 
 /* Length of what is shaped like a key at s ("sk-" and eight or more), or of the key itself, or 0. */
@@ -106,8 +106,8 @@ void mr_failure_scrub(char *s, struct mr_str key)
   if (ok <= n) s[ok] = 0;
 }
 
-void mr_failure_set(struct mr_failure *f, enum mr_model_status st, const char *who,
-                    struct mr_str key, const char *fmt, ...)
+void mr_failure_set(struct mr_failure *f, enum mr_model_status st, const char *who, struct mr_str key,
+                    const char *fmt, ...)
 {
   if (f->status != MR_MODEL_OK) return;
   f->status = st;
@@ -125,8 +125,8 @@ void mr_failure_set(struct mr_failure *f, enum mr_model_status st, const char *w
   f->message[cut] = 0;
 }
 
-void mr_failure_from(struct mr_failure *f, const struct mr_mem *m, const char *who,
-                     struct mr_str key, int http_status, struct mr_str body)
+void mr_failure_from(struct mr_failure *f, const struct mr_mem *m, const char *who, struct mr_str key,
+                     int http_status, struct mr_str body)
 {
   yyjson_doc *doc = NULL;
   struct mr_str type = {0}, code = {0}, text = {0};
@@ -149,8 +149,7 @@ void mr_failure_from(struct mr_failure *f, const struct mr_mem *m, const char *w
     mr_failure_set(f, st, who, key, "HTTP %d%s" MR_FMT "%s" MR_FMT, http_status, name.n ? " " : "",
                    MR_ARG(name), text.n ? ": " : "", MR_ARG(text));
   else
-    mr_failure_set(f, st, who, key, MR_FMT "%s" MR_FMT, MR_ARG(name), text.n ? ": " : "",
-                   MR_ARG(text));
+    mr_failure_set(f, st, who, key, MR_FMT "%s" MR_FMT, MR_ARG(name), text.n ? ": " : "", MR_ARG(text));
   yyjson_doc_free(doc);
 }
 

@@ -22,11 +22,11 @@ struct mr_failure {
 enum mr_model_status mr_failure_class(int http_status, struct mr_str type, struct mr_str code,
                                       struct mr_str text);
 /* Fills status and message "who: fmt..."; key is scrubbed from it. Keeps an earlier failure. */
-void mr_failure_set(struct mr_failure *f, enum mr_model_status st, const char *who,
-                    struct mr_str key, const char *fmt, ...) __attribute__((format(printf, 5, 6)));
+void mr_failure_set(struct mr_failure *f, enum mr_model_status st, const char *who, struct mr_str key,
+                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 /* Fills f from an error object: {"type","message","code"}, a string, or NULL. */
-void mr_failure_from(struct mr_failure *f, const struct mr_mem *m, const char *who,
-                     struct mr_str key, int http_status, struct mr_str body);
+void mr_failure_from(struct mr_failure *f, const struct mr_mem *m, const char *who, struct mr_str key,
+                     int http_status, struct mr_str body);
 /* Milliseconds of retry-after-ms, else of retry-after (seconds); 0 when neither; at most a day. */
 int64_t mr_failure_wait(struct mr_str headers);
 /* Removes key and everything shaped like one, control characters and broken UTF-8, in place. */

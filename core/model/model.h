@@ -12,44 +12,46 @@
 #include "loop/loop.h"
 #include "net/http_client.h"
 
-struct mr_models;       /* the router: which provider serves which model name */
-struct mr_model_call;   /* one request in flight; the provider's until done was called */
+struct mr_models;     /* the router: which provider serves which model name */
+struct mr_model_call; /* one request in flight; the provider's until done was called */
 
 /* JSON fragments are borrowed until done. They are sent in this order, byte for byte, so that a long
  * session's prefix never changes and the provider's prompt cache keeps hitting. */
 struct mr_model_req {
-  struct mr_str model;          /* model id as the agent names it */
-  struct mr_str effort;         /* "" or low medium high xhigh max */
-  struct mr_str speed;          /* "" or "fast" */
-  struct mr_str system;         /* JSON: array of text blocks, or empty */
-  struct mr_str tools;          /* JSON: array of {name, description, input_schema}, or empty */
-  const struct mr_str *messages;/* JSON objects {"role":..,"content":[..]}, one per fragment */
+  struct mr_str model;           /* model id as the agent names it */
+  struct mr_str effort;          /* "" or low medium high xhigh max */
+  struct mr_str speed;           /* "" or "fast" */
+  struct mr_str system;          /* JSON: array of text blocks, or empty */
+  struct mr_str tools;           /* JSON: array of {name, description, input_schema}, or empty */
+  const struct mr_str *messages; /* JSON objects {"role":..,"content":[..]}, one per fragment */
   int nmessages;
-  int max_tokens;               /* 0 = the model's default here (32,000) */
+  int max_tokens;                       /* 0 = the model's default here (32,000) */
   struct mr_str session_id, request_id; /* for logs and for host providers */
 };
 
 enum mr_model_status {
   MR_MODEL_OK = 0,
-  MR_MODEL_OVERLOADED,    /* transient: model_overloaded_error */
-  MR_MODEL_RATE_LIMITED,  /* transient: model_rate_limited_error */
-  MR_MODEL_FAILED,        /* transient: model_request_failed_error (5xx, network, cut stream, stall) */
-  MR_MODEL_BILLING,       /* billing_error: retrying is useless */
-  MR_MODEL_REFUSED_REQUEST,/* 400, 401, 404 ...: retrying is useless; model_request_failed_error */
+  MR_MODEL_OVERLOADED,      /* transient: model_overloaded_error */
+  MR_MODEL_RATE_LIMITED,    /* transient: model_rate_limited_error */
+  MR_MODEL_FAILED,          /* transient: model_request_failed_error (5xx, network, cut stream, stall) */
+  MR_MODEL_BILLING,         /* billing_error: retrying is useless */
+  MR_MODEL_REFUSED_REQUEST, /* 400, 401, 404 ...: retrying is useless; model_request_failed_error */
   MR_MODEL_CANCELLED
 };
 
-struct mr_usage { int64_t input, output, cache_read, cache_write_5m, cache_write_1h; };
+struct mr_usage {
+  int64_t input, output, cache_read, cache_write_5m, cache_write_1h;
+};
 
 struct mr_model_reply {
   enum mr_model_status status;
-  struct mr_str content;        /* JSON array of content blocks, raw: thinking with signatures, text,
+  struct mr_str content;      /* JSON array of content blocks, raw: thinking with signatures, text,
                                    tool_use {id,name,input}; as to be sent back later */
-  struct mr_str stop_reason;    /* end_turn tool_use max_tokens refusal pause_turn ... */
-  struct mr_str stop_details;   /* JSON object for refusals, or empty */
-  struct mr_usage usage;        /* what is known, also of a failed request */
-  int64_t retry_after_ms;       /* 0 = not said */
-  struct mr_str message;        /* on failure: safe to show and to log; never holds a key */
+  struct mr_str stop_reason;  /* end_turn tool_use max_tokens refusal pause_turn ... */
+  struct mr_str stop_details; /* JSON object for refusals, or empty */
+  struct mr_usage usage;      /* what is known, also of a failed request */
+  int64_t retry_after_ms;     /* 0 = not said */
+  struct mr_str message;      /* on failure: safe to show and to log; never holds a key */
 };
 
 struct mr_model_cbs {
@@ -57,8 +59,8 @@ struct mr_model_cbs {
    * its place in the reply's content; -1 for thinking that is not kept (openai). A text block without any
    * visible character is neither announced nor kept. */
   void (*block)(void *ud, int index, struct mr_str kind);
-  void (*text)(void *ud, int index, struct mr_str delta);  /* of a text block */
-  void (*done)(void *ud, const struct mr_model_reply *r);  /* once, last; strings borrowed */
+  void (*text)(void *ud, int index, struct mr_str delta); /* of a text block */
+  void (*done)(void *ud, const struct mr_model_reply *r); /* once, last; strings borrowed */
 };
 
 struct mr_provider_vtable {
@@ -71,7 +73,10 @@ struct mr_provider_vtable {
   void (*free)(void *self);
 };
 /* Providers put this first in their struct mr_model_call. */
-struct mr_model_call { const struct mr_provider_vtable *v; void *self; };
+struct mr_model_call {
+  const struct mr_provider_vtable *v;
+  void *self;
+};
 
 /* config: the JSON object "models" of the configuration (NULL = defaults):
  * {"anthropic": {"base_url":.., "api_key":.., "ca_file":..}, "openai": {"base_url":.., "api_key":..},

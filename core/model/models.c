@@ -107,14 +107,12 @@ static int unserved(struct mr_str model, struct mr_err *err)
                       MR_ARG(model));
   if (p && strcmp(p, "openai") == 0)
     return mr_err_set(err, MR_E_INVALID, "model",
-                      "model: no provider for " MR_FMT
-                      ". Set MOONRIG_OPENAI_API_KEY (or OPENAI_API_KEY), or "
+                      "model: no provider for " MR_FMT ". Set MOONRIG_OPENAI_API_KEY (or OPENAI_API_KEY), or "
                       "models.openai.base_url in the configuration",
                       MR_ARG(model));
   if (p)
     return mr_err_set(err, MR_E_INVALID, "model",
-                      "model: no provider for " MR_FMT
-                      ". Set models.scripted.file in the configuration",
+                      "model: no provider for " MR_FMT ". Set models.scripted.file in the configuration",
                       MR_ARG(model));
   return mr_err_set(err, MR_E_INVALID, "model",
                     "model: no provider for " MR_FMT
@@ -124,8 +122,8 @@ static int unserved(struct mr_str model, struct mr_err *err)
 }
 
 /* The entry for a model and the id it has there. */
-static int find(struct mr_models *m, struct mr_str model, struct mr_model_entry **e,
-                struct mr_str *id, struct mr_err *err)
+static int find(struct mr_models *m, struct mr_str model, struct mr_model_entry **e, struct mr_str *id,
+                struct mr_err *err)
 {
   int best = -1;
   const struct mr_model_route *route = NULL;
@@ -147,13 +145,12 @@ static int find(struct mr_models *m, struct mr_str model, struct mr_model_entry 
     *e = built_in(m, mr_str_c(name));
   if (route && route->id.n) *id = route->id;
   if (*e && (*e)->refusal.code)
-    return mr_err_set(err, MR_E_INVALID, "model", "model: " MR_FMT " is not available: %s",
-                      MR_ARG(model), (*e)->refusal.message);
+    return mr_err_set(err, MR_E_INVALID, "model", "model: " MR_FMT " is not available: %s", MR_ARG(model),
+                      (*e)->refusal.message);
   if (*e) return MR_OK;
   if (!route) return unserved(model, err);
   return mr_err_set(err, MR_E_INVALID, "model",
-                    "model: " MR_FMT " is routed to the provider " MR_FMT
-                    ", which is not configured",
+                    "model: " MR_FMT " is routed to the provider " MR_FMT ", which is not configured",
                     MR_ARG(model), MR_ARG(route->provider));
 }
 
@@ -195,9 +192,8 @@ static void on_done(void *ud, const struct mr_model_reply *r)
   if (e->gone && e->calls == 0) entry_free(e);
 }
 
-int mr_models_start(struct mr_models *m, const struct mr_model_req *req,
-                    const struct mr_model_cbs *cbs, void *ud, struct mr_model_call **out,
-                    struct mr_err *err)
+int mr_models_start(struct mr_models *m, const struct mr_model_req *req, const struct mr_model_cbs *cbs,
+                    void *ud, struct mr_model_call **out, struct mr_err *err)
 {
   static const struct mr_model_cbs ours = {on_block, on_text, on_done};
   struct mr_model_entry *e;
@@ -255,12 +251,11 @@ struct mr_str mr_models_at(struct mr_models *m, int i)
 
 /* ---- providers of the host ---- */
 
-int mr_models_add(struct mr_models *m, const struct mr_provider_vtable *v, void *self,
-                  const char *models, struct mr_err *err)
+int mr_models_add(struct mr_models *m, const struct mr_provider_vtable *v, void *self, const char *models,
+                  struct mr_err *err)
 {
   if (!v || !v->name || !v->name[0] || !models || !models[0])
-    return mr_err_set(err, MR_E_INVALID, "models",
-                      "a provider needs a name and the models it serves");
+    return mr_err_set(err, MR_E_INVALID, "models", "a provider needs a name and the models it serves");
   struct mr_model_entry *e = entry_new(m, v->name, models, err);
   if (!e) return MR_E_NOMEM;
   e->v = v;
@@ -309,8 +304,7 @@ static struct mr_str first_of(struct mr_str a, const char *b)
   return a.n ? a : mr_str_c(b);
 }
 
-static int own_make(struct mr_models *m, yyjson_val *cfg, const struct mr_models_opts *o,
-                    struct mr_err *err)
+static int own_make(struct mr_models *m, yyjson_val *cfg, const struct mr_models_opts *o, struct mr_err *err)
 {
   yyjson_val *a = mr_json_get(cfg, "anthropic"), *p = mr_json_get(cfg, "openai"),
              *s = mr_json_get(cfg, "scripted");
@@ -321,8 +315,7 @@ static int own_make(struct mr_models *m, yyjson_val *cfg, const struct mr_models
   po.ca_file = first_of(mr_json_get_str(a, "ca_file"), o->ca_file);
   po.cache = mr_json_get_bool(a, "prompt_cache", true);
   po.stall_ms = mr_json_get_int(a, "stall_ms", 0);
-  if (po.key.n || po.base_url.n)
-    rc = own_add(m, 0, &mr_anthropic_vtable, mr_anthropic_new, &po, err);
+  if (po.key.n || po.base_url.n) rc = own_add(m, 0, &mr_anthropic_vtable, mr_anthropic_new, &po, err);
   if (rc != MR_OK) return rc;
   po.key = first_of(mr_json_get_str(p, "api_key"), o->openai_key);
   po.base_url = first_of(mr_json_get_str(p, "base_url"), o->openai_base_url);
@@ -341,8 +334,8 @@ static int routes_read(struct mr_models *m, yyjson_val *routes, struct mr_err *e
   yyjson_val *k, *v;
   if (!routes) return MR_OK;
   if (!yyjson_is_obj(routes) || yyjson_obj_size(routes) > MR_MODEL_IDS / 2)
-    return mr_err_set(err, MR_E_INVALID, "models.route",
-                      "models.route must be an object of at most %d routes", MR_MODEL_IDS / 2);
+    return mr_err_set(err, MR_E_INVALID, "models.route", "models.route must be an object of at most %d routes",
+                      MR_MODEL_IDS / 2);
   m->routes = mr_mem_zalloc(&m->sys->mem, (yyjson_obj_size(routes) + 1) * sizeof *m->routes);
   if (!m->routes) return mr_err_nomem(err);
   yyjson_obj_foreach(routes, i, max, k, v)

@@ -30,8 +30,7 @@ static int on_text(struct mr_up_call *c, struct stream *s, struct mr_str more)
   s->thinking = false;
   if (s->text < 0) {
     s->text = s->next++;
-    rc =
-        mr_reply_open(&c->rb, s->text, MR_S("text"), MR_S("{\"type\":\"text\",\"text\":\"\"}"), &b);
+    rc = mr_reply_open(&c->rb, s->text, MR_S("text"), MR_S("{\"type\":\"text\",\"text\":\"\"}"), &b);
   } else {
     b = mr_reply_find(&c->rb, s->text);
   }
@@ -47,8 +46,7 @@ static void on_thinking(struct mr_up_call *c, struct stream *s, struct mr_str mo
   if (c->cbs.block) c->cbs.block(c->ud, -1, MR_S("thinking"));
 }
 
-static int open_tool(struct mr_up_call *c, struct stream *s, int index, yyjson_val *v,
-                     struct mr_rblock **b)
+static int open_tool(struct mr_up_call *c, struct stream *s, int index, yyjson_val *v, struct mr_rblock **b)
 {
   struct mr_str id = mr_json_get_str(v, "id");
   char made[MR_ID_MAX];
@@ -68,8 +66,7 @@ static int open_tool(struct mr_up_call *c, struct stream *s, int index, yyjson_v
   mr_jw_obj_end(&w);
   s->text = -1;
   s->thinking = false;
-  int rc = h.failed ? h.failed
-                    : mr_reply_open(&c->rb, TOOL_BASE + index, MR_S("tool_use"), mr_buf_get(&h), b);
+  int rc = h.failed ? h.failed : mr_reply_open(&c->rb, TOOL_BASE + index, MR_S("tool_use"), mr_buf_get(&h), b);
   mr_buf_free(&h);
   return rc;
 }
@@ -149,8 +146,7 @@ static int frame(struct mr_up_call *c, struct mr_str event, yyjson_val *v)
   (void)event;
   if (!v) mr_up_finish(c);
   if (!v) return MR_OK;
-  if (mr_json_get(v, "error") && !yyjson_is_null(mr_json_get(v, "error")))
-    return mr_up_fail_from(c, v);
+  if (mr_json_get(v, "error") && !yyjson_is_null(mr_json_get(v, "error"))) return mr_up_fail_from(c, v);
   read_usage(&c->usage, mr_json_get(v, "usage"));
   yyjson_val *first = yyjson_arr_get_first(mr_json_get(v, "choices"));
   int rc = first ? choice(c, s, first) : MR_OK;
@@ -161,8 +157,8 @@ static int frame(struct mr_up_call *c, struct mr_str event, yyjson_val *v)
 
 /* ---- the provider ---- */
 
-static int start(void *self, const struct mr_model_req *req, const struct mr_model_cbs *cbs,
-                 void *ud, struct mr_model_call **out, struct mr_err *err)
+static int start(void *self, const struct mr_model_req *req, const struct mr_model_cbs *cbs, void *ud,
+                 struct mr_model_call **out, struct mr_err *err)
 {
   struct mr_upstream *u = self;
   struct mr_up_call *c = mr_up_new(u, &mr_openai_vtable, cbs, ud, err);

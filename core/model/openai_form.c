@@ -351,7 +351,6 @@ int mr_openai_body(struct mr_buf *b, const struct mr_model_req *r, struct mr_err
   if (rc != MR_OK) return rc;
   mr_jw_arr_end(w);
   mr_jw_obj_end(w);
-  if (b->failed)
-    return mr_err_set(err, b->failed, "messages", "the conversation is too large to send");
+  if (b->failed) return mr_err_set(err, b->failed, "messages", "the conversation is too large to send");
   return MR_OK;
 }

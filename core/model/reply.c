@@ -12,8 +12,7 @@
 
 static const char *const field_key[] = {"", "text", "thinking", "input"};
 
-void mr_reply_init(struct mr_reply_build *rb, const struct mr_mem *m,
-                   const struct mr_model_cbs *cbs, void *ud)
+void mr_reply_init(struct mr_reply_build *rb, const struct mr_mem *m, const struct mr_model_cbs *cbs, void *ud)
 {
   *rb = (struct mr_reply_build){.mem = m, .cbs = cbs, .ud = ud};
 }
@@ -109,8 +108,7 @@ static bool blank(struct mr_str s)
   return mr_str_trim(s).n == 0;
 }
 
-int mr_reply_add(struct mr_reply_build *rb, struct mr_rblock *b, enum mr_rfield f,
-                 struct mr_str more)
+int mr_reply_add(struct mr_reply_build *rb, struct mr_rblock *b, enum mr_rfield f, struct mr_str more)
 {
   if (more.n == 0) return MR_OK;
   if (b->field == MR_RF_NONE) b->field = f;
@@ -229,8 +227,7 @@ static int write_block(struct mr_reply_build *rb, struct mr_jw *w, struct mr_rbl
         (has_cites && mr_str_is(name, "citations")))
       continue;
     /* An input that came with neither text nor object still has to be an object. */
-    if (b->field == MR_RF_INPUT && !has_grown && mr_str_is(name, key) && !yyjson_is_obj(val))
-      continue;
+    if (b->field == MR_RF_INPUT && !has_grown && mr_str_is(name, key) && !yyjson_is_obj(val)) continue;
     mr_buf_reset(&v);
     mr_json_write(&v, val, false);
     if (v.failed) w->b->failed = v.failed;

@@ -36,17 +36,14 @@ struct mr_reply_build {
   size_t bytes; /* gathered so far, all blocks */
 };
 
-void mr_reply_init(struct mr_reply_build *rb, const struct mr_mem *m,
-                   const struct mr_model_cbs *cbs, void *ud);
+void mr_reply_init(struct mr_reply_build *rb, const struct mr_mem *m, const struct mr_model_cbs *cbs, void *ud);
 void mr_reply_free(struct mr_reply_build *rb);
 /* Opens a block. kind: its type; head: the object it begins as. MR_E_TOO_LARGE, MR_E_NOMEM. */
 int mr_reply_open(struct mr_reply_build *rb, int index, struct mr_str kind, struct mr_str head,
                   struct mr_rblock **out);
-struct mr_rblock *mr_reply_find(struct mr_reply_build *rb,
-                                int index); /* newest of that number, or NULL */
+struct mr_rblock *mr_reply_find(struct mr_reply_build *rb, int index); /* newest of that number, or NULL */
 /* Appends to a field of a block; text is passed to the callbacks. MR_E_TOO_LARGE, MR_E_NOMEM. */
-int mr_reply_add(struct mr_reply_build *rb, struct mr_rblock *b, enum mr_rfield f,
-                 struct mr_str more);
+int mr_reply_add(struct mr_reply_build *rb, struct mr_rblock *b, enum mr_rfield f, struct mr_str more);
 /* Is this the "id" that the block began with? */
 bool mr_reply_id_is(const struct mr_rblock *b, const struct mr_mem *m, struct mr_str id);
 int mr_reply_sign(struct mr_reply_build *rb, struct mr_rblock *b, struct mr_str more);

@@ -18,9 +18,7 @@ enum { FILE_MAX = 32 << 20, LINES_MAX = 100000, TEXT_MAX = 64 << 20 };
 static int read_all(const char *path, struct mr_buf *b, struct mr_err *err)
 {
   int fd = open(path, O_RDONLY | O_CLOEXEC), rc = MR_OK;
-  if (fd < 0)
-    return mr_err_set(err, MR_E_INVALID, FIELD, FIELD ": cannot open %s: %s", path,
-                      strerror(errno));
+  if (fd < 0) return mr_err_set(err, MR_E_INVALID, FIELD, FIELD ": cannot open %s: %s", path, strerror(errno));
   for (;;) {
     char *p = mr_buf_reserve(b, 1 << 16);
     if (!p) break;
@@ -31,15 +29,13 @@ static int read_all(const char *path, struct mr_buf *b, struct mr_err *err)
     b->n += (size_t)n;
   }
   close(fd);
-  if (rc == MR_OK && b->failed)
-    rc = mr_err_set(err, b->failed, FIELD, FIELD ": %s is too large", path);
+  if (rc == MR_OK && b->failed) rc = mr_err_set(err, b->failed, FIELD, FIELD ": %s is too large", path);
   return rc;
 }
 
 static int room(struct mr_script *s, struct mr_err *err)
 {
-  if (s->n >= LINES_MAX)
-    return mr_err_set(err, MR_E_TOO_LARGE, FIELD, FIELD ": over %d lines", LINES_MAX);
+  if (s->n >= LINES_MAX) return mr_err_set(err, MR_E_TOO_LARGE, FIELD, FIELD ": over %d lines", LINES_MAX);
   if (s->n & (s->n - 1)) return MR_OK; /* grown at 0 and at powers of two */
   size_t cap = s->n ? (size_t)s->n * 2 : 1;
   void *p = mr_mem_realloc(s->mem, s->lines, cap * sizeof *s->lines);
@@ -53,16 +49,15 @@ static int add_line(struct mr_script *s, int number, struct mr_str text, struct 
   struct mr_script_line l = {0};
   struct mr_err why = {.size = sizeof why};
   int rc = mr_json_parse(s->mem, text, FILE_MAX, &l.doc, &why);
-  if (rc != MR_OK)
-    return mr_err_set(err, rc, FIELD, FIELD ": %s line %d: %s", s->path, number, why.message);
+  if (rc != MR_OK) return mr_err_set(err, rc, FIELD, FIELD ": %s line %d: %s", s->path, number, why.message);
   l.root = yyjson_doc_get_root(l.doc);
   l.reply = mr_json_get(l.root, "reply");
   l.error = mr_json_get(l.root, "error");
   l.match = mr_json_get_str(l.root, "match");
   if (l.reply ? !yyjson_is_arr(mr_json_get(l.reply, "content")) : !yyjson_is_obj(l.error))
     rc = mr_err_set(err, MR_E_INVALID, FIELD,
-                    FIELD ": %s line %d: wants \"reply\" with a \"content\" array, or \"error\"",
-                    s->path, number);
+                    FIELD ": %s line %d: wants \"reply\" with a \"content\" array, or \"error\"", s->path,
+                    number);
   if (rc == MR_OK) rc = room(s, err);
   if (rc == MR_OK)
     s->lines[s->n++] = l;
@@ -71,8 +66,7 @@ static int add_line(struct mr_script *s, int number, struct mr_str text, struct 
   return rc;
 }
 
-int mr_script_load(struct mr_script *s, const struct mr_mem *m, const char *path,
-                   struct mr_err *err)
+int mr_script_load(struct mr_script *s, const struct mr_mem *m, const char *path, struct mr_err *err)
 {
   struct mr_buf all;
   memset(s, 0, sizeof *s);
@@ -85,8 +79,7 @@ int mr_script_load(struct mr_script *s, const struct mr_mem *m, const char *path
     struct mr_str line = mr_str_trim(mr_str_split(&rest, '\n'));
     if (line.n && line.p[0] != '#') rc = add_line(s, number, line, err);
   }
-  if (rc == MR_OK && s->n == 0)
-    rc = mr_err_set(err, MR_E_INVALID, FIELD, FIELD ": %s holds no line", path);
+  if (rc == MR_OK && s->n == 0) rc = mr_err_set(err, MR_E_INVALID, FIELD, FIELD ": %s holds no line", path);
   mr_buf_free(&all);
   if (rc != MR_OK) mr_script_free(s);
   return rc;

@@ -41,8 +41,7 @@ struct mr_script_view {
   int used;                  /* lines taken by them */
 };
 
-int mr_script_load(struct mr_script *s, const struct mr_mem *m, const char *path,
-                   struct mr_err *err);
+int mr_script_load(struct mr_script *s, const struct mr_mem *m, const char *path, struct mr_err *err);
 void mr_script_free(struct mr_script *s);
 void mr_script_view_free(struct mr_script_view *v);
 /* Fills v (freed by the caller in any case) and *out, which is NULL when no line is left that fits. */

@@ -103,8 +103,7 @@ static void emit(struct mr_jw *w, yyjson_val *v, const struct mr_script_view *vi
   mr_buf_free(&t);
 }
 
-static int emit_block(struct call *c, struct mr_jw *w, yyjson_val *b,
-                      const struct mr_script_view *v)
+static int emit_block(struct call *c, struct mr_jw *w, yyjson_val *b, const struct mr_script_view *v)
 {
   char id[MR_ID_MAX];
   size_t i, max;
@@ -137,8 +136,8 @@ static void read_usage(struct call *c, yyjson_val *u, const struct mr_model_req 
   c->usage.cache_write_5m = mr_json_get_int(u, "cache_creation_input_tokens", 0);
 }
 
-static int prepare_reply(struct call *c, const struct mr_script_line *l,
-                         const struct mr_script_view *v, const struct mr_model_req *r)
+static int prepare_reply(struct call *c, const struct mr_script_line *l, const struct mr_script_view *v,
+                         const struct mr_model_req *r)
 {
   yyjson_val *b, *details = mr_json_get(l->reply, "stop_details");
   struct mr_str why = mr_json_get_str(l->reply, "stop_reason");
@@ -160,8 +159,7 @@ static int prepare_reply(struct call *c, const struct mr_script_line *l,
     mr_buf_c(&c->stop_reason, tools ? "tool_use" : "end_turn");
   if (yyjson_is_obj(details)) mr_json_write(&c->details, details, false);
   if (rc == MR_OK) rc = c->content.failed;
-  if (rc == MR_OK)
-    rc = mr_json_parse(c->content.mem, mr_buf_get(&c->content), CONTENT_MAX, &c->doc, NULL);
+  if (rc == MR_OK) rc = mr_json_parse(c->content.mem, mr_buf_get(&c->content), CONTENT_MAX, &c->doc, NULL);
   read_usage(c, mr_json_get(l->reply, "usage"), r);
   return rc;
 }
@@ -189,18 +187,16 @@ static void compare(struct call *c, yyjson_val *want, const struct mr_script_vie
   int64_t n = mr_json_get_int(want, "messages", r->nmessages);
   enum mr_model_status st = MR_MODEL_REFUSED_REQUEST;
   if (model.n && !mr_str_eq(model, r->model))
-    mr_failure_set(&c->failure, st, "scripted", MR_S(""),
-                   "expected model " MR_FMT ", was asked for " MR_FMT, MR_ARG(model),
-                   MR_ARG(r->model));
+    mr_failure_set(&c->failure, st, "scripted", MR_S(""), "expected model " MR_FMT ", was asked for " MR_FMT,
+                   MR_ARG(model), MR_ARG(r->model));
   else if (tool.n && !has_tool(c, r->tools, tool))
-    mr_failure_set(&c->failure, st, "scripted", MR_S(""),
-                   "expected a tool " MR_FMT ", which the request lacks", MR_ARG(tool));
+    mr_failure_set(&c->failure, st, "scripted", MR_S(""), "expected a tool " MR_FMT ", which the request lacks",
+                   MR_ARG(tool));
   else if (text.n && !memmem(last.p ? last.p : "", last.n, text.p, text.n))
-    mr_failure_set(&c->failure, st, "scripted", MR_S(""),
-                   "expected \"" MR_FMT "\" in the last message", MR_ARG(text));
+    mr_failure_set(&c->failure, st, "scripted", MR_S(""), "expected \"" MR_FMT "\" in the last message",
+                   MR_ARG(text));
   else if (n != r->nmessages)
-    mr_failure_set(&c->failure, st, "scripted", MR_S(""), "expected %d messages, got %d", (int)n,
-                   r->nmessages);
+    mr_failure_set(&c->failure, st, "scripted", MR_S(""), "expected %d messages, got %d", (int)n, r->nmessages);
 }
 
 static void prepare(struct call *c, const struct mr_script_line *l, const struct mr_script_view *v,
@@ -212,25 +208,23 @@ static void prepare(struct call *c, const struct mr_script_line *l, const struct
                    "%s has no line left for this request (reply %d of the conversation, %d of %d "
                    "lines used); the "
                    "last message is \"%.*s\"",
-                   c->s->file.path, v->replies + 1, v->used, c->s->file.n,
-                   (int)mr_utf8_cut(last, 100), last.p ? last.p : "");
+                   c->s->file.path, v->replies + 1, v->used, c->s->file.n, (int)mr_utf8_cut(last, 100),
+                   last.p ? last.p : "");
     return;
   }
   if (l->error) {
-    struct mr_str type = mr_json_get_str(l->error, "type"),
-                  text = mr_json_get_str(l->error, "message");
+    struct mr_str type = mr_json_get_str(l->error, "type"), text = mr_json_get_str(l->error, "message");
     enum mr_model_status st = mr_failure_class(0, type, MR_S(""), text);
-    mr_failure_set(&c->failure, st, "scripted", MR_S(""), MR_FMT "%s" MR_FMT, MR_ARG(type),
-                   text.n ? ": " : "", MR_ARG(text));
+    mr_failure_set(&c->failure, st, "scripted", MR_S(""), MR_FMT "%s" MR_FMT, MR_ARG(type), text.n ? ": " : "",
+                   MR_ARG(text));
     c->failure.retry_after_ms = mr_json_get_int(l->error, "retry_after_ms", 0);
     return;
   }
   compare(c, mr_json_get(l->root, "expect"), v, r);
   if (c->failure.status == MR_MODEL_OK && prepare_reply(c, l, v, r) != MR_OK)
-    mr_failure_set(
-        &c->failure, MR_MODEL_REFUSED_REQUEST, "scripted", MR_S(""),
-        "%s: a recorded reply cannot be used (too large, or its content holds no blocks)",
-        c->s->file.path);
+    mr_failure_set(&c->failure, MR_MODEL_REFUSED_REQUEST, "scripted", MR_S(""),
+                   "%s: a recorded reply cannot be used (too large, or its content holds no blocks)",
+                   c->s->file.path);
 }
 
 /* ---- streaming it ---- */
@@ -298,8 +292,8 @@ static int64_t bounded(int64_t v, int64_t max)
   return v < 0 ? 0 : v > max ? max : v;
 }
 
-static int start(void *self, const struct mr_model_req *req, const struct mr_model_cbs *cbs,
-                 void *ud, struct mr_model_call **out, struct mr_err *err)
+static int start(void *self, const struct mr_model_req *req, const struct mr_model_cbs *cbs, void *ud,
+                 struct mr_model_call **out, struct mr_err *err)
 {
   struct scripted *s = self;
   const struct mr_script_line *l = NULL;
@@ -323,8 +317,7 @@ static int start(void *self, const struct mr_model_req *req, const struct mr_mod
   c->chunks = (int)bounded(mr_json_get_int(root, "chunks", 8), CHUNKS_MAX);
   if (c->chunks < 1) c->chunks = 1;
   c->chunk_us = bounded(mr_json_get_int(root, "chunk_ms", 0), DELAY_MAX_MS) * 1000;
-  rc = mr_timer_set(s->loop, &c->timer,
-                    bounded(mr_json_get_int(root, "delay_ms", 0), DELAY_MAX_MS) * 1000);
+  rc = mr_timer_set(s->loop, &c->timer, bounded(mr_json_get_int(root, "delay_ms", 0), DELAY_MAX_MS) * 1000);
   if (rc != MR_OK) mr_err_set(err, rc, NULL, "no timer for a scripted reply");
 out:
   mr_script_view_free(&v);

@@ -15,21 +15,18 @@ enum { REFUSAL_MAX = 64 << 10, OWN_MAX = 64 << 20, LINGER_US = 2000 * 1000, STAL
 
 /* ---- settings ---- */
 
-static int bad_key(const struct mr_provider_opts *o, const char *name, const char *variable,
-                   struct mr_err *err)
+static int bad_key(const struct mr_provider_opts *o, const char *name, const char *variable, struct mr_err *err)
 {
   if (mr_str_starts(o->key, MR_S("sk-mr-")))
-    return mr_err_set(
-        err, MR_E_INVALID, NULL,
-        "the key given for %s is a moonrig key (it starts with sk-mr-): clients use those to "
-        "reach this server. Set %s to the key of the upstream model service",
-        name, variable);
+    return mr_err_set(err, MR_E_INVALID, NULL,
+                      "the key given for %s is a moonrig key (it starts with sk-mr-): clients use those to "
+                      "reach this server. Set %s to the key of the upstream model service",
+                      name, variable);
   for (size_t i = 0; i < o->key.n; i++)
     if ((unsigned char)o->key.p[i] <= 0x20 || (unsigned char)o->key.p[i] >= 0x7f)
-      return mr_err_set(
-          err, MR_E_INVALID, NULL,
-          "the key given for %s (%s) holds a space, line end or other character that no key has",
-          name, variable);
+      return mr_err_set(err, MR_E_INVALID, NULL,
+                        "the key given for %s (%s) holds a space, line end or other character that no key has",
+                        name, variable);
   return MR_OK;
 }
 
@@ -45,8 +42,8 @@ static char *copy(const struct mr_mem *m, struct mr_str s, bool *failed)
 static int make_url(struct mr_upstream *u, struct mr_str base, const char *tail, struct mr_err *err)
 {
   if (!mr_str_starts(base, MR_S("http://")) && !mr_str_starts(base, MR_S("https://")))
-    return mr_err_set(err, MR_E_INVALID, "models",
-                      "models.%s.base_url must begin with http:// or https://", u->name);
+    return mr_err_set(err, MR_E_INVALID, "models", "models.%s.base_url must begin with http:// or https://",
+                      u->name);
   while (base.n && base.p[base.n - 1] == '/')
     base.n--;
   size_t from = mr_str_starts(base, MR_S("https://")) ? 8 : 7;
@@ -61,21 +58,18 @@ static int make_url(struct mr_upstream *u, struct mr_str base, const char *tail,
   int rc = b.failed;
   if (rc == MR_OK) u->url = mr_buf_take(&b, NULL);
   mr_buf_free(&b);
-  return rc == MR_OK ? rc
-                     : mr_err_set(err, rc, "models", "models.%s.base_url is too long", u->name);
+  return rc == MR_OK ? rc : mr_err_set(err, rc, "models", "models.%s.base_url is too long", u->name);
 }
 
 int mr_upstream_init(struct mr_upstream *u, const struct mr_provider_opts *o, const char *name,
-                     const char *default_base, const char *tail, const char *key_variable,
-                     struct mr_err *err)
+                     const char *default_base, const char *tail, const char *key_variable, struct mr_err *err)
 {
   *u = (struct mr_upstream){.sys = o->sys, .loop = o->loop, .http = o->http, .name = name};
   u->cache = o->cache;
   u->stall_ms = o->stall_ms > 0 ? o->stall_ms : STALL_MS;
   bool nomem = false;
   int rc = bad_key(o, name, key_variable, err);
-  if (rc == MR_OK)
-    rc = make_url(u, o->base_url.n ? o->base_url : mr_str_c(default_base), tail, err);
+  if (rc == MR_OK) rc = make_url(u, o->base_url.n ? o->base_url : mr_str_c(default_base), tail, err);
   if (rc != MR_OK) goto out;
   u->key = copy(&u->sys->mem, o->key, &nomem);
   u->ca_file = copy(&u->sys->mem, o->ca_file, &nomem);
@@ -204,12 +198,10 @@ int mr_up_gather(struct mr_up_call *c, int rc)
 {
   if (rc == MR_OK) return rc;
   if (rc == MR_E_TOO_LARGE)
-    return mr_up_fail(c, MR_MODEL_FAILED,
-                      "the reply is larger than %d MiB or has more than %d blocks",
+    return mr_up_fail(c, MR_MODEL_FAILED, "the reply is larger than %d MiB or has more than %d blocks",
                       MR_REPLY_MAX >> 20, MR_REPLY_BLOCKS);
   if (rc == MR_E_NOMEM) return mr_up_fail(c, MR_MODEL_FAILED, "out of memory for the reply");
-  return mr_up_fail(c, MR_MODEL_FAILED,
-                    "the stream broke its protocol: a delta that does not fit its block");
+  return mr_up_fail(c, MR_MODEL_FAILED, "the stream broke its protocol: a delta that does not fit its block");
 }
 
 /* ---- the stream ---- */
@@ -222,8 +214,7 @@ static int on_frame(void *ud, struct mr_str event, struct mr_str data)
   if (mr_str_is(data, "[DONE]")) return c->frame(c, event, NULL);
   yyjson_doc *doc = NULL;
   int rc = mr_json_parse(c->mem, data, MR_UP_FRAME_MAX, &doc, NULL);
-  if (rc != MR_OK)
-    return mr_up_fail(c, MR_MODEL_FAILED, "the stream holds a frame that is no JSON");
+  if (rc != MR_OK) return mr_up_fail(c, MR_MODEL_FAILED, "the stream holds a frame that is no JSON");
   rc = c->frame(c, event, yyjson_doc_get_root(doc));
   yyjson_doc_free(doc);
   /* The callback may have cancelled: nothing may be called after that but done. */
@@ -276,13 +267,11 @@ static void judge(struct mr_up_call *c, const struct mr_http_out_done *d)
   const char *why = d->err && d->err->message[0] ? d->err->message : mr_strerror(d->code);
   if (c->failure.status != MR_MODEL_OK) return;
   if (c->status && c->status != 200)
-    mr_failure_from(&c->failure, c->mem, c->up->name, key_of(c), c->status,
-                    mr_buf_get(&c->refusal));
+    mr_failure_from(&c->failure, c->mem, c->up->name, key_of(c), c->status, mr_buf_get(&c->refusal));
   else if (d->code == MR_E_CLOSED)
     mr_up_fail(c, MR_MODEL_FAILED, "the runtime is closing");
   else if (d->code == MR_E_TIMEOUT && c->status)
-    mr_up_fail(c, MR_MODEL_FAILED, "the stream stalled: no byte for %d s",
-               (int)(c->up->stall_ms / 1000));
+    mr_up_fail(c, MR_MODEL_FAILED, "the stream stalled: no byte for %d s", (int)(c->up->stall_ms / 1000));
   else if (c->status == 200 && !c->streaming)
     mr_up_fail(c, MR_MODEL_FAILED, "HTTP 200, but no event stream; is base_url right?");
   else if (c->status == 200)
@@ -295,8 +284,7 @@ static void judge(struct mr_up_call *c, const struct mr_http_out_done *d)
 /* Content of a whole reply into out; a failure is noted in c. */
 static void settle(struct mr_up_call *c, struct mr_buf *out)
 {
-  if (!c->stop_reason.n)
-    mr_buf_c(&c->stop_reason, mr_reply_has_tools(&c->rb) ? "tool_use" : "end_turn");
+  if (!c->stop_reason.n) mr_buf_c(&c->stop_reason, mr_reply_has_tools(&c->rb) ? "tool_use" : "end_turn");
   struct mr_str why = mr_buf_get(&c->stop_reason);
   bool cut = mr_str_is(why, "max_tokens") || mr_str_is(why, "refusal") ||
              mr_str_is(why, "model_context_window_exceeded");

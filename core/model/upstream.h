@@ -61,8 +61,7 @@ struct mr_up_call {
 
 /* Fills a self from the options. tail is appended to the base URL ("/v1/messages"). */
 int mr_upstream_init(struct mr_upstream *u, const struct mr_provider_opts *o, const char *name,
-                     const char *default_base, const char *tail, const char *key_variable,
-                     struct mr_err *err);
+                     const char *default_base, const char *tail, const char *key_variable, struct mr_err *err);
 void mr_upstream_clear(struct mr_upstream *u);
 
 struct mr_up_call *mr_up_new(struct mr_upstream *u, const struct mr_provider_vtable *v,
@@ -77,8 +76,7 @@ void mr_up_cancel(void *self, struct mr_model_call *call); /* a vtable's cancel 
 /* For frame functions: fail the call with this class (returns the code to return). */
 int mr_up_fail(struct mr_up_call *c, enum mr_model_status st, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-int mr_up_fail_from(struct mr_up_call *c,
-                    yyjson_val *error_holder);  /* {"error":{..}} in a stream */
+int mr_up_fail_from(struct mr_up_call *c, yyjson_val *error_holder); /* {"error":{..}} in a stream */
 int mr_up_gather(struct mr_up_call *c, int rc); /* passes MR_OK; explains what reply.h returns */
 void mr_up_finish(struct mr_up_call *c);        /* the stream is complete */
 

@@ -11,7 +11,12 @@
 
 enum { HEADERS_MAX = 64 << 10, QUEUE_PAUSE = 1 << 20, HANDLES_KEPT = 64 };
 
-struct sock { struct sock *next, **link; struct mr_http_client *c; struct event *ev; curl_socket_t fd; };
+struct sock {
+  struct sock *next, **link;
+  struct mr_http_client *c;
+  struct event *ev;
+  curl_socket_t fd;
+};
 
 struct mr_http_client {
   struct mr_loop *loop;
@@ -21,7 +26,7 @@ struct mr_http_client {
   struct sock *socks;
   struct mr_http_out *all;
   struct mr_timer timer;
-  struct mr_ready act, kick;   /* libcurl is called from the drain as well */
+  struct mr_ready act, kick; /* libcurl is called from the drain as well */
   CURL *kept[HANDLES_KEPT];
   int nkept;
   bool closing;
@@ -37,13 +42,13 @@ struct mr_http_out {
   const struct mr_str *body;
   int nbody, body_at;
   size_t body_off;
-  struct mr_buf head, data;    /* filled by libcurl, emptied by the drain */
+  struct mr_buf head, data; /* filled by libcurl, emptied by the drain */
   char error[CURL_ERROR_SIZE];
   struct mr_ready ready;
   struct mr_timer stall;
   int64_t stall_us, moved_us;
   int status;
-  int code;                    /* result once over */
+  int code; /* result once over */
   bool head_done, head_told, over, told, in_multi, paused, user_paused, held;
 };
 
@@ -55,8 +60,9 @@ static void on_sock(evutil_socket_t fd, short what, void *ud)
 {
   struct mr_http_client *c = ud;
   int running;
-  curl_multi_socket_action(c->multi, fd, (what & EV_READ ? CURL_CSELECT_IN : 0) |
-                                             (what & EV_WRITE ? CURL_CSELECT_OUT : 0), &running);
+  curl_multi_socket_action(c->multi, fd,
+                           (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0),
+                           &running);
   mr_ready_post(c->loop, &c->act);
 }
 
@@ -64,29 +70,27 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ud, void *soc
 {
   struct mr_http_client *c = ud;
   struct sock *s = sockp;
-  short want = (short)(EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0));
+  short want =
+      (short)(EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0));
 
   (void)easy;
   if (what == CURL_POLL_REMOVE) {
     if (s) {
       event_free(s->ev);
       *s->link = s->next;
-      if (s->next)
-        s->next->link = s->link;
+      if (s->next) s->next->link = s->link;
       mr_mem_free(c->mem, s);
     }
     return 0;
   }
   if (!s) {
     s = mr_mem_zalloc(c->mem, sizeof *s);
-    if (!s)
-      return -1;
+    if (!s) return -1;
     s->c = c;
     s->fd = fd;
     s->next = c->socks;
     s->link = &c->socks;
-    if (s->next)
-      s->next->link = &s->next;
+    if (s->next) s->next->link = &s->next;
     c->socks = s;
     curl_multi_assign(c->multi, fd, s);
   } else {
@@ -114,9 +118,18 @@ static void kick(struct mr_http_client *c)
   collect(c);
 }
 
-static void on_timer(struct mr_timer *t) { kick(MR_OF(t, struct mr_http_client, timer)); }
-static void on_kick(struct mr_ready *r) { kick(MR_OF(r, struct mr_http_client, kick)); }
-static void on_act(struct mr_ready *r) { collect(MR_OF(r, struct mr_http_client, act)); }
+static void on_timer(struct mr_timer *t)
+{
+  kick(MR_OF(t, struct mr_http_client, timer));
+}
+static void on_kick(struct mr_ready *r)
+{
+  kick(MR_OF(r, struct mr_http_client, kick));
+}
+static void on_act(struct mr_ready *r)
+{
+  collect(MR_OF(r, struct mr_http_client, act));
+}
 
 /* ---- what libcurl gives us ---- */
 
@@ -162,8 +175,7 @@ static size_t on_data(char *p, size_t size, size_t n, void *ud)
   struct mr_http_out *r = ud;
 
   r->moved_us = mr_loop_now_us(r->c->loop);
-  if (redirecting(r))
-    return size * n; /* the body of an answer that is not the last */
+  if (redirecting(r)) return size * n; /* the body of an answer that is not the last */
   if (r->data.n >= QUEUE_PAUSE || r->user_paused) {
     r->paused = true;
     return CURL_WRITEFUNC_PAUSE;
@@ -181,8 +193,7 @@ static size_t on_send(char *p, size_t size, size_t n, void *ud)
   while (r->body_at < r->nbody && sent < room) {
     struct mr_str part = r->body[r->body_at];
     size_t k = part.n - r->body_off < room - sent ? part.n - r->body_off : room - sent;
-    if (k)
-      memcpy(p + sent, part.p + r->body_off, k);
+    if (k) memcpy(p + sent, part.p + r->body_off, k);
     sent += k;
     r->body_off += k;
     if (r->body_off == part.n) {
@@ -196,8 +207,7 @@ static size_t on_send(char *p, size_t size, size_t n, void *ud)
 static int on_rewind(void *ud, curl_off_t offset, int origin)
 {
   struct mr_http_out *r = ud;
-  if (offset != 0 || origin != SEEK_SET)
-    return CURL_SEEKFUNC_CANTSEEK;
+  if (offset != 0 || origin != SEEK_SET) return CURL_SEEKFUNC_CANTSEEK;
   r->body_at = 0;
   r->body_off = 0;
   return CURL_SEEKFUNC_OK;
@@ -207,19 +217,19 @@ static int on_rewind(void *ud, curl_off_t offset, int origin)
 
 static int code_of(CURLcode e)
 {
-  return e == CURLE_OK ? MR_OK : e == CURLE_OPERATION_TIMEDOUT ? MR_E_TIMEOUT : e == CURLE_OUT_OF_MEMORY
-         ? MR_E_NOMEM : MR_E_IO;
+  return e == CURLE_OK                   ? MR_OK
+         : e == CURLE_OPERATION_TIMEDOUT ? MR_E_TIMEOUT
+         : e == CURLE_OUT_OF_MEMORY      ? MR_E_NOMEM
+                                         : MR_E_IO;
 }
 
 static void over(struct mr_http_out *r, int code)
 {
-  if (r->over)
-    return;
+  if (r->over) return;
   r->over = true;
   r->code = code;
   mr_timer_cancel(r->c->loop, &r->stall);
-  if (r->in_multi)
-    curl_multi_remove_handle(r->c->multi, r->easy);
+  if (r->in_multi) curl_multi_remove_handle(r->c->multi, r->easy);
   r->in_multi = false;
   mr_ready_post(r->c->loop, &r->ready);
 }
@@ -232,8 +242,7 @@ static void collect(struct mr_http_client *c)
   while ((m = curl_multi_info_read(c->multi, &left))) {
     struct mr_http_out *r = NULL;
     CURLcode result = m->data.result;
-    if (m->msg != CURLMSG_DONE)
-      continue;
+    if (m->msg != CURLMSG_DONE) continue;
     curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&r);
     if (result != CURLE_OK && !r->error[0])
       snprintf(r->error, sizeof r->error, "%s", curl_easy_strerror(result));
@@ -246,12 +255,10 @@ static void out_free(struct mr_http_out *r)
   struct mr_http_client *c = r->c;
 
   *r->link = r->next;
-  if (r->next)
-    r->next->link = r->link;
+  if (r->next) r->next->link = r->link;
   mr_ready_cancel(c->loop, &r->ready);
   mr_timer_cancel(c->loop, &r->stall);
-  if (r->in_multi)
-    curl_multi_remove_handle(c->multi, r->easy);
+  if (r->in_multi) curl_multi_remove_handle(c->multi, r->easy);
   curl_slist_free_all(r->headers);
   if (r->easy && c->nkept < HANDLES_KEPT && !c->closing) {
     curl_easy_reset(r->easy);
@@ -286,8 +293,7 @@ static void on_ready(struct mr_ready *ready)
 
   if (r->head_done && !r->head_told && !(redirecting(r) && !r->over)) {
     r->head_told = true;
-    if (r->cbs.head && r->code != MR_E_CANCELLED)
-      r->cbs.head(r->ud, r, r->status, mr_buf_get(&r->head));
+    if (r->cbs.head && r->code != MR_E_CANCELLED) r->cbs.head(r->ud, r, r->status, mr_buf_get(&r->head));
   }
   if (r->data.n && !r->user_paused && r->head_told) {
     data = r->data; /* the callback may pause or cancel */
@@ -305,8 +311,7 @@ static void on_ready(struct mr_ready *ready)
     curl_easy_pause(r->easy, CURLPAUSE_CONT);
     mr_ready_post(r->c->loop, &r->c->kick);
   }
-  if (r->over && !r->told && !(r->user_paused && r->data.n && r->code == MR_OK))
-    tell_done(r);
+  if (r->over && !r->told && !(r->user_paused && r->data.n && r->code == MR_OK)) tell_done(r);
 }
 
 static void on_stall(struct mr_timer *t)
@@ -329,14 +334,14 @@ static int set_headers(struct mr_http_out *r, const struct mr_http_out_req *q)
   for (int i = 0; i < q->nheaders; i++) {
     char *line = mr_mem_strdup(r->c->mem, q->headers[i]);
     struct curl_slist *l;
-    if (!line || memchr(q->headers[i].p, '\n', q->headers[i].n) || memchr(q->headers[i].p, '\r', q->headers[i].n)) {
+    if (!line || memchr(q->headers[i].p, '\n', q->headers[i].n) ||
+        memchr(q->headers[i].p, '\r', q->headers[i].n)) {
       mr_mem_free(r->c->mem, line);
       return line ? MR_E_INVALID : MR_E_NOMEM;
     }
     l = curl_slist_append(r->headers, line);
     mr_mem_free(r->c->mem, line);
-    if (!l)
-      return MR_E_NOMEM;
+    if (!l) return MR_E_NOMEM;
     r->headers = l;
   }
   /* libcurl would wait a second for 100 Continue on large bodies. */
@@ -369,12 +374,9 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
   curl_easy_setopt(e, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
   curl_easy_setopt(e, CURLOPT_PIPEWAIT, 0L);
   curl_easy_setopt(e, CURLOPT_CONNECTTIMEOUT_MS, (long)(q->connect_timeout_ms ? q->connect_timeout_ms : 10000));
-  if (q->timeout_ms)
-    curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)q->timeout_ms);
-  if (ca)
-    curl_easy_setopt(e, CURLOPT_CAINFO, ca);
-  if (q->unix_path)
-    curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, q->unix_path);
+  if (q->timeout_ms) curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)q->timeout_ms);
+  if (ca) curl_easy_setopt(e, CURLOPT_CAINFO, ca);
+  if (q->unix_path) curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, q->unix_path);
   if (q->follow > 0) {
     curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 1L);
     curl_easy_setopt(e, CURLOPT_MAXREDIRS, (long)q->follow);
@@ -392,15 +394,13 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
 }
 
 int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
-                      const struct mr_http_out_cbs *cbs, void *ud, struct mr_http_out **out,
-                      struct mr_err *err)
+                      const struct mr_http_out_cbs *cbs, void *ud, struct mr_http_out **out, struct mr_err *err)
 {
   struct mr_http_out *r = mr_mem_zalloc(c->mem, sizeof *r);
   int code = MR_OK;
 
   *out = NULL;
-  if (!r)
-    return mr_err_nomem(err);
+  if (!r) return mr_err_nomem(err);
   r->c = c;
   r->cbs = *cbs;
   r->ud = ud;
@@ -409,8 +409,7 @@ int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
   r->held = q->follow > 0;
   r->next = c->all;
   r->link = &c->all;
-  if (r->next)
-    r->next->link = &r->next;
+  if (r->next) r->next->link = &r->next;
   c->all = r;
   mr_buf_init(&r->head, c->mem, HEADERS_MAX);
   mr_buf_init(&r->data, c->mem, SIZE_MAX / 2);
@@ -441,8 +440,7 @@ int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
 
 void mr_http_out_cancel(struct mr_http_out *r)
 {
-  if (r->told)
-    return;
+  if (r->told) return;
   r->user_paused = false;
   over(r, MR_E_CANCELLED);
   r->code = MR_E_CANCELLED;
@@ -452,16 +450,14 @@ void mr_http_out_cancel(struct mr_http_out *r)
 void mr_http_out_pause(struct mr_http_out *r, bool pause)
 {
   r->user_paused = pause;
-  if (!pause)
-    mr_ready_post(r->c->loop, &r->ready);
+  if (!pause) mr_ready_post(r->c->loop, &r->ready);
 }
 
 struct mr_str mr_http_header(struct mr_str headers, const char *name)
 {
   while (headers.p) {
     struct mr_str line = mr_str_split(&headers, '\n'), key = mr_str_split(&line, ':');
-    if (mr_str_is(key, name))
-      return mr_str_trim(line);
+    if (mr_str_is(key, name)) return mr_str_trim(line);
   }
   return mr_str_n(NULL, 0);
 }
@@ -474,8 +470,7 @@ int mr_http_client_new(struct mr_http_client **out, struct mr_loop *l, const cha
   struct mr_http_client *c = mr_mem_zalloc(m, sizeof *c);
 
   *out = NULL;
-  if (!c)
-    return mr_err_nomem(err);
+  if (!c) return mr_err_nomem(err);
   c->loop = l;
   c->mem = m;
   mr_timer_init(&c->timer, on_timer);
@@ -502,20 +497,17 @@ void mr_http_client_free(struct mr_http_client **cp)
 {
   struct mr_http_client *c = *cp;
 
-  if (!c)
-    return;
+  if (!c) return;
   c->closing = true;
   while (c->all) {
     struct mr_http_out *r = c->all;
     over(r, MR_E_CLOSED);
-    if (r->code == MR_OK)
-      r->code = MR_E_CLOSED;
+    if (r->code == MR_OK) r->code = MR_E_CLOSED;
     tell_done(r);
   }
   for (int i = 0; i < c->nkept; i++)
     curl_easy_cleanup(c->kept[i]);
-  if (c->multi)
-    curl_multi_cleanup(c->multi);
+  if (c->multi) curl_multi_cleanup(c->multi);
   mr_timer_cancel(c->loop, &c->timer);
   mr_ready_cancel(c->loop, &c->act);
   mr_ready_cancel(c->loop, &c->kick);

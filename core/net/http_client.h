@@ -11,29 +11,28 @@
 #include "base/err.h"
 #include "loop/loop.h"
 
-struct mr_http_client;  /* one per runtime: connections, TLS sessions, DNS */
-struct mr_http_out;     /* one request; the client's until done was called */
+struct mr_http_client; /* one per runtime: connections, TLS sessions, DNS */
+struct mr_http_out;    /* one request; the client's until done was called */
 
-int mr_http_client_new(struct mr_http_client **out, struct mr_loop *l, const char *ca_file,
-                       struct mr_err *err);
+int mr_http_client_new(struct mr_http_client **out, struct mr_loop *l, const char *ca_file, struct mr_err *err);
 void mr_http_client_free(struct mr_http_client **c); /* done of running requests comes, MR_E_CLOSED */
 
 struct mr_http_out_req {
   const char *method, *url;
   const struct mr_str *headers; /* "Name: value" lines */
   int nheaders;
-  const struct mr_str *body;    /* parts, sent one after the other; borrowed until done */
+  const struct mr_str *body; /* parts, sent one after the other; borrowed until done */
   int nbody;
-  const char *unix_path;        /* connect here instead of the URL's host; NULL = no */
-  const char *ca_file;          /* roots for this request; NULL = the client's */
+  const char *unix_path;                  /* connect here instead of the URL's host; NULL = no */
+  const char *ca_file;                    /* roots for this request; NULL = the client's */
   int64_t connect_timeout_ms, timeout_ms; /* 0 = 10,000; none */
-  int64_t stall_ms;             /* no byte for so long = MR_E_TIMEOUT; 0 = off */
-  int follow;                   /* redirects, at most */
+  int64_t stall_ms;                       /* no byte for so long = MR_E_TIMEOUT; 0 = off */
+  int follow;                             /* redirects, at most */
 };
 struct mr_http_out_done {
-  int code;                     /* MR_OK: a whole response, whatever its status; else MR_E_TIMEOUT,
+  int code;   /* MR_OK: a whole response, whatever its status; else MR_E_TIMEOUT,
                                    MR_E_IO (connect, TLS, cut short), MR_E_CANCELLED, MR_E_CLOSED */
-  int status;                   /* 0 when no response came */
+  int status; /* 0 when no response came */
   const struct mr_err *err;
 };
 struct mr_http_out_cbs {
@@ -46,7 +45,7 @@ struct mr_http_out_cbs {
 int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *req,
                       const struct mr_http_out_cbs *cbs, void *ud, struct mr_http_out **out,
                       struct mr_err *err);
-void mr_http_out_cancel(struct mr_http_out *r);  /* done still comes, from a later drain */
+void mr_http_out_cancel(struct mr_http_out *r); /* done still comes, from a later drain */
 void mr_http_out_pause(struct mr_http_out *r, bool pause);
 /* Value of a header in "name: value\n" lines; name in lower case. p NULL when absent. */
 struct mr_str mr_http_header(struct mr_str headers, const char *name);

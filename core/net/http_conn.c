@@ -15,7 +15,7 @@
 enum {
   IN_MAX = 64 << 10,
   DRAINED_BELOW = 64 << 10,
-  STEPS_MAX = 64,            /* of one connection in one go */
+  STEPS_MAX = 64, /* of one connection in one go */
   LINGER_BYTES = 64 << 20
 };
 static const int64_t LINGER_US = 5000000;
@@ -32,12 +32,10 @@ static void on_event(evutil_socket_t fd, short what, void *ud)
   struct mr_http_conn *c = ud;
 
   (void)fd;
-  if (what & EV_READ)
-    c->readable = true;
+  if (what & EV_READ) c->readable = true;
   if (c->io.ssl || (what & EV_WRITE)) /* TLS: either may be what the other waits for */
     c->blocked = false;
-  if (c->io.want_write && (what & EV_WRITE))
-    c->readable = true;
+  if (c->io.want_write && (what & EV_WRITE)) c->readable = true;
   mr_ready_post(c->s->l, &c->ready);
 }
 
@@ -50,8 +48,7 @@ size_t mr_http_conn_waiting(const struct mr_http_conn *c)
 
 static void buf_drop(const struct mr_mem *m, struct mr_buf **b)
 {
-  if (!*b)
-    return;
+  if (!*b) return;
   mr_buf_free(*b);
   mr_mem_free(m, *b);
   *b = NULL;
@@ -61,8 +58,7 @@ static bool buf_add(const struct mr_mem *m, struct mr_buf **b, const void *p, si
 {
   if (!*b) {
     *b = mr_mem_alloc(m, sizeof **b);
-    if (!*b)
-      return false;
+    if (!*b) return false;
     mr_buf_init(*b, m, SIZE_MAX / 4); /* bounded by those who call */
   }
   mr_buf_add(*b, p, n);
@@ -105,13 +101,11 @@ void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n)
 
   for (int i = 0; i < n; i++)
     total += v[i].iov_len;
-  if (c->failed)
-    return;
+  if (c->failed) return;
   if (!c->out && !c->io.ssl && !c->blocked)
-    done = taken(c, n == 1 ? mr_http_io_write(&c->io, v->iov_base, v->iov_len)
-                           : mr_http_io_writev(&c->io, v, n));
-  if (done == total && !c->failed)
-    return;
+    done =
+        taken(c, n == 1 ? mr_http_io_write(&c->io, v->iov_base, v->iov_len) : mr_http_io_writev(&c->io, v, n));
+  if (done == total && !c->failed) return;
   for (int i = 0; i < n && !c->failed; i++) {
     size_t skip = done < v[i].iov_len ? done : v[i].iov_len;
     done -= skip;
@@ -123,8 +117,7 @@ void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n)
     flush(c);
   else
     c->blocked = true; /* a part was taken: the rest would not be */
-  if (c->out || c->failed)
-    mr_http_conn_wake(c);
+  if (c->out || c->failed) mr_http_conn_wake(c);
 }
 
 /* ---- ends ---- */
@@ -135,8 +128,7 @@ static void exchange_close(struct mr_http_conn *c, bool complete)
 
   c->x = NULL;
   c->s->active--;
-  if (x->cbs.closed)
-    x->cbs.closed(x->ud, x, complete);
+  if (x->cbs.closed) x->cbs.closed(x->ud, x, complete);
   mr_http_x_free(&x);
 }
 
@@ -162,8 +154,7 @@ static void refuse(struct mr_http_conn *c, int status, const char *why)
     c->failed = true;
   else
     mr_http_refusal(c, status, why);
-  if (c->x)
-    exchange_close(c, false);
+  if (c->x) exchange_close(c, false);
 }
 
 static void exchange_over(struct mr_http_conn *c)
@@ -171,8 +162,7 @@ static void exchange_over(struct mr_http_conn *c)
   exchange_close(c, true);
   c->moved = true;
   c->dropped = 0;
-  if (c->keep && !c->s->stopping)
-    return;
+  if (c->keep && !c->s->stopping) return;
   if (c->parse || c->in)
     c->closing = true;
   else
@@ -186,23 +176,17 @@ static bool may_parse(const struct mr_http_conn *c)
 {
   const struct mr_http_x *x = c->x;
 
-  if (c->failed || c->over || c->closing || c->lingering)
-    return false;
-  if (!x)
-    return true;
-  if (!c->parse || x->over)
-    return false; /* the handler's turn */
-  if (x->asked && !x->ended)
-    return !x->paused;
+  if (c->failed || c->over || c->closing || c->lingering) return false;
+  if (!x) return true;
+  if (!c->parse || x->over) return false; /* the handler's turn */
+  if (x->asked && !x->ended) return !x->paused;
   return x->begun && c->dropped <= MR_HTTP_DISCARD_MAX;
 }
 
 static bool may_read(const struct mr_http_conn *c)
 {
-  if (c->eof || c->failed || c->over || c->closing)
-    return false;
-  if (c->lingering)
-    return true;
+  if (c->eof || c->failed || c->over || c->closing) return false;
+  if (c->lingering) return true;
   return c->in ? c->in->n < IN_MAX && !c->parse : may_parse(c) || (c->x && !c->parse);
 }
 
@@ -219,8 +203,7 @@ static void got_head(struct mr_http_conn *c)
   c->keep = llhttp_should_keep_alive(&c->parse->p);
   c->moved = true;
   c->dropped = 0;
-  if (c->parse->whole)
-    mr_http_parse_put(s, &c->parse);
+  if (c->parse->whole) mr_http_parse_put(s, &c->parse);
   s->active++;
   s->stats.requests++;
   s->o.on_request(s->o.ud, x);
@@ -247,8 +230,7 @@ static void got_piece(struct mr_http_conn *c)
     return;
   }
   x->paused = true; /* before: the handler may say resume while it runs */
-  if (!x->cbs.body || x->cbs.body(x->ud, x, piece, false) != MR_MORE)
-    x->paused = false;
+  if (!x->cbs.body || x->cbs.body(x->ud, x, piece, false) != MR_MORE) x->paused = false;
 }
 
 /* A message begins with its first byte; empty lines before it are skipped, as RFC 9112 §2.2 wants it. */
@@ -256,8 +238,7 @@ static bool begin(struct mr_http_conn *c, struct mr_str *in)
 {
   while (in->n && (in->p[0] == '\r' || in->p[0] == '\n'))
     *in = mr_str_n(in->p + 1, in->n - 1);
-  if (in->n == 0)
-    return false;
+  if (in->n == 0) return false;
   c->parse = mr_http_parse_get(c->s);
   c->failed = !c->parse;
   return !c->failed;
@@ -269,8 +250,7 @@ static size_t parse(struct mr_http_conn *c, struct mr_str bytes)
   struct mr_str rest = bytes;
 
   while (may_parse(c) && (rest.n > 0 || (c->parse && c->parse->waiting))) {
-    if (!c->parse && !begin(c, &rest))
-      break;
+    if (!c->parse && !begin(c, &rest)) break;
     switch (mr_http_parse_feed(c->parse, c->s->o.max_header, &rest)) {
     case MR_FOUND_NOTHING: break;
     case MR_FOUND_HEAD: got_head(c); break;
@@ -289,8 +269,7 @@ static void parse_kept(struct mr_http_conn *c)
     return;
   }
   mr_buf_drop(c->in, parse(c, mr_buf_get(c->in)));
-  if (c->in->n == 0)
-    buf_drop(c->s->mem, &c->in);
+  if (c->in->n == 0) buf_drop(c->s->mem, &c->in);
 }
 
 static void take(struct mr_http_conn *c, struct mr_str bytes)
@@ -302,10 +281,8 @@ static void take(struct mr_http_conn *c, struct mr_str bytes)
     c->over = c->dropped > LINGER_BYTES;
     return;
   }
-  if (!c->in)
-    used = parse(c, bytes);
-  if (used < bytes.n && !buf_add(c->s->mem, &c->in, bytes.p + used, bytes.n - used))
-    c->failed = true;
+  if (!c->in) used = parse(c, bytes);
+  if (used < bytes.n && !buf_add(c->s->mem, &c->in, bytes.p + used, bytes.n - used)) c->failed = true;
 }
 
 /* The peer will not send any more. Its answer may still be wanted, but a stream's reader is gone. */
@@ -332,8 +309,7 @@ static void read_some(struct mr_http_conn *c)
   } else if (n < 0) {
     c->failed = true;
   } else {
-    if (!c->io.ssl && n < MR_HTTP_IN_SIZE)
-      c->readable = false; /* all there was */
+    if (!c->io.ssl && n < MR_HTTP_IN_SIZE) c->readable = false; /* all there was */
     take(c, mr_str_n(c->s->in, (size_t)n));
   }
 }
@@ -349,20 +325,17 @@ static bool step(struct mr_http_conn *c)
     exchange_over(c);
   } else if (x && x->want_drain && !x->ended && mr_http_conn_waiting(c) <= DRAINED_BELOW) {
     x->want_drain = false;
-    if (x->cbs.drained)
-      x->cbs.drained(x->ud, x);
+    if (x->cbs.drained) x->cbs.drained(x->ud, x);
   } else if (x && x->asked && !x->last_told && !x->ended && (x->over || (!c->parse && !x->paused))) {
     x->last_told = true;
-    if (x->cbs.body)
-      x->cbs.body(x->ud, x, mr_str_n(NULL, 0), true);
+    if (x->cbs.body) x->cbs.body(x->ud, x, mr_str_n(NULL, 0), true);
   } else if (c->closing && !c->out) {
     linger(c);
   } else if (may_parse(c) && (c->in || (c->parse && c->parse->waiting))) {
     parse_kept(c);
   } else if (c->readable && may_read(c)) {
     read_some(c);
-  } else if (!x && !c->in && !c->parse && !c->closing && !c->lingering &&
-             (c->eof || c->s->stopping)) {
+  } else if (!x && !c->in && !c->parse && !c->closing && !c->lingering && (c->eof || c->s->stopping)) {
     c->over = true;
   } else {
     return false;
@@ -382,8 +355,7 @@ static void watch(struct mr_http_conn *c)
   }
   if (writing && !c->wr) {
     c->wr = event_new(mr_loop_base(c->s->l), c->io.fd, EV_WRITE | EV_PERSIST, on_event, c);
-    if (!c->wr || event_add(c->wr, NULL) != 0)
-      c->failed = true;
+    if (!c->wr || event_add(c->wr, NULL) != 0) c->failed = true;
   } else if (!writing && c->wr) {
     event_free(c->wr);
     c->wr = NULL;
@@ -409,14 +381,11 @@ static void arm(struct mr_http_conn *c)
                         [MR_WAIT_OUT] = o->idle_ms * 1000,         [MR_WAIT_LINGER] = LINGER_US};
   enum mr_http_wait wait = waits_for(c);
 
-  if (wait == c->wait && !c->moved)
-    return;
+  if (wait == c->wait && !c->moved) return;
   c->wait = (uint8_t)wait;
   c->moved = false;
-  if (wait == MR_WAIT_NONE)
-    return;
-  if (wait == MR_WAIT_OUT)
-    c->unsent = mr_http_io_unsent(&c->io);
+  if (wait == MR_WAIT_NONE) return;
+  if (wait == MR_WAIT_OUT) c->unsent = mr_http_io_unsent(&c->io);
   c->deadline_us = mr_loop_now_us(c->s->l) + us[wait];
   if ((!mr_timer_pending(&c->timer) || c->timer.due_us > c->deadline_us) &&
       mr_timer_set(c->s->l, &c->timer, us[wait]) != MR_OK)
@@ -428,8 +397,7 @@ static void on_timer(struct mr_timer *t)
   struct mr_http_conn *c = MR_OF(t, struct mr_http_conn, timer);
   int64_t left = c->deadline_us - mr_loop_now_us(c->s->l);
 
-  if (c->wait == MR_WAIT_NONE)
-    return;
+  if (c->wait == MR_WAIT_NONE) return;
   if (left > 0) {
     mr_timer_set(c->s->l, &c->timer, left); /* cannot fail: it has just left the heap */
     return;
@@ -467,8 +435,7 @@ static void conn_run(struct mr_ready *r)
 
 /* ---- life ---- */
 
-void mr_http_conn_new(struct mr_http_listener *l, int fd, const struct mr_http_peer_addr *peer,
-                      bool refuse_it)
+void mr_http_conn_new(struct mr_http_listener *l, int fd, const struct mr_http_peer_addr *peer, bool refuse_it)
 {
   struct mr_http_server *s = l->s;
   struct mr_http_conn *c = mr_mem_zalloc(s->mem, sizeof *c);
@@ -485,8 +452,7 @@ void mr_http_conn_new(struct mr_http_listener *l, int fd, const struct mr_http_p
   c->peer = *peer;
   c->next = s->conns;
   c->link = &s->conns;
-  if (c->next)
-    c->next->link = &c->next;
+  if (c->next) c->next->link = &c->next;
   s->conns = c;
   mr_ready_init(&c->ready, conn_run);
   mr_timer_init(&c->timer, on_timer);
@@ -510,22 +476,18 @@ void mr_http_conn_kill(struct mr_http_conn *c)
 
   c->failed = c->failed || !c->over;
   c->running = true; /* nothing that closed() calls may post it again */
-  if (c->x)
-    exchange_close(c, told);
-  if (!reset && !c->lingering)
-    mr_http_io_shutdown(&c->io);
+  if (c->x) exchange_close(c, told);
+  if (!reset && !c->lingering) mr_http_io_shutdown(&c->io);
   mr_ready_cancel(s->l, &c->ready);
   mr_timer_cancel(s->l, &c->timer);
   event_free(c->rd);
-  if (c->wr)
-    event_free(c->wr);
+  if (c->wr) event_free(c->wr);
   mr_http_io_close(&c->io, reset);
   buf_drop(s->mem, &c->in);
   buf_drop(s->mem, &c->out);
   mr_http_parse_put(s, &c->parse);
   *c->link = c->next;
-  if (c->next)
-    c->next->link = c->link;
+  if (c->next) c->next->link = c->link;
   if (c->counted)
     s->stats.connections--;
   else

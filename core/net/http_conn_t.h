@@ -38,15 +38,15 @@ struct mr_http_server {
   struct mr_http_server_opts o;
   struct mr_http_listener *listeners;
   struct mr_http_conn *conns;
-  struct mr_http_parse *spare;   /* parsers between requests */
-  struct mr_timer accept_again;  /* after EMFILE */
+  struct mr_http_parse *spare;  /* parsers between requests */
+  struct mr_timer accept_again; /* after EMFILE */
   struct mr_http_server_stats stats;
-  struct mr_buf head;            /* an answer's head is put together here */
-  char *in;                      /* what one read brings; MR_HTTP_IN_SIZE bytes */
-  int64_t date_s;                /* what date says */
+  struct mr_buf head; /* an answer's head is put together here */
+  char *in;           /* what one read brings; MR_HTTP_IN_SIZE bytes */
+  int64_t date_s;     /* what date says */
   char date[40];
   int active, nspare;
-  int refusing;                  /* connections over the limit that are told so */
+  int refusing; /* connections over the limit that are told so */
   bool stopping, accept_paused;
 };
 
@@ -80,44 +80,43 @@ struct mr_http_conn {
   size_t dropped;              /* bytes read and thrown away */
   int64_t deadline_us;
   struct mr_ready ready;
-  struct mr_timer timer;       /* due at deadline_us or before */
+  struct mr_timer timer; /* due at deadline_us or before */
   struct mr_http_peer_addr peer;
-  int unsent;                  /* in the kernel's buffer, when the deadline was set */
-  uint8_t wait;                /* enum mr_http_wait, of deadline_us */
+  int unsent;                     /* in the kernel's buffer, when the deadline was set */
+  uint8_t wait;                   /* enum mr_http_wait, of deadline_us */
   bool readable : 1, blocked : 1; /* the kernel: a read may bring bytes; a write would not take any */
-  bool reading : 1;            /* rd is added */
-  bool eof : 1;                /* the peer will not send any more */
-  bool keep : 1;               /* another request may follow */
-  bool closing : 1;            /* the last answer is in out */
-  bool lingering : 1;          /* it is out; reads on for a moment so that the peer gets to see it */
-  bool over : 1, failed : 1;   /* to be closed: in order, or now and with a reset */
+  bool reading : 1;               /* rd is added */
+  bool eof : 1;                   /* the peer will not send any more */
+  bool keep : 1;                  /* another request may follow */
+  bool closing : 1;               /* the last answer is in out */
+  bool lingering : 1;             /* it is out; reads on for a moment so that the peer gets to see it */
+  bool over : 1, failed : 1;      /* to be closed: in order, or now and with a reset */
   bool running : 1;
-  bool moved : 1;              /* progress since the deadline was set */
-  bool counted : 1;            /* in stats.connections */
+  bool moved : 1;   /* progress since the deadline was set */
+  bool counted : 1; /* in stats.connections */
 };
 
 struct mr_http_x {
   struct mr_http_conn *c;
-  struct mr_arena *arena;      /* made when asked for */
-  char *text;                  /* path, query, then name and value of each header, all NUL-terminated */
+  struct mr_arena *arena; /* made when asked for */
+  char *text;             /* path, query, then name and value of each header, all NUL-terminated */
   uint32_t npath, nquery, ntext;
-  const char *peer;            /* in the arena, or NULL */
+  const char *peer; /* in the arena, or NULL */
   struct mr_http_x_cbs cbs;
   void *ud;
-  int64_t length;              /* of the request's body; -1 chunked */
+  int64_t length; /* of the request's body; -1 chunked */
   int64_t body_max, body_seen;
-  int64_t left;                /* bytes of the answer still promised; -1 unknown */
-  uint8_t method;              /* of llhttp */
-  bool old : 1;                /* HTTP/1.0 */
-  bool expect : 1;             /* waits for 100 Continue */
+  int64_t left;                                        /* bytes of the answer still promised; -1 unknown */
+  uint8_t method;                                      /* of llhttp */
+  bool old : 1;                                        /* HTTP/1.0 */
+  bool expect : 1;                                     /* waits for 100 Continue */
   bool asked : 1, paused : 1, over : 1, last_told : 1; /* the body: mr_http_body and what came of it */
-  bool begun : 1, ended : 1;   /* the answer */
+  bool begun : 1, ended : 1;                           /* the answer */
   bool chunked : 1, bodyless : 1, want_drain : 1;
 };
 
 /* http_conn.c */
-void mr_http_conn_new(struct mr_http_listener *l, int fd, const struct mr_http_peer_addr *peer,
-                      bool refuse);
+void mr_http_conn_new(struct mr_http_listener *l, int fd, const struct mr_http_peer_addr *peer, bool refuse);
 void mr_http_conn_kill(struct mr_http_conn *c); /* closed() runs, everything is freed */
 void mr_http_conn_wake(struct mr_http_conn *c); /* look at it in the drain */
 /* To the kernel now, or kept for later; c->failed is set on errors. */
@@ -147,25 +146,25 @@ struct mr_http_field {
 struct mr_http_parse {
   struct mr_http_parse *next;
   llhttp_t p;
-  struct mr_buf text;     /* the target, then names (lower case) and values */
+  struct mr_buf text; /* the target, then names (lower case) and values */
   size_t ntarget;
   struct mr_http_field field[MR_HTTP_FIELDS_MAX];
   int nfields;
-  size_t head_n;          /* bytes of the head so far */
+  size_t head_n;           /* bytes of the head so far */
   int64_t body_n, frame_n; /* bytes of the body so far, and around it */
-  struct mr_str piece;    /* of the body, found by the last feed */
-  int status;             /* of the refusal, and its reason */
+  struct mr_str piece;     /* of the body, found by the last feed */
+  int status;              /* of the refusal, and its reason */
   const char *why;
   bool head_done, in_name, whole;
-  bool waiting;           /* feed again, also without bytes */
+  bool waiting; /* feed again, also without bytes */
 };
 
 enum mr_http_found {
   MR_FOUND_NOTHING, /* all bytes were used, more are needed */
   MR_FOUND_HEAD,    /* the head is whole, and whole says whether the message is */
   MR_FOUND_PIECE,
-  MR_FOUND_END,     /* of a message with a body */
-  MR_FOUND_ERROR    /* status, why */
+  MR_FOUND_END,  /* of a message with a body */
+  MR_FOUND_ERROR /* status, why */
 };
 struct mr_http_parse *mr_http_parse_get(struct mr_http_server *s);
 void mr_http_parse_put(struct mr_http_server *s, struct mr_http_parse **q); /* NULL allowed */

@@ -25,8 +25,7 @@ struct mr_http_x *mr_http_x_new(struct mr_http_conn *c)
   size_t most = q->text.n + 3 + 4 * (size_t)q->nfields;
   struct mr_buf b;
 
-  if (!x)
-    return NULL;
+  if (!x) return NULL;
   if (url.p[0] != '/' && url.p[0] != '*') { /* absolute form: its authority is of no use to us */
     const char *at = memchr(url.p, ':', url.n), *end = url.p + url.n;
     for (at += 3; at < end && *at != '/' && *at != '?'; at++)
@@ -48,14 +47,12 @@ struct mr_http_x *mr_http_x_new(struct mr_http_conn *c)
     bool first = true;
     for (int k = 0; k < i && first; k++)
       first = q->field[k].nname != f->nname || memcmp(q->text.p + q->field[k].name, name.p, name.n) != 0;
-    if (!first)
-      continue;
+    if (!first) continue;
     mr_buf_str(&b, name);
     mr_buf_char(&b, '\0');
     mr_buf_add(&b, q->text.p + f->value, f->nvalue);
     for (int k = i + 1; k < q->nfields; k++) {
-      if (q->field[k].nname != f->nname || memcmp(q->text.p + q->field[k].name, name.p, name.n) != 0)
-        continue;
+      if (q->field[k].nname != f->nname || memcmp(q->text.p + q->field[k].name, name.p, name.n) != 0) continue;
       mr_buf_c(&b, mr_str_is(name, "cookie") ? "; " : ", ");
       mr_buf_add(&b, q->text.p + q->field[k].value, q->field[k].nvalue);
     }
@@ -136,13 +133,12 @@ struct mr_str mr_http_peer(const struct mr_http_x *x)
   struct mr_arena *arena;
   char ip[INET6_ADDRSTRLEN];
 
-  if (a->family != AF_INET && a->family != AF_INET6)
-    return MR_S("unix");
+  if (a->family != AF_INET && a->family != AF_INET6) return MR_S("unix");
   if (!x->peer && (arena = mr_http_arena((struct mr_http_x *)(uintptr_t)x))) {
     bool six = a->family == AF_INET6;
     inet_ntop(a->family, a->ip, ip, sizeof ip);
-    ((struct mr_http_x *)(uintptr_t)x)->peer = mr_arena_printf(
-        arena, "%s%s%s:%u", six ? "[" : "", ip, six ? "]" : "", (unsigned)ntohs(a->port));
+    ((struct mr_http_x *)(uintptr_t)x)->peer =
+        mr_arena_printf(arena, "%s%s%s:%u", six ? "[" : "", ip, six ? "]" : "", (unsigned)ntohs(a->port));
   }
   return mr_str_c(x->peer);
 }
@@ -167,8 +163,7 @@ void mr_http_body(struct mr_http_x *x, int64_t max)
   static const struct iovec go = {(char *)(uintptr_t) "HTTP/1.1 100 Continue\r\n\r\n", 25};
   struct mr_http_conn *c = x->c;
 
-  if (x->asked || x->ended)
-    return;
+  if (x->asked || x->ended) return;
   x->asked = true;
   x->body_max = max;
   if (x->length > max) { /* known before the first byte; the handler hears of it from the drain */
@@ -176,8 +171,7 @@ void mr_http_body(struct mr_http_x *x, int64_t max)
     c->keep = false;
   } else if (x->expect && !x->begun) {
     x->expect = false;
-    if (c->parse && c->parse->body_n == 0)
-      mr_http_conn_send(c, &go, 1);
+    if (c->parse && c->parse->body_n == 0) mr_http_conn_send(c, &go, 1);
   }
   mr_http_conn_wake(c);
 }
@@ -249,12 +243,10 @@ static const char *date(struct mr_http_server *s)
 
   if (now != s->date_s || !s->date[0]) {
     s->date_s = now;
-    if (!gmtime_r(&now, &t))
-      memset(&t, 0, sizeof t);
-    snprintf(s->date, sizeof s->date, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT",
-             days + 3 * (t.tm_wday % 7), (unsigned)t.tm_mday % 100, months + 3 * (t.tm_mon % 12),
-             (unsigned)(t.tm_year + 1900) % 10000, (unsigned)t.tm_hour % 100,
-             (unsigned)t.tm_min % 100, (unsigned)t.tm_sec % 100);
+    if (!gmtime_r(&now, &t)) memset(&t, 0, sizeof t);
+    snprintf(s->date, sizeof s->date, "%.3s, %02u %.3s %04u %02u:%02u:%02u GMT", days + 3 * (t.tm_wday % 7),
+             (unsigned)t.tm_mday % 100, months + 3 * (t.tm_mon % 12), (unsigned)(t.tm_year + 1900) % 10000,
+             (unsigned)t.tm_hour % 100, (unsigned)t.tm_min % 100, (unsigned)t.tm_sec % 100);
   }
   return s->date;
 }
@@ -273,8 +265,7 @@ static void add_line(struct mr_http_x *x, struct mr_buf *b, struct mr_str line)
       mr_log(x->c->s->sys, MR_LOG_ERROR, "http", "a header line with control characters was not sent");
       return;
     }
-  if (named(line, MR_S("content-length")) || named(line, MR_S("transfer-encoding")))
-    return;
+  if (named(line, MR_S("content-length")) || named(line, MR_S("transfer-encoding"))) return;
   if (named(line, MR_S("connection"))) {
     for (mr_str_split(&value, ':'); value.p;) {
       token = mr_str_trim(mr_str_split(&value, ','));
@@ -292,14 +283,12 @@ static void decide_keep(struct mr_http_x *x)
   struct mr_http_conn *c = x->c;
   const struct mr_http_parse *q = c->parse;
 
-  if (c->s->stopping || x->over || (x->left < 0 && x->old && !x->bodyless))
-    c->keep = false;
+  if (c->s->stopping || x->over || (x->left < 0 && x->old && !x->bodyless)) c->keep = false;
   if (q && (x->expect || x->length - q->body_n > MR_HTTP_DISCARD_MAX))
     c->keep = false; /* its body may never come, or is not worth reading */
 }
 
-static struct mr_buf *head(struct mr_http_x *x, int status, const struct mr_str *headers, int n,
-                           int64_t length)
+static struct mr_buf *head(struct mr_http_x *x, int status, const struct mr_str *headers, int n, int64_t length)
 {
   struct mr_http_conn *c = x->c;
   struct mr_buf *b = &c->s->head;
@@ -323,8 +312,7 @@ static struct mr_buf *head(struct mr_http_x *x, int status, const struct mr_str 
   else if (x->old)
     mr_buf_c(b, "connection: keep-alive\r\n");
   mr_buf_c(b, "\r\n");
-  if (b->failed)
-    c->failed = true;
+  if (b->failed) c->failed = true;
   return b;
 }
 
@@ -337,20 +325,17 @@ static struct iovec vec(struct mr_str s)
 
 static bool may_begin(struct mr_http_x *x)
 {
-  if (!x->begun)
-    return true;
+  if (!x->begun) return true;
   mr_log(x->c->s->sys, MR_LOG_ERROR, "http", MR_FMT ": answered twice, the second is dropped",
          MR_ARG(mr_http_path(x)));
   return false;
 }
 
-void mr_http_reply(struct mr_http_x *x, int status, const struct mr_str *headers, int n,
-                   struct mr_str body)
+void mr_http_reply(struct mr_http_x *x, int status, const struct mr_str *headers, int n, struct mr_str body)
 {
   struct iovec v[2];
 
-  if (!may_begin(x))
-    return;
+  if (!may_begin(x)) return;
   v[0] = vec(mr_buf_get(head(x, status, headers, n, (int64_t)body.n)));
   v[1] = vec(body);
   x->left = 0;
@@ -359,13 +344,11 @@ void mr_http_reply(struct mr_http_x *x, int status, const struct mr_str *headers
   mr_http_conn_wake(x->c);
 }
 
-void mr_http_begin(struct mr_http_x *x, int status, const struct mr_str *headers, int n,
-                   int64_t length)
+void mr_http_begin(struct mr_http_x *x, int status, const struct mr_str *headers, int n, int64_t length)
 {
   struct iovec v;
 
-  if (!may_begin(x))
-    return;
+  if (!may_begin(x)) return;
   v = vec(mr_buf_get(head(x, status, headers, n, length)));
   mr_http_conn_send(x->c, &v, 1);
   mr_http_conn_wake(x->c);
@@ -383,8 +366,7 @@ static int admit(struct mr_http_x *x, size_t n)
 {
   struct mr_http_conn *c = x->c;
 
-  if (c->failed || x->ended || !x->begun)
-    return MR_E_CLOSED;
+  if (c->failed || x->ended || !x->begun) return MR_E_CLOSED;
   if (!x->chunked && x->left >= 0) {
     if ((int64_t)n > x->left) {
       mr_log(c->s->sys, MR_LOG_ERROR, "http", MR_FMT ": an answer is longer than it said",
@@ -394,8 +376,7 @@ static int admit(struct mr_http_x *x, size_t n)
     }
     x->left -= (int64_t)n;
   }
-  if (n == 0 || x->bodyless)
-    return MR_MORE;
+  if (n == 0 || x->bodyless) return MR_MORE;
   if (too_far(c, n)) {
     c->s->stats.cut++;
     mr_http_cut(x);
@@ -406,10 +387,8 @@ static int admit(struct mr_http_x *x, size_t n)
 
 static int sent(struct mr_http_x *x)
 {
-  if (x->c->failed)
-    return MR_E_CLOSED;
-  if (mr_http_conn_waiting(x->c) <= MORE_ABOVE)
-    return MR_OK;
+  if (x->c->failed) return MR_E_CLOSED;
+  if (mr_http_conn_waiting(x->c) <= MORE_ABOVE) return MR_OK;
   x->want_drain = true;
   return MR_MORE;
 }
@@ -432,8 +411,7 @@ int mr_http_write(struct mr_http_x *x, struct mr_str bytes)
   struct iovec v[3] = {{NULL, 0}, vec(bytes), vec(MR_S("\r\n"))};
   int code = admit(x, bytes.n);
 
-  if (code != MR_OK)
-    return code == MR_MORE ? MR_OK : code;
+  if (code != MR_OK) return code == MR_MORE ? MR_OK : code;
   v[0].iov_base = chunk_line(line + sizeof line, bytes.n);
   v[0].iov_len = (size_t)(line + sizeof line - (char *)v[0].iov_base);
   mr_http_conn_send(x->c, x->chunked ? v : v + 1, x->chunked ? 3 : 1);
@@ -445,8 +423,7 @@ int mr_http_write_room(struct mr_http_x *x, char *bytes, size_t n)
   struct iovec v = {bytes, n};
   int code = admit(x, n);
 
-  if (code != MR_OK)
-    return code == MR_MORE ? MR_OK : code;
+  if (code != MR_OK) return code == MR_MORE ? MR_OK : code;
   if (x->chunked) {
     v.iov_base = chunk_line(bytes, n);
     memcpy(bytes + n, "\r\n", 2);
@@ -461,8 +438,7 @@ void mr_http_end(struct mr_http_x *x)
   struct mr_http_conn *c = x->c;
   struct iovec v = vec(MR_S("0\r\n\r\n"));
 
-  if (x->ended || !x->begun)
-    return;
+  if (x->ended || !x->begun) return;
   x->ended = true;
   if (x->chunked && !x->bodyless)
     mr_http_conn_send(c, &v, 1);
@@ -487,14 +463,12 @@ size_t mr_http_waiting(const struct mr_http_x *x)
 void mr_http_refusal(struct mr_http_conn *c, int status, const char *why)
 {
   char body[256], text[512];
-  int m = snprintf(body, sizeof body,
-                   "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"}}",
+  int m = snprintf(body, sizeof body, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":\"%s\"}}",
                    status >= 500 ? "api_error" : "invalid_request_error", why);
   int n = snprintf(text, sizeof text,
                    "HTTP/1.1 %d %s\r\ndate: %s\r\ncontent-type: application/json\r\n"
                    "content-length: %d\r\n%sconnection: close\r\n\r\n%s",
-                   status, reason(status), date(c->s), m, status == 503 ? "retry-after: 1\r\n" : "",
-                   body);
+                   status, reason(status), date(c->s), m, status == 503 ? "retry-after: 1\r\n" : "", body);
   struct iovec v = {text, (size_t)n};
 
   mr_http_conn_send(c, &v, 1);

@@ -16,13 +16,12 @@ struct mr_http_tls {
   const struct mr_mem *mem;
   SSL_CTX *ctx;
   BIO_METHOD *bio;
-  int refs;                      /* the listener's, and each connection's: a BIO needs its method table */
+  int refs; /* the listener's, and each connection's: a BIO needs its method table */
 };
 
 static int64_t outcome(ssize_t n)
 {
-  if (n >= 0)
-    return n;
+  if (n >= 0) return n;
   return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR ? MR_IO_AGAIN : MR_IO_ERROR;
 }
 
@@ -31,8 +30,7 @@ static int bio_write(BIO *b, const char *p, int n)
   ssize_t r = send((int)(intptr_t)BIO_get_data(b), p, (size_t)n, MSG_NOSIGNAL);
 
   BIO_clear_retry_flags(b);
-  if (r < 0 && outcome(r) == MR_IO_AGAIN)
-    BIO_set_retry_write(b);
+  if (r < 0 && outcome(r) == MR_IO_AGAIN) BIO_set_retry_write(b);
   return (int)r;
 }
 
@@ -41,8 +39,7 @@ static int bio_read(BIO *b, char *p, int n)
   ssize_t r = recv((int)(intptr_t)BIO_get_data(b), p, (size_t)n, 0);
 
   BIO_clear_retry_flags(b);
-  if (r < 0 && outcome(r) == MR_IO_AGAIN)
-    BIO_set_retry_read(b);
+  if (r < 0 && outcome(r) == MR_IO_AGAIN) BIO_set_retry_read(b);
   return (int)r;
 }
 
@@ -66,8 +63,7 @@ int mr_http_io_init(struct mr_http_io *io, int fd, struct mr_http_tls *tls)
   SSL *ssl;
 
   *io = (struct mr_http_io){.fd = fd};
-  if (!tls)
-    return MR_OK;
+  if (!tls) return MR_OK;
   ssl = SSL_new(tls->ctx);
   bio = BIO_new(tls->bio);
   if (!ssl || !bio) {
@@ -90,8 +86,7 @@ static int64_t tls_outcome(struct mr_http_io *io, int r)
   int e = SSL_get_error(io->ssl, r);
 
   ERR_clear_error();
-  if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE)
-    return MR_IO_AGAIN;
+  if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE) return MR_IO_AGAIN;
   return e == SSL_ERROR_ZERO_RETURN ? 0 : MR_IO_ERROR;
 }
 
@@ -99,8 +94,7 @@ int64_t mr_http_io_read(struct mr_http_io *io, char *buf, size_t n)
 {
   int r;
 
-  if (!io->ssl)
-    return outcome(recv(io->fd, buf, n, 0));
+  if (!io->ssl) return outcome(recv(io->fd, buf, n, 0));
   ERR_clear_error();
   r = SSL_read(io->ssl, buf, n > INT32_MAX ? INT32_MAX : (int)n);
   io->want_write = r <= 0 && SSL_want_write((SSL *)io->ssl);
@@ -117,12 +111,10 @@ int64_t mr_http_io_write(struct mr_http_io *io, const char *buf, size_t n)
 {
   int r;
 
-  if (!io->ssl)
-    return outcome(send(io->fd, buf, n, MSG_NOSIGNAL));
+  if (!io->ssl) return outcome(send(io->fd, buf, n, MSG_NOSIGNAL));
   ERR_clear_error();
   r = SSL_write(io->ssl, buf, n > INT32_MAX ? INT32_MAX : (int)n);
-  if (r > 0)
-    return r;
+  if (r > 0) return r;
   r = (int)tls_outcome(io, r);
   return r == 0 ? MR_IO_ERROR : r;
 }
@@ -158,13 +150,11 @@ void mr_http_io_close(struct mr_http_io *io, bool reset)
 {
   const struct linger now = {.l_onoff = 1};
 
-  if (reset && io->fd >= 0)
-    setsockopt(io->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+  if (reset && io->fd >= 0) setsockopt(io->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
   SSL_free(io->ssl);
   io->ssl = NULL;
   mr_http_tls_free(&io->tls);
-  if (io->fd >= 0)
-    close(io->fd);
+  if (io->fd >= 0) close(io->fd);
   io->fd = -1;
 }
 
@@ -175,8 +165,7 @@ static int refuse(struct mr_err *err, const char *field, const char *path)
   unsigned long e = ERR_peek_error();
   const char *why = ERR_reason_error_string(e);
 
-  if (ERR_SYSTEM_ERROR(e))
-    why = strerror(ERR_GET_REASON(e));
+  if (ERR_SYSTEM_ERROR(e)) why = strerror(ERR_GET_REASON(e));
   ERR_clear_error();
   return mr_err_set(err, MR_E_INVALID, field, "%s: %s cannot be used: %s", field, path,
                     why ? why : "not a PEM file");
@@ -202,8 +191,7 @@ static int load(SSL_CTX *ctx, const char *cert, const char *key, struct mr_err *
   if (SSL_CTX_use_certificate_chain_file(ctx, cert) != 1)
     code = refuse(err, "tls_cert", cert);
   else if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1 && encrypted)
-    code = mr_err_set(err, MR_E_INVALID, "tls_key", "tls_key: %s has a password: give a key without one",
-                      key);
+    code = mr_err_set(err, MR_E_INVALID, "tls_key", "tls_key: %s has a password: give a key without one", key);
   else if (SSL_CTX_get0_privatekey(ctx) == NULL)
     code = refuse(err, "tls_key", key);
   else if (SSL_CTX_check_private_key(ctx) != 1)
@@ -226,15 +214,14 @@ static int alpn(SSL *ssl, const unsigned char **out, unsigned char *n, const uns
              : SSL_TLSEXT_ERR_NOACK;
 }
 
-int mr_http_tls_new(struct mr_http_tls **out, const struct mr_mem *m, const char *cert,
-                    const char *key, struct mr_err *err)
+int mr_http_tls_new(struct mr_http_tls **out, const struct mr_mem *m, const char *cert, const char *key,
+                    struct mr_err *err)
 {
   struct mr_http_tls *t = mr_mem_zalloc(m, sizeof *t);
   int code;
 
   *out = NULL;
-  if (!t)
-    return mr_err_nomem(err);
+  if (!t) return mr_err_nomem(err);
   t->mem = m;
   t->refs = 1;
   OPENSSL_init_ssl(OPENSSL_INIT_NO_ATEXIT, NULL);
@@ -258,8 +245,7 @@ int mr_http_tls_new(struct mr_http_tls **out, const struct mr_mem *m, const char
   SSL_CTX_set_alpn_select_cb(t->ctx, alpn, NULL);
   code = load(t->ctx, cert, key, err);
 out:
-  if (code != MR_OK)
-    mr_http_tls_free(&t);
+  if (code != MR_OK) mr_http_tls_free(&t);
   *out = t;
   return code;
 }
@@ -269,8 +255,7 @@ void mr_http_tls_free(struct mr_http_tls **tp)
   struct mr_http_tls *t = *tp;
 
   *tp = NULL;
-  if (!t || --t->refs > 0)
-    return;
+  if (!t || --t->refs > 0) return;
   SSL_CTX_free(t->ctx);
   BIO_meth_free(t->bio);
   mr_mem_free(t->mem, t);

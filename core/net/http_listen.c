@@ -49,12 +49,10 @@ static void on_accept_again(struct mr_timer *t)
 
 static void no_descriptors(struct mr_http_server *s)
 {
-  if (s->accept_paused)
-    return;
+  if (s->accept_paused) return;
   mr_log(s->sys, MR_LOG_WARN, "http", "no more connections can be accepted now: %s", strerror(errno));
   s->accept_paused = mr_timer_set(s->l, &s->accept_again, REST_US) == MR_OK;
-  if (s->accept_paused)
-    listening(s, false);
+  if (s->accept_paused) listening(s, false);
 }
 
 static struct mr_http_peer_addr peer_of(const struct sockaddr_storage *sa)
@@ -114,8 +112,7 @@ static bool is_loopback(const struct sockaddr_storage *sa)
   const struct sockaddr_in *in = (const struct sockaddr_in *)sa;
   const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)sa;
 
-  if (sa->ss_family == AF_INET)
-    return (ntohl(in->sin_addr.s_addr) >> 24) == 127;
+  if (sa->ss_family == AF_INET) return (ntohl(in->sin_addr.s_addr) >> 24) == 127;
   if (sa->ss_family == AF_INET6)
     return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr) ||
            (IN6_IS_ADDR_V4MAPPED(&in6->sin6_addr) && in6->sin6_addr.s6_addr[12] == 127);
@@ -142,8 +139,7 @@ static int unix_where(struct mr_str text, struct where *w, struct mr_err *err)
                       sizeof un->sun_path - 1);
   w->mode = text.p ? read_mode(text) : -1;
   if (text.p && w->mode < 0)
-    return mr_err_set(err, MR_E_INVALID, "listen",
-                      "listen: unix:/path,MODE takes an octal mode, as 0660");
+    return mr_err_set(err, MR_E_INVALID, "listen", "listen: unix:/path,MODE takes an octal mode, as 0660");
   un->sun_family = AF_UNIX;
   memcpy(un->sun_path, path.p, path.n);
   w->n = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + path.n + 1);
@@ -179,18 +175,13 @@ static int inet_where(struct mr_str text, struct where *w, struct mr_err *err)
   while (h.n > 0 && h.p[h.n - 1] != ':')
     h.n--;
   p = mr_str_n(text.p + h.n, text.n - h.n);
-  if (h.n == 0 || mr_str_int(p, &port) != MR_OK || port < 0 || port > 65535)
-    goto bad;
+  if (h.n == 0 || mr_str_int(p, &port) != MR_OK || port < 0 || port > 65535) goto bad;
   h.n--;
-  if (mr_str_is(h, "localhost"))
-    h = MR_S("127.0.0.1");
-  if (h.n > 2 && h.p[0] == '[' && h.p[h.n - 1] == ']')
-    h = mr_str_n(h.p + 1, h.n - 2);
-  if (h.n >= sizeof host)
-    goto bad;
+  if (mr_str_is(h, "localhost")) h = MR_S("127.0.0.1");
+  if (h.n > 2 && h.p[0] == '[' && h.p[h.n - 1] == ']') h = mr_str_n(h.p + 1, h.n - 2);
+  if (h.n >= sizeof host) goto bad;
   snprintf(host, sizeof host, MR_FMT, MR_ARG(h));
-  if (read_host(host, htons((uint16_t)port), w))
-    return MR_OK;
+  if (read_host(host, htons((uint16_t)port), w)) return MR_OK;
 bad:
   return mr_err_set(err, MR_E_INVALID, "listen",
                     "listen: \"" MR_FMT "\" is not 127.0.0.1:8400, [::1]:8400, "
@@ -207,13 +198,10 @@ static void remove_stale(const struct where *w)
   struct stat st;
   int fd;
 
-  if (lstat(un->sun_path, &st) != 0 || !S_ISSOCK(st.st_mode))
-    return;
+  if (lstat(un->sun_path, &st) != 0 || !S_ISSOCK(st.st_mode)) return;
   fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0)
-    return;
-  if (connect(fd, (const struct sockaddr *)&w->sa, w->n) != 0 && errno == ECONNREFUSED)
-    unlink(un->sun_path);
+  if (fd < 0) return;
+  if (connect(fd, (const struct sockaddr *)&w->sa, w->n) != 0 && errno == ECONNREFUSED) unlink(un->sun_path);
   close(fd);
 }
 
@@ -223,21 +211,17 @@ static int open_socket(const struct where *w, const char *address, int *out, str
   const char *path = ((const struct sockaddr_un *)&w->sa)->sun_path;
   bool local = w->sa.ss_family == AF_UNIX, bound = false;
 
-  if (fd < 0)
-    return mr_err_errno(err, "socket");
+  if (fd < 0) return mr_err_errno(err, "socket");
   if (local)
     remove_stale(w);
   else
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-  if (w->sa.ss_family == AF_INET6)
-    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
+  if (w->sa.ss_family == AF_INET6) setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof one);
   bound = bind(fd, (const struct sockaddr *)&w->sa, w->n) == 0;
   /* The mode before listen: until then nobody can connect. */
-  if (!bound || (local && w->mode >= 0 && chmod(path, (mode_t)w->mode) != 0) ||
-      listen(fd, BACKLOG) != 0) {
+  if (!bound || (local && w->mode >= 0 && chmod(path, (mode_t)w->mode) != 0) || listen(fd, BACKLOG) != 0) {
     code = mr_err_errno(err, address);
-    if (bound && local)
-      unlink(path);
+    if (bound && local) unlink(path);
     close(fd);
     return code;
   }
@@ -255,12 +239,11 @@ static int given_socket(struct mr_str text, struct where *w, int *out, struct mr
   if (mr_str_int(text, &n) != MR_OK || n < 3 || n > 1 << 20 ||
       getsockopt((int)n, SOL_SOCKET, SO_ACCEPTCONN, &listens, &len) != 0 || !listens ||
       getsockname((int)n, (struct sockaddr *)&w->sa, &w->n) != 0)
-    return mr_err_set(err, MR_E_INVALID, "listen",
-                      "listen: fd:" MR_FMT " is not a listening stream socket", MR_ARG(text));
+    return mr_err_set(err, MR_E_INVALID, "listen", "listen: fd:" MR_FMT " is not a listening stream socket",
+                      MR_ARG(text));
   *out = fcntl((int)n, F_DUPFD_CLOEXEC, 3);
   flags = *out >= 0 ? fcntl(*out, F_GETFL) : -1;
-  if (flags < 0 || fcntl(*out, F_SETFL, flags | O_NONBLOCK) != 0)
-    return mr_err_errno(err, "listen: fd");
+  if (flags < 0 || fcntl(*out, F_SETFL, flags | O_NONBLOCK) != 0) return mr_err_errno(err, "listen: fd");
   return MR_OK;
 }
 
@@ -301,10 +284,8 @@ static void listener_free(struct mr_http_listener *l)
   struct stat st;
 
   mr_ready_cancel(l->s->l, &l->ready);
-  if (l->ev)
-    event_free(l->ev);
-  if (l->fd >= 0)
-    close(l->fd);
+  if (l->ev) event_free(l->ev);
+  if (l->fd >= 0) close(l->fd);
   if (l->unix_path && lstat(l->unix_path, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
     unlink(l->unix_path);
   mr_mem_free(m, l->unix_path);
@@ -334,8 +315,7 @@ static int find_where(const struct mr_http_listen *o, struct where *w, int *fd, 
     code = unix_where(mr_str_n(a.p + 5, a.n - 5), w, err);
   else
     code = inet_where(a, w, err);
-  if (code != MR_OK)
-    return code;
+  if (code != MR_OK) return code;
   if (!o->tls_cert && o->tls_key)
     return mr_err_set(err, MR_E_INVALID, "tls_cert", "tls_cert: needed with tls_key");
   if (!is_loopback(&w->sa) && !o->tls_cert && !o->insecure_http)
@@ -346,8 +326,7 @@ static int find_where(const struct mr_http_listen *o, struct where *w, int *fd, 
   return MR_OK;
 }
 
-static int watch_socket(struct mr_http_listener *l, bool own_file, const struct where *w,
-                        struct mr_err *err)
+static int watch_socket(struct mr_http_listener *l, bool own_file, const struct where *w, struct mr_err *err)
 {
   const char *path = ((const struct sockaddr_un *)&w->sa)->sun_path;
   struct stat st;
@@ -356,39 +335,32 @@ static int watch_socket(struct mr_http_listener *l, bool own_file, const struct 
     l->dev = st.st_dev;
     l->ino = st.st_ino;
     l->unix_path = mr_mem_strdup(l->s->mem, mr_str_c(path));
-    if (!l->unix_path)
-      return mr_err_nomem(err);
+    if (!l->unix_path) return mr_err_nomem(err);
   }
-  if (w->sa.ss_family != AF_UNIX)
-    tune(l->fd);
+  if (w->sa.ss_family != AF_UNIX) tune(l->fd);
   l->ev = event_new(mr_loop_base(l->s->l), l->fd, EV_READ | EV_PERSIST, on_acceptable, l);
   return l->ev && event_add(l->ev, NULL) == 0 ? MR_OK : mr_err_nomem(err);
 }
 
-int mr_http_server_listen(struct mr_http_server *s, const struct mr_http_listen *o, char *actual,
-                          size_t n, struct mr_err *err)
+int mr_http_server_listen(struct mr_http_server *s, const struct mr_http_listen *o, char *actual, size_t n,
+                          struct mr_err *err)
 {
   struct mr_http_listener *l = mr_mem_zalloc(s->mem, sizeof *l);
   struct where w = {.mode = -1};
   bool given = mr_str_starts(mr_str_c(o->address), MR_S("fd:"));
   int code;
 
-  if (!l)
-    return mr_err_nomem(err);
+  if (!l) return mr_err_nomem(err);
   l->s = s;
   l->fd = -1;
   mr_ready_init(&l->ready, accept_some);
-  if (!s->accept_again.fn)
-    mr_timer_init(&s->accept_again, on_accept_again);
+  if (!s->accept_again.fn) mr_timer_init(&s->accept_again, on_accept_again);
   code = s->stopping ? mr_err_set(err, MR_E_CLOSED, NULL, "the server is stopping") : MR_OK;
-  if (code == MR_OK)
-    code = find_where(o, &w, &l->fd, err);
+  if (code == MR_OK) code = find_where(o, &w, &l->fd, err);
   if (code == MR_OK && o->tls_cert)
     code = mr_http_tls_new(&l->tls, s->mem, o->tls_cert, o->tls_key ? o->tls_key : o->tls_cert, err);
-  if (code == MR_OK && !given)
-    code = open_socket(&w, o->address, &l->fd, err);
-  if (code == MR_OK)
-    code = watch_socket(l, !given && w.sa.ss_family == AF_UNIX, &w, err);
+  if (code == MR_OK && !given) code = open_socket(&w, o->address, &l->fd, err);
+  if (code == MR_OK) code = watch_socket(l, !given && w.sa.ss_family == AF_UNIX, &w, err);
   if (code != MR_OK) {
     listener_free(l);
     return code;

@@ -8,8 +8,8 @@
  */
 #include "net/http_conn_t.h"
 
-int mr_http_server_new(struct mr_http_server **out, struct mr_loop *l,
-                       const struct mr_http_server_opts *o, struct mr_err *err)
+int mr_http_server_new(struct mr_http_server **out, struct mr_loop *l, const struct mr_http_server_opts *o,
+                       struct mr_err *err)
 {
   const struct mr_sys *sys = mr_loop_sys(l);
   struct mr_http_server *s = mr_mem_zalloc(&sys->mem, sizeof *s);
@@ -35,8 +35,7 @@ int mr_http_server_new(struct mr_http_server **out, struct mr_loop *l,
 
 void mr_http_server_stop(struct mr_http_server *s)
 {
-  if (s->stopping)
-    return;
+  if (s->stopping) return;
   s->stopping = true;
   mr_http_listeners_close(s);
   for (struct mr_http_conn *c = s->conns; c; c = c->next)
@@ -52,8 +51,7 @@ void mr_http_server_free(struct mr_http_server **sp)
 {
   struct mr_http_server *s = *sp;
 
-  if (!s)
-    return;
+  if (!s) return;
   s->stopping = true;
   while (s->conns)
     mr_http_conn_kill(s->conns);

@@ -23,32 +23,32 @@
 #include "loop/loop.h"
 
 struct mr_http_server;
-struct mr_http_x;   /* one exchange: a request and its reply */
+struct mr_http_x; /* one exchange: a request and its reply */
 
 struct mr_http_server_opts {
   void (*on_request)(void *ud, struct mr_http_x *x);
   void *ud;
-  int max_connections;       /* 0 = 10,000: over it, accepted and closed with 503 */
-  size_t max_header;         /* 0 = 32 KiB -> 431 */
-  int64_t idle_ms;           /* keep-alive; also without a byte of a body, or taken of an answer;
+  int max_connections; /* 0 = 10,000: over it, accepted and closed with 503 */
+  size_t max_header;   /* 0 = 32 KiB -> 431 */
+  int64_t idle_ms;     /* keep-alive; also without a byte of a body, or taken of an answer;
                                 0 = 75,000 */
-  int64_t header_ms;         /* from first byte to whole headers; 0 = 15,000 -> 408 */
-  size_t max_out;            /* bytes waiting for a slow reader whose writer does not wait for drained();
+  int64_t header_ms;   /* from first byte to whole headers; 0 = 15,000 -> 408 */
+  size_t max_out;      /* bytes waiting for a slow reader whose writer does not wait for drained();
                                 0 = 4 MiB, then the connection is cut */
 };
-int mr_http_server_new(struct mr_http_server **out, struct mr_loop *l,
-                       const struct mr_http_server_opts *o, struct mr_err *err);
+int mr_http_server_new(struct mr_http_server **out, struct mr_loop *l, const struct mr_http_server_opts *o,
+                       struct mr_err *err);
 struct mr_http_listen {
-  const char *address;       /* "127.0.0.1:0", "[::1]:8400", "unix:/path[,0600]" (else umask's mode),
+  const char *address;            /* "127.0.0.1:0", "[::1]:8400", "unix:/path[,0600]" (else umask's mode),
                                 "fd:3" (a listening socket, duplicated: the caller keeps his) */
   const char *tls_cert, *tls_key; /* PEM files: chain and key; no key: it is in the chain's file */
-  bool insecure_http;        /* allow a plain listener that is not loopback */
+  bool insecure_http;             /* allow a plain listener that is not loopback */
 };
 /* actual gets the URL that clients use ("http://127.0.0.1:41234", "unix:/path"). MR_E_DENIED for a plain
  * address that is not loopback, MR_E_INVALID for a bad one or unusable PEM files (err.field: listen,
  * tls_cert, tls_key), MR_E_IO when the system refuses (err.message: why). */
-int mr_http_server_listen(struct mr_http_server *s, const struct mr_http_listen *l, char *actual,
-                          size_t n, struct mr_err *err);
+int mr_http_server_listen(struct mr_http_server *s, const struct mr_http_listen *l, char *actual, size_t n,
+                          struct mr_err *err);
 /* No new connections; idle ones close, others with the answer that is under way (from the drain). */
 void mr_http_server_stop(struct mr_http_server *s);
 int mr_http_server_active(const struct mr_http_server *s); /* exchanges not closed */
@@ -56,22 +56,22 @@ int mr_http_server_active(const struct mr_http_server *s); /* exchanges not clos
 void mr_http_server_free(struct mr_http_server **s);
 struct mr_http_server_stats {
   uint64_t accepted, requests;
-  uint64_t refused;          /* connections and requests that no handler saw */
-  uint64_t bytes_out;        /* taken by the kernel */
-  uint64_t cut;              /* readers that fell behind */
-  uint64_t events;           /* frames of event streams, pings too */
-  int connections, streams;  /* now; streams: event streams */
+  uint64_t refused;         /* connections and requests that no handler saw */
+  uint64_t bytes_out;       /* taken by the kernel */
+  uint64_t cut;             /* readers that fell behind */
+  uint64_t events;          /* frames of event streams, pings too */
+  int connections, streams; /* now; streams: event streams */
 };
 void mr_http_server_stats(const struct mr_http_server *s, struct mr_http_server_stats *out);
 
 /* The request; strings live until closed(). */
 struct mr_str mr_http_method(const struct mr_http_x *x);
-struct mr_str mr_http_path(const struct mr_http_x *x);   /* raw, without the query */
-struct mr_str mr_http_query(const struct mr_http_x *x);  /* raw, without "?" */
+struct mr_str mr_http_path(const struct mr_http_x *x);  /* raw, without the query */
+struct mr_str mr_http_query(const struct mr_http_x *x); /* raw, without "?" */
 struct mr_str mr_http_req_header(const struct mr_http_x *x, const char *name_lower); /* p NULL: absent */
 int64_t mr_http_content_length(const struct mr_http_x *x); /* -1 chunked or unknown, 0 none */
-struct mr_str mr_http_peer(const struct mr_http_x *x);   /* "127.0.0.1:5123" or "unix" */
-struct mr_arena *mr_http_arena(struct mr_http_x *x);     /* freed after closed(); NULL: no memory */
+struct mr_str mr_http_peer(const struct mr_http_x *x);     /* "127.0.0.1:5123" or "unix" */
+struct mr_arena *mr_http_arena(struct mr_http_x *x);       /* freed after closed(); NULL: no memory */
 struct mr_loop *mr_http_loop(struct mr_http_x *x);
 /* Gives the request's strings back (path, query, headers read as absent from now on): for answers that
  * live long. Nothing of mr_http_path ... mr_http_req_header may be used after it; the arena stays. */
@@ -81,7 +81,7 @@ struct mr_http_x_cbs {
   /* A piece of the body; n == 0 and last: it is whole. Return MR_OK, or MR_MORE to pause reading
    * until mr_http_body_resume. */
   int (*body)(void *ud, struct mr_http_x *x, struct mr_str bytes, bool last);
-  void (*drained)(void *ud, struct mr_http_x *x);  /* mr_http_write said MR_MORE: write again now */
+  void (*drained)(void *ud, struct mr_http_x *x); /* mr_http_write said MR_MORE: write again now */
   void (*closed)(void *ud, struct mr_http_x *x, bool complete); /* complete: the reply was sent whole */
 };
 void mr_http_set(struct mr_http_x *x, const struct mr_http_x_cbs *cbs, void *ud); /* cbs is copied */
@@ -97,12 +97,11 @@ void mr_http_body_resume(struct mr_http_x *x);
 void mr_http_reply(struct mr_http_x *x, int status, const struct mr_str *headers, int nheaders,
                    struct mr_str body);
 /* length -1: chunked (HTTP/1.0: until close). The head is flushed at once. */
-void mr_http_begin(struct mr_http_x *x, int status, const struct mr_str *headers, int nheaders,
-                   int64_t length);
+void mr_http_begin(struct mr_http_x *x, int status, const struct mr_str *headers, int nheaders, int64_t length);
 /* MR_OK; MR_MORE: over 256 KiB wait, go on at drained(); MR_E_CLOSED: the peer is gone or was cut. */
 int mr_http_write(struct mr_http_x *x, struct mr_str bytes);
 void mr_http_end(struct mr_http_x *x);
-void mr_http_cut(struct mr_http_x *x);  /* closes the connection without a proper end */
+void mr_http_cut(struct mr_http_x *x);             /* closes the connection without a proper end */
 size_t mr_http_waiting(const struct mr_http_x *x); /* bytes not yet taken by the kernel */
 
 #endif

@@ -14,7 +14,7 @@ struct mr_multipart {
   enum state state;
   char delimiter[BOUNDARY_MAX + 8]; /* CRLF "--" boundary */
   size_t ndelimiter;
-  struct mr_buf held;               /* not yet understood */
+  struct mr_buf held; /* not yet understood */
   int parts;
 };
 
@@ -28,17 +28,14 @@ static struct mr_str param(struct mr_str value, const char *name, struct mr_buf 
     struct mr_str key, v;
     while (rest.n && (rest.p[0] == ' ' || rest.p[0] == '\t' || rest.p[0] == ';'))
       rest.p++, rest.n--;
-    if (!rest.n)
-      break;
+    if (!rest.n) break;
     key = mr_str_trim(mr_str_split(&rest, '='));
-    if (!rest.p)
-      break;
+    if (!rest.p) break;
     mr_buf_reset(store);
     if (rest.n && rest.p[0] == '"') {
       size_t i = 1;
       for (; i < rest.n && rest.p[i] != '"'; i++) {
-        if (rest.p[i] == '\\' && i + 1 < rest.n && (rest.p[i + 1] == '"' || rest.p[i + 1] == '\\'))
-          i++;
+        if (rest.p[i] == '\\' && i + 1 < rest.n && (rest.p[i + 1] == '"' || rest.p[i + 1] == '\\')) i++;
         mr_buf_char(store, rest.p[i]);
       }
       rest.p += i < rest.n ? i + 1 : rest.n;
@@ -47,19 +44,16 @@ static struct mr_str param(struct mr_str value, const char *name, struct mr_buf 
     } else {
       v = mr_str_trim(mr_str_split(&rest, ';'));
     }
-    if (mr_str_ieq(key, mr_str_c(name)))
-      return v;
+    if (mr_str_ieq(key, mr_str_c(name))) return v;
   }
   return mr_str_n(NULL, 0);
 }
 
 static bool boundary_ok(struct mr_str b)
 {
-  if (b.n < 1 || b.n > BOUNDARY_MAX)
-    return false;
+  if (b.n < 1 || b.n > BOUNDARY_MAX) return false;
   for (size_t i = 0; i < b.n; i++)
-    if ((unsigned char)b.p[i] < 0x20 || (unsigned char)b.p[i] > 0x7e)
-      return false;
+    if ((unsigned char)b.p[i] < 0x20 || (unsigned char)b.p[i] > 0x7e) return false;
   return true;
 }
 
@@ -134,33 +128,25 @@ static int step(struct mr_multipart *p)
   case DATA:
     at = h.n >= p->ndelimiter ? memmem(h.p, h.n, p->delimiter, p->ndelimiter) : NULL;
     n = at ? (size_t)(at - h.p) : h.n < p->ndelimiter ? 0 : h.n - p->ndelimiter + 1;
-    if (n && p->state == DATA && (r = p->cbs.data(p->ud, mr_str_n(h.p, n))))
-      return r;
+    if (n && p->state == DATA && (r = p->cbs.data(p->ud, mr_str_n(h.p, n)))) return r;
     mr_buf_drop(&p->held, n + (at ? p->ndelimiter : 0));
-    if (!at)
-      return MR_MORE;
-    if (p->state == DATA && (r = p->cbs.end(p->ud)))
-      return r;
+    if (!at) return MR_MORE;
+    if (p->state == DATA && (r = p->cbs.end(p->ud))) return r;
     p->state = AFTER_DELIMITER;
     return MR_OK;
   case AFTER_DELIMITER:
-    if (h.n < 2)
-      return MR_MORE;
+    if (h.n < 2) return MR_MORE;
     p->state = h.p[0] == '-' && h.p[1] == '-' ? EPILOGUE : HEADERS;
-    if (p->state == HEADERS && (h.p[0] != '\r' || h.p[1] != '\n'))
-      return MR_E_INVALID;
-    if (p->state == HEADERS && ++p->parts > PARTS_MAX)
-      return MR_E_TOO_LARGE;
+    if (p->state == HEADERS && (h.p[0] != '\r' || h.p[1] != '\n')) return MR_E_INVALID;
+    if (p->state == HEADERS && ++p->parts > PARTS_MAX) return MR_E_TOO_LARGE;
     mr_buf_drop(&p->held, p->state == HEADERS ? 0 : 2);
     return MR_OK;
   case HEADERS:
     at = memmem(h.p, h.n, "\r\n\r\n", 4);
-    if (!at)
-      return h.n > HEADERS_MAX ? MR_E_TOO_LARGE : MR_MORE;
+    if (!at) return h.n > HEADERS_MAX ? MR_E_TOO_LARGE : MR_MORE;
     r = part_headers(p, mr_str_n(h.p, (size_t)(at - h.p)));
     mr_buf_drop(&p->held, (size_t)(at - h.p) + 2); /* the CRLF may belong to a delimiter: empty part */
-    if (r)
-      return r;
+    if (r) return r;
     mr_buf_drop(&p->held, 2);
     if (p->held.n < p->ndelimiter - 2 || memcmp(p->held.p, p->delimiter + 2, p->ndelimiter - 2) != 0) {
       p->state = DATA;
@@ -169,9 +155,7 @@ static int step(struct mr_multipart *p)
     mr_buf_drop(&p->held, p->ndelimiter - 2);
     p->state = AFTER_DELIMITER;
     return p->cbs.end(p->ud);
-  default:
-    mr_buf_reset(&p->held);
-    return MR_MORE;
+  default: mr_buf_reset(&p->held); return MR_MORE;
   }
 }
 
@@ -180,14 +164,11 @@ int mr_multipart_feed(struct mr_multipart *p, struct mr_str bytes, struct mr_err
   int r = MR_OK;
 
   mr_buf_str(&p->held, bytes);
-  if (p->held.failed)
-    return mr_err_set(err, p->held.failed, NULL, "out of memory");
+  if (p->held.failed) return mr_err_set(err, p->held.failed, NULL, "out of memory");
   while (r == MR_OK)
     r = step(p);
-  if (r == MR_MORE)
-    return MR_OK;
-  if (err && err->code != r)
-    mr_err_set(err, r, NULL, "the multipart body is malformed");
+  if (r == MR_MORE) return MR_OK;
+  if (err && err->code != r) mr_err_set(err, r, NULL, "the multipart body is malformed");
   return r;
 }
 
@@ -198,8 +179,7 @@ int mr_multipart_finish(struct mr_multipart *p, struct mr_err *err)
 
 void mr_multipart_free(struct mr_multipart **pp)
 {
-  if (!*pp)
-    return;
+  if (!*pp) return;
   mr_buf_free(&(*pp)->held);
   mr_mem_free((*pp)->mem, *pp);
   *pp = NULL;

@@ -11,7 +11,7 @@ struct mr_multipart_cbs {
   /* A part begins. filename/type: p NULL when absent. Return nonzero to stop. */
   int (*part)(void *ud, struct mr_str name, struct mr_str filename, struct mr_str type);
   int (*data)(void *ud, struct mr_str bytes);
-  int (*end)(void *ud);           /* of the part */
+  int (*end)(void *ud); /* of the part */
 };
 /* content_type: the request's header with its boundary. MR_E_INVALID when there is none. */
 int mr_multipart_new(struct mr_multipart **out, const struct mr_mem *m, struct mr_str content_type,

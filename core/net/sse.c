@@ -13,9 +13,9 @@ enum { FIRST = 1 << 10, GATHER = 64 << 10, PING_MS = 15000, HEADERS_MAX = 32 };
 
 struct mr_sse {
   struct mr_http_x *x;
-  struct mr_buf out;             /* MR_HTTP_ROOM bytes, then the frames of this pass */
+  struct mr_buf out; /* MR_HTTP_ROOM bytes, then the frames of this pass */
   struct mr_ready flush;
-  struct mr_timer ping;          /* due when the silence may be long enough */
+  struct mr_timer ping; /* due when the silence may be long enough */
   int64_t ping_us, sent_us;
   void (*closed)(void *ud, struct mr_sse *s);
   void (*drained)(void *ud, struct mr_sse *s);
@@ -45,8 +45,7 @@ static void on_flush(struct mr_ready *r)
   struct mr_sse *s = MR_OF(r, struct mr_sse, flush);
 
   pass_on(s);
-  if (s->ending)
-    mr_http_end(s->x);
+  if (s->ending) mr_http_end(s->x);
 }
 
 static void on_ping(struct mr_timer *t)
@@ -65,8 +64,7 @@ static void on_drained(void *ud, struct mr_http_x *x)
 
   (void)x;
   s->slow = false;
-  if (s->drained)
-    s->drained(s->ud, s);
+  if (s->drained) s->drained(s->ud, s);
 }
 
 static void on_closed(void *ud, struct mr_http_x *x, bool complete)
@@ -78,8 +76,7 @@ static void on_closed(void *ud, struct mr_http_x *x, bool complete)
   mr_ready_cancel(loop_of(s), &s->flush);
   mr_timer_cancel(loop_of(s), &s->ping);
   mr_buf_free(&s->out);
-  if (s->closed)
-    s->closed(s->ud, s);
+  if (s->closed) s->closed(s->ud, s);
   mr_mem_free(x->c->s->mem, s);
 }
 
@@ -93,8 +90,7 @@ int mr_sse_open(struct mr_http_x *x, const struct mr_str *headers, int nheaders,
   int n = 0;
 
   *out = NULL;
-  if (!s)
-    return MR_E_NOMEM;
+  if (!s) return MR_E_NOMEM;
   s->x = x;
   s->closed = closed;
   s->ud = ud;
@@ -118,8 +114,7 @@ int mr_sse_open(struct mr_http_x *x, const struct mr_str *headers, int nheaders,
   mr_http_begin(x, 200, all, n, -1);
   server->stats.streams++;
   *out = s;
-  if (x->bodyless)
-    mr_sse_end(s);
+  if (x->bodyless) mr_sse_end(s);
   return MR_OK;
 }
 
@@ -136,12 +131,10 @@ static void add_frame(struct mr_buf *b, struct mr_str name, int64_t pos, struct 
   size_t need = 64 + name.n + json.n;
 
   if (b->n == 0) {
-    if (mr_buf_reserve(b, MR_HTTP_ROOM + (need < FIRST ? FIRST : need)))
-      b->n = MR_HTTP_ROOM;
+    if (mr_buf_reserve(b, MR_HTTP_ROOM + (need < FIRST ? FIRST : need))) b->n = MR_HTTP_ROOM;
   }
   p = mr_buf_reserve(b, need);
-  if (!p)
-    return;
+  if (!p) return;
   p = put(p, MR_S("event: "));
   p = put(p, name);
   if (pos > 0) {
@@ -158,16 +151,14 @@ static void add_frame(struct mr_buf *b, struct mr_str name, int64_t pos, struct 
 
 int mr_sse_event(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_str json)
 {
-  if (s->ending || s->x->c->failed)
-    return MR_E_CLOSED;
+  if (s->ending || s->x->c->failed) return MR_E_CLOSED;
   add_frame(&s->out, name, pos, json);
   s->x->c->s->stats.events++;
   if (s->out.n > GATHER || s->out.failed)
     pass_on(s);
   else
     mr_ready_post_last(loop_of(s), &s->flush);
-  if (s->x->c->failed)
-    return MR_E_CLOSED;
+  if (s->x->c->failed) return MR_E_CLOSED;
   return s->slow ? MR_MORE : MR_OK;
 }
 

@@ -21,6 +21,6 @@ int mr_sse_open(struct mr_http_x *x, const struct mr_str *headers, int nheaders,
 int mr_sse_event(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_str json);
 /* drained runs after mr_sse_event said MR_MORE, once the reader has caught up; with the ud of open. */
 void mr_sse_on_drained(struct mr_sse *s, void (*drained)(void *ud, struct mr_sse *s));
-void mr_sse_end(struct mr_sse *s);   /* flushes, then ends the reply properly */
+void mr_sse_end(struct mr_sse *s); /* flushes, then ends the reply properly */
 
 #endif

@@ -5,7 +5,10 @@ enum { PAIRS_MAX = 1000 };
 
 static int hex(char c)
 {
-  return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+  return c >= '0' && c <= '9'   ? c - '0'
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                : -1;
 }
 
 struct mr_str mr_url_decode(struct mr_arena *a, struct mr_str s, bool plus)
@@ -19,36 +22,30 @@ struct mr_str mr_url_decode(struct mr_arena *a, struct mr_str s, bool plus)
       c = ' ';
     } else if (c == '%') {
       int hi = i + 2 < s.n ? hex(s.p[i + 1]) : -1, lo = i + 2 < s.n ? hex(s.p[i + 2]) : -1;
-      if (hi < 0 || lo < 0)
-        return mr_str_n(NULL, 0);
+      if (hi < 0 || lo < 0) return mr_str_n(NULL, 0);
       c = (char)(hi << 4 | lo);
       i += 2;
     }
-    if (c == '\0')
-      return mr_str_n(NULL, 0);
+    if (c == '\0') return mr_str_n(NULL, 0);
     out[n++] = c;
   }
-  if (!out || !mr_utf8_valid(mr_str_n(out, n)))
-    return mr_str_n(NULL, 0);
+  if (!out || !mr_utf8_valid(mr_str_n(out, n))) return mr_str_n(NULL, 0);
   return mr_str_n(out, n);
 }
 
-int mr_url_query(struct mr_arena *a, struct mr_str query, int (*fn)(void *ud, struct mr_str name, struct mr_str value),
-                 void *ud)
+int mr_url_query(struct mr_arena *a, struct mr_str query,
+                 int (*fn)(void *ud, struct mr_str name, struct mr_str value), void *ud)
 {
   int n = 0, r;
 
   while (query.p) {
     struct mr_str pair = mr_str_split(&query, '&'), name = mr_str_split(&pair, '=');
-    if (!name.n)
-      continue;
+    if (!name.n) continue;
     name = mr_url_decode(a, name, true);
     pair = mr_url_decode(a, pair.p ? pair : MR_S(""), true);
-    if (!name.p || !pair.p || ++n > PAIRS_MAX)
-      return MR_E_INVALID;
+    if (!name.p || !pair.p || ++n > PAIRS_MAX) return MR_E_INVALID;
     r = fn(ud, name, pair);
-    if (r)
-      return r;
+    if (r) return r;
   }
   return MR_OK;
 }

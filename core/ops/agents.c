@@ -1,9 +1,13 @@
 /* agents.c - input shapes of agents (API: resources, agents and their tools). */
 #include "ops/shape.h"
 
-#define METADATA {"metadata", MR_F_OBJ | MR_F_NULL | MR_F_PATCH, .item = MR_F_STR}
+#define METADATA                                                                                               \
+  {                                                                                                            \
+    "metadata", MR_F_OBJ | MR_F_NULL | MR_F_PATCH, .item = MR_F_STR                                            \
+  }
 
-static const struct mr_field policy[] = {{"type", MR_F_STR | MR_F_REQUIRED, .values = "always_allow|always_ask|auto"}};
+static const struct mr_field policy[] = {
+    {"type", MR_F_STR | MR_F_REQUIRED, .values = "always_allow|always_ask|auto"}};
 static const struct mr_shape policy_shape = {policy, 1};
 
 static const struct mr_field config[] = {
@@ -28,33 +32,33 @@ static const struct mr_field tool[] = {
     {"configs", MR_F_ARR | MR_F_NULL, .max = 256, .of = &config_shape, .item = MR_F_OBJ}};
 static const struct mr_shape tool_shape = {tool, sizeof tool / sizeof *tool};
 
-static const struct mr_field server[] = {
-    {"type", MR_F_STR | MR_F_REQUIRED}, {"name", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 255},
-    {"url", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 2048}};
+static const struct mr_field server[] = {{"type", MR_F_STR | MR_F_REQUIRED},
+                                         {"name", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 255},
+                                         {"url", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 2048}};
 static const struct mr_shape server_shape = {server, 3};
 
-static const struct mr_field skill[] = {
-    {"type", MR_F_STR | MR_F_REQUIRED, .values = "anthropic|custom"},
-    {"skill_id", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 256},
-    {"version", MR_F_STR | MR_F_NULL, .max = 256}};
+static const struct mr_field skill[] = {{"type", MR_F_STR | MR_F_REQUIRED, .values = "anthropic|custom"},
+                                        {"skill_id", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 256},
+                                        {"version", MR_F_STR | MR_F_NULL, .max = 256}};
 static const struct mr_shape skill_shape = {skill, 3};
 
-static const struct mr_field model[] = {
-    {"id", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 256},
-    {"effort", MR_F_STR | MR_F_OBJ | MR_F_NULL},
-    {"speed", MR_F_STR | MR_F_NULL, .values = "standard|fast"},
-    {"inference_geo", MR_F_STR | MR_F_NULL, .max = 64}};
+static const struct mr_field model[] = {{"id", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 256},
+                                        {"effort", MR_F_STR | MR_F_OBJ | MR_F_NULL},
+                                        {"speed", MR_F_STR | MR_F_NULL, .values = "standard|fast"},
+                                        {"inference_geo", MR_F_STR | MR_F_NULL, .max = 64}};
 static const struct mr_shape model_shape = {model, 4};
 
 /* What sessions may override has the same fields as the agent itself (agent_with_overrides). */
-#define CONFIGURATION                                                                                   \
-  {"system", MR_F_STR | MR_F_NULL, .max = 100000},                                                      \
-      {"tools", MR_F_ARR | MR_F_NULL, .max = 256, .of = &tool_shape, .item = MR_F_OBJ},                 \
-      {"mcp_servers", MR_F_ARR | MR_F_NULL, .max = 20, .of = &server_shape, .item = MR_F_OBJ},          \
-      {"skills", MR_F_ARR | MR_F_NULL, .max = 500, .of = &skill_shape, .item = MR_F_OBJ}
+#define CONFIGURATION                                                                                          \
+  {"system", MR_F_STR | MR_F_NULL, .max = 100000},                                                             \
+      {"tools", MR_F_ARR | MR_F_NULL, .max = 256, .of = &tool_shape, .item = MR_F_OBJ},                        \
+      {"mcp_servers", MR_F_ARR | MR_F_NULL, .max = 20, .of = &server_shape, .item = MR_F_OBJ},                 \
+  {                                                                                                            \
+    "skills", MR_F_ARR | MR_F_NULL, .max = 500, .of = &skill_shape, .item = MR_F_OBJ                           \
+  }
 
-#define AGENT                                                                                           \
-  {"description", MR_F_STR | MR_F_NULL, .max = 2048}, CONFIGURATION, {"multiagent", MR_F_OBJ | MR_F_NULL}, \
+#define AGENT                                                                                                  \
+  {"description", MR_F_STR | MR_F_NULL, .max = 2048}, CONFIGURATION, {"multiagent", MR_F_OBJ | MR_F_NULL},     \
       {"execution_identity", MR_F_OBJ | MR_F_NULL}, METADATA
 
 MR_SHAPE(agents_create, {"name", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 256},

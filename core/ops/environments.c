@@ -1,12 +1,22 @@
 /* environments.c - input shapes of environments (API: resources, environments). */
 #include "ops/shape.h"
 
-#define METADATA {"metadata", MR_F_OBJ | MR_F_NULL | MR_F_PATCH, .item = MR_F_STR}
-#define PACKAGES(name) {name, MR_F_ARR | MR_F_NULL, .max = 500, .item = MR_F_STR, .item_max = 256}
+#define METADATA                                                                                               \
+  {                                                                                                            \
+    "metadata", MR_F_OBJ | MR_F_NULL | MR_F_PATCH, .item = MR_F_STR                                            \
+  }
+#define PACKAGES(name)                                                                                         \
+  {                                                                                                            \
+    name, MR_F_ARR | MR_F_NULL, .max = 500, .item = MR_F_STR, .item_max = 256                                  \
+  }
 
-static const struct mr_field packages[] = {
-    {"type", MR_F_STR, .values = "packages"}, PACKAGES("apt"), PACKAGES("cargo"), PACKAGES("gem"),
-    PACKAGES("go"), PACKAGES("npm"), PACKAGES("pip")};
+static const struct mr_field packages[] = {{"type", MR_F_STR, .values = "packages"},
+                                           PACKAGES("apt"),
+                                           PACKAGES("cargo"),
+                                           PACKAGES("gem"),
+                                           PACKAGES("go"),
+                                           PACKAGES("npm"),
+                                           PACKAGES("pip")};
 static const struct mr_shape packages_shape = {packages, sizeof packages / sizeof *packages};
 
 static const struct mr_field networking[] = {
@@ -16,14 +26,13 @@ static const struct mr_field networking[] = {
     {"allow_package_managers", MR_F_BOOL | MR_F_NULL}};
 static const struct mr_shape networking_shape = {networking, 4};
 
-static const struct mr_field config[] = {
-    {"type", MR_F_STR | MR_F_REQUIRED, .values = "cloud|self_hosted"},
-    {"networking", MR_F_OBJ | MR_F_NULL, .of = &networking_shape},
-    {"packages", MR_F_OBJ | MR_F_NULL, .of = &packages_shape}};
+static const struct mr_field config[] = {{"type", MR_F_STR | MR_F_REQUIRED, .values = "cloud|self_hosted"},
+                                         {"networking", MR_F_OBJ | MR_F_NULL, .of = &networking_shape},
+                                         {"packages", MR_F_OBJ | MR_F_NULL, .of = &packages_shape}};
 static const struct mr_shape config_shape = {config, 3};
 
-#define ENVIRONMENT                                                                               \
-  {"description", MR_F_STR | MR_F_NULL, .max = 2048}, {"config", MR_F_OBJ | MR_F_NULL, .of = &config_shape}, \
+#define ENVIRONMENT                                                                                            \
+  {"description", MR_F_STR | MR_F_NULL, .max = 2048}, {"config", MR_F_OBJ | MR_F_NULL, .of = &config_shape},   \
       {"scope", MR_F_STR | MR_F_NULL, .values = "organization|account"}, METADATA
 
 MR_SHAPE(environments_create, {"name", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 256}, ENVIRONMENT);

@@ -7,12 +7,12 @@
 
 enum { OUT_MAX = 64 << 20 };
 
-#define BETA_NONE NULL
-#define BETA_AGENTS "managed-agents-2026-04-01"
-#define BETA_MEMORY "agent-memory-2026-07-22"
-#define BETA_DREAMS "dreaming-2026-04-21"
+#define BETA_NONE    NULL
+#define BETA_AGENTS  "managed-agents-2026-04-01"
+#define BETA_MEMORY  "agent-memory-2026-07-22"
+#define BETA_DREAMS  "dreaming-2026-04-21"
 #define BETA_TUNNELS "mcp-tunnels-2026-06-22"
-#define LIST MR_OP_LIST
+#define LIST         MR_OP_LIST
 
 #define OP(name, verb, path, kind, beta, flags, shape, fn) extern const struct mr_shape mr_shape_##shape;
 #define TODO(name, verb, path, kind, beta, flags)
@@ -23,16 +23,19 @@ enum { OUT_MAX = 64 << 20 };
 const struct mr_shape mr_shape_none = {NULL, 0};
 
 static const struct mr_opdef table[] = {
-#define OP(name, verb, path, kind, beta, flags, shape, fn) \
+#define OP(name, verb, path, kind, beta, flags, shape, fn)                                                     \
   {name, verb, path, MR_OP_##kind, flags, BETA_##beta, &mr_shape_##shape, mr_##fn},
-#define TODO(name, verb, path, kind, beta, flags) \
+#define TODO(name, verb, path, kind, beta, flags)                                                              \
   {name, verb, path, MR_OP_##kind, (flags) | MR_OP_TODO, BETA_##beta, &mr_shape_none, NULL},
 #include "ops/ops.def"
 #undef OP
 #undef TODO
 };
 
-int mr_op_count(void) { return (int)(sizeof table / sizeof *table); }
+int mr_op_count(void)
+{
+  return (int)(sizeof table / sizeof *table);
+}
 
 const struct mr_opdef *mr_op_at(int i)
 {
@@ -42,8 +45,7 @@ const struct mr_opdef *mr_op_at(int i)
 const struct mr_opdef *mr_op_find(struct mr_str name)
 {
   for (int i = 0; i < mr_op_count(); i++)
-    if (mr_str_is(name, table[i].name))
-      return &table[i];
+    if (mr_str_is(name, table[i].name)) return &table[i];
   return NULL;
 }
 
@@ -58,8 +60,7 @@ static int fits(const char *route, struct mr_str path, struct mr_str raw[MR_PATH
   while (want.p && have.p) {
     struct mr_str w = mr_str_split(&want, '/'), h = mr_str_split(&have, '/');
     if (w.n && w.p[0] == '{') {
-      if (!h.n || n == MR_PATH_MAX)
-        return -1;
+      if (!h.n || n == MR_PATH_MAX) return -1;
       raw[n++] = h;
     } else if (!mr_str_eq(w, h)) {
       return -1;
@@ -73,8 +74,7 @@ static int fits(const char *route, struct mr_str path, struct mr_str raw[MR_PATH
 static bool param_ok(struct mr_str s)
 {
   for (size_t i = 0; i < s.n; i++)
-    if ((unsigned char)s.p[i] < 0x20 || s.p[i] == '/' || s.p[i] == 0x7f)
-      return false;
+    if ((unsigned char)s.p[i] < 0x20 || s.p[i] == '/' || s.p[i] == 0x7f) return false;
   return s.n > 0 && s.n <= 256 && mr_utf8_valid(s);
 }
 
@@ -90,14 +90,12 @@ const struct mr_opdef *mr_op_route(struct mr_arena *a, struct mr_str verb, struc
   else if (mr_str_is(verb, "PATCH")) /* some clients write updates so */
     verb = MR_S("POST");
   *allowed = false;
-  if (path.n > 1 && path.p[path.n - 1] == '/')
-    path.n--;
+  if (path.n > 1 && path.p[path.n - 1] == '/') path.n--;
   for (int i = 0; i < mr_op_count(); i++) {
     int literals;
     memset(raw, 0, sizeof raw);
     literals = fits(table[i].path, path, raw);
-    if (literals < 0)
-      continue;
+    if (literals < 0) continue;
     if (!mr_str_is(verb, table[i].verb)) {
       *allowed = true;
     } else if (literals > most) {
@@ -128,14 +126,12 @@ struct mr_call *mr_op_call_new(struct mr_domain *d, const struct mr_mem *m)
 {
   struct op_call *o = mr_mem_zalloc(m, sizeof *o);
 
-  if (!o)
-    return NULL;
+  if (!o) return NULL;
   o->c.d = d;
   o->c.mem = m;
   o->c.arena = mr_arena_new(m, 1024);
   mr_buf_init(&o->c.out, m, OUT_MAX);
-  if (o->c.arena)
-    return &o->c;
+  if (o->c.arena) return &o->c;
   mr_mem_free(m, o);
   return NULL;
 }
@@ -145,8 +141,7 @@ void mr_op_call_free(struct mr_call **cp)
   struct mr_call *c = *cp;
   struct op_call *o;
 
-  if (!c)
-    return;
+  if (!c) return;
   o = MR_OF(c, struct op_call, c);
   *cp = NULL;
   yyjson_doc_free(o->input);
@@ -173,8 +168,7 @@ static int params_from_input(struct mr_call *c, const struct mr_opdef *op)
   while (rest.p) {
     struct mr_str seg = mr_str_split(&rest, '/');
     char name[64];
-    if (!seg.n || seg.p[0] != '{')
-      continue;
+    if (!seg.n || seg.p[0] != '{') continue;
     if (!c->path[n].n && seg.n < sizeof name) {
       memcpy(name, seg.p + 1, seg.n - 2);
       name[seg.n - 2] = '\0';
@@ -203,12 +197,10 @@ void mr_op_start(struct mr_call *c, const struct mr_opdef *op)
   }
   if (code == MR_OK && !yyjson_is_obj(c->in))
     code = mr_err_set(&c->err, MR_E_INVALID, NULL, "the input must be a JSON object");
-  if (code == MR_OK)
-    code = params_from_input(c, op);
+  if (code == MR_OK) code = params_from_input(c, op);
   if (code == MR_OK && !op->run)
     code = mr_err_set(&c->err, MR_E_UNSUPPORTED, NULL, "%s is not implemented in this version", op->name);
-  if (code == MR_OK)
-    code = mr_shape_check(op->in, c->in, c->strict, &c->err);
+  if (code == MR_OK) code = mr_shape_check(op->in, c->in, c->strict, &c->err);
   MR_OF(c, struct op_call, c)->op = op;
   if (code == MR_OK && op->kind == MR_OP_BODY_IN)
     op->run(c); /* its face feeds it at once, and an upload needs nothing of a first start */

@@ -14,22 +14,24 @@
 #include "ops/shape.h"
 
 enum mr_op_kind {
-  MR_OP_JSON,      /* JSON in, JSON out */
-  MR_OP_EVENTS,    /* a stream of events */
-  MR_OP_BODY_IN,   /* an upload (multipart over HTTP) */
-  MR_OP_BODY_OUT   /* a download */
+  MR_OP_JSON,    /* JSON in, JSON out */
+  MR_OP_EVENTS,  /* a stream of events */
+  MR_OP_BODY_IN, /* an upload (multipart over HTTP) */
+  MR_OP_BODY_OUT /* a download */
 };
-enum { MR_OP_LIST = 1,     /* has limit and page */
-       MR_OP_TODO = 2 };   /* in the SDKs, not implemented yet: 501 */
+enum {
+  MR_OP_LIST = 1, /* has limit and page */
+  MR_OP_TODO = 2
+}; /* in the SDKs, not implemented yet: 501 */
 
 struct mr_opdef {
-  const char *name;         /* "sessions.events.send" */
-  const char *verb;         /* "POST" */
-  const char *path;         /* "/v1/sessions/{session_id}/events" */
+  const char *name; /* "sessions.events.send" */
+  const char *verb; /* "POST" */
+  const char *path; /* "/v1/sessions/{session_id}/events" */
   enum mr_op_kind kind;
   unsigned flags;
-  const char *beta;         /* what anthropic-beta must hold over HTTP; NULL = nothing */
-  const struct mr_shape *in;/* of body or query */
+  const char *beta;               /* what anthropic-beta must hold over HTTP; NULL = nothing */
+  const struct mr_shape *in;      /* of body or query */
   void (*run)(struct mr_call *c); /* NULL with MR_OP_TODO */
 };
 

@@ -9,15 +9,19 @@
 
 enum { PAIRS_MAX = 256 };
 
-struct pair { struct mr_str name, value; };
-struct query { struct pair v[PAIRS_MAX]; int n; };
+struct pair {
+  struct mr_str name, value;
+};
+struct query {
+  struct pair v[PAIRS_MAX];
+  int n;
+};
 
 static int keep(void *ud, struct mr_str name, struct mr_str value)
 {
   struct query *q = ud;
 
-  if (q->n == PAIRS_MAX)
-    return MR_E_TOO_LARGE;
+  if (q->n == PAIRS_MAX) return MR_E_TOO_LARGE;
   q->v[q->n++] = (struct pair){name, value};
   return MR_OK;
 }
@@ -91,18 +95,15 @@ static bool given(const struct mr_field *f, const struct query *q)
   for (int i = 0; i < q->n; i++) {
     struct mr_str n = q->v[i].name;
     size_t len = strlen(f->name);
-    if (mr_str_starts(n, mr_str_c(f->name)) && (n.n == len || n.p[len] == '['))
-      return true;
+    if (mr_str_starts(n, mr_str_c(f->name)) && (n.n == len || n.p[len] == '[')) return true;
   }
   return false;
 }
 
 static int field(struct mr_jw *w, const struct mr_field *f, const struct query *q, struct mr_err *err)
 {
-  if (f->kind & MR_F_ARR)
-    return array(w, f, q, err);
-  if (f->kind & MR_F_OBJ)
-    return object(w, f, q, err);
+  if (f->kind & MR_F_ARR) return array(w, f, q, err);
+  if (f->kind & MR_F_OBJ) return object(w, f, q, err);
   for (int i = 0; i < q->n; i++)
     if (named(q->v[i].name, f->name, "")) {
       mr_jw_key(w, f->name);
@@ -119,23 +120,20 @@ int mr_op_query(struct mr_call *c, const struct mr_opdef *op, struct mr_str text
   struct mr_jw w;
   int code;
 
-  if (!q)
-    return mr_err_nomem(err);
+  if (!q) return mr_err_nomem(err);
   mr_buf_init(&b, c->mem, 1 << 20);
   mr_jw_init(&w, &b);
   mr_jw_obj(&w);
   code = mr_url_query(c->arena, text, keep, q);
   if (code != MR_OK)
-    mr_err_set(err, MR_E_INVALID, NULL, code == MR_E_INVALID ? "the query string is not well-formed"
-                                                             : "the query string has too many parameters");
+    mr_err_set(err, MR_E_INVALID, NULL,
+               code == MR_E_INVALID ? "the query string is not well-formed"
+                                    : "the query string has too many parameters");
   for (int i = 0; code == MR_OK && i < op->in->n; i++)
-    if (given(&op->in->fields[i], q))
-      code = field(&w, &op->in->fields[i], q, err);
+    if (given(&op->in->fields[i], q)) code = field(&w, &op->in->fields[i], q, err);
   mr_jw_obj_end(&w);
-  if (code == MR_OK)
-    code = mr_json_parse(c->mem, mr_buf_get(&b), SIZE_MAX, &doc, err);
+  if (code == MR_OK) code = mr_json_parse(c->mem, mr_buf_get(&b), SIZE_MAX, &doc, err);
   mr_buf_free(&b);
-  if (code == MR_OK)
-    mr_op_input(c, doc);
+  if (code == MR_OK) mr_op_input(c, doc);
   return code;
 }

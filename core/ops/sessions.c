@@ -4,18 +4,24 @@
 
 extern const struct mr_shape mr_shape_agent_ref, mr_shape_created;
 
-#define METADATA {"metadata", MR_F_OBJ | MR_F_NULL | MR_F_PATCH, .item = MR_F_STR}
-#define PAGED {"limit", MR_F_INT}, {"page", MR_F_STR, .max = 512}
+#define METADATA                                                                                               \
+  {                                                                                                            \
+    "metadata", MR_F_OBJ | MR_F_NULL | MR_F_PATCH, .item = MR_F_STR                                            \
+  }
+#define PAGED                                                                                                  \
+  {"limit", MR_F_INT},                                                                                         \
+  {                                                                                                            \
+    "page", MR_F_STR, .max = 512                                                                               \
+  }
 
-static const struct mr_field event[] = {
-    {"type", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 128},
-    {"content", MR_F_ARR | MR_F_NULL, .max = 10000, .item = MR_F_OBJ},
-    {"session_thread_id", MR_F_STR | MR_F_NULL, .max = 256},
-    {"tool_use_id", MR_F_STR, .max = 256},
-    {"custom_tool_use_id", MR_F_STR, .max = 256},
-    {"result", MR_F_STR, .max = 64},
-    {"deny_message", MR_F_STR | MR_F_NULL, .max = 10000},
-    {"is_error", MR_F_BOOL | MR_F_NULL}};
+static const struct mr_field event[] = {{"type", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 128},
+                                        {"content", MR_F_ARR | MR_F_NULL, .max = 10000, .item = MR_F_OBJ},
+                                        {"session_thread_id", MR_F_STR | MR_F_NULL, .max = 256},
+                                        {"tool_use_id", MR_F_STR, .max = 256},
+                                        {"custom_tool_use_id", MR_F_STR, .max = 256},
+                                        {"result", MR_F_STR, .max = 64},
+                                        {"deny_message", MR_F_STR | MR_F_NULL, .max = 10000},
+                                        {"is_error", MR_F_BOOL | MR_F_NULL}};
 static const struct mr_shape event_shape = {event, sizeof event / sizeof *event};
 
 static const struct mr_field resource[] = {
@@ -33,7 +39,8 @@ MR_SHAPE(sessions_create,
          {"initial_events", MR_F_ARR | MR_F_NULL, .max = 50, .of = &event_shape, .item = MR_F_OBJ},
          {"budget", MR_F_OBJ | MR_F_NULL});
 MR_SHAPE(sessions_update, {"title", MR_F_STR | MR_F_NULL, .max = 512}, METADATA,
-         {"agent", MR_F_OBJ | MR_F_NULL}, {"vault_ids", MR_F_ARR | MR_F_NULL}, {"budget", MR_F_OBJ | MR_F_NULL});
+         {"agent", MR_F_OBJ | MR_F_NULL}, {"vault_ids", MR_F_ARR | MR_F_NULL},
+         {"budget", MR_F_OBJ | MR_F_NULL});
 MR_SHAPE(sessions_list, PAGED, {"order", MR_F_STR, .values = "asc|desc"}, {"agent_id", MR_F_STR, .max = 256},
          {"agent_version", MR_F_INT, .min = 1}, {"deployment_id", MR_F_STR, .max = 256},
          {"memory_store_id", MR_F_STR, .max = 256}, {"include_archived", MR_F_BOOL},
@@ -49,7 +56,8 @@ MR_SHAPE(sessions_events_list, PAGED, {"order", MR_F_STR, .values = "asc|desc"},
 MR_SHAPE(sessions_events_stream, {"event_deltas", MR_F_ARR, .max = 16, .item = MR_F_STR, .item_max = 64},
          {"after", MR_F_INT, .min = 0});
 
-MR_SHAPE(sessions_resources_add, {"type", MR_F_STR | MR_F_REQUIRED, .values = "file|github_repository|memory_store"},
+MR_SHAPE(sessions_resources_add,
+         {"type", MR_F_STR | MR_F_REQUIRED, .values = "file|github_repository|memory_store"},
          {"file_id", MR_F_STR, .min = 1, .max = 256}, {"mount_path", MR_F_STR | MR_F_NULL, .max = 1024});
 MR_SHAPE(sessions_resources_update, {"authorization_token", MR_F_STR, .max = 4096});
 MR_SHAPE(sessions_threads_list, PAGED, {"statuses", MR_F_ARR, .max = 16, .item = MR_F_STR, .item_max = 32});

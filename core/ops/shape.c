@@ -39,7 +39,8 @@ static unsigned kind_of(yyjson_val *v)
 
 static const char *kinds_text(unsigned kind, char *out, size_t n)
 {
-  static const char *const names[] = {"a string", "an integer", "a number", "true or false", "an object", "an array"};
+  static const char *const names[] = {"a string",      "an integer", "a number",
+                                      "true or false", "an object",  "an array"};
   size_t used = 0;
 
   out[0] = '\0';
@@ -53,8 +54,7 @@ static bool listed(const char *values, struct mr_str s)
 {
   struct mr_str rest = mr_str_c(values);
   while (rest.p)
-    if (mr_str_eq(mr_str_split(&rest, '|'), s))
-      return true;
+    if (mr_str_eq(mr_str_split(&rest, '|'), s)) return true;
   return false;
 }
 
@@ -67,10 +67,8 @@ static int check_str(struct walk *k, const struct mr_field *f, yyjson_val *v)
 
   if (n < f->min)
     return f->min == 1 ? bad(k, "must not be empty") : bad(k, "at least %lld characters", (long long)f->min);
-  if (f->max && n > f->max)
-    return bad(k, "at most %lld characters, not %lld", (long long)f->max, (long long)n);
-  if (f->values && !listed(f->values, s))
-    return bad(k, "must be one of %s", f->values);
+  if (f->max && n > f->max) return bad(k, "at most %lld characters, not %lld", (long long)f->max, (long long)n);
+  if (f->values && !listed(f->values, s)) return bad(k, "must be one of %s", f->values);
   return MR_OK;
 }
 
@@ -78,10 +76,8 @@ static int check_item(struct walk *k, const struct mr_field *f, yyjson_val *v, b
 {
   char text[96];
 
-  if (map && (f->kind & MR_F_PATCH) && yyjson_is_null(v))
-    return MR_OK;
-  if (f->item && !(f->item & kind_of(v)))
-    return bad(k, "must be %s", kinds_text(f->item, text, sizeof text));
+  if (map && (f->kind & MR_F_PATCH) && yyjson_is_null(v)) return MR_OK;
+  if (f->item && !(f->item & kind_of(v))) return bad(k, "must be %s", kinds_text(f->item, text, sizeof text));
   if (yyjson_is_str(v) && f->item_max && (int64_t)mr_utf8_chars(mr_json_str(v)) > f->item_max)
     return bad(k, "at most %lld characters", (long long)f->item_max);
   return f->of && yyjson_is_obj(v) ? check_object(k, f->of, v) : MR_OK;
@@ -94,10 +90,8 @@ static int check_many(struct walk *k, const struct mr_field *f, yyjson_val *v)
   yyjson_val *x;
   int code = MR_OK;
 
-  if (n < f->min)
-    return bad(k, "at least %lld", (long long)f->min);
-  if (f->max && n > f->max)
-    return bad(k, "at most %lld, not %lld", (long long)f->max, (long long)n);
+  if (n < f->min) return bad(k, "at least %lld", (long long)f->min);
+  if (f->max && n > f->max) return bad(k, "at most %lld, not %lld", (long long)f->max, (long long)n);
   if (yyjson_is_arr(v)) {
     yyjson_arr_iter it = yyjson_arr_iter_with(v);
     for (; code == MR_OK && (x = yyjson_arr_iter_next(&it)); i++) {
@@ -111,8 +105,7 @@ static int check_many(struct walk *k, const struct mr_field *f, yyjson_val *v)
       code = check_item(k, f, yyjson_obj_iter_get_val(x), true);
     }
   }
-  if (code == MR_OK)
-    k->path[at] = '\0';
+  if (code == MR_OK) k->path[at] = '\0';
   return code;
 }
 
@@ -120,12 +113,9 @@ static int check_field(struct walk *k, const struct mr_field *f, yyjson_val *v)
 {
   char text[96];
 
-  if (yyjson_is_null(v))
-    return f->kind & MR_F_NULL ? MR_OK : bad(k, "must not be null");
-  if (!(f->kind & MR_F_ANY & kind_of(v)))
-    return bad(k, "must be %s", kinds_text(f->kind, text, sizeof text));
-  if (yyjson_is_str(v))
-    return check_str(k, f, v);
+  if (yyjson_is_null(v)) return f->kind & MR_F_NULL ? MR_OK : bad(k, "must not be null");
+  if (!(f->kind & MR_F_ANY & kind_of(v))) return bad(k, "must be %s", kinds_text(f->kind, text, sizeof text));
+  if (yyjson_is_str(v)) return check_str(k, f, v);
   if (yyjson_is_int(v) && (f->min || f->max)) {
     int64_t i = yyjson_is_uint(v) && yyjson_get_uint(v) > INT64_MAX ? INT64_MAX : yyjson_get_sint(v);
     if (i < f->min || (f->max && i > f->max))
@@ -133,16 +123,14 @@ static int check_field(struct walk *k, const struct mr_field *f, yyjson_val *v)
                     : bad(k, "must be at least %lld", (long long)f->min);
     return MR_OK;
   }
-  if (yyjson_is_obj(v) && f->of && !(f->kind & MR_F_ARR))
-    return check_object(k, f->of, v);
+  if (yyjson_is_obj(v) && f->of && !(f->kind & MR_F_ARR)) return check_object(k, f->of, v);
   return yyjson_is_arr(v) || yyjson_is_obj(v) ? check_many(k, f, v) : MR_OK;
 }
 
 static const struct mr_field *field_find(const struct mr_shape *s, struct mr_str name)
 {
   for (int i = 0; i < s->n; i++)
-    if (mr_str_is(name, s->fields[i].name))
-      return &s->fields[i];
+    if (mr_str_is(name, s->fields[i].name)) return &s->fields[i];
   return NULL;
 }
 
@@ -165,8 +153,7 @@ static int check_object(struct walk *k, const struct mr_shape *s, yyjson_val *v)
   size_t at = strlen(k->path);
   int code = check_unknown(k, s, v);
 
-  if (++k->depth > DEPTH_MAX)
-    return bad(k, "nested too deep");
+  if (++k->depth > DEPTH_MAX) return bad(k, "nested too deep");
   for (int i = 0; code == MR_OK && i < s->n; i++) {
     const struct mr_field *f = &s->fields[i];
     yyjson_val *m = mr_json_get(v, f->name);
@@ -177,8 +164,7 @@ static int check_object(struct walk *k, const struct mr_shape *s, yyjson_val *v)
       code = bad(k, "required");
   }
   k->depth--;
-  if (code == MR_OK)
-    k->path[at] = '\0';
+  if (code == MR_OK) k->path[at] = '\0';
   return code;
 }
 

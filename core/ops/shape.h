@@ -12,11 +12,16 @@
 #include "base/json.h"
 
 enum {
-  MR_F_STR = 1, MR_F_INT = 2, MR_F_NUM = 4, MR_F_BOOL = 8, MR_F_OBJ = 16, MR_F_ARR = 32, /* kinds, or-ed */
+  MR_F_STR = 1,
+  MR_F_INT = 2,
+  MR_F_NUM = 4,
+  MR_F_BOOL = 8,
+  MR_F_OBJ = 16,
+  MR_F_ARR = 32, /* kinds, or-ed */
   MR_F_ANY = 63,
-  MR_F_REQUIRED = 64,   /* must be there */
-  MR_F_NULL = 128,      /* null is allowed */
-  MR_F_PATCH = 256      /* values of the object may be null (metadata of an update) */
+  MR_F_REQUIRED = 64, /* must be there */
+  MR_F_NULL = 128,    /* null is allowed */
+  MR_F_PATCH = 256    /* values of the object may be null (metadata of an update) */
 };
 
 struct mr_shape;
@@ -33,10 +38,9 @@ struct mr_shape {
   const struct mr_field *fields;
   int n;
 };
-#define MR_SHAPE(name, ...)                                                \
-  static const struct mr_field fields_##name[] = {__VA_ARGS__};            \
-  const struct mr_shape mr_shape_##name = {fields_##name,                  \
-                                           sizeof fields_##name / sizeof *fields_##name}
+#define MR_SHAPE(name, ...)                                                                                    \
+  static const struct mr_field fields_##name[] = {__VA_ARGS__};                                                \
+  const struct mr_shape mr_shape_##name = {fields_##name, sizeof fields_##name / sizeof *fields_##name}
 
 /* MR_OK, or MR_E_INVALID with err.field. v must be an object. */
 int mr_shape_check(const struct mr_shape *s, yyjson_val *v, bool strict, struct mr_err *err);

@@ -3,29 +3,32 @@
 
 void mr_sandbox_driver_free(struct mr_sandbox_driver **d)
 {
-  if (*d)
-    (*d)->v->free(*d);
+  if (*d) (*d)->v->free(*d);
   *d = NULL;
 }
 
-int mr_sandbox_report(struct mr_sandbox_driver *d, const struct mr_sandbox_feature **f, int *n, struct mr_err *err)
+int mr_sandbox_report(struct mr_sandbox_driver *d, const struct mr_sandbox_feature **f, int *n,
+                      struct mr_err *err)
 {
   return d->v->report(d, f, n, err);
 }
 
-struct mr_sandbox *mr_sandbox_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, const char *ref)
+struct mr_sandbox *mr_sandbox_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec,
+                                  const char *ref)
 {
   return d->v->get(d, spec, ref);
 }
 
 void mr_sandbox_put(struct mr_sandbox **s)
 {
-  if (*s)
-    (*s)->d->v->put(*s);
+  if (*s) (*s)->d->v->put(*s);
   *s = NULL;
 }
 
-const char *mr_sandbox_ref(const struct mr_sandbox *s) { return s->d->v->ref(s); }
+const char *mr_sandbox_ref(const struct mr_sandbox *s)
+{
+  return s->d->v->ref(s);
+}
 
 int mr_sandbox_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sandbox_fn fn, void *ud)
 {
@@ -37,7 +40,10 @@ int mr_sandbox_status(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn
   return s->d->v->status(s, exec_id, fn, ud);
 }
 
-void mr_sandbox_cancel(struct mr_sandbox *s, struct mr_str exec_id) { s->d->v->cancel(s, exec_id); }
+void mr_sandbox_cancel(struct mr_sandbox *s, struct mr_str exec_id)
+{
+  s->d->v->cancel(s, exec_id);
+}
 
 void mr_sandbox_destroy(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                         void *ud)

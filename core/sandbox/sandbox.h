@@ -20,11 +20,13 @@ struct mr_sandbox_driver; /* one per runtime */
 struct mr_sandbox;        /* one per session */
 
 /* A file shown read-only inside, from a host path. */
-struct mr_sandbox_mount { const char *host_path, *path; };
+struct mr_sandbox_mount {
+  const char *host_path, *path;
+};
 
 struct mr_sandbox_spec {
-  const char *session_id;   /* also names the directories under the driver's root */
-  const struct mr_sandbox_mount *mounts;  /* input files, read-only */
+  const char *session_id;                /* also names the directories under the driver's root */
+  const struct mr_sandbox_mount *mounts; /* input files, read-only */
   int nmounts;
   bool network_unrestricted; /* the environment's networking; the local driver has no network yet and
                                 says so in its report */
@@ -33,30 +35,30 @@ struct mr_sandbox_spec {
 /* What a tool call asks for. The names and inputs are those of agent_toolset_20260401: bash, read,
  * write, edit, glob, grep. */
 struct mr_sandbox_call {
-  struct mr_str exec_id;    /* the event id of the call: the same id is started at most once */
-  struct mr_str name;       /* "bash", "read", ... */
-  struct mr_str input;      /* JSON object as the model wrote it */
-  int timeout_ms;           /* 0 = the tool's default (bash 120,000, grep 60,000) */
+  struct mr_str exec_id; /* the event id of the call: the same id is started at most once */
+  struct mr_str name;    /* "bash", "read", ... */
+  struct mr_str input;   /* JSON object as the model wrote it */
+  int timeout_ms;        /* 0 = the tool's default (bash 120,000, grep 60,000) */
 };
 
 struct mr_sandbox_result {
-  int code;                 /* MR_OK: text and is_error hold the tool's answer; else the sandbox failed:
+  int code;              /* MR_OK: text and is_error hold the tool's answer; else the sandbox failed:
                                MR_E_CLOSED died, MR_E_UNSUPPORTED cannot be made here, MR_E_CANCELLED,
                                MR_E_NOTFOUND (status only): envd never got this exec_id */
-  struct mr_str content;    /* JSON array of content blocks ([] = no output) */
+  struct mr_str content; /* JSON array of content blocks ([] = no output) */
   bool is_error;
   const struct mr_err *err; /* when code != MR_OK: a message for the model and the log */
 };
 typedef void (*mr_sandbox_fn)(void *ud, const struct mr_sandbox_result *r);
 
 struct mr_sandbox_options {
-  const char *root;         /* directory for sandboxes' workspaces and sockets (under the data dir) */
-  const char *libexec;      /* MOONRIG_LIBEXEC or NULL: embedded launcher and envd */
+  const char *root;             /* directory for sandboxes' workspaces and sockets (under the data dir) */
+  const char *libexec;          /* MOONRIG_LIBEXEC or NULL: embedded launcher and envd */
   int64_t uid_first, uid_count; /* host uids for sandboxes when started as root; 0 = 2,000,000 + 65,536 */
-  int orphan_ttl_s;         /* envd ends when nobody attaches for so long; 0 = 300 */
-  int64_t memory_max, tmp_max; /* bytes of data of each process (4 GiB), of /tmp (512 MiB); 0 = defaults */
-  int64_t disk_max;         /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
-  int nproc;                /* processes and threads of one sandbox; 0 = 512 */
+  int orphan_ttl_s;             /* envd ends when nobody attaches for so long; 0 = 300 */
+  int64_t memory_max, tmp_max;  /* bytes of data of each process (4 GiB), of /tmp (512 MiB); 0 = defaults */
+  int64_t disk_max;             /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
+  int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
 };
 
 /* Probes what works here; never fails because bubblewrap is missing (see the report). */
@@ -65,7 +67,11 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *l, stru
 void mr_sandbox_driver_free(struct mr_sandbox_driver **d); /* detaches; sandboxes live on */
 
 /* One feature of the machine as `moonrig doctor` shows it. */
-struct mr_sandbox_feature { const char *name; bool ok, required; const char *detail; };
+struct mr_sandbox_feature {
+  const char *name;
+  bool ok, required;
+  const char *detail;
+};
 /* Blocks up to a second or two when called first; fills features (borrowed, owned by d). MR_OK when the
  * required ones are there, else MR_E_UNSUPPORTED and err says the line doctor prints. */
 int mr_sandbox_report(struct mr_sandbox_driver *d, const struct mr_sandbox_feature **f, int *n,
@@ -78,7 +84,7 @@ struct mr_sandbox *mr_sandbox_get(struct mr_sandbox_driver *d, const struct mr_s
 /* Forgets the object; the processes live on (detach). Callbacks that did not come yet never will; what
  * they wait for goes on inside and is there for mr_sandbox_status. mr_sandbox_driver_free likewise. */
 void mr_sandbox_put(struct mr_sandbox **s);
-const char *mr_sandbox_ref(const struct mr_sandbox *s);   /* "" until provisioned; store it durably */
+const char *mr_sandbox_ref(const struct mr_sandbox *s); /* "" until provisioned; store it durably */
 
 /* Runs a tool; provisions or re-attaches first when needed. Several may run at the same time; bash
  * calls of one sandbox run one after the other. */
@@ -89,8 +95,8 @@ int mr_sandbox_status(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn
 /* Kills what exec_id runs; its callback comes with MR_E_CANCELLED. */
 void mr_sandbox_cancel(struct mr_sandbox *s, struct mr_str exec_id);
 /* Ends everything inside and removes the workspace; fn may be NULL. */
-void mr_sandbox_destroy(struct mr_sandbox_driver *d, const char *session_id, const char *ref,
-                        mr_sandbox_fn fn, void *ud);
+void mr_sandbox_destroy(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
+                        void *ud);
 /* Host path of the session's output directory (/mnt/session/outputs inside). out has 4096 bytes. */
 int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
 
@@ -104,11 +110,16 @@ struct mr_sandbox_vtable {
   int (*call)(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sandbox_fn fn, void *ud);
   int (*status)(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn fn, void *ud);
   void (*cancel)(struct mr_sandbox *s, struct mr_str exec_id);
-  void (*destroy)(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn, void *ud);
+  void (*destroy)(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
+                  void *ud);
   int (*outputs_path)(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
 };
 /* Drivers put these first in their structs. */
-struct mr_sandbox_driver { const struct mr_sandbox_vtable *v; };
-struct mr_sandbox { struct mr_sandbox_driver *d; };
+struct mr_sandbox_driver {
+  const struct mr_sandbox_vtable *v;
+};
+struct mr_sandbox {
+  struct mr_sandbox_driver *d;
+};
 
 #endif

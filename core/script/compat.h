@@ -11,10 +11,10 @@
 #include <lualib.h>
 
 #if LUA_VERSION_NUM >= 504
-#define mr_compat_rawlen(L, i) lua_rawlen(L, i)
-#define mr_compat_isint(L, i)  lua_isinteger(L, i)
+#define mr_compat_rawlen(L, i)              lua_rawlen(L, i)
+#define mr_compat_isint(L, i)               lua_isinteger(L, i)
 #define mr_compat_resume(co, from, n, nres) lua_resume(co, from, n, nres)
-#define mr_compat_setenv(L, i) ((void)lua_setupvalue(L, i, 1)) /* pops the table; i: a main chunk */
+#define mr_compat_setenv(L, i)              ((void)lua_setupvalue(L, i, 1)) /* pops the table; i: a main chunk */
 #if LUA_VERSION_RELEASE_NUM >= 50406
 #define mr_compat_reset(co, from) ((void)lua_closethread(co, from))
 #else
@@ -28,12 +28,12 @@ static inline int mr_compat_cpcall(lua_State *L, lua_CFunction fn, void *ud)
   return lua_pcall(L, 1, 0, 0); /* no results, like LuaJIT's lua_cpcall */
 }
 #else
-#define mr_compat_rawlen(L, i) lua_objlen(L, i)
-#define mr_compat_isint(L, i)  0 /* one kind of number: a double */
+#define mr_compat_rawlen(L, i)              lua_objlen(L, i)
+#define mr_compat_isint(L, i)               0 /* one kind of number: a double */
 #define mr_compat_resume(co, from, n, nres) mr_compat_resume51(co, n, nres)
-#define mr_compat_setenv(L, i) ((void)lua_setfenv(L, i))
-#define mr_compat_reset(co, from) ((void)0) /* no to-be-closed variables */
-#define mr_compat_cpcall(L, fn, ud) lua_cpcall(L, fn, ud)
+#define mr_compat_setenv(L, i)              ((void)lua_setfenv(L, i))
+#define mr_compat_reset(co, from)           ((void)0) /* no to-be-closed variables */
+#define mr_compat_cpcall(L, fn, ud)         lua_cpcall(L, fn, ud)
 static inline int mr_compat_resume51(lua_State *co, int n, int *nres)
 {
   int rc = lua_resume(co, n);

@@ -13,7 +13,10 @@ struct out {
   void *ud;
 };
 
-static void put(struct out *o, const char *p) { o->fn(o->ud, p, strlen(p)); }
+static void put(struct out *o, const char *p)
+{
+  o->fn(o->ud, p, strlen(p));
+}
 
 static void put_string(struct out *o, const char *p, size_t n)
 {
@@ -104,7 +107,11 @@ static void too_long(lua_State *L, lua_Debug *ar)
   luaL_error(L, "runs too long for a configuration file");
 }
 
-struct job { const char *path, *text; size_t n; struct out o; };
+struct job {
+  const char *path, *text;
+  size_t n;
+  struct out o;
+};
 
 static int run(lua_State *L)
 {
@@ -151,7 +158,8 @@ static int fail(struct mr_err *err, const char *message)
   return MR_E_INVALID;
 }
 
-int mr_script_config(const char *path, void (*fn)(void *ud, const char *p, size_t n), void *ud, struct mr_err *err)
+int mr_script_config(const char *path, void (*fn)(void *ud, const char *p, size_t n), void *ud,
+                     struct mr_err *err)
 {
   struct job j = {.path = path, .o = {fn, ud}};
   char message[512], *text = mr_lua_alloc(FILE_MAX + 1);

@@ -27,7 +27,8 @@ void mr_lua_paths_free(struct mr_lua_vm *s, void *p)
 {
   struct mr_lua_paths *l = p;
   (void)s;
-  for (int i = 0; l && i < l->n; i++) mr_lua_free(l->v[i]);
+  for (int i = 0; l && i < l->n; i++)
+    mr_lua_free(l->v[i]);
   mr_lua_free(l);
 }
 
@@ -106,7 +107,10 @@ void mr_lua_dir_of(const char *path, char *out, size_t n)
 
 /* ----------------------------------------------------------------- reading */
 
-struct text { char *p; size_t n; };
+struct text {
+  char *p;
+  size_t n;
+};
 
 static void free_text(struct mr_lua_vm *s, void *p)
 {
@@ -158,7 +162,8 @@ void mr_lua_files_free(struct mr_lua_file *f)
 static const struct mr_lua_file *replayed(const struct mr_lua_vm *s, const char *path)
 {
   const struct mr_lua_file *f = s->replay;
-  while (f && strcmp(f->path, path) != 0) f = f->next;
+  while (f && strcmp(f->path, path) != 0)
+    f = f->next;
   return f;
 }
 
@@ -203,7 +208,8 @@ static LJMP void load_chunk(lua_State *L, struct mr_lua_vm *s, const char *path,
   const char *p = t->p, *end = t->p + t->n;
   if (t->n >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0) p += 3;
   if (p < end && *p == '#') /* a first line for the shell; its end stays, so that lines count right */
-    while (p < end && *p != '\n') p++;
+    while (p < end && *p != '\n')
+      p++;
   record(mr_lua_gen_here(s), path, real, t, script);
   if (p < end && *p == '\x1b') mr_lua_raise(L, "%s is bytecode; scripts are text", path);
   const char *name = lua_pushfstring(L, "@%s", path);
@@ -308,7 +314,8 @@ LJMP void mr_lua_load_replay(lua_State *L, struct mr_lua_vm *s, int g)
     add_root(L, g, stat(s->o.paths[i], &st) == 0 && S_ISDIR(st.st_mode) ? s->o.paths[i] : dir);
   }
   for (const struct mr_lua_file *f = s->replay; f; f = f->next)
-    if (f->script && !(s->o.offline_model && strcmp(f->path, s->o.offline_model) == 0)) run_file(L, s, g, f->path);
+    if (f->script && !(s->o.offline_model && strcmp(f->path, s->o.offline_model) == 0))
+      run_file(L, s, g, f->path);
 }
 
 LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char *path)
@@ -334,7 +341,8 @@ LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char 
   walk(path, 0, l, NULL);
   if (l->full) mr_lua_raise(L, "%s holds more than %d scripts", path, MR_LUA_PATHS_MAX);
   mr_lua_paths_sort(l);
-  for (int i = 0; i < l->n; i++) run_file(L, s, g, l->v[i]);
+  for (int i = 0; i < l->n; i++)
+    run_file(L, s, g, l->v[i]);
   mr_lua_box_drop(L, -1);
 }
 

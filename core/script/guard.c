@@ -22,7 +22,11 @@ enum { LOOK_MS = 100, STOP_MS = 2000, GIVE_UP_MAX = 5 };
 
 /* ------------------------------------------------------------------ worker */
 
-struct job { struct mr_script *h; struct mr_lua_vm *vm; bool main, fresh; };
+struct job {
+  struct mr_script *h;
+  struct mr_lua_vm *vm;
+  bool main, fresh;
+};
 
 static int work_on(struct job *j)
 {
@@ -31,7 +35,8 @@ static int work_on(struct job *j)
   int rc = MR_OK;
   if (j->fresh && mr_lua_vm_load(s, &err) != MR_OK)
     mr_lua_log(s, MR_LOG_ERROR, "script", "no handler is left; mend the scripts and reload");
-  while (rc == MR_OK && !(j->main && s->main_done) && !atomic_load(&j->h->stop)) rc = mr_lua_vm_turn(s);
+  while (rc == MR_OK && !(j->main && s->main_done) && !atomic_load(&j->h->stop))
+    rc = mr_lua_vm_turn(s);
   if (rc == MR_OK && !(j->main && s->main_done)) rc = MR_E_CANCELLED;
   return rc;
 }
@@ -85,7 +90,10 @@ static bool give_up(struct mr_lua_vm *s, const char *why)
 }
 
 /* What has been seen of a worker. */
-struct seen { unsigned beat; int64_t since_us, stop_us; };
+struct seen {
+  unsigned beat;
+  int64_t since_us, stop_us;
+};
 
 enum verdict { GO_ON, STUCK, TOO_LATE };
 
@@ -146,7 +154,8 @@ int mr_lua_guard(struct mr_script *h, bool main)
       return h->rc;
     }
     enum verdict v = look(h, &x, main);
-    if (v == GO_ON || !give_up(h->vm, v == STUCK ? "stuck" : "still busy, and the program shall stop,")) continue;
+    if (v == GO_ON || !give_up(h->vm, v == STUCK ? "stuck" : "still busy, and the program shall stop,"))
+      continue;
     pthread_detach(thread);
     if (v == TOO_LATE) return MR_E_CANCELLED;
     rc = replace(h);

@@ -17,9 +17,8 @@ static void hook_fail(struct mr_lua_task *t, const char *msg)
 {
   (void)msg;
   if (!t->hook) return;
-  mr_hook_decide(&t->hook, t->fail_closed
-                               ? "{\"decision\":\"deny\",\"message\":\"the permission hook failed\"}"
-                               : NULL);
+  mr_hook_decide(&t->hook,
+                 t->fail_closed ? "{\"decision\":\"deny\",\"message\":\"the permission hook failed\"}" : NULL);
   t->hook = NULL;
 }
 
@@ -42,7 +41,10 @@ static void hook_finish(lua_State *L, struct mr_lua_task *t, int nres)
   t->hook = NULL;
 }
 
-struct ask { struct mr_lua_rec *rec; struct mr_hook_call *call; };
+struct ask {
+  struct mr_lua_rec *rec;
+  struct mr_hook_call *call;
+};
 
 static int start_hook(lua_State *L)
 {

@@ -119,6 +119,12 @@ static int n_failed(lua_State *L)
   return 0;
 }
 
-const luaL_Reg mr_lua_base_natives[] = {{"entry", n_entry}, {"now", n_now}, {"mono", n_mono}, {"log", n_log},
-    {"where", n_where}, {"raise", n_raise}, {"generation", n_generation},
-    {"failed", n_failed}, {NULL, NULL}};
+const luaL_Reg mr_lua_base_natives[] = {{"entry", n_entry},
+                                        {"now", n_now},
+                                        {"mono", n_mono},
+                                        {"log", n_log},
+                                        {"where", n_where},
+                                        {"raise", n_raise},
+                                        {"generation", n_generation},
+                                        {"failed", n_failed},
+                                        {NULL, NULL}};

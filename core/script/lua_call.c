@@ -18,7 +18,10 @@ enum { DOWNLOAD_MAX = 256 * 1024 * 1024 };
 
 /* ------------------------------------------------------------------ results */
 
-struct reply { struct mr_lua_pend *p; const struct mr_reply *r; };
+struct reply {
+  struct mr_lua_pend *p;
+  const struct mr_reply *r;
+};
 
 static void push_reply(lua_State *L, void *ud)
 {
@@ -142,7 +145,9 @@ static int64_t read_body(void *ud, char *buf, size_t cap)
   struct mr_lua_pend *p = ud;
   if (p->fd >= 0) {
     ssize_t n;
-    do n = read(p->fd, buf, cap); while (n < 0 && errno == EINTR);
+    do
+      n = read(p->fd, buf, cap);
+    while (n < 0 && errno == EINTR);
     return n < 0 ? MR_E_IO : n;
   }
   size_t left = p->upn - p->upoff, n = left < cap ? left : cap;
@@ -151,13 +156,20 @@ static int64_t read_body(void *ud, char *buf, size_t cap)
   return (int64_t)n;
 }
 
-struct upload { const char *path, *filename, *media_type; struct mr_str bytes; };
+struct upload {
+  const char *path, *filename, *media_type;
+  struct mr_str bytes;
+};
 
 static int open_upload(struct mr_lua_pend *p, const struct upload *u, struct mr_body *body, struct mr_err *err)
 {
   struct stat st;
-  *body = (struct mr_body){.size = sizeof *body, .filename = u->filename, .media_type = u->media_type,
-                           .read = read_body, .ud = p, .length = (int64_t)u->bytes.n};
+  *body = (struct mr_body){.size = sizeof *body,
+                           .filename = u->filename,
+                           .media_type = u->media_type,
+                           .read = read_body,
+                           .ud = p,
+                           .length = (int64_t)u->bytes.n};
   if (u->path) {
     p->fd = open(u->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (p->fd < 0 || fstat(p->fd, &st) != 0)
@@ -243,8 +255,14 @@ static int n_call(lua_State *L)
 static int n_ops(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
-  static const struct { const char *name; unsigned flag; } flags[] = {{"stream", MR_OPF_STREAM},
-      {"upload", MR_OPF_BODY_IN}, {"download", MR_OPF_BODY_OUT}, {"list", MR_OPF_LIST}, {"todo", MR_OPF_TODO}};
+  static const struct {
+    const char *name;
+    unsigned flag;
+  } flags[] = {{"stream", MR_OPF_STREAM},
+               {"upload", MR_OPF_BODY_IN},
+               {"download", MR_OPF_BODY_OUT},
+               {"list", MR_OPF_LIST},
+               {"todo", MR_OPF_TODO}};
   const char *name, *verb, *path;
   unsigned f;
   lua_newtable(L);

@@ -8,7 +8,10 @@
 
 /* -------------------------------------------------------------------- http */
 
-struct http_done { struct mr_lua_vm *s; const struct mr_ext_http_reply *r; };
+struct http_done {
+  struct mr_lua_vm *s;
+  const struct mr_ext_http_reply *r;
+};
 
 /* "name: value\n" lines to a table; repeated names are joined with ", ". */
 static void push_headers(lua_State *L, struct mr_str h)
@@ -21,7 +24,8 @@ static void push_headers(lua_State *L, struct mr_str h)
     const char *colon = memchr(p, ':', (size_t)(stop - p));
     if (colon) {
       const char *v = colon + 1;
-      while (v < stop && *v == ' ') v++;
+      while (v < stop && *v == ' ')
+        v++;
       lua_pushlstring(L, p, (size_t)(colon - p));
       lua_pushvalue(L, -1);
       lua_rawget(L, -3);
@@ -108,7 +112,11 @@ static int n_http(lua_State *L)
 
 /* ------------------------------------------------------------------- files */
 
-struct file_done { struct mr_lua_vm *s; const struct mr_reply *r; struct mr_str raw; };
+struct file_done {
+  struct mr_lua_vm *s;
+  const struct mr_reply *r;
+  struct mr_str raw;
+};
 
 static void push_file(lua_State *L, void *ud)
 {

@@ -17,19 +17,22 @@ struct mr_lua_stream {
   struct mr_lua_stream *prev, *next;
   struct mr_op *op;
   struct mr_lua_pend *waiter;
-  bool owned;           /* the userdata is alive */
-  bool replied;         /* the core is done with it */
-  bool ended;           /* nothing more comes into the queue */
-  int code;             /* why it ended; MR_OK: in order */
+  bool owned;   /* the userdata is alive */
+  bool replied; /* the core is done with it */
+  bool ended;   /* nothing more comes into the queue */
+  int code;     /* why it ended; MR_OK: in order */
   struct mr_err err;
-  int *refs;            /* ring */
+  int *refs; /* ring */
   int cap, head, n;
 };
 
 static void free_stream(struct mr_lua_stream *st)
 {
   st->s->outstanding--;
-  if (st->prev) st->prev->next = st->next; else st->s->streams = st->next;
+  if (st->prev)
+    st->prev->next = st->next;
+  else
+    st->s->streams = st->next;
   if (st->next) st->next->prev = st->prev;
   mr_lua_free(st->refs);
   mr_lua_free(st);
@@ -41,7 +44,8 @@ static bool grow(struct mr_lua_stream *st)
   if (cap > QUEUE_MAX) return false;
   int *q = mr_lua_alloc((size_t)cap * sizeof *q);
   if (!q) return false;
-  for (int i = 0; i < st->n; i++) q[i] = st->refs[(st->head + i) % st->cap];
+  for (int i = 0; i < st->n; i++)
+    q[i] = st->refs[(st->head + i) % st->cap];
   mr_lua_free(st->refs);
   st->refs = q;
   st->cap = cap;
@@ -49,7 +53,11 @@ static bool grow(struct mr_lua_stream *st)
   return true;
 }
 
-struct event { struct mr_lua_stream *st; const struct mr_val *val; int ref; };
+struct event {
+  struct mr_lua_stream *st;
+  const struct mr_val *val;
+  int ref;
+};
 
 static void push_event(lua_State *L, void *ud)
 {

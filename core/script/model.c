@@ -30,7 +30,8 @@ static void model_finish(lua_State *L, struct mr_lua_task *t, int nres)
   struct mr_err err = {.size = sizeof err};
   if (!t->model) return;
   if (nres < 1 || !lua_istable(L, 1)) {
-    const char *msg = nres >= 2 && lua_isstring(L, 2) ? lua_tostring(L, 2) : "the model function returned nothing";
+    const char *msg =
+        nres >= 2 && lua_isstring(L, 2) ? lua_tostring(L, 2) : "the model function returned nothing";
     const char *type = nres >= 3 && lua_isstring(L, 3) ? lua_tostring(L, 3) : "api_error";
     fail_as(t, type, msg);
     return;
@@ -45,7 +46,10 @@ static void model_finish(lua_State *L, struct mr_lua_task *t, int nres)
   t->model = NULL;
 }
 
-struct ask { struct mr_lua_rec *rec; struct mr_model_use *use; };
+struct ask {
+  struct mr_lua_rec *rec;
+  struct mr_model_use *use;
+};
 
 static int start_model(lua_State *L)
 {
@@ -141,7 +145,8 @@ static int n_text(lua_State *L)
   struct mr_str text;
   text.p = luaL_checklstring(L, 1, &text.n);
   struct mr_lua_task *t = s->current;
-  while (t && t->kind != MR_TASK_MODEL) t = t->parent;
+  while (t && t->kind != MR_TASK_MODEL)
+    t = t->parent;
   if (!t) return mr_lua_raise(L, "ctx:text belongs into a model function");
   if (t->model) mr_model_use_text(t->model, text);
   return 0;

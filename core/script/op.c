@@ -51,15 +51,19 @@ LJMP void mr_lua_may_wait(lua_State *L, struct mr_lua_vm *s, const char *what)
 {
   struct mr_lua_task *t = s->current;
   if (!t && s->loading)
-    mr_lua_raise(L, "%s waits, and nothing may wait while scripts load: top-level code declares; call it "
-                    "in rig.main or in a handler", what);
+    mr_lua_raise(L,
+                 "%s waits, and nothing may wait while scripts load: top-level code declares; call it "
+                 "in rig.main or in a handler",
+                 what);
   if (!t) mr_lua_raise(L, "%s waits, which only a task can do (rig.main or a handler)", what);
   if (t->cancelled) mr_lua_raise_cancelled(L, t);
   if (t->pend || t->settled)
     mr_lua_raise(L, "%s: this task already waits for something (a coroutine was resumed past its wait)", what);
   if (!can_yield(L, s))
-    mr_lua_raise(L, "%s cannot wait here: a C function (table.sort, string.gsub, require, a metamethod of "
-                    "one) is calling; do it before or after", what);
+    mr_lua_raise(L,
+                 "%s cannot wait here: a C function (table.sort, string.gsub, require, a metamethod of "
+                 "one) is calling; do it before or after",
+                 what);
 }
 
 struct mr_lua_pend *mr_lua_pend_new(struct mr_lua_vm *s, void (*undo)(struct mr_lua_pend *))

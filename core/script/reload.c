@@ -27,7 +27,8 @@ void mr_lua_gen_unref(struct mr_lua_vm *s, struct mr_lua_gen *g)
 {
   if (!g || --g->refs > 0) return;
   struct mr_lua_gen **at = &s->gens;
-  while (*at != g) at = &(*at)->next;
+  while (*at != g)
+    at = &(*at)->next;
   *at = g->next;
   for (struct mr_lua_rec *r = s->recs; r; r = r->next)
     if (r->gen == g) r->gen = NULL;
@@ -43,7 +44,12 @@ LJMP void mr_lua_gen_push(lua_State *L, struct mr_lua_gen *g)
 
 /* ----------------------------------------------------------------- loading */
 
-struct load { struct mr_lua_vm *s; struct mr_lua_gen *g; struct mr_err *err; int rc; };
+struct load {
+  struct mr_lua_vm *s;
+  struct mr_lua_gen *g;
+  struct mr_err *err;
+  int rc;
+};
 
 static int begin(lua_State *L)
 {
@@ -79,7 +85,8 @@ static int load_all(lua_State *L)
   if (s->replay)
     mr_lua_load_replay(L, s, 1);
   else
-    for (size_t i = 0; i < s->o.npaths; i++) mr_lua_load_path(L, s, 1, s->o.paths[i]);
+    for (size_t i = 0; i < s->o.npaths; i++)
+      mr_lua_load_path(L, s, 1, s->o.paths[i]);
   if (s->o.offline_model) {
     mr_lua_entry(L, s, "offline");
     lua_pushvalue(L, 1);
@@ -150,7 +157,10 @@ static int apply(struct mr_lua_vm *s, struct mr_lua_gen *g, struct mr_err *err)
   return l.rc;
 }
 
-static void start_done(lua_State *L, struct mr_lua_task *t, int nres) { (void)L, (void)t, (void)nres; }
+static void start_done(lua_State *L, struct mr_lua_task *t, int nres)
+{
+  (void)L, (void)t, (void)nres;
+}
 static void start_failed(struct mr_lua_task *t, const char *msg)
 {
   struct mr_lua_vm *s = t->s;
@@ -243,7 +253,8 @@ int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err)
 int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err)
 {
   struct mr_err e = {.size = sizeof e};
-  int rc = s->prev ? make_current(s, s->prev, &e) : mr_lua_err(&e, MR_E_STATE, "there is no previous generation");
+  int rc =
+      s->prev ? make_current(s, s->prev, &e) : mr_lua_err(&e, MR_E_STATE, "there is no previous generation");
   report(s, "rollback", rc, &e);
   if (rc && err) *err = e;
   return rc;

@@ -95,13 +95,19 @@ static void answer_control(struct mr_lua_vm *s, int rc)
     x->b_key(b, text("generation"));
     x->b_int(b, s->cur ? s->cur->number : 0);
     x->b_key(b, text("previous"));
-    if (s->prev) x->b_int(b, s->prev->number); else x->b_null(b);
+    if (s->prev)
+      x->b_int(b, s->prev->number);
+    else
+      x->b_null(b);
     x->b_key(b, text("tasks"));
     x->b_int(b, s->ntasks);
     x->b_key(b, text("memory_bytes"));
     x->b_int(b, (int64_t)s->mem_used);
     x->b_key(b, text("error"));
-    if (s->last_error[0]) x->b_str(b, text(s->last_error)); else x->b_null(b);
+    if (s->last_error[0])
+      x->b_str(b, text(s->last_error));
+    else
+      x->b_null(b);
     x->b_close(b);
     x->build_done(&b, &doc, NULL);
   }
@@ -181,7 +187,14 @@ static void main_fail(struct mr_lua_task *t, const char *msg)
   mr_lua_err(t->err, t->cancelled ? MR_E_CANCELLED : MR_E_INVALID, "%s", msg);
 }
 
-struct start { struct mr_lua_vm *s; int argc; char **argv; int *exit_code; struct mr_err *err; bool found; };
+struct start {
+  struct mr_lua_vm *s;
+  int argc;
+  char **argv;
+  int *exit_code;
+  struct mr_err *err;
+  bool found;
+};
 
 static int start_main(lua_State *L)
 {

@@ -12,7 +12,8 @@
 
 static void free_opts(struct mr_script_opts *o)
 {
-  for (size_t i = 0; i < o->npaths; i++) mr_lua_free((char *)o->paths[i]);
+  for (size_t i = 0; i < o->npaths; i++)
+    mr_lua_free((char *)o->paths[i]);
   mr_lua_free((void *)o->paths);
   mr_lua_free((char *)o->root);
   mr_lua_free((char *)o->offline_model);
@@ -28,7 +29,8 @@ static int copy_opts(struct mr_script_opts *d, const struct mr_script_opts *o)
   d->root = o->root ? mr_lua_strdup(o->root) : NULL;
   d->offline_model = o->offline_model ? mr_lua_strdup(o->offline_model) : NULL;
   d->lua_path = o->lua_path ? mr_lua_strdup(o->lua_path) : NULL;
-  if (!paths || (o->root && !d->root) || (o->offline_model && !d->offline_model) || (o->lua_path && !d->lua_path))
+  if (!paths || (o->root && !d->root) || (o->offline_model && !d->offline_model) ||
+      (o->lua_path && !d->lua_path))
     return MR_E_NOMEM;
   for (size_t i = 0; i < o->npaths; i++) {
     paths[i] = mr_lua_strdup(o->paths[i]);

@@ -21,8 +21,8 @@
 struct mr_script;
 
 struct mr_script_opts {
-  uint32_t size;             /* sizeof(struct mr_script_opts) */
-  const char *const *paths;  /* script files and directories, loaded in this order; may be none */
+  uint32_t size;            /* sizeof(struct mr_script_opts) */
+  const char *const *paths; /* script files and directories, loaded in this order; may be none */
   size_t npaths;
   const char *root;          /* where require looks first; NULL = the directory of the first path */
   const char *offline_model; /* Lua file that returns function(request, ctx): plays every model; or NULL */

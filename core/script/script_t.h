@@ -27,7 +27,11 @@
 
 #define LJMP /* may raise a Lua error */
 
-struct mr_lua_source { const char *name; const unsigned char *p; size_t n; };
+struct mr_lua_source {
+  const char *name;
+  const unsigned char *p;
+  size_t n;
+};
 extern const struct mr_lua_source mr_lua_sources[]; /* embedded lua/moonrig; ends with name NULL */
 
 enum mr_lua_kind { MR_TASK_MAIN, MR_TASK_TOOL, MR_TASK_HOOK, MR_TASK_MODEL, MR_TASK_START, MR_TASK_SPAWN };
@@ -37,74 +41,74 @@ enum mr_lua_state { MR_TS_NEW, MR_TS_READY, MR_TS_RUNNING, MR_TS_WAITING, MR_TS_
 struct mr_lua_gen {
   struct mr_lua_gen *next;
   int64_t number;
-  int refs;               /* tasks, and being current or previous */
-  int ref;                /* registry: the generation's Lua table */
+  int refs;                                /* tasks, and being current or previous */
+  int ref;                                 /* registry: the generation's Lua table */
   struct mr_lua_file *files, **files_tail; /* in the order in which they were run */
 };
 
 struct mr_lua_pend {
   struct mr_lua_vm *s;
-  struct mr_lua_task *task;  /* NULL: abandoned, the callback only frees */
+  struct mr_lua_task *task;            /* NULL: abandoned, the callback only frees */
   void (*undo)(struct mr_lua_pend *p); /* task is gone from it; make the work stop; frees p or leaves it to
                                           the callback */
-  struct mr_op *op;          /* operations */
-  uint64_t id;               /* timer or http request */
-  struct mr_lua_pend **list; /* joins: the list this is in */
+  struct mr_op *op;                    /* operations */
+  uint64_t id;                         /* timer or http request */
+  struct mr_lua_pend **list;           /* joins: the list this is in */
   struct mr_lua_pend *next;
   struct mr_lua_stream *stream;
   bool is_download;
-  char *buf;                 /* downloads: what came so far, when it goes to a string */
+  char *buf; /* downloads: what came so far, when it goes to a string */
   size_t n, cap;
-  char *path, *part;         /* downloads into a file: its name; the temporary one, until renamed */
-  int fd;                    /* uploads from a file, downloads into one; -1 */
-  char *up;                  /* uploads from memory */
+  char *path, *part; /* downloads into a file: its name; the temporary one, until renamed */
+  int fd;            /* uploads from a file, downloads into one; -1 */
+  char *up;          /* uploads from memory */
   size_t upn, upoff;
-  int code, os_error;        /* a failure noticed on the way (a full buffer, a full disk) */
+  int code, os_error; /* a failure noticed on the way (a full buffer, a full disk) */
 };
 
 struct mr_lua_task {
   struct mr_lua_vm *s;
   uint64_t id;
-  struct mr_lua_task *prev, *next;         /* all tasks */
+  struct mr_lua_task *prev, *next; /* all tasks */
   struct mr_lua_task *ready_next;
   struct mr_lua_task *parent, *child, *sib_prev, *sib_next;
   struct mr_lua_gen *gen;
-  lua_State *co;             /* anchored in s->ref_tasks[id] */
-  int nargs;                 /* on co's stack before the first resume */
+  lua_State *co; /* anchored in s->ref_tasks[id] */
+  int nargs;     /* on co's stack before the first resume */
   enum mr_lua_kind kind;
   enum mr_lua_state state;
-  bool cancelled;            /* sticky */
-  bool settled;              /* res_* hold the result of the pending operation */
-  bool raise;                /* the result is an error to raise, not nil, err */
-  bool failed;               /* the result is nil, err */
-  int res;                   /* registry reference of the result, LUA_NOREF = nothing */
+  bool cancelled; /* sticky */
+  bool settled;   /* res_* hold the result of the pending operation */
+  bool raise;     /* the result is an error to raise, not nil, err */
+  bool failed;    /* the result is nil, err */
+  int res;        /* registry reference of the result, LUA_NOREF = nothing */
   struct mr_lua_pend *pend;
   struct mr_lua_pend *joiners;
-  char why[96];              /* of the cancellation */
-  struct mr_lua_alarm *alarm;/* of the deadline; NULL = none */
-  char label[80];            /* for the log: "tool purchase_order" */
+  char why[96];               /* of the cancellation */
+  struct mr_lua_alarm *alarm; /* of the deadline; NULL = none */
+  char label[80];             /* for the log: "tool purchase_order" */
   /* How the owner hears: finish, in protected mode with nres values on L (may raise, then fail is
    * called); fail must not touch Lua. */
   LJMP void (*finish)(lua_State *L, struct mr_lua_task *t, int nres);
   void (*fail)(struct mr_lua_task *t, const char *msg);
-  struct mr_use *use;        /* the owner's handle, by kind */
+  struct mr_use *use; /* the owner's handle, by kind */
   struct mr_hook_call *hook;
   struct mr_model_use *model;
-  int handle;                /* spawned: registry reference of its Lua handle */
-  bool fail_closed;          /* hooks: an error in the handler refuses */
-  int *exit_code;            /* rig.main */
-  struct mr_err *err;        /* rig.main: where the failure goes */
+  int handle;         /* spawned: registry reference of its Lua handle */
+  bool fail_closed;   /* hooks: an error in the handler refuses */
+  int *exit_code;     /* rig.main */
+  struct mr_err *err; /* rig.main: where the failure goes */
 };
 
-struct mr_lua_rec {          /* user data of what is registered in the core; tools and providers keep theirs */
+struct mr_lua_rec { /* user data of what is registered in the core; tools and providers keep theirs */
   struct mr_lua_vm *s;
   struct mr_lua_rec *next;
-  struct mr_lua_gen *gen;    /* hooks */
-  int kind;                  /* MR_REC_* */
-  int hook_id, index;        /* hooks: the core's id; place among the generation's hooks */
+  struct mr_lua_gen *gen; /* hooks */
+  int kind;               /* MR_REC_* */
+  int hook_id, index;     /* hooks: the core's id; place among the generation's hooks */
   bool live, fail_closed;
-  char name[160];            /* of the tool or provider; for the log, of the hook */
-  char agent[300];           /* tools: only for this one; "" for all */
+  char name[160];  /* of the tool or provider; for the log, of the hook */
+  char agent[300]; /* tools: only for this one; "" for all */
 };
 enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER };
 
@@ -113,7 +117,7 @@ struct mr_lua_file {
   struct mr_lua_file *next;
   char *path, *real, *text;
   size_t n;
-  bool script;               /* run by itself; else by require */
+  bool script; /* run by itself; else by require */
 };
 
 enum { MR_SLICE_OUT, MR_SLICE_IN, MR_SLICE_GONE }; /* no user code runs; it runs; it was given up */
@@ -123,43 +127,43 @@ struct mr_lua_vm {
   struct mr_script *h;
   struct mr_runtime *rt;
   const struct mr_ext *ext;
-  lua_State *L;              /* the main coroutine: library calls, conversions, loading; never waits */
-  struct mr_script_opts o;   /* strings are the owner's */
+  lua_State *L;            /* the main coroutine: library calls, conversions, loading; never waits */
+  struct mr_script_opts o; /* strings are the owner's */
   size_t mem_used;
-  size_t collect_at;         /* mem_used beyond which a whole collection is due before the next slice */
-  struct mr_lua_task *current;  /* the task being resumed; NULL outside */
+  size_t collect_at;           /* mem_used beyond which a whole collection is due before the next slice */
+  struct mr_lua_task *current; /* the task being resumed; NULL outside */
   struct mr_lua_task *tasks, *ready, *ready_tail;
   int ntasks;
   uint64_t next_id;
   struct mr_lua_gen *gens, *cur, *prev, *loading;
   int64_t last_number;
   struct mr_lua_rec *recs;
-  int64_t slice_end_us;      /* CPU time of the script thread */
-  pthread_t stack_thread;    /* LuaJIT: whose C stack, and its middle: nested calls may come down to there */
+  int64_t slice_end_us;   /* CPU time of the script thread */
+  pthread_t stack_thread; /* LuaJIT: whose C stack, and its middle: nested calls may come down to there */
   char *stack_half;
-  bool in_user;              /* user code runs: memory is capped */
-  bool spent;                /* the slice is over: every further instruction raises */
-  char spent_why[200];       /* with where it was noticed first */
-  atomic_int slice;          /* MR_SLICE_*: by whom the rest of this struct may be touched; see guard.c */
-  atomic_uint beat;          /* counts looks of the hook, and slices: stands still in a C function */
-  struct mr_lua_file *replay;/* load from these, not from disk */
-  struct mr_lua_vm *before;  /* the one whose place this takes, until it has its scripts */
+  bool in_user;               /* user code runs: memory is capped */
+  bool spent;                 /* the slice is over: every further instruction raises */
+  char spent_why[200];        /* with where it was noticed first */
+  atomic_int slice;           /* MR_SLICE_*: by whom the rest of this struct may be touched; see guard.c */
+  atomic_uint beat;           /* counts looks of the hook, and slices: stands still in a C function */
+  struct mr_lua_file *replay; /* load from these, not from disk */
+  struct mr_lua_vm *before;   /* the one whose place this takes, until it has its scripts */
   struct mr_lua_stream *streams;
-  int outstanding;           /* pends, streams, records that a callback of the core will free */
+  int outstanding; /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool control_wanted;
   uint64_t control_id;
   char control[16];
-  bool watch_hit;            /* something changed below a watched directory */
-  int64_t stamped;           /* generation number of the last load attempt, whose file stamps are kept */
-  bool traced;               /* the traceback of this load's error was logged */
+  bool watch_hit;  /* something changed below a watched directory */
+  int64_t stamped; /* generation number of the last load attempt, whose file stamps are kept */
+  bool traced;     /* the traceback of this load's error was logged */
   uint64_t watches[256];
   int nwatches;
   bool main_done;
   int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
   int ref_stamps, ref_parents;
   char last_error[384];
-  int late_code;             /* rig.main that ends after mr_script_run_main gave up */
+  int late_code; /* rig.main that ends after mr_script_run_main gave up */
   struct mr_err late_err;
 };
 
@@ -167,13 +171,13 @@ struct mr_script {
   struct mr_lua_vm *vm;
   struct mr_runtime *rt;
   const struct mr_ext *ext;
-  struct mr_script_opts o;   /* strings are own copies */
-  atomic_int stop;           /* mr_script_stop */
-  atomic_int asked;          /* mr_script_ask_reload */
-  int given_up;              /* VMs whose thread is stuck, or was */
-  pthread_mutex_t lock;      /* over, rc */
+  struct mr_script_opts o; /* strings are own copies */
+  atomic_int stop;         /* mr_script_stop */
+  atomic_int asked;        /* mr_script_ask_reload */
+  int given_up;            /* VMs whose thread is stuck, or was */
+  pthread_mutex_t lock;    /* over, rc */
   pthread_cond_t cond;
-  bool over;                 /* the worker has ended, with rc */
+  bool over; /* the worker has ended, with rc */
   int rc;
 };
 
@@ -194,7 +198,8 @@ void mr_lua_scrub(char *text); /* bytes that are not UTF-8 become "?" */
 /* A text for the error value at idx, as UTF-8, cut to n; runs no user code. */
 const char *mr_lua_errtext(lua_State *L, struct mr_lua_vm *s, int idx, char *buf, size_t n);
 LJMP void mr_lua_push_err(lua_State *L, struct mr_lua_vm *s, const struct mr_err *e);
-LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...) __attribute__((format(printf, 2, 3))); /* cut at 512 */
+LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3))); /* cut at 512 */
 LJMP int mr_lua_raise_text(lua_State *L, const char *msg);
 int mr_lua_err(struct mr_err *err, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void mr_lua_log(struct mr_lua_vm *s, int level, const char *source, const char *text); /* one entry a line */
@@ -209,7 +214,11 @@ char *mr_lua_strdup(const char *p);
 void *mr_lua_vm_alloc(void *ud, void *p, size_t osize, size_t nsize); /* lua_Alloc; ud: the script */
 
 /* A userdata that frees what it holds when it is collected; for C objects that live across a raise. */
-struct mr_lua_box { struct mr_lua_vm *s; void *p; void (*free)(struct mr_lua_vm *s, void *p); };
+struct mr_lua_box {
+  struct mr_lua_vm *s;
+  void *p;
+  void (*free)(struct mr_lua_vm *s, void *p);
+};
 LJMP struct mr_lua_box *mr_lua_box(lua_State *L, struct mr_lua_vm *s, void (*fn)(struct mr_lua_vm *, void *));
 void mr_lua_box_drop(lua_State *L, int idx); /* frees now what the box at idx (negative) holds; removes it */
 LJMP void mr_lua_box_open(lua_State *L, struct mr_lua_vm *s);
@@ -238,17 +247,17 @@ extern const luaL_Reg mr_lua_task_natives[];
 
 /* ---- op.c: pending operations */
 LJMP void mr_lua_op_open(lua_State *L, struct mr_lua_vm *s);
-LJMP void mr_lua_may_wait(lua_State *L, struct mr_lua_vm *s, const char *what); /* or raises */
+LJMP void mr_lua_may_wait(lua_State *L, struct mr_lua_vm *s, const char *what);               /* or raises */
 struct mr_lua_pend *mr_lua_pend_new(struct mr_lua_vm *s, void (*undo)(struct mr_lua_pend *)); /* or NULL */
-void mr_lua_pend_drop(struct mr_lua_pend *p);            /* never armed, or no callback will come: frees */
+void mr_lua_pend_drop(struct mr_lua_pend *p);              /* never armed, or no callback will come: frees */
 int mr_lua_pend_wait(lua_State *L, struct mr_lua_pend *p); /* return this */
 /* Settles with the value that push(L, ud) pushes (in protected mode), an error, or nothing; frees p. */
 void mr_lua_pend_value(struct mr_lua_pend *p, void (*push)(lua_State *L, void *ud), void *ud);
 void mr_lua_pend_fail(struct mr_lua_pend *p, int code, const struct mr_err *err);
 LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t);
 LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err *err); /* true, nil, err */
-extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[],
-    mr_lua_io_natives[], mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[];
+extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[], mr_lua_io_natives[],
+    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[];
 LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_streams_cancel(struct mr_lua_vm *s); /* of a VM that was given up */
 
@@ -263,7 +272,11 @@ int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err);
 
 /* ---- files.c: what is run. A generation's scripts as a list of paths (sorted: without doubles). */
 enum { MR_LUA_PATHS_MAX = 2000 };
-struct mr_lua_paths { char *v[MR_LUA_PATHS_MAX]; int n; bool full; };
+struct mr_lua_paths {
+  char *v[MR_LUA_PATHS_MAX];
+  int n;
+  bool full;
+};
 void mr_lua_paths_add(struct mr_lua_paths *l, const char *path);
 void mr_lua_paths_sort(struct mr_lua_paths *l);
 void mr_lua_paths_free(struct mr_lua_vm *s, void *p); /* and the struct itself; fits a box */
@@ -292,7 +305,8 @@ int mr_lua_vm_new(struct mr_lua_vm **out, struct mr_script *h, struct mr_lua_vm 
 int mr_lua_vm_load(struct mr_lua_vm *s, struct mr_err *err); /* its first generation */
 int mr_lua_vm_reload(struct mr_lua_vm *s, int rollback, struct mr_err *err);
 int mr_lua_vm_turn(struct mr_lua_vm *s); /* waits, dispatches, resumes, once */
-int mr_lua_vm_main(struct mr_lua_vm *s, int argc, char **argv, int *exit_code, struct mr_err *err); /* starts it */
+int mr_lua_vm_main(struct mr_lua_vm *s, int argc, char **argv, int *exit_code,
+                   struct mr_err *err); /* starts it */
 void mr_lua_vm_end(struct mr_lua_vm **s);
 void mr_lua_vm_refuse_control(struct mr_lua_vm *s, const char *why);
 
@@ -310,7 +324,8 @@ LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen
 void mr_lua_hooks_keep(struct mr_lua_vm *s, struct mr_lua_gen *g);
 LJMP int mr_lua_providers_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err);
 void mr_lua_recs_remove(struct mr_lua_vm *s); /* takes everything back from the core */
-void mr_lua_recs_replace(struct mr_lua_vm *s, struct mr_lua_vm *before); /* ... what s did not register itself */
+void mr_lua_recs_replace(struct mr_lua_vm *s,
+                         struct mr_lua_vm *before); /* ... what s did not register itself */
 /* Pushes t[key] as a string or dflt, kept alive on the stack. */
 LJMP const char *mr_lua_field(lua_State *L, int idx, const char *key, const char *dflt);
 LJMP int64_t mr_lua_field_int(lua_State *L, int idx, const char *key, int64_t dflt);

@@ -12,14 +12,22 @@
 #include <stdio.h>
 #include "script/script_t.h"
 
-enum { CLOSE_MS = 200 }; /* for what a task does when it is over: cancelled at the end, to-be-closed variables */
+enum {
+  CLOSE_MS = 200
+}; /* for what a task does when it is over: cancelled at the end, to-be-closed variables */
 
-struct mr_lua_alarm { struct mr_lua_task *t; uint64_t id; };
+struct mr_lua_alarm {
+  struct mr_lua_task *t;
+  uint64_t id;
+};
 
 static void unlink_task(struct mr_lua_task *t)
 {
   struct mr_lua_vm *s = t->s;
-  if (t->prev) t->prev->next = t->next; else s->tasks = t->next;
+  if (t->prev)
+    t->prev->next = t->next;
+  else
+    s->tasks = t->next;
   if (t->next) t->next->prev = t->prev;
   if (t->parent && t->parent->child == t) t->parent->child = t->sib_next;
   if (t->sib_prev) t->sib_prev->sib_next = t->sib_next;
@@ -56,8 +64,7 @@ static void free_task(struct mr_lua_vm *s, void *p)
 LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *gen,
                                          enum mr_lua_kind kind, int nargs, const char *label)
 {
-  if (s->ntasks >= s->o.tasks_max)
-    mr_lua_raise(L, "too many tasks: %d are alive", s->ntasks);
+  if (s->ntasks >= s->o.tasks_max) mr_lua_raise(L, "too many tasks: %d are alive", s->ntasks);
   luaL_checkstack(L, 8, "task");
   struct mr_lua_box *box = mr_lua_box(L, s, free_task);
   struct mr_lua_task *t = box->p = mr_lua_alloc(sizeof *t);
@@ -97,7 +104,10 @@ void mr_lua_ready(struct mr_lua_task *t)
   struct mr_lua_vm *s = t->s;
   if (t->state == MR_TS_WAITING) t->state = MR_TS_READY;
   t->ready_next = NULL;
-  if (s->ready_tail) s->ready_tail->ready_next = t; else s->ready = t;
+  if (s->ready_tail)
+    s->ready_tail->ready_next = t;
+  else
+    s->ready = t;
   s->ready_tail = t;
 }
 
@@ -148,7 +158,8 @@ void mr_lua_task_cancel(struct mr_lua_task *t, const char *why)
     p->undo(p);
     if (t->state == MR_TS_WAITING) mr_lua_ready(t);
   }
-  for (struct mr_lua_task *c = t->child; c; c = c->sib_next) mr_lua_task_cancel(c, why);
+  for (struct mr_lua_task *c = t->child; c; c = c->sib_next)
+    mr_lua_task_cancel(c, why);
 }
 
 void mr_lua_tasks_drop(struct mr_lua_vm *s, const char *why)
@@ -166,7 +177,11 @@ void mr_lua_tasks_drop(struct mr_lua_vm *s, const char *why)
 
 /* ------------------------------------------------------------------ ending */
 
-struct end { struct mr_lua_task *t; int nres; char msg[512]; };
+struct end {
+  struct mr_lua_task *t;
+  int nres;
+  char msg[512];
+};
 
 static int end_ok(lua_State *L)
 {
@@ -341,7 +356,10 @@ static void spawn_finish(lua_State *L, struct mr_lua_task *t, int nres)
   t->handle = LUA_NOREF;
 }
 
-struct failure { struct mr_lua_task *t; const char *msg; };
+struct failure {
+  struct mr_lua_task *t;
+  const char *msg;
+};
 
 static int tell_handle(lua_State *L)
 {
@@ -387,7 +405,8 @@ static int n_spawn(lua_State *L)
 static void undo_join(struct mr_lua_pend *p)
 {
   struct mr_lua_pend **at = p->list;
-  while (*at != p) at = &(*at)->next;
+  while (*at != p)
+    at = &(*at)->next;
   *at = p->next;
   mr_lua_pend_drop(p);
 }
@@ -438,5 +457,6 @@ static int n_current(lua_State *L)
   return 1;
 }
 
-const luaL_Reg mr_lua_task_natives[] = {{"spawn", n_spawn}, {"join", n_join}, {"cancel", n_cancel},
-    {"cancelled", n_cancelled}, {"current", n_current}, {NULL, NULL}};
+const luaL_Reg mr_lua_task_natives[] = {{"spawn", n_spawn},     {"join", n_join},
+                                        {"cancel", n_cancel},   {"cancelled", n_cancelled},
+                                        {"current", n_current}, {NULL, NULL}};

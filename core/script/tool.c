@@ -29,7 +29,8 @@ static void on_retired(void *ud)
 {
   struct mr_lua_rec *rec = ud, **at = &rec->s->recs;
   rec->s->outstanding--;
-  while (*at != rec) at = &(*at)->next;
+  while (*at != rec)
+    at = &(*at)->next;
   *at = rec->next;
   mr_lua_free(rec);
 }
@@ -50,7 +51,8 @@ bool mr_lua_gone(const struct mr_lua_vm *s)
 static bool has(const struct mr_lua_vm *s, const struct mr_lua_rec *of)
 {
   for (const struct mr_lua_rec *r = s->recs; r; r = r->next)
-    if (r->live && r->kind == of->kind && strcmp(r->name, of->name) == 0 && strcmp(r->agent, of->agent) == 0) return true;
+    if (r->live && r->kind == of->kind && strcmp(r->name, of->name) == 0 && strcmp(r->agent, of->agent) == 0)
+      return true;
   return false;
 }
 
@@ -112,7 +114,10 @@ static void tool_finish(lua_State *L, struct mr_lua_task *t, int nres)
   t->use = NULL;
 }
 
-struct call { struct mr_lua_rec *rec; struct mr_use *use; };
+struct call {
+  struct mr_lua_rec *rec;
+  struct mr_use *use;
+};
 
 static void set_str(lua_State *L, const char *key, struct mr_str v)
 {

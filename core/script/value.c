@@ -19,7 +19,11 @@
 enum { MAX_DEPTH = 128 };
 #define EXACT_MAX 9007199254740992 /* 2^53 */
 
-struct big { uint64_t u; int64_t i; bool is_unsigned; };
+struct big {
+  uint64_t u;
+  int64_t i;
+  bool is_unsigned;
+};
 
 /* ----------------------------------------------------------- exact integers */
 
@@ -75,9 +79,21 @@ static int big_compare(lua_State *L)
   if (a->is_unsigned) return a->u == b->u ? 0 : a->u < b->u ? -1 : 1;
   return a->i == b->i ? 0 : a->i < b->i ? -1 : 1;
 }
-static int big_eq(lua_State *L) { lua_pushboolean(L, big_compare(L) == 0); return 1; }
-static int big_lt(lua_State *L) { lua_pushboolean(L, big_compare(L) < 0); return 1; }
-static int big_le(lua_State *L) { lua_pushboolean(L, big_compare(L) <= 0); return 1; }
+static int big_eq(lua_State *L)
+{
+  lua_pushboolean(L, big_compare(L) == 0);
+  return 1;
+}
+static int big_lt(lua_State *L)
+{
+  lua_pushboolean(L, big_compare(L) < 0);
+  return 1;
+}
+static int big_le(lua_State *L)
+{
+  lua_pushboolean(L, big_compare(L) <= 0);
+  return 1;
+}
 
 /* rig.int("9007199254740993"): a plain number where it fits, else an exact integer. */
 static int n_int(lua_State *L)
@@ -87,7 +103,8 @@ static int n_int(lua_State *L)
   char *end = NULL;
   errno = 0;
   long long i = strtoll(p, &end, 10);
-  if (end == p || *end || !((*p >= '0' && *p <= '9') || *p == '-')) return mr_lua_raise(L, "rig.int: \"%s\" is not a whole number", p);
+  if (end == p || *end || !((*p >= '0' && *p <= '9') || *p == '-'))
+    return mr_lua_raise(L, "rig.int: \"%s\" is not a whole number", p);
   if (errno == 0) {
     push_int(L, s, i);
     return 1;
@@ -151,20 +168,28 @@ LJMP void mr_lua_push_val(lua_State *L, struct mr_lua_vm *s, const struct mr_val
 
 /* ----------------------------------------------------------------- writing */
 
-struct out { struct mr_lua_vm *s; struct mr_build *b; unsigned flags; };
+struct out {
+  struct mr_lua_vm *s;
+  struct mr_build *b;
+  unsigned flags;
+};
 
 /* Members of API objects that are arrays: {} in a script means an empty one. */
 static bool known_array(struct mr_str key)
 {
-  static const char *const names[] = {"tools", "skills", "mcp_servers", "resources", "vault_ids", "events",
-      "content", "initial_events", "required", "enum", "agents", "statuses", "types", "event_deltas",
-      "allowed_hosts", "configs", "anyOf", "oneOf", "allOf", NULL};
+  static const char *const names[] = {"tools",   "skills",   "mcp_servers",    "resources",    "vault_ids",
+                                      "events",  "content",  "initial_events", "required",     "enum",
+                                      "agents",  "statuses", "types",          "event_deltas", "allowed_hosts",
+                                      "configs", "anyOf",    "oneOf",          "allOf",        NULL};
   for (const char *const *p = names; *p; p++)
     if (strlen(*p) == key.n && memcmp(*p, key.p, key.n) == 0) return true;
   return false;
 }
 
-struct key { const char *p; size_t n; };
+struct key {
+  const char *p;
+  size_t n;
+};
 
 static int compare_keys(const void *a, const void *b)
 {
@@ -239,7 +264,8 @@ static bool write_handle(lua_State *L, struct out *o, int idx, struct mr_str key
 static void write_table(lua_State *L, struct out *o, int idx, struct mr_str key, int depth)
 {
   bool array;
-  if (depth > MAX_DEPTH) mr_lua_raise(L, "cannot encode a table nested more than %d deep (a cycle?)", MAX_DEPTH);
+  if (depth > MAX_DEPTH)
+    mr_lua_raise(L, "cannot encode a table nested more than %d deep (a cycle?)", MAX_DEPTH);
   luaL_checkstack(L, 8, "table nested too deep");
   if (write_handle(L, o, idx, key, depth, &array)) return;
   size_t n = mr_compat_rawlen(L, idx), total = 0, strings = 0;
@@ -308,7 +334,8 @@ static void write_value(lua_State *L, struct out *o, int idx, struct mr_str key,
       char t[32];
       struct mr_doc *d = NULL;
       int len = snprintf(t, sizeof t, "%llu", (unsigned long long)b->u);
-      if (x->parse(o->s->rt, (struct mr_str){t, (size_t)len}, &d, NULL) == MR_OK) x->b_val(o->b, x->doc_root(d));
+      if (x->parse(o->s->rt, (struct mr_str){t, (size_t)len}, &d, NULL) == MR_OK)
+        x->b_val(o->b, x->doc_root(d));
       x->doc_free(d);
     }
     return;
@@ -345,8 +372,14 @@ LJMP struct mr_doc *mr_lua_to_doc(lua_State *L, struct mr_lua_vm *s, int idx, un
   return s->ext->build_done(&b, &doc, err) == MR_OK ? doc : NULL;
 }
 
-static void drop_doc(struct mr_lua_vm *s, void *p) { s->ext->doc_free(p); }
-static void drop_text(struct mr_lua_vm *s, void *p) { mr_free(s->rt, p); }
+static void drop_doc(struct mr_lua_vm *s, void *p)
+{
+  s->ext->doc_free(p);
+}
+static void drop_text(struct mr_lua_vm *s, void *p)
+{
+  mr_free(s->rt, p);
+}
 
 LJMP int mr_lua_push_json(lua_State *L, struct mr_lua_vm *s, int idx, unsigned flags, unsigned jflags,
                           struct mr_err *err)

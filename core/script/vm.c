@@ -116,8 +116,11 @@ static const char *raw_string(lua_State *L, int idx, const char *key)
 /* Length of the UTF-8 character at p, 0 if there is none. */
 static size_t utf8_len(const unsigned char *p)
 {
-  size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xC2 && p[0] < 0xE0 ? 2 : p[0] >= 0xE0 && p[0] < 0xF0 ? 3
-           : p[0] >= 0xF0 && p[0] < 0xF5 ? 4 : 0;
+  size_t n = p[0] < 0x80                   ? 1
+             : p[0] >= 0xC2 && p[0] < 0xE0 ? 2
+             : p[0] >= 0xE0 && p[0] < 0xF0 ? 3
+             : p[0] >= 0xF0 && p[0] < 0xF5 ? 4
+                                           : 0;
   for (size_t i = 1; i < n; i++)
     if ((p[i] & 0xC0) != 0x80) return 0;
   if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] >= 0xA0) || (p[0] == 0xF0 && p[1] < 0x90) ||
@@ -236,14 +239,22 @@ static bool stack_low(struct mr_lua_vm *s)
   return (char *)__builtin_frame_address(0) < s->stack_half;
 }
 #else
-static void find_stack(struct mr_lua_vm *s) { (void)s; }
-static bool stack_low(struct mr_lua_vm *s) { (void)s; return false; }
+static void find_stack(struct mr_lua_vm *s)
+{
+  (void)s;
+}
+static bool stack_low(struct mr_lua_vm *s)
+{
+  (void)s;
+  return false;
+}
 #endif
 
 static const char *slice_over(struct mr_lua_vm *s)
 {
   if (atomic_load(&s->slice) == MR_SLICE_GONE) return "stuck: these scripts were started again elsewhere";
-  if (atomic_load_explicit(&s->h->stop, memory_order_relaxed) && !s->closing) return "stopped: the program is closing";
+  if (atomic_load_explicit(&s->h->stop, memory_order_relaxed) && !s->closing)
+    return "stopped: the program is closing";
   if (spent_us() < s->slice_end_us) return NULL;
   return s->current ? "time budget spent: the task ran too long without waiting"
                     : "time budget spent: the top level of the scripts ran too long";
@@ -343,7 +354,8 @@ static int load_module(lua_State *L)
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   const char *name = lua_tostring(L, lua_upvalueindex(2));
   const struct mr_lua_source *src = mr_lua_sources;
-  while (src->name && strcmp(src->name, name) != 0) src++;
+  while (src->name && strcmp(src->name, name) != 0)
+    src++;
   char chunk[64];
   luaL_gsub(L, name, ".", "/");
   snprintf(chunk, sizeof chunk, "=%s%s.lua", lua_tostring(L, -1), strchr(name, '.') ? "" : "/init");
@@ -402,9 +414,12 @@ static int open_state(lua_State *L)
   lua_setglobal(L, "newproxy");
   if (!s->o.jit) luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
 #endif
-  lua_newtable(L); s->ref_tasks = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_newtable(L); s->ref_ids = luaL_ref(L, LUA_REGISTRYINDEX);
-  lua_newtable(L); s->ref_entries = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  s->ref_tasks = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  s->ref_ids = luaL_ref(L, LUA_REGISTRYINDEX);
+  lua_newtable(L);
+  s->ref_entries = luaL_ref(L, LUA_REGISTRYINDEX);
   lua_newtable(L);
   lua_pushcfunction(L, err_tostring);
   lua_setfield(L, -2, "__tostring");
@@ -437,9 +452,9 @@ static int call_native(lua_State *L)
 LJMP int mr_lua_native(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
-  static const luaL_Reg *const lists[] = {mr_lua_task_natives, mr_lua_op_natives, mr_lua_call_natives,
-      mr_lua_stream_natives, mr_lua_io_natives, mr_lua_json_natives, mr_lua_base_natives,
-      mr_lua_model_natives, mr_lua_file_natives};
+  static const luaL_Reg *const lists[] = {mr_lua_task_natives,   mr_lua_op_natives,    mr_lua_call_natives,
+                                          mr_lua_stream_natives, mr_lua_io_natives,    mr_lua_json_natives,
+                                          mr_lua_base_natives,   mr_lua_model_natives, mr_lua_file_natives};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
     for (const luaL_Reg *r = lists[i]; r->name; r++) {

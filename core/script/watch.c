@@ -48,7 +48,11 @@ LJMP void mr_lua_stamp_note(lua_State *L, struct mr_lua_vm *s, int g, const char
   lua_pop(L, 1);
 }
 
-struct scan { struct mr_lua_vm *s; struct mr_lua_paths *files, *dirs; bool differs; };
+struct scan {
+  struct mr_lua_vm *s;
+  struct mr_lua_paths *files, *dirs;
+  bool differs;
+};
 
 static void make_real(struct mr_lua_paths *l)
 {
@@ -146,7 +150,8 @@ static int restart(lua_State *L)
   struct scan *x = lua_touserdata(L, 1);
   lua_settop(L, 0);
   lua_newtable(L);
-  for (int i = 0; i < x->files->n; i++) note(L, x->files->v[i]);
+  for (int i = 0; i < x->files->n; i++)
+    note(L, x->files->v[i]);
   lua_rawseti(L, LUA_REGISTRYINDEX, x->s->ref_stamps);
   return 0;
 }
@@ -174,7 +179,8 @@ static void on_watch(void *ud, struct mr_str path)
 
 void mr_lua_unwatch(struct mr_lua_vm *s)
 {
-  while (s->nwatches) s->ext->watch_cancel(s->rt, s->watches[--s->nwatches]);
+  while (s->nwatches)
+    s->ext->watch_cancel(s->rt, s->watches[--s->nwatches]);
 }
 
 void mr_lua_watch(struct mr_lua_vm *s)

@@ -59,8 +59,7 @@ static void step_write(struct mr_blob_writer *w)
     }
     at += (size_t)n;
   }
-  if (w->out.n && EVP_DigestUpdate(w->sha, w->out.p, w->out.n) != 1)
-    w->code = mr_err_nomem(&w->err);
+  if (w->out.n && EVP_DigestUpdate(w->sha, w->out.p, w->out.n) != 1) w->code = mr_err_nomem(&w->err);
   w->size += (int64_t)w->out.n;
 }
 
@@ -127,16 +126,15 @@ static void report(struct mr_blob_writer *w)
   unsigned n = 0;
   char hex[65];
 
-  if (w->code == MR_OK && (EVP_DigestFinal_ex(w->sha, md, &n) != 1 || n != 32))
-    w->code = mr_err_nomem(&w->err);
+  if (w->code == MR_OK && (EVP_DigestFinal_ex(w->sha, md, &n) != 1 || n != 32)) w->code = mr_err_nomem(&w->err);
   for (unsigned i = 0; i < 32 && w->code == MR_OK; i++) {
     hex[2 * i] = digits[md[i] >> 4];
     hex[2 * i + 1] = digits[md[i] & 15];
   }
   hex[64] = '\0';
   if (w->finished)
-    w->finished(w->finished_ud, w->code, w->code == MR_OK ? w->size : 0,
-                w->code == MR_OK ? hex : NULL, w->code == MR_OK ? NULL : &w->err);
+    w->finished(w->finished_ud, w->code, w->code == MR_OK ? w->size : 0, w->code == MR_OK ? hex : NULL,
+                w->code == MR_OK ? NULL : &w->err);
   writer_free(w);
 }
 
@@ -207,8 +205,7 @@ static void step_done(struct mr_job *j)
   }
 }
 
-int mr_blob_begin(struct mr_store *s, struct mr_str id, struct mr_blob_writer **out,
-                  struct mr_err *err)
+int mr_blob_begin(struct mr_store *s, struct mr_str id, struct mr_blob_writer **out, struct mr_err *err)
 {
   struct mr_blob_writer *w;
   struct mr_blobs *b = s->blobs;
@@ -242,8 +239,7 @@ int mr_blob_begin(struct mr_store *s, struct mr_str id, struct mr_blob_writer **
   return MR_OK;
 }
 
-int mr_blob_write(struct mr_blob_writer *w, struct mr_str bytes, void (*drained)(void *ud),
-                  void *ud)
+int mr_blob_write(struct mr_blob_writer *w, struct mr_str bytes, void (*drained)(void *ud), void *ud)
 {
   if (!w->blobs) return MR_E_CLOSED;
   if (!w->busy && w->code != MR_OK) return w->code;
@@ -251,8 +247,7 @@ int mr_blob_write(struct mr_blob_writer *w, struct mr_str bytes, void (*drained)
     return MR_E_FULL; /* the caller went on after MR_MORE */
   mr_buf_str(&w->in, bytes);
   if (w->in.failed) {
-    if (!w->busy)
-      w->code = mr_err_set(&w->err, w->in.failed, NULL, "blob: %s", mr_strerror(w->in.failed));
+    if (!w->busy) w->code = mr_err_set(&w->err, w->in.failed, NULL, "blob: %s", mr_strerror(w->in.failed));
     return w->in.failed;
   }
   if (w->blobs->store->memory) return MR_OK;

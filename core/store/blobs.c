@@ -31,8 +31,8 @@ int mr_blob_name(const struct mr_store *s, struct mr_str id, const char *suffix,
     at += 2; /* ids made here start their random part with a version, "01" */
   a = at < id.n ? id.p[at] : '0';
   b = at + 1 < id.n ? id.p[at + 1] : '0';
-  if ((size_t)snprintf(out, PATH_MAX, "%s/blobs/%c%c/%.*s%s", s->dir, a, b, (int)id.n, id.p,
-                       suffix) >= PATH_MAX)
+  if ((size_t)snprintf(out, PATH_MAX, "%s/blobs/%c%c/%.*s%s", s->dir, a, b, (int)id.n, id.p, suffix) >=
+      PATH_MAX)
     return MR_E_INVALID;
   return MR_OK;
 }
@@ -133,17 +133,14 @@ static void task_start(struct mr_store *s, struct task *t, bool work)
     if (code == MR_OK) return;
     t->code = code;
   }
-  if (t->code != MR_OK && !t->err.code)
-    mr_err_set(&t->err, t->code, NULL, "blob: %s", mr_strerror(t->code));
+  if (t->code != MR_OK && !t->err.code) mr_err_set(&t->err, t->code, NULL, "blob: %s", mr_strerror(t->code));
   mr_store_deliver(s, &t->done);
 }
 
 static int of_errno(struct task *t, const char *what)
 {
-  if (errno == ENOENT)
-    return t->code = mr_err_set(&t->err, MR_E_NOTFOUND, NULL, "blob does not exist");
-  if (errno == EEXIST)
-    return t->code = mr_err_set(&t->err, MR_E_CONFLICT, NULL, "blob exists already");
+  if (errno == ENOENT) return t->code = mr_err_set(&t->err, MR_E_NOTFOUND, NULL, "blob does not exist");
+  if (errno == EEXIST) return t->code = mr_err_set(&t->err, MR_E_CONFLICT, NULL, "blob exists already");
   return t->code = mr_err_errno(&t->err, what);
 }
 
@@ -223,8 +220,7 @@ static int copy_bytes(struct task *t)
   int from = -1, to = -1;
   ssize_t n;
 
-  if ((size_t)snprintf(tmp, sizeof tmp, "%s.tmp", t->to) >= sizeof tmp)
-    return t->code = MR_E_INVALID;
+  if ((size_t)snprintf(tmp, sizeof tmp, "%s.tmp", t->to) >= sizeof tmp) return t->code = MR_E_INVALID;
   from = open(t->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
   to = from < 0 ? -1 : open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (to < 0) {
@@ -290,9 +286,7 @@ void mr_blob_copy(struct mr_store *s, struct mr_str from, struct mr_str to,
     m = mr_blob_mem_find(s->blobs, from);
     p = m ? mr_mem_alloc(s->mem, m->n + 1) : NULL;
     if (p) memcpy(p, m->p, m->n);
-    t->code = !m   ? MR_E_NOTFOUND
-              : !p ? MR_E_NOMEM
-                   : mr_blob_mem_add(s->blobs, to, &p, m->n, &t->err);
+    t->code = !m ? MR_E_NOTFOUND : !p ? MR_E_NOMEM : mr_blob_mem_add(s->blobs, to, &p, m->n, &t->err);
     mr_mem_free(s->mem, p);
   }
   task_start(s, t, !s->memory);
@@ -334,8 +328,7 @@ int mr_blobs_open(struct mr_store *s, const struct mr_store_internal *in, struct
   if (s->memory) return MR_OK;
   snprintf(dir, sizeof dir, "%s/blobs", s->dir);
   if (mkdir(dir, 0700) != 0 && errno != EEXIST) return mr_err_errno(err, dir);
-  code = mr_pool_new(&b->pool, s->loop, MR_BLOB_THREADS, MR_BLOB_JOBS_MAX, "blob", NULL, NULL, NULL,
-                     err);
+  code = mr_pool_new(&b->pool, s->loop, MR_BLOB_THREADS, MR_BLOB_JOBS_MAX, "blob", NULL, NULL, NULL, err);
   if (code == MR_OK) mr_blobs_sweep(b, in && in->sweep_age_s ? in->sweep_age_s : 3600);
   return code;
 }

@@ -112,8 +112,7 @@ static void sweep_done(struct mr_job *j)
   }
   w->blobs->swept = true;
   if (w->deleted)
-    mr_log(w->blobs->store->sys, MR_LOG_INFO, "store", "removed %d files that nothing refers to",
-           w->deleted);
+    mr_log(w->blobs->store->sys, MR_LOG_INFO, "store", "removed %d files that nothing refers to", w->deleted);
   mr_mem_free(w->mem, w);
 }
 

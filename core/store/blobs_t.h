@@ -16,23 +16,28 @@
 enum {
   MR_BLOB_THREADS = 2,
   MR_BLOB_JOBS_MAX = 4096,
-  MR_BLOB_WAIT = 1 << 20,          /* bytes waiting from which a writer should pause */
-  MR_BLOB_WAIT_MAX = 16 << 20,     /* bytes that may wait at all (one write may be larger) */
-  MR_BLOB_READ_MAX = 64 << 20,     /* one read */
-  MR_BLOB_MEM_MAX = 64 << 20,      /* one blob of a memory store */
-  MR_BLOB_MEM_ALL = 512 << 20      /* all of them */
+  MR_BLOB_WAIT = 1 << 20,      /* bytes waiting from which a writer should pause */
+  MR_BLOB_WAIT_MAX = 16 << 20, /* bytes that may wait at all (one write may be larger) */
+  MR_BLOB_READ_MAX = 64 << 20, /* one read */
+  MR_BLOB_MEM_MAX = 64 << 20,  /* one blob of a memory store */
+  MR_BLOB_MEM_ALL = 512 << 20  /* all of them */
 };
 
-struct mr_blob_mem { struct mr_blob_mem *next; char id[MR_STORE_ID_MAX + 1]; char *p; size_t n; };
+struct mr_blob_mem {
+  struct mr_blob_mem *next;
+  char id[MR_STORE_ID_MAX + 1];
+  char *p;
+  size_t n;
+};
 
 struct mr_blobs {
   struct mr_store *store;
-  struct mr_pool *pool;            /* NULL in memory */
-  struct mr_blob_writer *writers;  /* under way */
+  struct mr_pool *pool;           /* NULL in memory */
+  struct mr_blob_writer *writers; /* under way */
   struct mr_blob_mem *mem;
   size_t mem_bytes;
-  atomic_bool closing;             /* pool threads look at it between files */
-  bool swept;                      /* the sweep of this run is over */
+  atomic_bool closing; /* pool threads look at it between files */
+  bool swept;          /* the sweep of this run is over */
 };
 
 /* <dir>/blobs/<2 characters>/<id><suffix>; MR_E_INVALID for a bad id. Any thread. */
@@ -44,7 +49,8 @@ int mr_blob_sync_dir(const char *path);
 
 /* blobs_mem.c: the same for memory stores. */
 struct mr_blob_mem *mr_blob_mem_find(struct mr_blobs *b, struct mr_str id);
-int mr_blob_mem_add(struct mr_blobs *b, struct mr_str id, char **p, size_t n, struct mr_err *err); /* takes *p */
+int mr_blob_mem_add(struct mr_blobs *b, struct mr_str id, char **p, size_t n,
+                    struct mr_err *err); /* takes *p */
 void mr_blob_mem_delete(struct mr_blobs *b, struct mr_str id);
 
 /* blobs_sweep.c */

@@ -124,8 +124,7 @@ void mr_commit_doc_put(struct mr_commit *c, const struct mr_doc_row *d, int64_t 
   r->body = copy(c, d->body);
 }
 
-void mr_commit_doc_delete(struct mr_commit *c, struct mr_str kind, struct mr_str id,
-                          int64_t expect_rev)
+void mr_commit_doc_delete(struct mr_commit *c, struct mr_str kind, struct mr_str id, int64_t expect_rev)
 {
   doc_op(c, MR_OP_DOC_DELETE, kind, id, expect_rev);
 }
@@ -135,8 +134,8 @@ void mr_commit_doc_expect(struct mr_commit *c, struct mr_str kind, struct mr_str
   doc_op(c, MR_OP_DOC_EXPECT, kind, id, rev);
 }
 
-void mr_commit_doc_version(struct mr_commit *c, struct mr_str kind, struct mr_str id,
-                           int64_t version, int64_t created_us, struct mr_str body)
+void mr_commit_doc_version(struct mr_commit *c, struct mr_str kind, struct mr_str id, int64_t version,
+                           int64_t created_us, struct mr_str body)
 {
   struct mr_commit_op *op = doc_op(c, MR_OP_DOC_VERSION, kind, id, -1);
 
@@ -146,8 +145,7 @@ void mr_commit_doc_version(struct mr_commit *c, struct mr_str kind, struct mr_st
   op->u.doc.row.body = copy(c, body);
 }
 
-void mr_commit_name_unique(struct mr_commit *c, struct mr_str kind, struct mr_str name,
-                           struct mr_str id)
+void mr_commit_name_unique(struct mr_commit *c, struct mr_str kind, struct mr_str name, struct mr_str id)
 {
   struct mr_commit_op *op = doc_op(c, MR_OP_NAME_UNIQUE, kind, id, -1);
 
@@ -156,8 +154,7 @@ void mr_commit_name_unique(struct mr_commit *c, struct mr_str kind, struct mr_st
 
 /* ---- sessions ---- */
 
-static void session_op(struct mr_commit *c, enum mr_op_kind kind, const struct mr_session_row *s,
-                       unsigned what)
+static void session_op(struct mr_commit *c, enum mr_op_kind kind, const struct mr_session_row *s, unsigned what)
 {
   struct mr_commit_op *op = op_new(c, kind);
   struct mr_session_row *r;
@@ -199,8 +196,7 @@ void mr_commit_session_delete(struct mr_commit *c, struct mr_str session_id)
 
 /* ---- the log and the inbox ---- */
 
-void mr_commit_log(struct mr_commit *c, struct mr_str session_id, const struct mr_log_row *rows,
-                   int n)
+void mr_commit_log(struct mr_commit *c, struct mr_str session_id, const struct mr_log_row *rows, int n)
 {
   struct mr_commit_op *op;
   struct mr_log_row *r;
@@ -240,8 +236,7 @@ static void inbox_op(struct mr_commit *c, enum mr_op_kind kind, struct mr_str se
   op->u.inbox.row.body = copy(c, r->body);
 }
 
-void mr_commit_inbox_add(struct mr_commit *c, struct mr_str session_id,
-                         const struct mr_inbox_row *r)
+void mr_commit_inbox_add(struct mr_commit *c, struct mr_str session_id, const struct mr_inbox_row *r)
 {
   inbox_op(c, MR_OP_INBOX_ADD, session_id, r);
 }
@@ -263,8 +258,7 @@ void mr_commit_done(struct mr_done *d)
   mr_commit_drop(&c);
 }
 
-void mr_commit_submit(struct mr_commit **cp,
-                      void (*done)(void *ud, const struct mr_commit_result *r), void *ud)
+void mr_commit_submit(struct mr_commit **cp, void (*done)(void *ud, const struct mr_commit_result *r), void *ud)
 {
   struct mr_commit *c = *cp;
   int code;
@@ -278,8 +272,7 @@ void mr_commit_submit(struct mr_commit **cp,
   code = c->store->closing ? MR_E_CLOSED : c->store->drv->submit(c->store, c);
   if (code == MR_OK) return;
   if (c->code == MR_OK)
-    c->code = code == MR_E_FULL
-                  ? mr_err_set(&c->err, code, NULL, "too many commits wait for the disk")
-                  : mr_err_set(&c->err, code, NULL, "the store is closing");
+    c->code = code == MR_E_FULL ? mr_err_set(&c->err, code, NULL, "too many commits wait for the disk")
+                                : mr_err_set(&c->err, code, NULL, "the store is closing");
   mr_store_deliver(c->store, &c->done);
 }

@@ -64,8 +64,7 @@ static int lock_take(struct mr_store *s, int wait_ms, struct mr_err *err)
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return mr_err_errno(err, path);
     if (wait_ms <= 0)
-      return mr_err_set(err, MR_E_BUSY, NULL, "%s belongs to process %ld", s->dir,
-                        lock_owner(s->lock_fd));
+      return mr_err_set(err, MR_E_BUSY, NULL, "%s belongs to process %ld", s->dir, lock_owner(s->lock_fd));
     nanosleep(&step, NULL);
     wait_ms -= LOCK_STEP_MS;
   }
@@ -82,8 +81,7 @@ int mr_dir_open(struct mr_store *s, const char *dir, int wait_ms, struct mr_err 
   int code;
 
   if (n == 0 || n > PATH_MAX - 256)
-    return mr_err_set(err, MR_E_INVALID, "store", "the data directory's name is %s",
-                      n ? "too long" : "empty");
+    return mr_err_set(err, MR_E_INVALID, "store", "the data directory's name is %s", n ? "too long" : "empty");
   memcpy(path, dir, n + 1);
   code = make_dirs(path, err);
   if (code != MR_OK) return code;

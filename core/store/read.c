@@ -109,16 +109,15 @@ static struct mr_read *doc_read(struct mr_store *s, int64_t ws, enum mr_read_kin
   return rd;
 }
 
-void mr_read_doc(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id,
-                 mr_rows_fn fn, void *ud)
+void mr_read_doc(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id, mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = doc_read(s, ws, MR_READ_DOC, 1, kind, id, fn, ud);
 
   if (rd) submit(rd);
 }
 
-void mr_read_doc_named(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str name,
-                       int limit, mr_rows_fn fn, void *ud)
+void mr_read_doc_named(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str name, int limit,
+                       mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = doc_read(s, ws, MR_READ_DOC_NAMED, limit, kind, MR_S(""), fn, ud);
 
@@ -127,8 +126,8 @@ void mr_read_doc_named(struct mr_store *s, int64_t ws, struct mr_str kind, struc
   submit(rd);
 }
 
-void mr_read_doc_version(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id,
-                         int64_t version, mr_rows_fn fn, void *ud)
+void mr_read_doc_version(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id, int64_t version,
+                         mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = doc_read(s, ws, MR_READ_DOC_VERSION, 1, kind, id, fn, ud);
 
@@ -137,8 +136,8 @@ void mr_read_doc_version(struct mr_store *s, int64_t ws, struct mr_str kind, str
   submit(rd);
 }
 
-void mr_read_doc_versions(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id,
-                          int64_t below, int limit, mr_rows_fn fn, void *ud)
+void mr_read_doc_versions(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id, int64_t below,
+                          int limit, mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = doc_read(s, ws, MR_READ_DOC_VERSIONS, limit, kind, id, fn, ud);
 
@@ -147,8 +146,7 @@ void mr_read_doc_versions(struct mr_store *s, int64_t ws, struct mr_str kind, st
   submit(rd);
 }
 
-void mr_read_docs(struct mr_store *s, int64_t ws, const struct mr_doc_query *q, mr_rows_fn fn,
-                  void *ud)
+void mr_read_docs(struct mr_store *s, int64_t ws, const struct mr_doc_query *q, mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = read_new(s, ws, MR_READ_DOCS, q->limit, fn, ud);
 
@@ -172,8 +170,7 @@ void mr_read_session(struct mr_store *s, int64_t ws, struct mr_str id, mr_rows_f
   submit(rd);
 }
 
-void mr_read_sessions(struct mr_store *s, int64_t ws, const struct mr_session_query *q,
-                      mr_rows_fn fn, void *ud)
+void mr_read_sessions(struct mr_store *s, int64_t ws, const struct mr_session_query *q, mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = read_new(s, ws, MR_READ_SESSIONS, q->limit, fn, ud);
   struct mr_session_query *to;
@@ -190,8 +187,7 @@ void mr_read_sessions(struct mr_store *s, int64_t ws, const struct mr_session_qu
   submit(rd);
 }
 
-void mr_read_sessions_to_wake(struct mr_store *s, int limit, int64_t after_no, mr_rows_fn fn,
-                              void *ud)
+void mr_read_sessions_to_wake(struct mr_store *s, int limit, int64_t after_no, mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = read_new(s, 0, MR_READ_WAKE, limit, fn, ud);
 
@@ -202,8 +198,7 @@ void mr_read_sessions_to_wake(struct mr_store *s, int limit, int64_t after_no, m
 
 /* ---- the log and the inbox ---- */
 
-void mr_read_log(struct mr_store *s, int64_t ws, const struct mr_log_query *q, mr_rows_fn fn,
-                 void *ud)
+void mr_read_log(struct mr_store *s, int64_t ws, const struct mr_log_query *q, mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = read_new(s, ws, MR_READ_LOG, q->limit, fn, ud);
 
@@ -215,8 +210,7 @@ void mr_read_log(struct mr_store *s, int64_t ws, const struct mr_log_query *q, m
   submit(rd);
 }
 
-void mr_read_inbox(struct mr_store *s, int64_t ws, struct mr_str session_id, mr_rows_fn fn,
-                   void *ud)
+void mr_read_inbox(struct mr_store *s, int64_t ws, struct mr_str session_id, mr_rows_fn fn, void *ud)
 {
   struct mr_read *rd = read_new(s, ws, MR_READ_INBOX, MR_STORE_LIST_MAX, fn, ud);
 

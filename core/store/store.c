@@ -94,8 +94,8 @@ void mr_store_fail_later(struct mr_store *s, int code, mr_fail_call call, mr_any
   for (int i = 0; i < MR_STORE_SPARES; i++) {
     struct mr_spare *sp = &s->spares[i];
     if (sp->used) continue;
-    *sp = (struct mr_spare){
-        .done.fn = spare_done, .code = code, .call = call, .fn = fn, .ud = ud, .used = true};
+    *sp =
+        (struct mr_spare){.done.fn = spare_done, .code = code, .call = call, .fn = fn, .ud = ud, .used = true};
     mr_store_deliver(s, &sp->done);
     return;
   }
@@ -162,8 +162,7 @@ int mr_store_open_with(struct mr_store **out, struct mr_loop *l, const struct mr
   return code;
 }
 
-int mr_store_open(struct mr_store **out, struct mr_loop *l, const struct mr_store_opts *o,
-                  struct mr_err *err)
+int mr_store_open(struct mr_store **out, struct mr_loop *l, const struct mr_store_opts *o, struct mr_err *err)
 {
   return mr_store_open_with(out, l, o, NULL, err);
 }
@@ -226,8 +225,7 @@ bool mr_store_id_ok(struct mr_str id)
   if (id.n == 0 || id.n > MR_STORE_ID_MAX) return false;
   for (size_t i = 0; i < id.n; i++) {
     char c = id.p[i];
-    if (!((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' ||
-          c == '-'))
+    if (!((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_' || c == '-'))
       return false;
   }
   return true;
@@ -245,8 +243,7 @@ static struct mr_ws_slot *ws_set(struct mr_store *s, struct mr_str id)
   return &s->workspaces[(size_t)(h % MR_WS_SETS) * MR_WS_WAYS];
 }
 
-int mr_store_workspace(struct mr_store *s, struct mr_str workspace_id, int64_t *ws,
-                       struct mr_err *err)
+int mr_store_workspace(struct mr_store *s, struct mr_str workspace_id, int64_t *ws, struct mr_err *err)
 {
   struct mr_ws_slot *set;
   int code;
@@ -254,8 +251,7 @@ int mr_store_workspace(struct mr_store *s, struct mr_str workspace_id, int64_t *
   *ws = 0;
   if (!mr_store_id_ok(workspace_id))
     return mr_err_set(err, MR_E_INVALID, "workspace", "\"%.*s\" is not a workspace id",
-                      (int)(workspace_id.n < 80 ? workspace_id.n : 80),
-                      workspace_id.p ? workspace_id.p : "");
+                      (int)(workspace_id.n < 80 ? workspace_id.n : 80), workspace_id.p ? workspace_id.p : "");
   set = ws_set(s, workspace_id);
   for (int i = 0; i < MR_WS_WAYS; i++)
     if (set[i].ws && mr_str_is(workspace_id, set[i].id)) {

@@ -25,75 +25,78 @@ struct mr_store;
 /* ---- opening ---- */
 
 struct mr_store_opts {
-  const char *dir;       /* data directory, created 0700; or ":memory:" */
-  int wait_ms;           /* wait for another owner's lock */
-  int readers;           /* reading threads; 0 = 2 */
+  const char *dir; /* data directory, created 0700; or ":memory:" */
+  int wait_ms;     /* wait for another owner's lock */
+  int readers;     /* reading threads; 0 = 2 */
 };
 /* Blocks (called at start-up). MR_E_BUSY names the owner's pid; MR_E_STATE for a newer schema.
  * Migrations copy the database file first. Starts no log scan. */
-int mr_store_open(struct mr_store **out, struct mr_loop *l, const struct mr_store_opts *o,
-                  struct mr_err *err);
+int mr_store_open(struct mr_store **out, struct mr_loop *l, const struct mr_store_opts *o, struct mr_err *err);
 /* Waits for queued commits, runs their done callbacks on this thread, closes. */
 void mr_store_close(struct mr_store **s);
-const char *mr_store_dir(const struct mr_store *s);       /* ":memory:" or the directory */
+const char *mr_store_dir(const struct mr_store *s); /* ":memory:" or the directory */
 /* Is the store refusing writes (disk full, I/O errors)? err gets the reason. */
 bool mr_store_failing(const struct mr_store *s, struct mr_err *err);
 
-struct mr_store_stats { uint64_t commits, transactions, rows, failed; size_t queued; int64_t pos; };
+struct mr_store_stats {
+  uint64_t commits, transactions, rows, failed;
+  size_t queued;
+  int64_t pos;
+};
 void mr_store_stats(const struct mr_store *s, struct mr_store_stats *out);
 
 /* ---- shapes ---- */
 
 /* Who writes: stored with each inbox and log row. */
 struct mr_origin {
-  int64_t workspace;                         /* from mr_store_workspace */
-  struct mr_str key_id, request_id, trace;   /* may be empty */
+  int64_t workspace;                       /* from mr_store_workspace */
+  struct mr_str key_id, request_id, trace; /* may be empty */
 };
 
 /* A document: one JSON object with what lists and filters need in columns. kind is a short fixed
  * word: "agent", "environment", "file", "key", "resource", ... */
 struct mr_doc_row {
   struct mr_str kind, id;
-  struct mr_str parent;    /* owner: session id of a resource or scoped file; "" */
-  struct mr_str name;      /* for look-up by name; "" */
-  int64_t rev;             /* 1, +1 at each put; for compare and set */
-  int64_t version;         /* the API's version number (agents), else 0 */
+  struct mr_str parent;                        /* owner: session id of a resource or scoped file; "" */
+  struct mr_str name;                          /* for look-up by name; "" */
+  int64_t rev;                                 /* 1, +1 at each put; for compare and set */
+  int64_t version;                             /* the API's version number (agents), else 0 */
   int64_t created_us, updated_us, archived_us; /* wall clock; archived 0 = not */
-  struct mr_str body;      /* JSON text */
+  struct mr_str body;                          /* JSON text */
 };
 
 /* A session's head. agent and immutable are written once at create. */
 struct mr_session_row {
   struct mr_str id;
-  int64_t no;              /* the store's number of the session, set by the store */
-  int64_t rev;             /* +1 at each put */
+  int64_t no;  /* the store's number of the session, set by the store */
+  int64_t rev; /* +1 at each put */
   int64_t created_us, updated_us, archived_us;
-  struct mr_str status;    /* idle running rescheduling terminated */
+  struct mr_str status; /* idle running rescheduling terminated */
   struct mr_str agent_id, environment_id, deployment_id;
   int64_t agent_version;
-  int64_t last_us;         /* highest processed_at */
+  int64_t last_us; /* highest processed_at */
   int64_t owner_epoch;
-  int64_t due_us;          /* wall time of the next retry when rescheduling, else 0 */
-  struct mr_str agent;     /* JSON: the resolved snapshot (big: put only when it changed) */
-  struct mr_str doc;       /* JSON: title, metadata, resources, ... the client's part */
-  struct mr_str head;      /* JSON: usage, stats, primary thread, ... the machine's part */
+  int64_t due_us;      /* wall time of the next retry when rescheduling, else 0 */
+  struct mr_str agent; /* JSON: the resolved snapshot (big: put only when it changed) */
+  struct mr_str doc;   /* JSON: title, metadata, resources, ... the client's part */
+  struct mr_str head;  /* JSON: usage, stats, primary thread, ... the machine's part */
 };
 
 enum mr_row_kind { MR_ROW_WIRE = 0, MR_ROW_PRIVATE = 1 };
 
 struct mr_log_row {
-  int64_t pos;             /* log position, global, ascending; set by the store */
+  int64_t pos; /* log position, global, ascending; set by the store */
   enum mr_row_kind kind;
   int format;              /* of private rows: version of their JSON */
   struct mr_str type;      /* "user.message", or private: "model.reply", "tool.intent", ... */
   struct mr_str event_id;  /* "sevt_..."; "" for private rows without one */
   struct mr_str thread_id; /* "" = the primary thread */
   int64_t processed_us;
-  struct mr_str body;      /* wire: the exact bytes a client sees; private: JSON */
+  struct mr_str body; /* wire: the exact bytes a client sees; private: JSON */
 };
 
 struct mr_inbox_row {
-  int64_t arrival;         /* ascending, set by the store */
+  int64_t arrival;                    /* ascending, set by the store */
   struct mr_str event_id, type, body; /* body: the event with "processed_at":null */
 };
 
@@ -103,7 +106,7 @@ struct mr_commit;
 /* All strings are copied. A failed call makes the whole commit fail at submit; no need to check each.
  * o is copied too. */
 struct mr_commit *mr_commit_new(struct mr_store *s, const struct mr_origin *o); /* NULL: no memory */
-void mr_commit_drop(struct mr_commit **c);  /* not submitted */
+void mr_commit_drop(struct mr_commit **c);                                      /* not submitted */
 
 /* A failed expectation is MR_E_CONFLICT; err.error_code is "exists", "rev", "not_found" or "name_taken",
  * err.field the document's kind, "session" or "inbox". */
@@ -148,11 +151,13 @@ struct mr_commit_result {
   int64_t first_pos;        /* position of the first log row; the others follow without gaps */
 };
 /* Submits and clears *c. done runs once, on the loop thread, never inside this call. */
-void mr_commit_submit(struct mr_commit **c, void (*done)(void *ud, const struct mr_commit_result *r),
-                      void *ud);
+void mr_commit_submit(struct mr_commit **c, void (*done)(void *ud, const struct mr_commit_result *r), void *ud);
 
 /* Where a page ends: the created_us and id of a list's row; all zero = from the beginning. */
-struct mr_cursor { int64_t us; struct mr_str id; };
+struct mr_cursor {
+  int64_t us;
+  struct mr_str id;
+};
 
 /* ---- reads ---- */
 
@@ -163,8 +168,8 @@ struct mr_rows {
   int code;
   const struct mr_err *err;
   int n;
-  bool more;                       /* the limit cut the list */
-  const struct mr_doc_row *docs;   /* which of these is set follows from the query */
+  bool more;                     /* the limit cut the list */
+  const struct mr_doc_row *docs; /* which of these is set follows from the query */
   const struct mr_session_row *sessions;
   const struct mr_log_row *log;
   const struct mr_inbox_row *inbox;
@@ -176,22 +181,24 @@ void mr_read_doc(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_s
 /* Unarchived documents of this name, newest first, at most limit. */
 void mr_read_doc_named(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str name, int limit,
                        mr_rows_fn fn, void *ud);
-void mr_read_doc_version(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id,
-                         int64_t version, mr_rows_fn fn, void *ud);
+void mr_read_doc_version(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id, int64_t version,
+                         mr_rows_fn fn, void *ud);
 /* Versions newest first, below `below` (0 = all). */
-void mr_read_doc_versions(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id,
-                          int64_t below, int limit, mr_rows_fn fn, void *ud);
+void mr_read_doc_versions(struct mr_store *s, int64_t ws, struct mr_str kind, struct mr_str id, int64_t below,
+                          int limit, mr_rows_fn fn, void *ud);
 
-struct mr_range { int64_t gt, gte, lt, lte; }; /* microseconds; 0 = open */
+struct mr_range {
+  int64_t gt, gte, lt, lte;
+}; /* microseconds; 0 = open */
 
 struct mr_doc_query {
   struct mr_str kind;
-  struct mr_str parent;    /* p NULL: any */
+  struct mr_str parent; /* p NULL: any */
   bool include_archived, ascending;
   struct mr_range created;
   const struct mr_str *ids; /* only these ids, when nids > 0 (at most 1,000) */
   int nids;
-  struct mr_cursor after;  /* rows past this one in list order */
+  struct mr_cursor after; /* rows past this one in list order */
   int limit;
 };
 void mr_read_docs(struct mr_store *s, int64_t ws, const struct mr_doc_query *q, mr_rows_fn fn, void *ud);
@@ -199,28 +206,29 @@ void mr_read_docs(struct mr_store *s, int64_t ws, const struct mr_doc_query *q, 
 void mr_read_session(struct mr_store *s, int64_t ws, struct mr_str id, mr_rows_fn fn, void *ud);
 struct mr_session_query {
   struct mr_str agent_id, environment_id, deployment_id, memory_store_id; /* empty: any */
-  int64_t agent_version;   /* 0: any */
-  const struct mr_str *statuses; /* any of these, when nstatuses > 0 */
+  int64_t agent_version;                                                  /* 0: any */
+  const struct mr_str *statuses;                                          /* any of these, when nstatuses > 0 */
   int nstatuses;
   bool include_archived, ascending;
   struct mr_range created;
   struct mr_cursor after;
   int limit;
 };
-void mr_read_sessions(struct mr_store *s, int64_t ws, const struct mr_session_query *q, mr_rows_fn fn, void *ud);
+void mr_read_sessions(struct mr_store *s, int64_t ws, const struct mr_session_query *q, mr_rows_fn fn,
+                      void *ud);
 /* Sessions of any workspace that must be woken at start: status running or rescheduling, or with
  * inbox rows. Rows hold id and, in .no, the session's number; workspace comes in .owner_epoch. */
 void mr_read_sessions_to_wake(struct mr_store *s, int limit, int64_t after_no, mr_rows_fn fn, void *ud);
 
 struct mr_log_query {
   struct mr_str session_id;
-  struct mr_str thread_id;      /* p NULL: rows of the primary thread; else that thread's */
-  bool with_private;            /* the machine's own load */
+  struct mr_str thread_id; /* p NULL: rows of the primary thread; else that thread's */
+  bool with_private;       /* the machine's own load */
   bool descending;
-  const struct mr_str *types;   /* any of these, when ntypes > 0 */
+  const struct mr_str *types; /* any of these, when ntypes > 0 */
   int ntypes;
   struct mr_range processed;
-  int64_t after_pos;            /* rows past this position in list order; 0 = from the start */
+  int64_t after_pos; /* rows past this position in list order; 0 = from the start */
   int limit;
 };
 void mr_read_log(struct mr_store *s, int64_t ws, const struct mr_log_query *q, mr_rows_fn fn, void *ud);
@@ -241,8 +249,10 @@ int mr_blob_begin(struct mr_store *s, struct mr_str id, struct mr_blob_writer **
 /* Queues bytes; returns MR_MORE when more than 1 MiB waits: stop until drained calls back. */
 int mr_blob_write(struct mr_blob_writer *w, struct mr_str bytes, void (*drained)(void *ud), void *ud);
 /* done on the loop thread: size and SHA-256 (hex). Frees the writer. */
-void mr_blob_finish(struct mr_blob_writer **w, void (*done)(void *ud, int code, int64_t size,
-                    const char *sha256, const struct mr_err *err), void *ud);
+void mr_blob_finish(struct mr_blob_writer **w,
+                    void (*done)(void *ud, int code, int64_t size, const char *sha256,
+                                 const struct mr_err *err),
+                    void *ud);
 void mr_blob_abort(struct mr_blob_writer **w);
 /* Reads up to len bytes (at most 64 MiB) at offset; done on the loop thread (n < len at the end). */
 void mr_blob_read(struct mr_store *s, struct mr_str id, int64_t offset, size_t len,

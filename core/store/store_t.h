@@ -21,11 +21,11 @@
 #include "store/store.h"
 
 enum {
-  MR_STORE_QUEUE_MAX = 100000,         /* commits waiting for the writer */
-  MR_STORE_READS_MAX = 20000,          /* reads waiting */
-  MR_STORE_LIST_MAX = 10000,           /* most rows of one read */
-  MR_STORE_REPLY_BYTES = 16 << 20,     /* a read's reply is cut past this (more = true) */
-  MR_STORE_ID_MAX = 80,                /* bytes of an id */
+  MR_STORE_QUEUE_MAX = 100000,     /* commits waiting for the writer */
+  MR_STORE_READS_MAX = 20000,      /* reads waiting */
+  MR_STORE_LIST_MAX = 10000,       /* most rows of one read */
+  MR_STORE_REPLY_BYTES = 16 << 20, /* a read's reply is cut past this (more = true) */
+  MR_STORE_ID_MAX = 80,            /* bytes of an id */
   MR_STORE_SPARES = 64
 };
 #define MR_STORE_QUEUE_BYTES ((size_t)256 << 20)
@@ -41,34 +41,55 @@ struct mr_done {
 /* ---- a commit as built ---- */
 
 enum mr_op_kind {
-  MR_OP_DOC_PUT, MR_OP_DOC_DELETE, MR_OP_DOC_EXPECT, MR_OP_DOC_VERSION, MR_OP_NAME_UNIQUE,
-  MR_OP_SESSION_NEW, MR_OP_SESSION_PUT, MR_OP_SESSION_DELETE,
-  MR_OP_LOG, MR_OP_INBOX_ADD, MR_OP_INBOX_DEL
+  MR_OP_DOC_PUT,
+  MR_OP_DOC_DELETE,
+  MR_OP_DOC_EXPECT,
+  MR_OP_DOC_VERSION,
+  MR_OP_NAME_UNIQUE,
+  MR_OP_SESSION_NEW,
+  MR_OP_SESSION_PUT,
+  MR_OP_SESSION_DELETE,
+  MR_OP_LOG,
+  MR_OP_INBOX_ADD,
+  MR_OP_INBOX_DEL
 };
 
 struct mr_commit_op {
   struct mr_commit_op *next;
   enum mr_op_kind kind;
   union {
-    struct { struct mr_doc_row row; int64_t expect; } doc; /* all that name a document */
-    struct { struct mr_session_row row; unsigned what; } session;
-    struct { struct mr_str session_id; struct mr_log_row *rows; int n; } log;
-    struct { struct mr_str session_id; struct mr_inbox_row row; } inbox;
+    struct {
+      struct mr_doc_row row;
+      int64_t expect;
+    } doc; /* all that name a document */
+    struct {
+      struct mr_session_row row;
+      unsigned what;
+    } session;
+    struct {
+      struct mr_str session_id;
+      struct mr_log_row *rows;
+      int n;
+    } log;
+    struct {
+      struct mr_str session_id;
+      struct mr_inbox_row row;
+    } inbox;
   } u;
 };
 
 struct mr_commit {
-  struct mr_done done;             /* first member */
-  struct mr_commit *next;          /* the driver's queue */
+  struct mr_done done;    /* first member */
+  struct mr_commit *next; /* the driver's queue */
   struct mr_store *store;
-  struct mr_arena *arena;          /* owns everything here, this struct too */
+  struct mr_arena *arena; /* owns everything here, this struct too */
   struct mr_origin origin;
   struct mr_commit_op *ops, **tail;
-  const char *label;               /* static, or NULL */
-  size_t bytes;                    /* copied, about */
-  int rows;                        /* rows that its operations write */
-  int64_t now_us;                  /* wall clock at submit */
-  int code;                        /* MR_OK until something failed; then the result */
+  const char *label; /* static, or NULL */
+  size_t bytes;      /* copied, about */
+  int rows;          /* rows that its operations write */
+  int64_t now_us;    /* wall clock at submit */
+  int code;          /* MR_OK until something failed; then the result */
   struct mr_err err;
   int64_t first_pos;
   void (*fn)(void *ud, const struct mr_commit_result *r);
@@ -78,23 +99,35 @@ struct mr_commit {
 /* ---- a read as asked ---- */
 
 enum mr_read_kind {
-  MR_READ_DOC, MR_READ_DOC_NAMED, MR_READ_DOC_VERSION, MR_READ_DOC_VERSIONS, MR_READ_DOCS,
-  MR_READ_SESSION, MR_READ_SESSIONS, MR_READ_WAKE, MR_READ_LOG, MR_READ_INBOX
+  MR_READ_DOC,
+  MR_READ_DOC_NAMED,
+  MR_READ_DOC_VERSION,
+  MR_READ_DOC_VERSIONS,
+  MR_READ_DOCS,
+  MR_READ_SESSION,
+  MR_READ_SESSIONS,
+  MR_READ_WAKE,
+  MR_READ_LOG,
+  MR_READ_INBOX
 };
 
 struct mr_read {
-  struct mr_job job;               /* first member; a driver with a pool uses it */
+  struct mr_job job; /* first member; a driver with a pool uses it */
   struct mr_done done;
-  struct mr_read *next;            /* the queue of a driver without */
+  struct mr_read *next; /* the queue of a driver without */
   struct mr_store *store;
-  struct mr_arena *arena;          /* owns everything here and the rows */
+  struct mr_arena *arena; /* owns everything here and the rows */
   enum mr_read_kind kind;
   int64_t ws;
   struct mr_str doc_kind, id, name; /* id: document or session */
   int64_t version, below, after_no;
-  int limit;                       /* 1..MR_STORE_LIST_MAX */
-  union { struct mr_doc_query docs; struct mr_session_query sessions; struct mr_log_query log; } q;
-  struct mr_rows rows;             /* the driver fills it */
+  int limit; /* 1..MR_STORE_LIST_MAX */
+  union {
+    struct mr_doc_query docs;
+    struct mr_session_query sessions;
+    struct mr_log_query log;
+  } q;
+  struct mr_rows rows; /* the driver fills it */
   struct mr_err err;
   mr_rows_fn fn;
   void *ud;
@@ -107,8 +140,8 @@ struct mr_sqlite_step; /* sqlite/sqlite_t.h */
 struct mr_store_internal {
   const struct mr_sqlite_step *steps; /* migrations, with schema: what to migrate to */
   int nsteps, schema;
-  int sweep_age_s;                    /* blobs younger than this are left; 0: an hour; -1: none are */
-  size_t queue_bytes;                 /* instead of MR_STORE_QUEUE_BYTES */
+  int sweep_age_s;    /* blobs younger than this are left; 0: an hour; -1: none are */
+  size_t queue_bytes; /* instead of MR_STORE_QUEUE_BYTES */
 };
 
 struct mr_store_driver {
@@ -137,7 +170,10 @@ extern const struct mr_store_driver mr_store_sqlite;
 /* ---- the front ---- */
 
 enum { MR_WS_SETS = 64, MR_WS_WAYS = 4 };
-struct mr_ws_slot { int64_t ws; char id[MR_STORE_ID_MAX + 1]; };
+struct mr_ws_slot {
+  int64_t ws;
+  char id[MR_STORE_ID_MAX + 1];
+};
 
 /* Holds the place of a request whose own memory could not be had. call gives fn its real type back. */
 typedef void (*mr_any_fn)(void);
@@ -153,24 +189,28 @@ struct mr_spare {
 
 /* The post that carries deliveries to the loop. A post cannot be taken back, so when one is under way
  * while the store closes (a close inside a post), the door outlives the store and frees itself. */
-struct mr_door { struct mr_post post; struct mr_store *store; const struct mr_mem *mem; };
+struct mr_door {
+  struct mr_post post;
+  struct mr_store *store;
+  const struct mr_mem *mem;
+};
 
 struct mr_store {
   const struct mr_store_driver *drv;
-  void *self;                      /* the driver's */
+  void *self; /* the driver's */
   struct mr_loop *loop;
   const struct mr_sys *sys;
   const struct mr_mem *mem;
-  char *dir;                       /* absolute, or ":memory:" */
-  int lock_fd;                     /* <dir>/lock, held; -1 in memory */
+  char *dir;   /* absolute, or ":memory:" */
+  int lock_fd; /* <dir>/lock, held; -1 in memory */
   bool memory, closing;
-  struct mr_ws_slot *workspaces;   /* MR_WS_SETS x MR_WS_WAYS, NULL until the first use */
+  struct mr_ws_slot *workspaces; /* MR_WS_SETS x MR_WS_WAYS, NULL until the first use */
   struct mr_blobs *blobs;
   struct mr_spare *spares;
   struct mr_door *door;
-  pthread_mutex_t mu;              /* guards the three below */
+  pthread_mutex_t mu; /* guards the three below */
   struct mr_done *done_head, **done_tail;
-  bool posted;                     /* the door's post is on its way */
+  bool posted; /* the door's post is on its way */
 };
 
 /* Delivers a failure without allocating (see the invariant above). */

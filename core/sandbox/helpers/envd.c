@@ -42,7 +42,8 @@ static bool wrong(char *why, size_t n, const char *field, const char *what)
   return false;
 }
 
-static bool config_int(const struct ej *root, const char *key, int64_t lo, int64_t hi, int64_t *out, char *why, size_t n)
+static bool config_int(const struct ej *root, const char *key, int64_t lo, int64_t hi, int64_t *out, char *why,
+                       size_t n)
 {
   const struct ej *v = ej_get(root, key);
   if (v && (v->t != EJ_INT || v->i < lo || v->i > hi)) return wrong(why, n, key, "must be a number in range");
@@ -54,7 +55,8 @@ static bool config_path(const struct ej *root, const char *key, const char **out
 {
   struct estr s = ej_str(root, key);
   if (!ej_get(root, key)) return true;
-  if (!s.p || s.p[0] != '/' || strlen(s.p) != s.n || s.n > 1024) return wrong(why, n, key, "must be an absolute path");
+  if (!s.p || s.p[0] != '/' || strlen(s.p) != s.n || s.n > 1024)
+    return wrong(why, n, key, "must be an absolute path");
   *out = s.p;
   return true;
 }
@@ -79,8 +81,12 @@ static bool configure(struct config *c, struct jail *j, const char *text, char *
   const char *bad;
   const struct ej *proto;
   int64_t ttl = 300, lo = MR_ENVD_PROTO_MIN;
-  *c = (struct config){.bash_ms = 120000, .file_ms = 60000, .home = MR_ENVD_HOME, .run = MR_ENVD_RUN,
-                       .write = {MR_ENVD_HOME, "/tmp", MR_ENVD_OUTPUTS}, .read_only = {MR_ENVD_UPLOADS}};
+  *c = (struct config){.bash_ms = 120000,
+                       .file_ms = 60000,
+                       .home = MR_ENVD_HOME,
+                       .run = MR_ENVD_RUN,
+                       .write = {MR_ENVD_HOME, "/tmp", MR_ENVD_OUTPUTS},
+                       .read_only = {MR_ENVD_UPLOADS}};
   if (!ej_parse(&c->doc, text, strlen(text), &bad)) return wrong(why, n, "it is not JSON:", bad);
   const struct ej *root = c->doc.root;
   if (root->t != EJ_OBJ) return wrong(why, n, "it", "must be an object");
@@ -161,7 +167,12 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
 
 enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER };
 enum { POLL_MAX = 4 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS };
-struct polled { struct pollfd fd[POLL_MAX]; enum what what[POLL_MAX]; int index[POLL_MAX]; int n; };
+struct polled {
+  struct pollfd fd[POLL_MAX];
+  enum what what[POLL_MAX];
+  int index[POLL_MAX];
+  int n;
+};
 
 static void watch(struct polled *p, int fd, short events, enum what what, int index)
 {
@@ -192,8 +203,10 @@ static int64_t prepare(struct envd *e, struct polled *p)
   watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
   soonest(&due, shell_due(e));
   for (int i = 0; i < ENVD_OUTPUTS; i++) {
-    if (e->outputs[i].fd < 0 || now >= e->outputs[i].paused_until) watch(p, e->outputs[i].fd, POLLIN, W_BACKGROUND, i);
-    else soonest(&due, e->outputs[i].paused_until);
+    if (e->outputs[i].fd < 0 || now >= e->outputs[i].paused_until)
+      watch(p, e->outputs[i].fd, POLLIN, W_BACKGROUND, i);
+    else
+      soonest(&due, e->outputs[i].paused_until);
   }
   for (int i = 0; i < ENVD_WORKERS; i++) {
     if (!e->workers[i].call) continue;
@@ -211,8 +224,10 @@ static void reap(struct envd *e)
   while (read(e->signals, info, sizeof info) > 0) {
   }
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    if (pid == e->shell.pid) shell_on_exit(e, status);
-    else worker_on_exit(e, pid);
+    if (pid == e->shell.pid)
+      shell_on_exit(e, status);
+    else
+      worker_on_exit(e, pid);
   }
 }
 

@@ -24,33 +24,40 @@
 #include "proto.h"
 
 enum {
-  ENVD_CONNS = 6,              /* one attached, the others about to attach */
-  ENVD_ATTACH_MS = 10000,      /* time to send the attach */
-  ENVD_OUT_MAX = 80 << 20,     /* bytes waiting for a reader before it is cut */
-  ENVD_OPEN_CALLS = 256,       /* calls waiting or running */
-  ENVD_IDS = 16384,            /* ids remembered after their answer had to go */
-  ENVD_WORKERS = 8,            /* file tools at the same time; more wait */
-  ENVD_OUTPUTS = 64,           /* commands whose background processes still print */
-  ENVD_KEEP_OUTPUT = 1 << 20,  /* bytes kept of a command's output, its end */
-  ENVD_LOG_MAX = 1 << 20,      /* bytes of a file with background output */
-  ENVD_VISIBLE = 102400,       /* characters of output in a result (API: tools 4.2, 4.7) */
-  ENVD_FILE_MAX = 262144,      /* bytes that read and edit take at once (4.3) */
+  ENVD_CONNS = 6,             /* one attached, the others about to attach */
+  ENVD_ATTACH_MS = 10000,     /* time to send the attach */
+  ENVD_OUT_MAX = 80 << 20,    /* bytes waiting for a reader before it is cut */
+  ENVD_OPEN_CALLS = 256,      /* calls waiting or running */
+  ENVD_IDS = 16384,           /* ids remembered after their answer had to go */
+  ENVD_WORKERS = 8,           /* file tools at the same time; more wait */
+  ENVD_OUTPUTS = 64,          /* commands whose background processes still print */
+  ENVD_KEEP_OUTPUT = 1 << 20, /* bytes kept of a command's output, its end */
+  ENVD_LOG_MAX = 1 << 20,     /* bytes of a file with background output */
+  ENVD_VISIBLE = 102400,      /* characters of output in a result (API: tools 4.2, 4.7) */
+  ENVD_FILE_MAX = 262144,     /* bytes that read and edit take at once (4.3) */
   ENVD_COMMAND_MAX = 1 << 20,
   ENVD_TIMEOUT_MAX = 24 * 3600 * 1000,
   ENVD_WRITE_DIRS = 16,
 };
 
 /* --- envd_text.c: bytes ------------------------------------------------------------------------------ */
-struct estr { const char *p; size_t n; };
+struct estr {
+  const char *p;
+  size_t n;
+};
 
 /* A growing buffer; once a write would pass max or memory is out, failed is set and writes do nothing. */
-struct ebuf { char *p; size_t n, cap, max; bool failed; };
-bool ebuf_room(struct ebuf *b, size_t n);  /* p[n .. n+room) may be written */
+struct ebuf {
+  char *p;
+  size_t n, cap, max;
+  bool failed;
+};
+bool ebuf_room(struct ebuf *b, size_t n); /* p[n .. n+room) may be written */
 void ebuf_put(struct ebuf *b, const void *p, size_t n);
 void ebuf_s(struct ebuf *b, const char *s);
 void ebuf_f(struct ebuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void ebuf_free(struct ebuf *b);
-void ebuf_json(struct ebuf *b, const char *p, size_t n);  /* as a JSON string; p is valid UTF-8 */
+void ebuf_json(struct ebuf *b, const char *p, size_t n); /* as a JSON string; p is valid UTF-8 */
 void ebuf_base64(struct ebuf *b, const unsigned char *p, size_t n);
 /* As valid UTF-8: each bad sequence and each NUL becomes U+FFFD; terminal escapes go when ansi. */
 void ebuf_text(struct ebuf *b, const char *p, size_t n, bool ansi);
@@ -67,24 +74,28 @@ int64_t envd_now(void); /* ms, monotonic */
 enum ej_type { EJ_NULL, EJ_BOOL, EJ_INT, EJ_REAL, EJ_STR, EJ_ARR, EJ_OBJ };
 struct ej {
   enum ej_type t;
-  struct estr key, s;   /* of an object's member; of a string (s.p[s.n] is 0) */
-  int64_t i;            /* of a number without fraction and of a bool */
+  struct estr key, s; /* of an object's member; of a string (s.p[s.n] is 0) */
+  int64_t i;          /* of a number without fraction and of a bool */
   struct ej *first, *next;
 };
-struct ej_doc { struct ej *root; char *text; void *nodes; };
+struct ej_doc {
+  struct ej *root;
+  char *text;
+  void *nodes;
+};
 /* Takes a copy of the text; false with *why set when it is no JSON of ours (UTF-8, 64 levels, 64k values). */
 bool ej_parse(struct ej_doc *d, const char *p, size_t n, const char **why);
 void ej_free(struct ej_doc *d);
-const struct ej *ej_get(const struct ej *obj, const char *key);      /* NULL; null counts as absent */
-struct estr ej_str(const struct ej *obj, const char *key);           /* p is NULL unless a string */
+const struct ej *ej_get(const struct ej *obj, const char *key); /* NULL; null counts as absent */
+struct estr ej_str(const struct ej *obj, const char *key);      /* p is NULL unless a string */
 
 /* --- envd_jail.c ------------------------------------------------------------------------------------- */
 struct jail {
   unsigned short filter_n;
-  void *filter;           /* struct sock_filter[] */
-  int landlock;           /* ABI in use; 0 = not in force */
-  int files, payload;     /* Landlock rulesets, or -1 */
-  int64_t nproc;          /* processes and threads of the payload; 0 = what envd itself may have */
+  void *filter;       /* struct sock_filter[] */
+  int landlock;       /* ABI in use; 0 = not in force */
+  int files, payload; /* Landlock rulesets, or -1 */
+  int64_t nproc;      /* processes and threads of the payload; 0 = what envd itself may have */
 };
 struct envd;
 /* Builds the filter and the rulesets, and proves in a child that the filter loads. */
@@ -96,26 +107,30 @@ bool jail_enter(const struct jail *j, bool payload);
 enum tool { TOOL_BASH, TOOL_READ, TOOL_WRITE, TOOL_EDIT, TOOL_GLOB, TOOL_GREP, TOOL_NONE };
 enum call_state { CALL_WAITING, CALL_RUNNING, CALL_DONE, CALL_CANCELLED, CALL_GONE };
 struct call {
-  struct call *prev, *next;   /* older, newer */
+  struct call *prev, *next; /* older, newer */
   char *id;
   size_t id_n;
   uint64_t hash;
   enum call_state state;
   enum tool tool;
-  bool asked;                 /* the attached connection wants the answer */
-  bool restarted;             /* bash: its restart is done */
-  bool cancel;                /* it runs, and what it runs is being killed */
-  bool counted;               /* among the kept answers */
+  bool asked;     /* the attached connection wants the answer */
+  bool restarted; /* bash: its restart is done */
+  bool cancel;    /* it runs, and what it runs is being killed */
+  bool counted;   /* among the kept answers */
   bool is_error;
-  struct ebuf content;        /* the answer: JSON array */
-  struct ej_doc doc;          /* the frame, until the answer is there */
+  struct ebuf content; /* the answer: JSON array */
+  struct ej_doc doc;   /* the frame, until the answer is there */
   const struct ej *input;
   int64_t timeout_ms;
 };
-struct calls { struct call *oldest, *newest, *first_open; int n, open, kept; size_t bytes; };
+struct calls {
+  struct call *oldest, *newest, *first_open;
+  int n, open, kept;
+  size_t bytes;
+};
 
 struct call *calls_find(struct envd *e, struct estr id);
-void calls_receive(struct envd *e, struct ej_doc *frame);  /* takes the frame */
+void calls_receive(struct envd *e, struct ej_doc *frame); /* takes the frame */
 void calls_status(struct envd *e, struct estr id);
 void calls_cancel(struct envd *e, struct estr id);
 /* The one way an open call ends. content is taken. */
@@ -123,61 +138,66 @@ void call_answer(struct envd *e, struct call *c, struct ebuf *content, bool is_e
 void call_answer_text(struct envd *e, struct call *c, bool is_error, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void call_cancelled(struct envd *e, struct call *c);
-void calls_run(struct envd *e);        /* starts what can start */
+void calls_run(struct envd *e); /* starts what can start */
 void calls_detached(struct envd *e);
 
 /* --- connections ------------------------------------------------------------------------------------- */
-struct conn { int fd; int64_t attach_by; struct ebuf in, out; size_t sent; };
+struct conn {
+  int fd;
+  int64_t attach_by;
+  struct ebuf in, out;
+  size_t sent;
+};
 void conn_accept(struct envd *e);
 void conn_read(struct envd *e, int i);
 void conn_write(struct envd *e, int i);
 void conn_close(struct envd *e, int i);
-void conn_send(struct envd *e, const struct ebuf *json);  /* to the attached one, if any */
+void conn_send(struct envd *e, const struct ebuf *json); /* to the attached one, if any */
 
 /* --- the shell --------------------------------------------------------------------------------------- */
-struct output {               /* one command's pipe */
-  int fd, log;                /* -1; log: the file that takes what comes after the command ended */
+struct output { /* one command's pipe */
+  int fd, log;  /* -1; log: the file that takes what comes after the command ended */
   uint32_t serial;
-  size_t logged, window;      /* bytes in the file; bytes in the current 100 ms */
-  int64_t paused_until;       /* a flood is read no faster */
+  size_t logged, window; /* bytes in the file; bytes in the current 100 ms */
+  int64_t paused_until;  /* a flood is read no faster */
 };
 enum shell_state {
-  SHELL_OFF,                  /* no bash */
-  SHELL_IDLE,                 /* it waits for a command */
+  SHELL_OFF,  /* no bash */
+  SHELL_IDLE, /* it waits for a command */
   SHELL_RUNNING,
-  SHELL_ENDING,               /* status is there; a moment for the pipe to close */
-  SHELL_ABORTING,             /* everything but bash is killed, bash was told to return */
+  SHELL_ENDING,   /* status is there; a moment for the pipe to close */
+  SHELL_ABORTING, /* everything but bash is killed, bash was told to return */
 };
 struct shell {
   enum shell_state state;
   pid_t pid;
-  int in, status;             /* FIFOs of the run directory, open for both ends */
+  int in, status; /* FIFOs of the run directory, open for both ends */
   struct call *call;
-  struct output out;          /* of the running command */
-  struct ebuf tail;           /* the end of its output */
-  bool cut;                   /* there was more before */
-  bool lost;                  /* the shell ended outside a command: the next result says so */
-  bool going;                 /* bash has read what to do, the command may have started */
-  bool aborted;               /* time is over or the call was cancelled */
+  struct output out; /* of the running command */
+  struct ebuf tail;  /* the end of its output */
+  bool cut;          /* there was more before */
+  bool lost;         /* the shell ended outside a command: the next result says so */
+  bool going;        /* bash has read what to do, the command may have started */
+  bool aborted;      /* time is over or the call was cancelled */
   char nonce[33];
-  struct ebuf heard;          /* from the status FIFO */
-  int code;                   /* exit status of the command */
+  struct ebuf heard; /* from the status FIFO */
+  int code;          /* exit status of the command */
   int64_t deadline, tick, give_up;
-  int64_t clearing;           /* until then the next command waits for what was killed to be gone; or 0 */
+  int64_t clearing; /* until then the next command waits for what was killed to be gone; or 0 */
   uint32_t serial;
 };
 void shell_init(struct envd *e);
-void shell_run(struct envd *e, struct call *c);     /* the shell is OFF or IDLE */
+void shell_run(struct envd *e, struct call *c); /* the shell is OFF or IDLE */
 bool shell_free(struct envd *e);
-void shell_cancel(struct envd *e);                  /* the running call */
+void shell_cancel(struct envd *e); /* the running call */
 void shell_on_status(struct envd *e);
 void shell_on_output(struct envd *e);
-void shell_on_exit(struct envd *e, int status);     /* bash was reaped */
+void shell_on_exit(struct envd *e, int status); /* bash was reaped */
 void shell_on_time(struct envd *e);
-int64_t shell_due(const struct envd *e);            /* INT64_MAX: nothing to wait for */
+int64_t shell_due(const struct envd *e); /* INT64_MAX: nothing to wait for */
 
-bool proc_shell_start(struct envd *e);              /* pid, in, status; false: errno */
-bool proc_run_dir(struct envd *e);                  /* makes what the run directory must hold */
+bool proc_shell_start(struct envd *e); /* pid, in, status; false: errno */
+bool proc_run_dir(struct envd *e);     /* makes what the run directory must hold */
 /* Whether a process lives that proc_kill would not spare. */
 bool proc_left(const struct envd *e, bool keep_shell);
 /* SIGKILLs every process but envd, its workers and, when keep_shell, bash. True when bash was kept. */
@@ -186,31 +206,37 @@ bool proc_kill(struct envd *e, bool keep_shell);
 bool output_open(struct envd *e, struct output *o, uint32_t serial);
 /* Reads what is there, at most max bytes, into the shell's tail. 1 = more may come, 0 = closed. */
 int output_tail(struct envd *e, struct output *o, size_t max);
-void output_background(struct envd *e, struct output *o);  /* moves it to e->outputs */
+void output_background(struct envd *e, struct output *o); /* moves it to e->outputs */
 void output_on_background(struct envd *e, int i);
 void output_close(struct output *o);
 
 /* --- workers ----------------------------------------------------------------------------------------- */
-struct worker { pid_t pid; int fd; struct call *call; struct ebuf got; int64_t kill_at; };
+struct worker {
+  pid_t pid;
+  int fd;
+  struct call *call;
+  struct ebuf got;
+  int64_t kill_at;
+};
 bool workers_free(const struct envd *e);
 void worker_start(struct envd *e, struct call *c);
 void worker_on_data(struct envd *e, int i);
 void worker_on_exit(struct envd *e, pid_t pid);
-void worker_on_time(struct envd *e, int i);         /* its time is over */
+void worker_on_time(struct envd *e, int i); /* its time is over */
 void worker_cancel(struct envd *e, struct call *c);
 
 /* The tools, run in a worker: each leaves its content in r->content. */
 struct tool_run {
   const struct envd *e;
   const struct ej *input;
-  const char *name;        /* "read", for messages */
+  const char *name; /* "read", for messages */
   int64_t timeout_ms, deadline;
   struct ebuf content;
   bool is_error;
 };
-void tool_text(struct tool_run *r, const char *p, size_t n);   /* any bytes */
+void tool_text(struct tool_run *r, const char *p, size_t n); /* any bytes */
 void tool_fail(struct tool_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void tool_errno(struct tool_run *r, const char *shown, int err);  /* "read: X: no such file or directory" */
+void tool_errno(struct tool_run *r, const char *shown, int err); /* "read: X: no such file or directory" */
 bool tool_required(struct tool_run *r, const char *key, struct estr *out);
 /* The path as the tools see it: below home when relative. False: said. out has PATH_MAX bytes. */
 bool tool_path(struct tool_run *r, struct estr shown, char *out);
@@ -221,15 +247,19 @@ void tool_glob(struct tool_run *r);
 void tool_grep(struct tool_run *r);
 
 /* One entry below the walked directory; rel is its path from there. */
-struct walk_entry { int dir; const char *name, *rel; bool link; };
+struct walk_entry {
+  int dir;
+  const char *name, *rel;
+  bool link;
+};
 struct walk {
   struct tool_run *r;
-  bool (*fn)(void *ud, const struct walk_entry *e);  /* false ends the walk */
+  bool (*fn)(void *ud, const struct walk_entry *e); /* false ends the walk */
   void *ud;
-  bool links;               /* give symbolic links to fn too, else skip them */
+  bool links; /* give symbolic links to fn too, else skip them */
   int entries;
-  bool cut, late;           /* 50,000 entries or 40 levels; the deadline */
-  bool ended;               /* fn said so */
+  bool cut, late; /* 50,000 entries or 40 levels; the deadline */
+  bool ended;     /* fn said so */
 };
 /* Regular files below dir (which is closed), each directory in the order of names, without .git and
  * node_modules. */
@@ -247,10 +277,10 @@ struct config {
 };
 struct envd {
   struct config cfg;
-  char run[64];             /* the run directory in use */
+  char run[64]; /* the run directory in use */
   int listen, signals, null, home;
   struct conn conns[ENVD_CONNS];
-  int attached;             /* index, or -1 */
+  int attached; /* index, or -1 */
   int64_t orphan_at;
   struct calls calls;
   struct shell shell;

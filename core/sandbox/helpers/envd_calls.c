@@ -55,8 +55,10 @@ static void say_answer(struct envd *e, const struct call *c)
   ebuf_s(&b, "{\"t\":\"result\",\"id\":");
   ebuf_json(&b, id.p, id.n);
   ebuf_s(&b, ",\"content\":");
-  if (c->state == CALL_GONE) ebuf_s(&b, gone);
-  else ebuf_put(&b, c->content.p, c->content.n);
+  if (c->state == CALL_GONE)
+    ebuf_s(&b, gone);
+  else
+    ebuf_put(&b, c->content.p, c->content.n);
   ebuf_s(&b, c->state == CALL_GONE || c->is_error ? ",\"is_error\":true}" : ",\"is_error\":false}");
   conn_send(e, &b);
   ebuf_free(&b);
@@ -86,7 +88,8 @@ static void drop(struct calls *cs, struct call *c)
 
 static void make_room(struct calls *cs)
 {
-  for (struct call *c = cs->oldest; c && (cs->kept > MR_ENVD_KEEP_CALLS || cs->bytes > MR_ENVD_KEEP_BYTES); c = c->next) {
+  for (struct call *c = cs->oldest; c && (cs->kept > MR_ENVD_KEEP_CALLS || cs->bytes > MR_ENVD_KEEP_BYTES);
+       c = c->next) {
     if (c->state != CALL_DONE) continue;
     forget_content(cs, c);
     c->state = CALL_GONE;
@@ -105,7 +108,8 @@ static void closed(struct envd *e, struct call *c)
 
 void call_answer(struct envd *e, struct call *c, struct ebuf *content, bool is_error)
 {
-  static const char none[] = "[{\"type\":\"text\",\"text\":\"the result was too large for the memory of the sandbox\"}]";
+  static const char none[] =
+      "[{\"type\":\"text\",\"text\":\"the result was too large for the memory of the sandbox\"}]";
   if (content->failed) {
     ebuf_free(content);
     content->failed = false;
@@ -217,19 +221,23 @@ void calls_receive(struct envd *e, struct ej_doc *frame)
   if (c->timeout_ms > ENVD_TIMEOUT_MAX) c->timeout_ms = ENVD_TIMEOUT_MAX;
   known(e, c);
   if (c->tool == TOOL_NONE) {
-    call_answer_text(e, c, true, "there is no tool \"%.*s\"", (int)(name.n < 100 ? name.n : 100), name.p ? name.p : "");
+    call_answer_text(e, c, true, "there is no tool \"%.*s\"", (int)(name.n < 100 ? name.n : 100),
+                     name.p ? name.p : "");
   } else if (!c->input || c->input->t != EJ_OBJ) {
     call_answer_text(e, c, true, "%.*s: the input must be an object", (int)name.n, name.p);
   } else if (e->calls.open > ENVD_OPEN_CALLS) {
-    call_answer_text(e, c, true, "%.*s: too many calls are waiting, at most %d may", (int)name.n, name.p, ENVD_OPEN_CALLS);
+    call_answer_text(e, c, true, "%.*s: too many calls are waiting, at most %d may", (int)name.n, name.p,
+                     ENVD_OPEN_CALLS);
   }
 }
 
 void calls_status(struct envd *e, struct estr id)
 {
   struct call *c = calls_find(e, id);
-  if (c) known(e, c);
-  else say(e, "unknown", id);
+  if (c)
+    known(e, c);
+  else
+    say(e, "unknown", id);
 }
 
 void calls_cancel(struct envd *e, struct estr id)
@@ -240,9 +248,12 @@ void calls_cancel(struct envd *e, struct estr id)
     return;
   }
   c->asked = true;
-  if (c->state == CALL_WAITING) call_cancelled(e, c);
-  else if (c->tool == TOOL_BASH) shell_cancel(e);
-  else worker_cancel(e, c);
+  if (c->state == CALL_WAITING)
+    call_cancelled(e, c);
+  else if (c->tool == TOOL_BASH)
+    shell_cancel(e);
+  else
+    worker_cancel(e, c);
 }
 
 void calls_run(struct envd *e)
@@ -255,8 +266,10 @@ void calls_run(struct envd *e)
     next = c->next;
     if (c->state != CALL_WAITING || !(c->tool == TOOL_BASH ? bash : workers_free(e))) continue;
     c->state = CALL_RUNNING;
-    if (c->tool == TOOL_BASH) shell_run(e, c);
-    else worker_start(e, c);
+    if (c->tool == TOOL_BASH)
+      shell_run(e, c);
+    else
+      worker_start(e, c);
     if (c->tool == TOOL_BASH) bash = !is_open(c) && shell_free(e); /* in the order they came */
   }
 }

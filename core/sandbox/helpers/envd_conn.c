@@ -85,7 +85,8 @@ void conn_accept(struct envd *e)
   }
   struct ebuf hello = {0};
   e->conns[i] = (struct conn){.fd = fd, .attach_by = envd_now() + ENVD_ATTACH_MS};
-  ebuf_f(&hello, "{\"t\":\"hello\",\"proto\":[%d,%d],\"landlock\":%d,\"seccomp\":true,\"running\":%d,\"kept\":%d}",
+  ebuf_f(&hello,
+         "{\"t\":\"hello\",\"proto\":[%d,%d],\"landlock\":%d,\"seccomp\":true,\"running\":%d,\"kept\":%d}",
          MR_ENVD_PROTO_MIN, MR_ENVD_PROTO_MAX, e->jail.landlock, e->calls.open, e->calls.kept);
   frame_out(e, i, &hello);
   ebuf_free(&hello);
@@ -131,14 +132,22 @@ static void frame_in(struct envd *e, int i, const char *p, size_t n)
   }
   struct estr t = ej_str(d.root, "t"), id = ej_str(d.root, "id");
   bool with_id = is(t, "call") || is(t, "status") || is(t, "cancel");
-  if (is(t, "attach")) attach(e, i, d.root);
-  else if (e->attached != i) refuse(e, i, "the first frame must be attach");
-  else if (with_id && (!id.p || !id.n || id.n > MR_ENVD_ID_MAX)) refuse(e, i, "id must be a string of 1 to 256 bytes");
-  else if (is(t, "call")) calls_receive(e, &d);
-  else if (is(t, "status")) calls_status(e, id);
-  else if (is(t, "cancel")) calls_cancel(e, id);
-  else if (is(t, "shutdown")) e->quit = true;
-  else refuse(e, i, "t is none of attach, call, status, cancel, shutdown");
+  if (is(t, "attach"))
+    attach(e, i, d.root);
+  else if (e->attached != i)
+    refuse(e, i, "the first frame must be attach");
+  else if (with_id && (!id.p || !id.n || id.n > MR_ENVD_ID_MAX))
+    refuse(e, i, "id must be a string of 1 to 256 bytes");
+  else if (is(t, "call"))
+    calls_receive(e, &d);
+  else if (is(t, "status"))
+    calls_status(e, id);
+  else if (is(t, "cancel"))
+    calls_cancel(e, id);
+  else if (is(t, "shutdown"))
+    e->quit = true;
+  else
+    refuse(e, i, "t is none of attach, call, status, cancel, shutdown");
   ej_free(&d);
 }
 

@@ -42,11 +42,20 @@ void tool_fail(struct tool_run *r, const char *fmt, ...)
 
 void tool_errno(struct tool_run *r, const char *shown, int err)
 {
-  static const struct { int err; const char *text; } known[] = {
-      {ENOENT, "no such file or directory"}, {EACCES, "permission denied"}, {EPERM, "permission denied"},
-      {ENOTDIR, "not a directory"}, {EISDIR, "is a directory"}, {ELOOP, "too many levels of symbolic links"},
-      {ENAMETOOLONG, "file name too long"}, {ENOSPC, "no space left on device"}, {EDQUOT, "no space left on device"},
-      {EMFILE, "too many open files"}, {ENFILE, "too many open files"}};
+  static const struct {
+    int err;
+    const char *text;
+  } known[] = {{ENOENT, "no such file or directory"},
+               {EACCES, "permission denied"},
+               {EPERM, "permission denied"},
+               {ENOTDIR, "not a directory"},
+               {EISDIR, "is a directory"},
+               {ELOOP, "too many levels of symbolic links"},
+               {ENAMETOOLONG, "file name too long"},
+               {ENOSPC, "no space left on device"},
+               {EDQUOT, "no space left on device"},
+               {EMFILE, "too many open files"},
+               {ENFILE, "too many open files"}};
   for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
     if (known[i].err != err) continue;
     tool_fail(r, "%s: %s: %s", r->name, shown, known[i].text);
@@ -69,8 +78,10 @@ static void tidy(char *path)
 {
   char *o = path;
   for (const char *p = path; *p;) {
-    if (p[0] == '/' && (p[1] == '/' || (p[1] == '.' && (p[2] == '/' || !p[2])))) p += p[1] == '/' ? 1 : 2;
-    else *o++ = *p++;
+    if (p[0] == '/' && (p[1] == '/' || (p[1] == '.' && (p[2] == '/' || !p[2]))))
+      p += p[1] == '/' ? 1 : 2;
+    else
+      *o++ = *p++;
   }
   if (o == path) *o++ = '/';
   *o = 0;
@@ -80,7 +91,8 @@ bool tool_path(struct tool_run *r, struct estr shown, char *out)
 {
   const char *home = shown.n && shown.p[0] == '/' ? "" : r->e->cfg.home;
   if (!shown.n || strlen(shown.p) != shown.n) {
-    tool_fail(r, "%s: the path is %s", r->name, shown.n ? "not a file name: it contains a NUL character" : "empty");
+    tool_fail(r, "%s: the path is %s", r->name,
+              shown.n ? "not a file name: it contains a NUL character" : "empty");
     return false;
   }
   if (snprintf(out, PATH_MAX, "%s%s%s", home, *home ? "/" : "", shown.p) < PATH_MAX) {
@@ -115,8 +127,10 @@ static int open_file(struct tool_run *r, struct estr shown, const char *path, st
   if (fd >= 0 && !fstat(fd, st)) return fd;
   int err = errno;
   if (fd >= 0) close(fd);
-  if (err == ENOTSUP) tool_fail(r, "%s: %s is not a regular file", r->name, shown.p);
-  else tool_errno(r, shown.p, err);
+  if (err == ENOTSUP)
+    tool_fail(r, "%s: %s is not a regular file", r->name, shown.p);
+  else
+    tool_errno(r, shown.p, err);
   return -1;
 }
 
@@ -157,13 +171,16 @@ static void give_image(struct tool_run *r, struct estr shown, int fd, const char
     tool_fail(r, "%s: %s is an image of more than %d bytes. Make a smaller copy of it with bash and read that.",
               r->name, shown.p, IMAGE_MAX);
   } else {
-    ebuf_f(&r->content, "[{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"media_type\":\"%s\",\"data\":\"", type);
+    ebuf_f(&r->content,
+           "[{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"media_type\":\"%s\",\"data\":\"", type);
     ebuf_base64(&r->content, (const unsigned char *)b->p, b->n);
     ebuf_s(&r->content, "\"}}]");
   }
 }
 
-struct range { int64_t first, last; }; /* last <= 0: to the end */
+struct range {
+  int64_t first, last;
+}; /* last <= 0: to the end */
 
 static bool view_range(struct tool_run *r, struct range *out, bool *given)
 {
@@ -177,7 +194,9 @@ static bool view_range(struct tool_run *r, struct range *out, bool *given)
   }
   *out = (struct range){a->i, b->i};
   if (a->i >= 1 && (b->i <= 0 || b->i >= a->i)) return true;
-  tool_fail(r, "read: view_range [%lld, %lld] is no range: start counts from 1, and end is not before it (0 or less: to the end)",
+  tool_fail(r,
+            "read: view_range [%lld, %lld] is no range: start counts from 1, and end is not before it (0 or "
+            "less: to the end)",
             (long long)a->i, (long long)b->i);
   return false;
 }
@@ -201,8 +220,10 @@ static void give_lines(struct tool_run *r, struct estr shown, int fd, struct ran
       const char *nl = memchr(p, '\n', (size_t)(end - p)), *next = nl ? nl + 1 : end;
       if (line >= want.first) ebuf_put(&got, p, (size_t)(next - p));
       if (got.failed || got.n > ENVD_FILE_MAX + 1) {
-        if (!memchr(got.p, '\n', got.n)) tool_fail(r, "read: line %lld of %s %s", (long long)line, shown.p, limit);
-        else tool_fail(r, "read: the selected lines of %s %s. Narrow the view_range", shown.p, limit);
+        if (!memchr(got.p, '\n', got.n))
+          tool_fail(r, "read: line %lld of %s %s", (long long)line, shown.p, limit);
+        else
+          tool_fail(r, "read: the selected lines of %s %s. Narrow the view_range", shown.p, limit);
         goto out;
       }
       if (nl) line++;
@@ -228,7 +249,8 @@ void tool_read(struct tool_run *r)
   struct range range;
   bool ranged;
   struct ebuf b = {.max = IMAGE_MAX + 65536};
-  if (!tool_required(r, "file_path", &shown) || !tool_path(r, shown, path) || !view_range(r, &range, &ranged)) return;
+  if (!tool_required(r, "file_path", &shown) || !tool_path(r, shown, path) || !view_range(r, &range, &ranged))
+    return;
   int fd = open_file(r, shown, path, &st);
   if (fd < 0) return;
   if (!slurp(fd, &b, 8192)) {
@@ -239,11 +261,14 @@ void tool_read(struct tool_run *r)
   if (image) {
     give_image(r, shown, fd, image, &b);
   } else if (b.n && memchr(b.p, 0, b.n)) {
-    tool_fail(r, "read: %s is a binary file (%lld bytes). Look at it with bash, for example with od or strings.",
+    tool_fail(r,
+              "read: %s is a binary file (%lld bytes). Look at it with bash, for example with od or strings.",
               shown.p, (long long)st.st_size);
   } else if (ranged) {
-    if (lseek(fd, 0, SEEK_SET)) tool_errno(r, shown.p, errno);
-    else give_lines(r, shown, fd, range);
+    if (lseek(fd, 0, SEEK_SET))
+      tool_errno(r, shown.p, errno);
+    else
+      give_lines(r, shown, fd, range);
   } else if (!slurp(fd, &b, ENVD_FILE_MAX + 1)) {
     tool_errno(r, shown.p, errno);
   } else if (b.n > ENVD_FILE_MAX) {
@@ -392,8 +417,10 @@ static bool put_file(struct tool_run *r, struct estr shown, char *path, const ch
   if (!make_parents(path) || !follow_links(path)) goto failed;
   if (!lstat(path, &st)) {
     if (!S_ISREG(st.st_mode)) {
-      if (S_ISDIR(st.st_mode)) tool_errno(r, shown.p, EISDIR);
-      else tool_fail(r, "%s: %s is not a regular file", r->name, shown.p);
+      if (S_ISDIR(st.st_mode))
+        tool_errno(r, shown.p, EISDIR);
+      else
+        tool_fail(r, "%s: %s is not a regular file", r->name, shown.p);
       return false;
     }
     mode = st.st_mode & 0777;
@@ -409,7 +436,9 @@ void tool_write(struct tool_run *r)
   struct estr shown, content;
   char path[PATH_MAX];
   struct ebuf text = {0};
-  if (!tool_required(r, "file_path", &shown) || !tool_required(r, "content", &content) || !tool_path(r, shown, path)) return;
+  if (!tool_required(r, "file_path", &shown) || !tool_required(r, "content", &content) ||
+      !tool_path(r, shown, path))
+    return;
   if (!put_file(r, shown, path, content.p, content.n)) return;
   ebuf_f(&text, "wrote %zu bytes to %s", content.n, shown.p);
   tool_text(r, text.p, text.n);
@@ -455,7 +484,8 @@ void tool_edit(struct tool_run *r)
   if (!read) {
     tool_errno(r, shown.p, err);
   } else if (b.n > ENVD_FILE_MAX) {
-    tool_fail(r, "edit: %s has %lld bytes, which exceeds %d-byte limit", shown.p, (long long)st.st_size, ENVD_FILE_MAX);
+    tool_fail(r, "edit: %s has %lld bytes, which exceeds %d-byte limit", shown.p, (long long)st.st_size,
+              ENVD_FILE_MAX);
   } else if (!n) {
     tool_fail(r, "edit: old_string not found in %s", shown.p);
   } else if (n > 1 && !(all && all->i)) {

@@ -18,7 +18,10 @@
 
 enum { LINES = 200, ALTERNATIVES = 256, LEVELS = 64, PATTERN_MAX = 4096 };
 
-struct match { struct timespec at; char *path; };
+struct match {
+  struct timespec at;
+  char *path;
+};
 struct glob {
   struct tool_run *r;
   char root[PATH_MAX], real[PATH_MAX];
@@ -47,7 +50,7 @@ static int bracket(const char **p, const char *end, unsigned c)
 {
   const char *s = *p;
   bool not = s < end && (*s == '!' || *s == '^'), hit = false;
-  if (not) s++;
+  if (not ) s++;
   for (bool first = true; s < end && (first || *s != ']'); first = false) {
     if (*s == '\\' && s + 1 < end) s++;
     unsigned lo = character(&s, end), hi = lo;
@@ -60,7 +63,7 @@ static int bracket(const char **p, const char *end, unsigned c)
   }
   if (s >= end) return -1;
   *p = s + 1;
-  return hit != not;
+  return hit != not ;
 }
 
 /* One component against one part of the pattern. */
@@ -144,15 +147,20 @@ static bool braces(struct glob *g, const char *p, int level)
   char one[PATTERN_MAX];
   const char *open = NULL, *from, *at;
   for (at = p; *at && !open; at++) {
-    if (*at == '\\' && at[1]) at++;
-    else if (*at == '{') open = at;
+    if (*at == '\\' && at[1])
+      at++;
+    else if (*at == '{')
+      open = at;
   }
   const char *close = NULL;
   int depth = 0;
   for (at = open; open && *at && !close; at++) {
-    if (*at == '\\' && at[1]) at++;
-    else if (*at == '{') depth++;
-    else if (*at == '}' && !--depth) close = at;
+    if (*at == '\\' && at[1])
+      at++;
+    else if (*at == '{')
+      depth++;
+    else if (*at == '}' && !--depth)
+      close = at;
   }
   if (!close) {
     if (g->patterns == ALTERNATIVES) return false;
@@ -161,9 +169,12 @@ static bool braces(struct glob *g, const char *p, int level)
   }
   depth = 0;
   for (from = at = open + 1; at <= close; at++) {
-    if (*at == '\\' && at[1]) at++;
-    else if (*at == '{') depth++;
-    else if (*at == '}' && at < close) depth--;
+    if (*at == '\\' && at[1])
+      at++;
+    else if (*at == '{')
+      depth++;
+    else if (*at == '}' && at < close)
+      depth--;
     else if (at == close || (*at == ',' && !depth)) {
       int n = snprintf(one, sizeof one, "%.*s%.*s%s", (int)(open - p), p, (int)(at - from), from, close + 1);
       if (level >= LEVELS || n >= (int)sizeof one || !braces(g, one, level + 1)) return false;
@@ -194,7 +205,8 @@ static bool on_entry(void *ud, const struct walk_entry *e)
     hit = matches(g->pattern[i], e->rel);
   if (!hit) return true;
   snprintf(path, sizeof path, "%s%s%s", g->root, g->root[1] ? "/" : "", e->rel);
-  if (e->link ? !link_counts(g, path, &st) : fstatat(e->dir, e->name, &st, AT_SYMLINK_NOFOLLOW) != 0) return true;
+  if (e->link ? !link_counts(g, path, &st) : fstatat(e->dir, e->name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+    return true;
   if (g->n == g->cap) {
     size_t cap = g->cap ? 2 * g->cap : 256;
     struct match *p = realloc(g->found, cap * sizeof *p);
@@ -218,8 +230,10 @@ static int newest(const void *a, const void *b)
 static bool pattern_ok(struct tool_run *r, struct estr p)
 {
   const char *wrong = NULL;
-  if (!p.n || strlen(p.p) != p.n || p.n >= PATTERN_MAX) wrong = "must be 1 to 4095 characters without NUL";
-  else if (p.p[0] == '/') wrong = "must be relative; give the directory as path";
+  if (!p.n || strlen(p.p) != p.n || p.n >= PATTERN_MAX)
+    wrong = "must be 1 to 4095 characters without NUL";
+  else if (p.p[0] == '/')
+    wrong = "must be relative; give the directory as path";
   for (const char *s = p.p; !wrong; s = part_end(s) + 1) {
     if (part_end(s) - s == 2 && s[0] == '.' && s[1] == '.') wrong = "must not contain a \"..\" component";
     if (!*part_end(s)) break;
@@ -235,8 +249,10 @@ static void give(struct glob *g, const struct walk *w)
   for (size_t i = 0; i < g->n && i < LINES; i++)
     ebuf_f(&out, "%s%s", i ? "\n" : "", g->found[i].path);
   if (!g->n && !w->late) ebuf_s(&out, "no matches");
-  if (w->late) ebuf_f(&out, "%s[the search was cut short after %lldms]", out.n ? "\n" : "", (long long)g->r->timeout_ms);
-  else if (w->cut) ebuf_s(&out, "\n[the search was cut short after 50000 entries or 40 levels]");
+  if (w->late)
+    ebuf_f(&out, "%s[the search was cut short after %lldms]", out.n ? "\n" : "", (long long)g->r->timeout_ms);
+  else if (w->cut)
+    ebuf_s(&out, "\n[the search was cut short after 50000 entries or 40 levels]");
   tool_text(g->r, out.p, out.n);
   g->r->is_error = w->late && !g->n;
   ebuf_free(&out);

@@ -25,12 +25,12 @@ struct grep {
   pcre2_code *re;
   pcre2_match_data *md;
   pcre2_match_context *mc;
-  const char *root;       /* what comes before an entry's path */
+  const char *root; /* what comes before an entry's path */
   struct ebuf out;
   size_t chars;
   bool full, late;
-  int hard;               /* lines that took too many steps */
-  bool trouble;           /* the pattern itself fails while matching */
+  int hard;     /* lines that took too many steps */
+  bool trouble; /* the pattern itself fails while matching */
   char why[160];
 };
 
@@ -130,8 +130,8 @@ static bool compile(struct grep *g, struct estr pattern)
     tool_fail(g->r, "grep: pattern is longer than %d bytes", PATTERN_MAX);
     return false;
   }
-  g->re = pcre2_compile((PCRE2_SPTR)pattern.p, pattern.n, PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C,
-                        &code, &at, NULL);
+  g->re = pcre2_compile((PCRE2_SPTR)pattern.p, pattern.n,
+                        PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
   if (!g->re) {
     pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
     tool_fail(g->r, "grep: invalid pattern: %s at offset %zu", why, at);
@@ -161,7 +161,8 @@ static void give(struct grep *g, const struct walk *w)
   if (g->full) ebuf_f(o, "\n[output truncated at %d bytes]", ENVD_VISIBLE);
   if (!any && !g->late && !w->late) ebuf_s(o, "no matches");
   if (g->hard)
-    ebuf_f(o, "%s[%d lines were skipped: matching them takes too long with this pattern]", o->n ? "\n" : "", g->hard);
+    ebuf_f(o, "%s[%d lines were skipped: matching them takes too long with this pattern]", o->n ? "\n" : "",
+           g->hard);
   if (g->late || w->late)
     ebuf_f(o, "%s[the search was cut short after %lldms]", o->n ? "\n" : "", (long long)g->r->timeout_ms);
   else if (w->cut)
@@ -193,8 +194,10 @@ void tool_grep(struct tool_run *r)
   } else if (fd < 0) {
     tool_errno(r, where.p, errno);
   } else {
-    if (S_ISDIR(st.st_mode)) walk_run(&w, fd);
-    else search(&g, fd, path);
+    if (S_ISDIR(st.st_mode))
+      walk_run(&w, fd);
+    else
+      search(&g, fd, path);
     give(&g, &w);
   }
 }

@@ -34,18 +34,72 @@
 #define CALL(name) SCMP_SYS(name)
 /* Refused with EPERM. Names the running machine lacks are negative numbers and are skipped. */
 static const int refused[] = {
-    CALL(keyctl), CALL(add_key), CALL(request_key), CALL(bpf), CALL(perf_event_open), CALL(userfaultfd),
-    CALL(io_uring_setup), CALL(io_uring_enter), CALL(io_uring_register), CALL(mount), CALL(umount2),
-    CALL(umount), CALL(pivot_root), CALL(chroot), CALL(fsopen), CALL(fsconfig), CALL(fsmount), CALL(fspick),
-    CALL(open_tree), CALL(move_mount), CALL(mount_setattr), CALL(setns), CALL(unshare),
-    CALL(open_by_handle_at), CALL(name_to_handle_at), CALL(process_vm_readv), CALL(process_vm_writev),
-    CALL(pidfd_getfd), CALL(kcmp), CALL(kexec_load), CALL(kexec_file_load), CALL(init_module),
-    CALL(finit_module), CALL(delete_module), CALL(create_module), CALL(quotactl), CALL(quotactl_fd),
-    CALL(swapon), CALL(swapoff), CALL(reboot), CALL(acct), CALL(syslog), CALL(settimeofday), CALL(stime),
-    CALL(clock_settime), CALL(clock_adjtime), CALL(adjtimex), CALL(iopl), CALL(ioperm), CALL(vm86),
-    CALL(vm86old), CALL(modify_ldt), CALL(lookup_dcookie), CALL(nfsservctl), CALL(vhangup),
-    CALL(sethostname), CALL(setdomainname), CALL(move_pages), CALL(migrate_pages), CALL(fanotify_init),
-    CALL(uselib), CALL(ustat), CALL(_sysctl), CALL(sysfs), CALL(get_kernel_syms), CALL(query_module),
+    CALL(keyctl),
+    CALL(add_key),
+    CALL(request_key),
+    CALL(bpf),
+    CALL(perf_event_open),
+    CALL(userfaultfd),
+    CALL(io_uring_setup),
+    CALL(io_uring_enter),
+    CALL(io_uring_register),
+    CALL(mount),
+    CALL(umount2),
+    CALL(umount),
+    CALL(pivot_root),
+    CALL(chroot),
+    CALL(fsopen),
+    CALL(fsconfig),
+    CALL(fsmount),
+    CALL(fspick),
+    CALL(open_tree),
+    CALL(move_mount),
+    CALL(mount_setattr),
+    CALL(setns),
+    CALL(unshare),
+    CALL(open_by_handle_at),
+    CALL(name_to_handle_at),
+    CALL(process_vm_readv),
+    CALL(process_vm_writev),
+    CALL(pidfd_getfd),
+    CALL(kcmp),
+    CALL(kexec_load),
+    CALL(kexec_file_load),
+    CALL(init_module),
+    CALL(finit_module),
+    CALL(delete_module),
+    CALL(create_module),
+    CALL(quotactl),
+    CALL(quotactl_fd),
+    CALL(swapon),
+    CALL(swapoff),
+    CALL(reboot),
+    CALL(acct),
+    CALL(syslog),
+    CALL(settimeofday),
+    CALL(stime),
+    CALL(clock_settime),
+    CALL(clock_adjtime),
+    CALL(adjtimex),
+    CALL(iopl),
+    CALL(ioperm),
+    CALL(vm86),
+    CALL(vm86old),
+    CALL(modify_ldt),
+    CALL(lookup_dcookie),
+    CALL(nfsservctl),
+    CALL(vhangup),
+    CALL(sethostname),
+    CALL(setdomainname),
+    CALL(move_pages),
+    CALL(migrate_pages),
+    CALL(fanotify_init),
+    CALL(uselib),
+    CALL(ustat),
+    CALL(_sysctl),
+    CALL(sysfs),
+    CALL(get_kernel_syms),
+    CALL(query_module),
     467, /* open_tree_attr, the same number everywhere; newer than the library's tables */
 };
 
@@ -56,8 +110,8 @@ static bool rules(scmp_filter_ctx f)
     if (refused[i] >= 0) rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), refused[i], 0);
 
   /* New namespaces: by clone's flags one by one; clone3 hides its flags in memory, and libc falls back. */
-  static const unsigned long spaces[] = {CLONE_NEWUSER, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWNET,
-                                         CLONE_NEWIPC, CLONE_NEWUTS, CLONE_NEWCGROUP};
+  static const unsigned long spaces[] = {CLONE_NEWUSER, CLONE_NEWNS,  CLONE_NEWPID,   CLONE_NEWNET,
+                                         CLONE_NEWIPC,  CLONE_NEWUTS, CLONE_NEWCGROUP};
   for (size_t i = 0; i < sizeof spaces / sizeof *spaces && !rc; i++)
     rc = seccomp_rule_add(f, SCMP_ACT_ERRNO(EPERM), CALL(clone), 1,
                           SCMP_A0(SCMP_CMP_MASKED_EQ, spaces[i], spaces[i]));
@@ -118,19 +172,24 @@ out:
 
 #ifndef SYS_landlock_create_ruleset
 #define SYS_landlock_create_ruleset 444
-#define SYS_landlock_add_rule 445
-#define SYS_landlock_restrict_self 446
+#define SYS_landlock_add_rule       445
+#define SYS_landlock_restrict_self  446
 #endif
 #ifndef O_PATH
 #error "Linux only"
 #endif
-#define LL_WRITE_FILE (1ULL << 1)
-#define LL_MAKE_AND_REMOVE 0x1ff0ULL /* REMOVE_DIR .. MAKE_SYM */
-#define LL_REFER (1ULL << 13)        /* ABI 2 */
-#define LL_TRUNCATE (1ULL << 14)     /* ABI 3 */
-#define LL_SCOPES 3ULL               /* ABI 6: abstract sockets, signals */
-struct ll_ruleset { uint64_t fs, net, scoped; };
-struct ll_beneath { uint64_t allowed; int32_t parent; } __attribute__((packed));
+#define LL_WRITE_FILE      (1ULL << 1)
+#define LL_MAKE_AND_REMOVE 0x1ff0ULL    /* REMOVE_DIR .. MAKE_SYM */
+#define LL_REFER           (1ULL << 13) /* ABI 2 */
+#define LL_TRUNCATE        (1ULL << 14) /* ABI 3 */
+#define LL_SCOPES          3ULL         /* ABI 6: abstract sockets, signals */
+struct ll_ruleset {
+  uint64_t fs, net, scoped;
+};
+struct ll_beneath {
+  uint64_t allowed;
+  int32_t parent;
+} __attribute__((packed));
 
 static int ll_make(int abi)
 {
@@ -152,9 +211,10 @@ static bool ll_allow(int set, const char *path, uint64_t rights)
 
 static int ll_ruleset(const struct envd *e, int abi, bool payload)
 {
-  const uint64_t file = LL_WRITE_FILE | (abi >= 3 ? LL_TRUNCATE : 0), all = file | LL_MAKE_AND_REMOVE | LL_REFER;
-  static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
-                                        "/dev/tty", "/dev/ptmx"};
+  const uint64_t file = LL_WRITE_FILE | (abi >= 3 ? LL_TRUNCATE : 0),
+                 all = file | LL_MAKE_AND_REMOVE | LL_REFER;
+  static const char *const devices[] = {"/dev/null",    "/dev/zero", "/dev/full", "/dev/random",
+                                        "/dev/urandom", "/dev/tty",  "/dev/ptmx"};
   int set = ll_make(abi);
   if (set < 0) return -1;
   bool ok = true;
@@ -212,11 +272,13 @@ bool jail_init(struct envd *e, char *why, size_t n)
   landlock_make(e);
   int status = 0;
   pid_t pid = fork();
-  if (!pid) _exit(!jail_enter(&e->jail, true) ? 1 : syscall(SYS_unshare, CLONE_NEWUSER) == 0 || errno != EPERM ? 2 : 0);
+  if (!pid)
+    _exit(!jail_enter(&e->jail, true) ? 1 : syscall(SYS_unshare, CLONE_NEWUSER) == 0 || errno != EPERM ? 2 : 0);
   if (pid < 0 || waitpid(pid, &status, 0) != pid) {
     snprintf(why, n, "fork: %s", strerror(errno));
     return false;
   }
-  if (status) snprintf(why, n, "seccomp: the filter %s", status == 1 << 8 ? "cannot be loaded" : "does not work");
+  if (status)
+    snprintf(why, n, "seccomp: the filter %s", status == 1 << 8 ? "cannot be loaded" : "does not work");
   return status == 0;
 }

@@ -13,9 +13,13 @@
 
 enum { DEPTH = 64, VALUES = 65536, CHUNK = 64 };
 
-struct chunk { struct chunk *next; int used; struct ej v[CHUNK]; };
+struct chunk {
+  struct chunk *next;
+  int used;
+  struct ej v[CHUNK];
+};
 struct reader {
-  char *p, *end;       /* end: the NUL after the text */
+  char *p, *end; /* end: the NUL after the text */
   struct ej_doc *d;
   int values;
   const char *why;
@@ -57,7 +61,10 @@ static bool hex4(const char *p, unsigned *out)
   unsigned v = 0;
   for (int i = 0; i < 4; i++) {
     char c = p[i];
-    int d = c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    int d = c >= '0' && c <= '9'   ? c - '0'
+            : c >= 'a' && c <= 'f' ? c - 'a' + 10
+            : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                   : -1;
     if (d < 0) return false;
     v = v << 4 | (unsigned)d;
   }
@@ -91,7 +98,8 @@ static char *unicode(char *p, char **o)
   unsigned c, low;
   if (!hex4(p, &c)) return NULL;
   p += 4;
-  if (c >= 0xd800 && c < 0xdc00 && p[0] == '\\' && p[1] == 'u' && hex4(p + 2, &low) && low >= 0xdc00 && low < 0xe000) {
+  if (c >= 0xd800 && c < 0xdc00 && p[0] == '\\' && p[1] == 'u' && hex4(p + 2, &low) && low >= 0xdc00 &&
+      low < 0xe000) {
     c = 0x10000 + ((c - 0xd800) << 10) + (low - 0xdc00);
     p += 6;
   } else if (c >= 0xd800 && c < 0xe000) {
@@ -133,21 +141,27 @@ static bool number(struct reader *r, struct ej *v)
 {
   char *p = r->p;
   if (*p == '-') p++;
-  if (*p == '0') p++;
-  else if (*p >= '1' && *p <= '9') while (*p >= '0' && *p <= '9') p++;
-  else return fail(r, "no value");
+  if (*p == '0')
+    p++;
+  else if (*p >= '1' && *p <= '9')
+    while (*p >= '0' && *p <= '9')
+      p++;
+  else
+    return fail(r, "no value");
   bool real = false;
   if (*p == '.') {
     real = true;
     if (*++p < '0' || *p > '9') return fail(r, "bad number");
-    while (*p >= '0' && *p <= '9') p++;
+    while (*p >= '0' && *p <= '9')
+      p++;
   }
   if (*p == 'e' || *p == 'E') {
     real = true;
     p++;
     if (*p == '+' || *p == '-') p++;
     if (*p < '0' || *p > '9') return fail(r, "bad number");
-    while (*p >= '0' && *p <= '9') p++;
+    while (*p >= '0' && *p <= '9')
+      p++;
   }
   errno = 0;
   v->t = EJ_INT;
@@ -213,7 +227,10 @@ static bool value(struct reader *r, struct ej *v, int depth)
   case '{':
   case '[': return members(r, v, depth);
   case '"': v->t = EJ_STR; return string(r, &v->s);
-  case 't': v->t = EJ_BOOL; v->i = 1; return word(r, "true");
+  case 't':
+    v->t = EJ_BOOL;
+    v->i = 1;
+    return word(r, "true");
   case 'f': v->t = EJ_BOOL; return word(r, "false");
   case 'n': v->t = EJ_NULL; return word(r, "null");
   default: return number(r, v);

@@ -29,10 +29,9 @@
 #define SYS_close_range 436
 #endif
 
-static const char shell_loop[] =
-    "trap '((${#BASH_SOURCE[@]}>1)) && builtin return 137' %d\n"
-    "for ((;;)); do builtin read -r _ <%s/in; builtin . %s/ctl; "
-    "case \"$?\" in 0) ;; *) builtin exit 113 ;; esac; done";
+static const char shell_loop[] = "trap '((${#BASH_SOURCE[@]}>1)) && builtin return 137' %d\n"
+                                 "for ((;;)); do builtin read -r _ <%s/in; builtin . %s/ctl; "
+                                 "case \"$?\" in 0) ;; *) builtin exit 113 ;; esac; done";
 
 /* A FIFO of the run directory, made anew, open for both ends so that neither side ever waits in open. */
 static int fifo(const char *run, const char *name)
@@ -63,7 +62,11 @@ bool proc_run_dir(struct envd *e)
 static void environment(struct envd *e, char **env, int max, struct ebuf *text)
 {
   static const char *const fixed[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                                      "SHELL=/bin/bash", "LANG=C.UTF-8", "TERM=dumb", "PS1=", "PS2="};
+                                      "SHELL=/bin/bash",
+                                      "LANG=C.UTF-8",
+                                      "TERM=dumb",
+                                      "PS1=",
+                                      "PS2="};
   int n = 0;
   size_t at[64];
   at[n++] = text->n;

@@ -131,7 +131,8 @@ static void finish(struct envd *e)
     answer_given_up(e, true);
     return;
   }
-  if (s->lost) ebuf_f(&text, "[the shell had ended since the last command, this is a new one: %s]\n", lost_text);
+  if (s->lost)
+    ebuf_f(&text, "[the shell had ended since the last command, this is a new one: %s]\n", lost_text);
   s->lost = false;
   size_t said = text.n;
   visible(e, &text);
@@ -229,7 +230,8 @@ static bool hand_over(struct envd *e, struct estr command)
   /* One line, so that bash has read all of it before it does any of it; \\builtin is never an alias. */
   int n = snprintf(ctl, sizeof ctl,
                    "\\builtin printf '%%s go\\n' %s >%s/w/status; \\builtin read -r _ <%s/in; "
-                   "\\builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; \\builtin printf '%%s %%d\\n' %s \"$?\" >%s/w/status\n",
+                   "\\builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; \\builtin printf '%%s %%d\\n' %s \"$?\" "
+                   ">%s/w/status\n",
                    s->nonce, e->run, e->run, e->run, e->run, s->serial, s->nonce, e->run);
   return put_file(e, "bash", command.p, command.n) && put_file(e, "ctl", ctl, (size_t)n) &&
          output_open(e, &s->out, s->serial) && write(s->in, "\n", 1) == 1;
@@ -244,16 +246,21 @@ static bool wanted(struct envd *e, struct call *c, struct estr *command, bool *r
   *command = ej_str(c->input, "command");
   if (v && v->t != EJ_BOOL) wrong = "restart must be true or false";
   if (ej_get(c->input, "command") && !command->p) wrong = "command must be a string";
-  if (t && (t->t != EJ_INT || t->i < 0)) wrong = "timeout_ms must be a number of milliseconds, 0 for the default";
+  if (t && (t->t != EJ_INT || t->i < 0))
+    wrong = "timeout_ms must be a number of milliseconds, 0 for the default";
   if (command->p && memchr(command->p, 0, command->n)) wrong = "command must not contain a NUL character";
-  if (command->n > ENVD_COMMAND_MAX) wrong = "command is longer than 1048576 bytes; write it to a file and run that";
+  if (command->n > ENVD_COMMAND_MAX)
+    wrong = "command is longer than 1048576 bytes; write it to a file and run that";
   if (!command->n && !*restart && !wrong) wrong = "command is required";
   if (wrong) {
     call_answer_text(e, c, true, "bash: %s", wrong);
     return false;
   }
   int64_t asked = t && t->i ? t->i : 0, limit = c->timeout_ms;
-  c->timeout_ms = asked && limit ? (asked < limit ? asked : limit) : asked ? asked : limit ? limit : e->cfg.bash_ms;
+  c->timeout_ms = asked && limit ? (asked < limit ? asked : limit)
+                  : asked        ? asked
+                  : limit        ? limit
+                                 : e->cfg.bash_ms;
   if (c->timeout_ms > ENVD_TIMEOUT_MAX) c->timeout_ms = ENVD_TIMEOUT_MAX;
   return true;
 }
@@ -366,8 +373,10 @@ void shell_on_exit(struct envd *e, int status)
   } else if (s->aborted) {
     answer_given_up(e, false);
   } else {
-    if (WIFSIGNALED(status)) snprintf(how, sizeof how, "killed by signal %d", WTERMSIG(status));
-    else snprintf(how, sizeof how, "exit status %d", WEXITSTATUS(status));
+    if (WIFSIGNALED(status))
+      snprintf(how, sizeof how, "killed by signal %d", WTERMSIG(status));
+    else
+      snprintf(how, sizeof how, "exit status %d", WEXITSTATUS(status));
     snprintf(what, sizeof what, "bash: bash session terminated (%s)\nThe next command runs in a new shell: %s.",
              how, lost_text);
     answer_event(e, what);
@@ -378,10 +387,14 @@ void shell_on_time(struct envd *e)
 {
   struct shell *s = &e->shell;
   int64_t now = envd_now();
-  if (s->state == SHELL_RUNNING && now >= s->deadline) abort_start(e);
-  else if (s->state == SHELL_ABORTING && now >= s->tick) abort_again(e);
-  else if (s->state == SHELL_ENDING && now >= s->tick) finish(e);
-  else if (s->clearing) shell_free(e);
+  if (s->state == SHELL_RUNNING && now >= s->deadline)
+    abort_start(e);
+  else if (s->state == SHELL_ABORTING && now >= s->tick)
+    abort_again(e);
+  else if (s->state == SHELL_ENDING && now >= s->tick)
+    finish(e);
+  else if (s->clearing)
+    shell_free(e);
 }
 
 int64_t shell_due(const struct envd *e)

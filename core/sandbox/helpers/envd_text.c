@@ -75,8 +75,12 @@ void ebuf_json(struct ebuf *b, const char *p, size_t n)
     if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) continue;
     ebuf_put(b, p + from, i - from);
     from = i + 1;
-    const char *short_form = c == '"' ? "\\\"" : c == '\\' ? "\\\\" : c == '\n' ? "\\n" : c == '\t' ? "\\t"
-                             : c == '\r' ? "\\r" : NULL;
+    const char *short_form = c == '"'    ? "\\\""
+                             : c == '\\' ? "\\\\"
+                             : c == '\n' ? "\\n"
+                             : c == '\t' ? "\\t"
+                             : c == '\r' ? "\\r"
+                                         : NULL;
     if (short_form) {
       ebuf_put(b, short_form, 2);
     } else {

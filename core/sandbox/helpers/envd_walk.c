@@ -18,7 +18,10 @@
 
 enum { ENTRIES = 50000, LEVELS = 40 };
 
-struct names { char **name; size_t n, cap; };
+struct names {
+  char **name;
+  size_t n, cap;
+};
 
 static int by_name(const void *a, const void *b)
 {
@@ -86,8 +89,10 @@ static void level(struct walk *w, int dir, char *rel, size_t n, int depth)
   }
   names_read(w, d, &l);
   for (size_t i = 0; i < l.n && !w->ended && !w->late; i++) {
-    if (envd_now() >= w->r->deadline) w->late = true;
-    else visit(w, dirfd(d), rel, n, depth, l.name[i]);
+    if (envd_now() >= w->r->deadline)
+      w->late = true;
+    else
+      visit(w, dirfd(d), rel, n, depth, l.name[i]);
   }
   names_free(&l);
   closedir(d);

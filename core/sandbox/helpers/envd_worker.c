@@ -46,9 +46,14 @@ static bool put_all(int fd, const char *p, size_t n)
 
 __attribute__((noreturn)) static void work(struct envd *e, struct call *c, int out)
 {
-  static void (*const tools[])(struct tool_run *) = {NULL, tool_read, tool_write, tool_edit, tool_glob, tool_grep};
-  struct tool_run r = {.e = e, .input = c->input, .name = names[c->tool], .timeout_ms = c->timeout_ms,
-                       .deadline = envd_now() + c->timeout_ms, .content = {.max = GOT_MAX}};
+  static void (*const tools[])(struct tool_run *) = {NULL,      tool_read, tool_write,
+                                                     tool_edit, tool_glob, tool_grep};
+  struct tool_run r = {.e = e,
+                       .input = c->input,
+                       .name = names[c->tool],
+                       .timeout_ms = c->timeout_ms,
+                       .deadline = envd_now() + c->timeout_ms,
+                       .content = {.max = GOT_MAX}};
   sigset_t none;
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
@@ -83,7 +88,10 @@ void worker_start(struct envd *e, struct call *c)
   fcntl(fds[0], F_SETFL, O_NONBLOCK);
   /* glob and grep end by themselves with what they found; this is for when they cannot. */
   int64_t grace = c->tool == TOOL_GLOB || c->tool == TOOL_GREP ? GRACE_MS : 0;
-  *w = (struct worker){.pid = pid, .fd = fds[0], .call = c, .got = {.max = GOT_MAX + 65536},
+  *w = (struct worker){.pid = pid,
+                       .fd = fds[0],
+                       .call = c,
+                       .got = {.max = GOT_MAX + 65536},
                        .kill_at = envd_now() + c->timeout_ms + grace};
 }
 
@@ -119,7 +127,8 @@ void worker_on_data(struct envd *e, int i)
     call_answer(e, c, &got, last == '1');
   } else {
     ebuf_free(&got);
-    call_answer_text(e, c, true, "%s: it ended without a result: it was killed, or ran out of memory", names[c->tool]);
+    call_answer_text(e, c, true, "%s: it ended without a result: it was killed, or ran out of memory",
+                     names[c->tool]);
   }
 }
 

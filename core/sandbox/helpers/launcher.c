@@ -37,8 +37,7 @@ static void say(const char *a, const char *b, const char *c)
   char line[600];
   int n = snprintf(line, sizeof line, "launcher: %s%s%s\n", a, b, c);
 
-  if (n >= (int)sizeof line)
-    n = sizeof line - 1;
+  if (n >= (int)sizeof line) n = sizeof line - 1;
   if (write(LAUNCHER_REPORT, line, (size_t)n) < 0)
     return; /* nobody listens any more: nothing is lost but a reason */
 }
@@ -52,7 +51,10 @@ void launcher_die(const char *what, const char *detail)
   _exit(100);
 }
 
-static void die_errno(const char *what) { launcher_die(what, strerror(errno)); }
+static void die_errno(const char *what)
+{
+  launcher_die(what, strerror(errno));
+}
 
 /* ---- arguments: name=value ---- */
 
@@ -63,8 +65,7 @@ static long long number(const char *name, const char *v)
 
   errno = 0;
   n = strtoll(v, &end, 10);
-  if (errno || end == v || *end || n < 0)
-    launcher_die("bad number for argument", name);
+  if (errno || end == v || *end || n < 0) launcher_die("bad number for argument", name);
   return n;
 }
 
@@ -73,32 +74,42 @@ static void parse(struct launch *l, int argc, char **argv)
   for (int i = 1; i < argc; i++) {
     char *v = strchr(argv[i], '=');
     const char *k = argv[i];
-    if (!v)
-      launcher_die("argument without a value", k);
+    if (!v) launcher_die("argument without a value", k);
     *v++ = '\0';
-    if (strcmp(k, "bwrap") == 0) l->bwrap = v;
-    else if (strcmp(k, "dir") == 0) l->dir = v;
-    else if (strcmp(k, "config") == 0) l->config = v;
-    else if (strcmp(k, "cgroup") == 0) l->cgroup = v;
-    else if (strcmp(k, "probe") == 0) l->probe = number(k, v) != 0;
-    else if (strcmp(k, "disable_userns") == 0) l->disable_userns = number(k, v) != 0;
-    else if (strcmp(k, "uid") == 0) l->uid = (uid_t)number(k, v), l->switch_uid = true;
-    else if (strcmp(k, "tmp") == 0) l->tmp = number(k, v);
-    else if (strcmp(k, "shm") == 0) l->shm = number(k, v);
-    else if (strcmp(k, "nproc") == 0) l->nproc = number(k, v);
-    else if (strcmp(k, "nofile") == 0) l->nofile = number(k, v);
-    else if (strcmp(k, "fsize") == 0) l->fsize = number(k, v);
-    else if (strcmp(k, "data") == 0) l->data = number(k, v);
-    else launcher_die("unknown argument", k);
+    if (strcmp(k, "bwrap") == 0)
+      l->bwrap = v;
+    else if (strcmp(k, "dir") == 0)
+      l->dir = v;
+    else if (strcmp(k, "config") == 0)
+      l->config = v;
+    else if (strcmp(k, "cgroup") == 0)
+      l->cgroup = v;
+    else if (strcmp(k, "probe") == 0)
+      l->probe = number(k, v) != 0;
+    else if (strcmp(k, "disable_userns") == 0)
+      l->disable_userns = number(k, v) != 0;
+    else if (strcmp(k, "uid") == 0)
+      l->uid = (uid_t)number(k, v), l->switch_uid = true;
+    else if (strcmp(k, "tmp") == 0)
+      l->tmp = number(k, v);
+    else if (strcmp(k, "shm") == 0)
+      l->shm = number(k, v);
+    else if (strcmp(k, "nproc") == 0)
+      l->nproc = number(k, v);
+    else if (strcmp(k, "nofile") == 0)
+      l->nofile = number(k, v);
+    else if (strcmp(k, "fsize") == 0)
+      l->fsize = number(k, v);
+    else if (strcmp(k, "data") == 0)
+      l->data = number(k, v);
+    else
+      launcher_die("unknown argument", k);
   }
   if (!l->bwrap || !l->dir || (!l->config && !l->probe))
     launcher_die("an argument is missing: bwrap, dir, config", NULL);
-  if (strlen(l->dir) > 4000)
-    launcher_die("dir is too long", NULL);
-  if (l->switch_uid && l->uid == 0)
-    launcher_die("uid: what runs inside must not be host uid 0", NULL);
-  if (geteuid() == 0 && !l->switch_uid)
-    launcher_die("uid: needed when started as root", NULL);
+  if (strlen(l->dir) > 4000) launcher_die("dir is too long", NULL);
+  if (l->switch_uid && l->uid == 0) launcher_die("uid: what runs inside must not be host uid 0", NULL);
+  if (geteuid() == 0 && !l->switch_uid) launcher_die("uid: needed when started as root", NULL);
 }
 
 /* ---- becoming harmless ---- */
@@ -118,8 +129,7 @@ static bool put(const char *path, const char *text)
   int fd = open(path, O_WRONLY | O_CLOEXEC);
   bool ok = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 
-  if (fd >= 0)
-    close(fd);
+  if (fd >= 0) close(fd);
   return ok;
 }
 
@@ -127,13 +137,10 @@ static void limit(int what, const char *name, long long n)
 {
   struct rlimit r;
 
-  if (getrlimit((__rlimit_resource_t)what, &r) != 0)
-    die_errno(name);
-  if (n >= 0 && (r.rlim_max == RLIM_INFINITY || (rlim_t)n < r.rlim_max))
-    r.rlim_max = (rlim_t)n;
+  if (getrlimit((__rlimit_resource_t)what, &r) != 0) die_errno(name);
+  if (n >= 0 && (r.rlim_max == RLIM_INFINITY || (rlim_t)n < r.rlim_max)) r.rlim_max = (rlim_t)n;
   r.rlim_cur = r.rlim_max;
-  if (setrlimit((__rlimit_resource_t)what, &r) != 0)
-    die_errno(name);
+  if (setrlimit((__rlimit_resource_t)what, &r) != 0) die_errno(name);
 }
 
 static void limits(const struct launch *l)
@@ -141,31 +148,24 @@ static void limits(const struct launch *l)
   /* 1, not 0: below the smallest core file, and the value at which the kernel does not run a core_pattern
    * pipe either (0 would run it, outside the sandbox and as root). */
   limit(RLIMIT_CORE, "RLIMIT_CORE", 1);
-  if (l->nofile)
-    limit(RLIMIT_NOFILE, "RLIMIT_NOFILE", l->nofile);
-  if (l->fsize)
-    limit(RLIMIT_FSIZE, "RLIMIT_FSIZE", l->fsize);
-  if (l->data)
-    limit(RLIMIT_DATA, "RLIMIT_DATA", l->data);
+  if (l->nofile) limit(RLIMIT_NOFILE, "RLIMIT_NOFILE", l->nofile);
+  if (l->fsize) limit(RLIMIT_FSIZE, "RLIMIT_FSIZE", l->fsize);
+  if (l->data) limit(RLIMIT_DATA, "RLIMIT_DATA", l->data);
   /* The uid is this session's alone. With a shared uid the limit would count the user's other processes:
    * there envd sets it, inside the user namespace. The room above
    * is for envd's own children, so that a payload at its limit can still be looked after. */
-  if (l->nproc && l->switch_uid)
-    limit(RLIMIT_NPROC, "RLIMIT_NPROC", l->nproc + 24);
+  if (l->nproc && l->switch_uid) limit(RLIMIT_NPROC, "RLIMIT_NPROC", l->nproc + 24);
 }
 
 static void drop(const struct launch *l)
 {
   if (l->switch_uid) {
-    if (setgroups(0, NULL) != 0)
-      die_errno("setgroups");
+    if (setgroups(0, NULL) != 0) die_errno("setgroups");
     if (setresgid((gid_t)l->uid, (gid_t)l->uid, (gid_t)l->uid) != 0 || setresuid(l->uid, l->uid, l->uid) != 0)
       die_errno("setting the sandbox's uid");
   }
-  if (geteuid() == 0 || getuid() == 0)
-    launcher_die("still root after the switch of uid", NULL);
-  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-    die_errno("no_new_privs");
+  if (geteuid() == 0 || getuid() == 0) launcher_die("still root after the switch of uid", NULL);
+  if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0) die_errno("no_new_privs");
 }
 
 /* ---- bubblewrap ---- */
@@ -178,8 +178,7 @@ static void run_bwrap(struct launch *l, int info_w, pid_t self)
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   signal(SIGPIPE, SIG_DFL);
-  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != self)
-    _exit(101);
+  if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != self) _exit(101);
   close(LAUNCHER_LOCK);
   fcntl(info_w, F_SETFD, 0);
   syscall(SYS_execveat, l->bwrap_fd, "", (char *const *)(unsigned long)l->argv, no_env, AT_EMPTY_PATH);
@@ -210,15 +209,13 @@ static void end_orphans(void)
   int fd;
 
   while ((pid = waitpid(-1, NULL, WNOHANG)) >= 0) {
-    if (pid > 0)
-      continue;
+    if (pid > 0) continue;
     fd = open("/proc/thread-self/children", O_RDONLY | O_CLOEXEC);
     n = fd >= 0 ? read(fd, list, sizeof list - 1) : -1;
     list[n > 0 ? n : 0] = '\0';
     for (at = list; (pid = (pid_t)strtol(at, &end, 10)) > 1 && end != at; at = end)
       kill(pid, SIGKILL);
-    if (fd >= 0)
-      close(fd);
+    if (fd >= 0) close(fd);
     usleep(1000);
   }
 }
@@ -236,10 +233,8 @@ static int watch(pid_t bwrap, int info_r, const sigset_t *set)
     ending |= sig == SIGTERM;
     /* PID 1 is killed, not bubblewrap: it ends when that is dead with all that was in there. Until PID 1 is
      * named it waits for bubblewrap, and would wait for ever if that went first. */
-    if (ending && !killed && (pid = inner_pid(info_r)) > 1)
-      killed = kill(pid, SIGKILL) == 0;
-    if (waitpid(bwrap, &status, WNOHANG) != bwrap)
-      continue;
+    if (ending && !killed && (pid = inner_pid(info_r)) > 1) killed = kill(pid, SIGKILL) == 0;
+    if (waitpid(bwrap, &status, WNOHANG) != bwrap) continue;
     end_orphans();
     snprintf(num, sizeof num, "%d", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
     say(WIFEXITED(status) ? "exit " : "signal ", num, "");
@@ -257,26 +252,21 @@ int main(int argc, char **argv)
   if (syscall(SYS_close_range, LAUNCHER_FDS, ~0U, 0) != 0)
     for (int fd = LAUNCHER_FDS; fd < 65536; fd++)
       close(fd);
-  for (int fd = 0; fd < LAUNCHER_FDS; fd++) /* a probe has fewer: no number of the list is ever something else */
-    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
-      _exit(102);
+  for (int fd = 0; fd < LAUNCHER_FDS;
+       fd++) /* a probe has fewer: no number of the list is ever something else */
+    if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd) _exit(102);
   signal(SIGPIPE, SIG_IGN);
   umask(022);
   parse(&l, argc, argv);
-  if (chdir("/") != 0)
-    die_errno("/");
+  if (chdir("/") != 0) die_errno("/");
   setsid();
-  if (!l.probe)
-    take_lock();
-  if (l.cgroup && !put(l.cgroup, "0"))
-    die_errno(l.cgroup);
-  put("/proc/self/oom_score_adj", "500"); /* the host's programs are worth more */
+  if (!l.probe) take_lock();
+  if (l.cgroup && !put(l.cgroup, "0")) die_errno(l.cgroup);
+  put("/proc/self/oom_score_adj", "500");         /* the host's programs are worth more */
   l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC); /* before the stage, which may cover its place */
-  if (l.bwrap_fd < 0)
-    die_errno(l.bwrap);
+  if (l.bwrap_fd < 0) die_errno(l.bwrap);
   launcher_stage(&l);
-  if (pipe2(info, O_CLOEXEC | O_NONBLOCK) != 0)
-    die_errno("pipe");
+  if (pipe2(info, O_CLOEXEC | O_NONBLOCK) != 0) die_errno("pipe");
   launcher_args(&l, info[1]);
   limits(&l);
   drop(&l);
@@ -287,10 +277,8 @@ int main(int argc, char **argv)
   self = getpid();
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   bwrap = fork();
-  if (bwrap < 0)
-    die_errno("fork");
-  if (bwrap == 0)
-    run_bwrap(&l, info[1], self);
+  if (bwrap < 0) die_errno("fork");
+  if (bwrap == 0) run_bwrap(&l, info[1], self);
   /* Only PID 1 may hold the socket: that it is refused says that PID 1 is gone. */
   close(info[1]);
   close(LAUNCHER_LISTEN);

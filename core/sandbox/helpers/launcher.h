@@ -9,32 +9,32 @@
 
 /* The descriptors the driver gives; all others are closed at once. */
 enum {
-  LAUNCHER_REPORT = 2,  /* lines for the driver; also standard error of bubblewrap */
-  LAUNCHER_LISTEN = 3,  /* envd's listening socket */
-  LAUNCHER_READY = 4,   /* envd's start report: the same pipe as LAUNCHER_REPORT */
-  LAUNCHER_ENVD = 5,    /* the program to run as PID 1, in a sealed memory file */
-  LAUNCHER_LOCK = 6,    /* <session>/lock: the record lock is held as long as the sandbox lives */
+  LAUNCHER_REPORT = 2, /* lines for the driver; also standard error of bubblewrap */
+  LAUNCHER_LISTEN = 3, /* envd's listening socket */
+  LAUNCHER_READY = 4,  /* envd's start report: the same pipe as LAUNCHER_REPORT */
+  LAUNCHER_ENVD = 5,   /* the program to run as PID 1, in a sealed memory file */
+  LAUNCHER_LOCK = 6,   /* <session>/lock: the record lock is held as long as the sandbox lives */
   LAUNCHER_FDS = 7,
-  LAUNCHER_ARGS = 256   /* of bubblewrap's command line */
+  LAUNCHER_ARGS = 256 /* of bubblewrap's command line */
 };
 
 struct launch {
-  bool probe;           /* run a shell that does nothing instead of envd, then end */
+  bool probe; /* run a shell that does nothing instead of envd, then end */
   bool switch_uid, disable_userns;
-  uid_t uid;            /* host uid and gid of everything inside, when switch_uid */
-  const char *bwrap;    /* path of bubblewrap */
-  const char *dir;      /* the session's directory: workspace, outputs, uploads */
-  const char *config;   /* envd's argument */
-  const char *cgroup;   /* cgroup.procs to enter, or NULL */
-  long long tmp, shm;   /* bytes of /tmp and /dev/shm */
+  uid_t uid;                            /* host uid and gid of everything inside, when switch_uid */
+  const char *bwrap;                    /* path of bubblewrap */
+  const char *dir;                      /* the session's directory: workspace, outputs, uploads */
+  const char *config;                   /* envd's argument */
+  const char *cgroup;                   /* cgroup.procs to enter, or NULL */
+  long long tmp, shm;                   /* bytes of /tmp and /dev/shm */
   long long nproc, nofile, fsize, data; /* rlimits; 0 = left alone */
   /* filled on the way */
   int bwrap_fd;
-  bool staged;          /* the session's directories are at LAUNCHER_STAGE in a mount namespace of ours */
-  char path[3][4200];   /* host paths of workspace, outputs, uploads as bubblewrap sees them */
+  bool staged;        /* the session's directories are at LAUNCHER_STAGE in a mount namespace of ours */
+  char path[3][4200]; /* host paths of workspace, outputs, uploads as bubblewrap sees them */
   const char *argv[LAUNCHER_ARGS];
   int argc;
-  char number[16][24];  /* texts of numbers in argv */
+  char number[16][24]; /* texts of numbers in argv */
   int numbers;
 };
 #define LAUNCHER_STAGE "/tmp"

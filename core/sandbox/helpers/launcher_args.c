@@ -53,8 +53,7 @@ void launcher_stage(struct launch *l)
   for (int i = 0; i < 3; i++) {
     /* Opened before the stage covers the path: the session may live below it. */
     fd[i] = open(l->path[i], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd[i] < 0)
-      launcher_die(l->path[i], strerror(errno));
+    if (fd[i] < 0) launcher_die(l->path[i], strerror(errno));
   }
   if (mount("tmpfs", LAUNCHER_STAGE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=64k") != 0)
     launcher_die("staging", strerror(errno));
@@ -75,15 +74,14 @@ void launcher_stage(struct launch *l)
 
 static void add(struct launch *l, const char *arg)
 {
-  if (l->argc == LAUNCHER_ARGS - 1)
-    launcher_die("too many arguments for bubblewrap", NULL);
+  if (l->argc == LAUNCHER_ARGS - 1) launcher_die("too many arguments for bubblewrap", NULL);
   l->argv[l->argc++] = arg;
 }
-#define ADD(l, ...)                                                                      \
-  do {                                                                                   \
-    const char *const args_[] = {__VA_ARGS__};                                           \
-    for (size_t i_ = 0; i_ < sizeof args_ / sizeof *args_; i_++)                         \
-      add(l, args_[i_]);                                                                 \
+#define ADD(l, ...)                                                                                            \
+  do {                                                                                                         \
+    const char *const args_[] = {__VA_ARGS__};                                                                 \
+    for (size_t i_ = 0; i_ < sizeof args_ / sizeof *args_; i_++)                                               \
+      add(l, args_[i_]);                                                                                       \
   } while (0)
 
 static const char *num(struct launch *l, long long n)
@@ -108,18 +106,21 @@ static void file(struct launch *l, const char *path, const char *text)
   ADD(l, "--perms", "0444", "--file", num(l, fd), path);
 }
 
-static void dir(struct launch *l, const char *path) { ADD(l, "--perms", "0755", "--dir", path); }
+static void dir(struct launch *l, const char *path)
+{
+  ADD(l, "--perms", "0755", "--dir", path);
+}
 
 static void programs(struct launch *l)
 {
-  static const char *const links[][2] = {{"/bin", "usr/bin"}, {"/sbin", "usr/sbin"}, {"/lib", "usr/lib"},
-                                         {"/lib32", "usr/lib32"}, {"/lib64", "usr/lib64"}, {"/libx32", "usr/libx32"}};
+  static const char *const links[][2] = {{"/bin", "usr/bin"},     {"/sbin", "usr/sbin"},
+                                         {"/lib", "usr/lib"},     {"/lib32", "usr/lib32"},
+                                         {"/lib64", "usr/lib64"}, {"/libx32", "usr/libx32"}};
   struct stat st;
 
   ADD(l, "--ro-bind", "/usr", "/usr");
   for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
-    if (lstat(links[i][0], &st) != 0)
-      continue;
+    if (lstat(links[i][0], &st) != 0) continue;
     if (S_ISLNK(st.st_mode))
       ADD(l, "--symlink", links[i][1], links[i][0]);
     else
@@ -130,18 +131,19 @@ static void programs(struct launch *l)
 static void etc(struct launch *l)
 {
   static const char *const shown[] = {
-      "/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime",
-      "/etc/ssl/certs", "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted",
-      "/etc/fonts", "/etc/mime.types", "/etc/magic"};
+      "/etc/alternatives",    "/etc/ld.so.cache",   "/etc/ld.so.conf",
+      "/etc/ld.so.conf.d",    "/etc/localtime",     "/etc/ssl/certs",
+      "/etc/ssl/openssl.cnf", "/etc/pki/tls/certs", "/etc/pki/ca-trust/extracted",
+      "/etc/fonts",           "/etc/mime.types",    "/etc/magic"};
   struct stat st;
 
   dir(l, "/etc");
   dir(l, "/etc/ssl");
   for (size_t i = 0; i < sizeof shown / sizeof *shown; i++)
-    if (stat(shown[i], &st) == 0)
-      ADD(l, "--ro-bind-try", shown[i], shown[i]);
-  file(l, "/etc/passwd", "root:x:0:0:root:/:/usr/sbin/nologin\nuser:x:1000:1000:user:/workspace:/bin/bash\n"
-                         "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
+    if (stat(shown[i], &st) == 0) ADD(l, "--ro-bind-try", shown[i], shown[i]);
+  file(l, "/etc/passwd",
+       "root:x:0:0:root:/:/usr/sbin/nologin\nuser:x:1000:1000:user:/workspace:/bin/bash\n"
+       "nobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
   file(l, "/etc/group", "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n");
   file(l, "/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n");
   file(l, "/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n");
@@ -150,12 +152,12 @@ static void etc(struct launch *l)
 static void writable(struct launch *l)
 {
   if (l->staged)
-    ADD(l, "--bind", LAUNCHER_STAGE "/shm", "/dev/shm", "--remount-ro", "/dev", "--bind", LAUNCHER_STAGE "/tmp", "/tmp",
-        "--bind", LAUNCHER_STAGE "/run", MR_ENVD_RUN);
+    ADD(l, "--bind", LAUNCHER_STAGE "/shm", "/dev/shm", "--remount-ro", "/dev", "--bind", LAUNCHER_STAGE "/tmp",
+        "/tmp", "--bind", LAUNCHER_STAGE "/run", MR_ENVD_RUN);
   else
-    ADD(l, "--size", num(l, l->shm), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev",
-        "--size", num(l, l->tmp), "--perms", "1777", "--tmpfs", "/tmp",
-        "--size", num(l, MR_ENVD_RUN_SIZE), "--perms", "0700", "--tmpfs", MR_ENVD_RUN);
+    ADD(l, "--size", num(l, l->shm), "--perms", "1777", "--tmpfs", "/dev/shm", "--remount-ro", "/dev", "--size",
+        num(l, l->tmp), "--perms", "1777", "--tmpfs", "/tmp", "--size", num(l, MR_ENVD_RUN_SIZE), "--perms",
+        "0700", "--tmpfs", MR_ENVD_RUN);
   ADD(l, "--bind", l->path[0], MR_ENVD_HOME);
   dir(l, "/mnt");
   dir(l, "/mnt/session");
@@ -168,8 +170,7 @@ void launcher_args(struct launch *l, int info_fd)
   ADD(l, "bwrap", "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
       "--unshare-cgroup-try", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--new-session",
       "--die-with-parent", "--cap-drop", "ALL", "--info-fd", num(l, info_fd));
-  if (l->disable_userns)
-    ADD(l, "--disable-userns");
+  if (l->disable_userns) ADD(l, "--disable-userns");
   programs(l);
   etc(l);
   ADD(l, "--dev", "/dev", "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys");

@@ -50,17 +50,17 @@
 
 #define MR_ENVD_FD_LISTEN 3
 #define MR_ENVD_FD_REPORT 4
-#define MR_ENVD_READY "ready\n"
+#define MR_ENVD_READY     "ready\n"
 
-#define MR_ENVD_HOME "/workspace"
-#define MR_ENVD_UPLOADS "/mnt/session/uploads"
-#define MR_ENVD_OUTPUTS "/mnt/session/outputs"
-#define MR_ENVD_RUN "/run/moonrig"
+#define MR_ENVD_HOME     "/workspace"
+#define MR_ENVD_UPLOADS  "/mnt/session/uploads"
+#define MR_ENVD_OUTPUTS  "/mnt/session/outputs"
+#define MR_ENVD_RUN      "/run/moonrig"
 #define MR_ENVD_RUN_SIZE (4 << 20)
 
-#define MR_ENVD_HEADER 4
-#define MR_ENVD_FRAME_MAX (32u << 20)
-#define MR_ENVD_ID_MAX 256
+#define MR_ENVD_HEADER     4
+#define MR_ENVD_FRAME_MAX  (32u << 20)
+#define MR_ENVD_ID_MAX     256
 #define MR_ENVD_KEEP_CALLS 256
 #define MR_ENVD_KEEP_BYTES (32u << 20)
 

@@ -19,25 +19,27 @@
 #include "sandbox/helpers/proto.h"
 
 enum {
-  HELLO_US = 20 * 1000000,     /* from the spawn or the connection to envd's first word */
-  REASON_US = 1000000,         /* for the launcher's last word once the connection is gone */
+  HELLO_US = 20 * 1000000, /* from the spawn or the connection to envd's first word */
+  REASON_US = 1000000,     /* for the launcher's last word once the connection is gone */
   TICK_US = 1000000,
   IDLE_TICK_US = 30 * 1000000,
-  ACCEPT_US = 30 * 1000000,    /* envd answers at once, whatever the call does */
+  ACCEPT_US = 30 * 1000000, /* envd answers at once, whatever the call does */
   CANCEL_US = 15 * 1000000,
   DISK_US = 2 * 1000000,
   FAILURES_MAX = 3
 };
 
-static void set_timer(struct mr_box *b, int64_t us) { mr_timer_set(b->l->loop, &b->timer, us); }
+static void set_timer(struct mr_box *b, int64_t us)
+{
+  mr_timer_set(b->l->loop, &b->timer, us);
+}
 
 /* ---- getting it running ---- */
 
 static void close_given(struct mr_box *b)
 {
   for (size_t i = 0; i < sizeof b->given / sizeof *b->given; i++) {
-    if (b->given[i] >= 0)
-      close(b->given[i]);
+    if (b->given[i] >= 0) close(b->given[i]);
     b->given[i] = -1;
   }
 }
@@ -84,16 +86,20 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   struct mr_arena *a = mr_arena_new(b->l->mem, 8192);
   const char *argv[16];
   int fds[7] = {-1, -1, b->given[1], b->given[0], b->given[1], b->given[2], b->given[3]}, n = 0, code;
-  struct mr_child_opts opts = {.argv = argv, .exe_fd = c->launcher_fd, .fds = fds, .nfds = 7,
-                               .started = on_started, .ended = on_ended, .ud = b};
+  struct mr_child_opts opts = {.argv = argv,
+                               .exe_fd = c->launcher_fd,
+                               .fds = fds,
+                               .nfds = 7,
+                               .started = on_started,
+                               .ended = on_ended,
+                               .ud = b};
 
-  if (!a)
-    return mr_err_nomem(err);
+  if (!a) return mr_err_nomem(err);
   argv[n++] = "moonrig-launcher";
   argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
   argv[n++] = mr_arena_printf(a, "dir=%s/s/%s", c->root, b->session);
-  argv[n++] = mr_arena_printf(a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,\"nproc\":%lld}", MR_ENVD_PROTO_MIN,
-                              MR_ENVD_PROTO_MAX, c->orphan_ttl_s, (long long)c->nproc);
+  argv[n++] = mr_arena_printf(a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,\"nproc\":%lld}",
+                              MR_ENVD_PROTO_MIN, MR_ENVD_PROTO_MAX, c->orphan_ttl_s, (long long)c->nproc);
   argv[n++] = arg(a, "disable_userns", b->l->machine.disable_userns);
   argv[n++] = arg(a, "tmp", c->tmp_max);
   argv[n++] = arg(a, "shm", c->tmp_max < 64 << 20 ? c->tmp_max : 64 << 20);
@@ -101,8 +107,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   argv[n++] = arg(a, "nofile", c->nofile);
   argv[n++] = arg(a, "fsize", c->file_max);
   argv[n++] = arg(a, "data", c->memory_max);
-  if (c->as_root)
-    argv[n++] = arg(a, "uid", o->uid);
+  if (c->as_root) argv[n++] = arg(a, "uid", o->uid);
   argv[n] = NULL;
   code = MR_OK;
   for (int i = 0; i < n; i++)
@@ -138,8 +143,7 @@ static void opened(struct mr_box *b, struct mr_open *o)
     if (b->child) /* of the life before; nobody waits for its end any more */
       mr_child_release(&b->child);
     code = spawn(b, o, &err);
-    if (code != MR_OK)
-      close_given(b);
+    if (code != MR_OK) close_given(b);
   }
   if (code == MR_OK) {
     code = mr_wire_open(b, o->conn, report, &err);
@@ -171,22 +175,21 @@ static void open_done(struct mr_job *j)
         mr_calls_fail(b, MR_CALLS_SENT | MR_CALLS_STATUS, MR_E_CLOSED, mr_calls_died);
       else if (!b->released)
         opened(b, o);
-      if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING)
-        b->state = MR_BOX_COLD;
+      if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) b->state = MR_BOX_COLD;
     }
     mr_box_step(b);
   }
   mr_open_free(o);
 }
 
-static int copy_mounts(struct mr_arena *a, const struct mr_sandbox_mount *from, int n, struct mr_sandbox_mount **to)
+static int copy_mounts(struct mr_arena *a, const struct mr_sandbox_mount *from, int n,
+                       struct mr_sandbox_mount **to)
 {
   *to = mr_arena_alloc(a, ((size_t)n + 1) * sizeof **to);
   for (int i = 0; *to && i < n; i++) {
     (*to)[i].host_path = mr_arena_str(a, mr_str_c(from[i].host_path)).p;
     (*to)[i].path = mr_arena_str(a, mr_str_c(from[i].path)).p;
-    if (!(*to)[i].host_path || !(*to)[i].path)
-      return MR_E_NOMEM;
+    if (!(*to)[i].host_path || !(*to)[i].path) return MR_E_NOMEM;
   }
   return *to ? MR_OK : MR_E_NOMEM;
 }
@@ -210,10 +213,8 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     o->arena = mr_arena_new(b->l->mem, 1024);
     o->nmounts = b->nmounts;
     code = o->arena ? copy_mounts(o->arena, b->mounts, b->nmounts, &o->mounts) : MR_E_NOMEM;
-    if (code == MR_OK)
-      code = mr_pool_submit(b->l->pool, &o->job);
-    if (code != MR_OK)
-      mr_open_free(o);
+    if (code == MR_OK) code = mr_pool_submit(b->l->pool, &o->job);
+    if (code != MR_OK) mr_open_free(o);
   }
   if (code == MR_OK) {
     b->job = o;
@@ -275,7 +276,8 @@ static void after_loss(struct mr_box *b)
     b->l->machine.known = false; /* what was found before may not hold any more */
   } else if (b->failures >= FAILURES_MAX) {
     b->failures = 0;
-    mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED, "The sandbox's connection broke again and again; the sandbox was ended.");
+    mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED,
+                  "The sandbox's connection broke again and again; the sandbox was ended.");
     mr_box_kill(b, "its connection broke again and again");
   }
 }
@@ -287,8 +289,7 @@ static void step_cold(struct mr_box *b)
   const struct mr_local_machine *m;
   int present = mr_calls_present(b);
 
-  if (present == 0 || b->job || b->spawning)
-    return;
+  if (present == 0 || b->job || b->spawning) return;
   if (present & (MR_CALLS_SENT | MR_CALLS_STATUS)) {
     open_start(b, false, false);
     return;
@@ -316,8 +317,9 @@ static void on_timer(struct mr_timer *t)
   } else if (b->state == MR_BOX_LOST) {
     b->reason_over = true;
   } else if (b->state == MR_BOX_UP && mr_calls_stuck(b, ACCEPT_US, CANCEL_US)) {
-    mr_box_kill(b, "The sandbox did not answer any more and was ended. Files in /workspace and /mnt/session/outputs "
-               "are kept.");
+    mr_box_kill(
+        b, "The sandbox did not answer any more and was ended. Files in /workspace and /mnt/session/outputs "
+           "are kept.");
   } else if (b->state == MR_BOX_UP && mr_loop_now_us(b->l->loop) - b->disk_at_us > DISK_US) {
     mr_box_measure(b);
   }
@@ -338,19 +340,18 @@ static void step(struct mr_ready *r)
   if (b->destroy) {
     mr_destroy_step(b->destroy);
   } else if (!b->released) {
-    if (b->state == MR_BOX_PROBING)
-      b->state = MR_BOX_COLD;
-    if (b->state == MR_BOX_LOST && b->reason_over)
-      after_loss(b);
-    if (b->state == MR_BOX_COLD)
-      step_cold(b);
-    if (b->state == MR_BOX_UP)
-      step_up(b);
+    if (b->state == MR_BOX_PROBING) b->state = MR_BOX_COLD;
+    if (b->state == MR_BOX_LOST && b->reason_over) after_loss(b);
+    if (b->state == MR_BOX_COLD) step_cold(b);
+    if (b->state == MR_BOX_UP) step_up(b);
   }
   mr_box_settle(b);
 }
 
-void mr_box_step(struct mr_box *b) { mr_ready_post(b->l->loop, &b->step); }
+void mr_box_step(struct mr_box *b)
+{
+  mr_ready_post(b->l->loop, &b->step);
+}
 
 /* ---- coming and going ---- */
 
@@ -359,8 +360,7 @@ static int box_new(struct mr_box **out, struct mr_local *l, const char *session)
   struct mr_box *b = mr_mem_zalloc(l->mem, sizeof *b);
 
   *out = b;
-  if (!b)
-    return MR_E_NOMEM;
+  if (!b) return MR_E_NOMEM;
   b->base.d = &l->base;
   b->l = l;
   b->fd = b->report = -1;
@@ -376,8 +376,7 @@ static int box_new(struct mr_box **out, struct mr_local *l, const char *session)
   mr_timer_init(&b->timer, on_timer);
   b->link = &l->boxes;
   b->next = l->boxes;
-  if (b->next)
-    b->next->link = &b->next;
+  if (b->next) b->next->link = &b->next;
   l->boxes = b;
   return MR_OK;
 }
@@ -390,13 +389,12 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   struct mr_box *b = NULL;
 
   (void)ref; /* the directory of the session says all that there is to know */
-  if (!a || !mr_session_name_ok(spec->session_id) || copy_mounts(a, spec->mounts, spec->nmounts, &mounts) != MR_OK)
+  if (!a || !mr_session_name_ok(spec->session_id) ||
+      copy_mounts(a, spec->mounts, spec->nmounts, &mounts) != MR_OK)
     goto fail;
   b = mr_local_find(l, spec->session_id);
-  if (b && !b->released)
-    goto fail; /* one holder at a time */
-  if (!b && box_new(&b, l, spec->session_id) != MR_OK)
-    goto fail;
+  if (b && !b->released) goto fail; /* one holder at a time */
+  if (!b && box_new(&b, l, spec->session_id) != MR_OK) goto fail;
   b->released = false;
   mr_arena_free(&b->arena);
   b->arena = a;
@@ -413,31 +411,26 @@ void mr_box_free(struct mr_box *b)
 {
   struct mr_loop *loop = b->l->loop;
 
-  if (b->job)
-    b->job->box = NULL;
-  if (b->measuring)
-    b->measuring->box = NULL;
+  if (b->job) b->job->box = NULL;
+  if (b->measuring) b->measuring->box = NULL;
   mr_wire_close(b);
   mr_wire_report_close(b);
   mr_child_release(&b->child);
-  if (!b->spawning)
-    close_given(b);
+  if (!b->spawning) close_given(b);
   mr_timer_cancel(loop, &b->timer);
   mr_ready_cancel(loop, &b->step);
   mr_ready_cancel(loop, &b->deliver);
   mr_ready_cancel(loop, &b->io);
   mr_calls_drop(b);
   *b->link = b->next;
-  if (b->next)
-    b->next->link = b->link;
+  if (b->next) b->next->link = b->link;
   mr_arena_free(&b->arena);
   mr_mem_free(b->l->mem, b);
 }
 
 void mr_box_settle(struct mr_box *b)
 {
-  if (b->released && !b->delivering && !b->job && !b->measuring && !b->spawning && !b->destroy)
-    mr_box_free(b);
+  if (b->released && !b->delivering && !b->job && !b->measuring && !b->spawning && !b->destroy) mr_box_free(b);
 }
 
 void mr_box_put(struct mr_box *b)
@@ -447,8 +440,7 @@ void mr_box_put(struct mr_box *b)
   mr_wire_close(b);
   mr_wire_report_close(b);
   mr_timer_cancel(b->l->loop, &b->timer);
-  if (b->state != MR_BOX_GONE && !b->job)
-    b->state = MR_BOX_COLD;
+  if (b->state != MR_BOX_GONE && !b->job) b->state = MR_BOX_COLD;
   mr_box_settle(b);
 }
 
@@ -459,7 +451,6 @@ bool mr_box_quiesce(struct mr_box *b)
   mr_wire_report_close(b);
   mr_timer_cancel(b->l->loop, &b->timer);
   b->state = MR_BOX_GONE;
-  if (b->child)
-    mr_child_kill(b->child, SIGTERM);
+  if (b->child) mr_child_kill(b->child, SIGTERM);
   return !b->job && !b->measuring && !b->spawning;
 }

@@ -29,15 +29,12 @@ static void op_finish(struct mr_box *b, struct mr_op *o, int code, const char *t
   while (*at != o)
     at = &(*at)->next;
   *at = o->next;
-  if (!o->next)
-    b->ops_tail = at;
+  if (!o->next) b->ops_tail = at;
   b->nops--;
   o->next = NULL;
   o->code = o->cancelled ? MR_E_CANCELLED : code;
-  if (o->code == MR_E_CANCELLED)
-    text = "The call was cancelled.";
-  if (o->code != MR_OK)
-    mr_err_set(&o->err, o->code, NULL, "%s", text ? text : mr_strerror(o->code));
+  if (o->code == MR_E_CANCELLED) text = "The call was cancelled.";
+  if (o->code != MR_OK) mr_err_set(&o->err, o->code, NULL, "%s", text ? text : mr_strerror(o->code));
   *b->done_tail = o;
   b->done_tail = &o->next;
   mr_ready_post(b->l->loop, &b->deliver);
@@ -62,8 +59,7 @@ void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text)
 
   for (; o; o = next) {
     next = o->next;
-    if (op_class(o) & classes)
-      op_finish(b, o, code, text);
+    if (op_class(o) & classes) op_finish(b, o, code, text);
   }
 }
 
@@ -93,8 +89,7 @@ void mr_calls_deliver(struct mr_ready *r)
   while (!b->released && (o = b->done)) {
     struct mr_sandbox_result res = {.code = o->code, .is_error = o->is_error, .err = o->code ? &o->err : NULL};
     b->done = o->next;
-    if (!b->done)
-      b->done_tail = &b->done;
+    if (!b->done) b->done_tail = &b->done;
     res.content = o->code == MR_OK ? mr_buf_get(&o->content) : MR_S("[]");
     o->fn(o->ud, &res);
     op_free(b, o);
@@ -103,20 +98,18 @@ void mr_calls_deliver(struct mr_ready *r)
   mr_box_settle(b);
 }
 
-static int op_add(struct mr_box *b, enum mr_op_kind kind, const struct mr_sandbox_call *c, mr_sandbox_fn fn, void *ud)
+static int op_add(struct mr_box *b, enum mr_op_kind kind, const struct mr_sandbox_call *c, mr_sandbox_fn fn,
+                  void *ud)
 {
   struct mr_op *o;
   char *p;
 
-  if (b->state == MR_BOX_GONE)
-    return MR_E_CLOSED;
+  if (b->state == MR_BOX_GONE) return MR_E_CLOSED;
   if (c->exec_id.n == 0 || c->exec_id.n > MR_ENVD_ID_MAX || !mr_utf8_valid(c->exec_id) || c->name.n > 64)
     return MR_E_INVALID;
-  if (b->nops >= MR_BOX_OPS_MAX)
-    return MR_E_FULL;
+  if (b->nops >= MR_BOX_OPS_MAX) return MR_E_FULL;
   o = mr_mem_zalloc(b->l->mem, sizeof *o + c->exec_id.n + c->name.n + c->input.n);
-  if (!o)
-    return MR_E_NOMEM;
+  if (!o) return MR_E_NOMEM;
   p = (char *)(o + 1);
   o->kind = kind;
   o->id = mr_str_n(memcpy(p, c->exec_id.p, c->exec_id.n), c->exec_id.n);
@@ -141,10 +134,8 @@ static int check_object(struct mr_box *b, struct mr_str json)
   yyjson_doc *doc;
   int code = mr_json_parse(b->l->mem, json, MR_BOX_INPUT_MAX, &doc, NULL);
 
-  if (code != MR_OK)
-    return code;
-  if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
-    code = MR_E_INVALID;
+  if (code != MR_OK) return code;
+  if (!yyjson_is_obj(yyjson_doc_get_root(doc))) code = MR_E_INVALID;
   yyjson_doc_free(doc);
   return code;
 }
@@ -159,7 +150,8 @@ int mr_box_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sandbo
 
 int mr_box_status(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn fn, void *ud)
 {
-  return op_add(MR_OF(s, struct mr_box, base), MR_OP_STATUS, &(struct mr_sandbox_call){.exec_id = exec_id}, fn, ud);
+  return op_add(MR_OF(s, struct mr_box, base), MR_OP_STATUS, &(struct mr_sandbox_call){.exec_id = exec_id}, fn,
+                ud);
 }
 
 void mr_box_cancel(struct mr_sandbox *s, struct mr_str exec_id)
@@ -169,8 +161,7 @@ void mr_box_cancel(struct mr_sandbox *s, struct mr_str exec_id)
 
   for (o = b->ops; o; o = next) {
     next = o->next;
-    if (!mr_str_eq(o->id, exec_id) || o->cancelled)
-      continue;
+    if (!mr_str_eq(o->id, exec_id) || o->cancelled) continue;
     o->cancelled = true;
     o->since_us = mr_loop_now_us(b->l->loop);
     if (o->state == MR_OP_QUEUED)
@@ -185,22 +176,19 @@ static void send_one(struct mr_box *b, struct mr_op *o)
   /* What envd had accepted is asked for, not called: its answer may have been dropped meanwhile, and an
    * id that it does not know any more must not start again. */
   o->lost = o->state == MR_OP_ACCEPTED;
-  if (!o->cancelled)
-    o->since_us = mr_loop_now_us(b->l->loop);
+  if (!o->cancelled) o->since_us = mr_loop_now_us(b->l->loop);
   if (o->kind == MR_OP_STATUS || o->lost)
     mr_wire_ask(b, "status", o->id);
   else
     mr_wire_call(b, o);
   o->state = MR_OP_SENT;
-  if (o->cancelled)
-    mr_wire_ask(b, "cancel", o->id);
+  if (o->cancelled) mr_wire_ask(b, "cancel", o->id);
 }
 
 void mr_box_accepted(struct mr_box *b, struct mr_str id)
 {
   for (struct mr_op *o = b->ops; o; o = o->next)
-    if (o->state == MR_OP_SENT && mr_str_eq(o->id, id))
-      o->state = MR_OP_ACCEPTED;
+    if (o->state == MR_OP_SENT && mr_str_eq(o->id, id)) o->state = MR_OP_ACCEPTED;
 }
 
 const char mr_calls_died[] =
@@ -214,8 +202,7 @@ void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *con
   while ((o = op_find(b, id, true))) {
     b->failures = 0;
     o->is_error = is_error;
-    if (content)
-      mr_json_write(&o->content, content, false);
+    if (content) mr_json_write(&o->content, content, false);
     if (o->content.failed)
       op_finish(b, o, o->content.failed, "The answer of the sandbox is too large.");
     else if (code == MR_E_NOTFOUND && o->kind == MR_OP_CALL)
@@ -228,8 +215,7 @@ void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *con
 void mr_calls_send(struct mr_box *b, int classes)
 {
   for (struct mr_op *o = b->ops; o && b->fd >= 0 && !b->broken; o = o->next)
-    if (op_class(o) & classes)
-      send_one(b, o);
+    if (op_class(o) & classes) send_one(b, o);
 }
 
 bool mr_calls_stuck(const struct mr_box *b, int64_t accept_us, int64_t cancel_us)

@@ -18,9 +18,9 @@ enum { RETRY_US = 200000 };
 struct mr_destroy {
   struct mr_job job;
   struct mr_destroy *next;
-  struct mr_local *l;          /* NULL once the driver is gone */
+  struct mr_local *l; /* NULL once the driver is gone */
   struct mr_local_conf *conf;
-  struct mr_box *box;          /* NULL when there is none, or it is quiet */
+  struct mr_box *box; /* NULL when there is none, or it is quiet */
   bool submitted;
   char session[MR_SESSION_MAX];
   mr_sandbox_fn fn;
@@ -36,10 +36,8 @@ static int to_trash(const struct mr_local_conf *c, const char *session, char out
 {
   for (int i = 0; i < 10000; i++) {
     snprintf(out, MR_SESSION_MAX + 16, "%s.%d", session, i);
-    if (renameat(c->s_fd, session, c->trash_fd, out) == 0)
-      return 0;
-    if (errno != EEXIST && errno != ENOTEMPTY)
-      return -1;
+    if (renameat(c->s_fd, session, c->trash_fd, out) == 0) return 0;
+    if (errno != EEXIST && errno != ENOTEMPTY) return -1;
   }
   return -1;
 }
@@ -50,19 +48,14 @@ static int destroy(const struct mr_local_conf *c, const char *session, struct mr
   struct stat st = {0};
   int dir = mr_local_session_dir(c, session, false), code;
 
-  if (dir < 0)
-    return errno == ENOENT ? MR_OK : mr_err_errno(err, "the sandbox's directory");
+  if (dir < 0) return errno == ENOENT ? MR_OK : mr_err_errno(err, "the sandbox's directory");
   code = mr_local_end(dir, err);
-  if (fstatat(dir, "workspace", &st, AT_SYMLINK_NOFOLLOW) != 0)
-    st.st_uid = 0;
+  if (fstatat(dir, "workspace", &st, AT_SYMLINK_NOFOLLOW) != 0) st.st_uid = 0;
   close(dir);
-  if (code != MR_OK)
-    return code;
-  if (to_trash(c, session, name) != 0)
-    return errno == ENOENT ? MR_OK : mr_err_errno(err, "removing a sandbox");
+  if (code != MR_OK) return code;
+  if (to_trash(c, session, name) != 0) return errno == ENOENT ? MR_OK : mr_err_errno(err, "removing a sandbox");
   code = mr_tree_remove(c->trash_fd, name, err);
-  if (code == MR_OK && c->as_root)
-    mr_local_uid_drop(c, session, (int64_t)st.st_uid);
+  if (code == MR_OK && c->as_root) mr_local_uid_drop(c, session, (int64_t)st.st_uid);
   return code;
 }
 
@@ -73,19 +66,17 @@ static void work(struct mr_job *j, void *worker)
   d->code = destroy(d->conf, d->session, &d->err);
 }
 
-static void each(int dir, void (*fn)(const struct mr_local_conf *c, const char *name), const struct mr_local_conf *c)
+static void each(int dir, void (*fn)(const struct mr_local_conf *c, const char *name),
+                 const struct mr_local_conf *c)
 {
   int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
   struct dirent *e;
 
-  if (!d && fd >= 0)
-    close(fd);
+  if (!d && fd >= 0) close(fd);
   while (d && (e = readdir(d)))
-    if (e->d_name[0] != '.')
-      fn(c, e->d_name);
-  if (d)
-    closedir(d);
+    if (e->d_name[0] != '.') fn(c, e->d_name);
+  if (d) closedir(d);
 }
 
 static void sweep_trash(const struct mr_local_conf *c, const char *name)
@@ -103,11 +94,9 @@ static void sweep_uid(const struct mr_local_conf *c, const char *name)
   struct stat st;
   ssize_t n = readlinkat(c->u_fd, name, session, sizeof session - 1);
 
-  if (n <= 0)
-    return;
+  if (n <= 0) return;
   session[n] = '\0';
-  if (fstatat(c->s_fd, session, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT)
-    unlinkat(c->u_fd, name, 0);
+  if (fstatat(c->s_fd, session, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) unlinkat(c->u_fd, name, 0);
 }
 
 void mr_local_sweep(const struct mr_local_conf *c)
@@ -137,8 +126,7 @@ static void done(struct mr_job *j)
     for (at = &d->l->destroys; *at != d;)
       at = &(*at)->next;
     *at = d->next;
-    if (d->fn)
-      d->fn(d->ud, &res);
+    if (d->fn) d->fn(d->ud, &res);
   }
   destroy_free(d);
 }
@@ -148,8 +136,7 @@ static void on_retry(struct mr_timer *t)
   struct mr_local *l = MR_OF(t, struct mr_local, retry);
 
   for (struct mr_destroy *d = l->destroys; d; d = d->next)
-    if (!d->submitted)
-      mr_destroy_step(d);
+    if (!d->submitted) mr_destroy_step(d);
 }
 
 void mr_destroy_step(struct mr_destroy *d)
@@ -157,8 +144,7 @@ void mr_destroy_step(struct mr_destroy *d)
   struct mr_box *b = d->box;
   struct mr_local *l = d->l;
 
-  if (d->submitted || (b && !mr_box_quiesce(b)))
-    return;
+  if (d->submitted || (b && !mr_box_quiesce(b))) return;
   if (b) {
     d->box = NULL;
     b->destroy = NULL;
@@ -171,14 +157,16 @@ void mr_destroy_step(struct mr_destroy *d)
   }
 }
 
-void mr_local_destroy(struct mr_sandbox_driver *drv, const char *session, const char *ref, mr_sandbox_fn fn, void *ud)
+void mr_local_destroy(struct mr_sandbox_driver *drv, const char *session, const char *ref, mr_sandbox_fn fn,
+                      void *ud)
 {
   struct mr_local *l = MR_OF(drv, struct mr_local, base);
   struct mr_destroy *d = mr_session_name_ok(session) ? mr_mem_zalloc(l->mem, sizeof *d) : NULL;
 
   (void)ref;
   if (!d) {
-    mr_log(mr_loop_sys(l->loop), MR_LOG_ERROR, "sandbox", "a sandbox is not removed: no memory, or no session id");
+    mr_log(mr_loop_sys(l->loop), MR_LOG_ERROR, "sandbox",
+           "a sandbox is not removed: no memory, or no session id");
     return;
   }
   d->l = l;
@@ -191,8 +179,7 @@ void mr_local_destroy(struct mr_sandbox_driver *drv, const char *session, const 
   d->next = l->destroys;
   l->destroys = d;
   d->box = mr_local_find(l, session);
-  if (d->box)
-    d->box->destroy = d;
+  if (d->box) d->box->destroy = d;
   mr_destroy_step(d);
 }
 
@@ -203,9 +190,7 @@ void mr_destroys_free(struct mr_local *l)
   while ((d = l->destroys)) {
     l->destroys = d->next;
     d->l = NULL;
-    if (d->box)
-      d->box->destroy = NULL;
-    if (!d->submitted)
-      destroy_free(d);
+    if (d->box) d->box->destroy = NULL;
+    if (!d->submitted) destroy_free(d);
   }
 }

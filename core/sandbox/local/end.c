@@ -22,8 +22,7 @@ enum { END_TERM_MS = 5000, END_KILL_MS = 3000, END_STEP_MS = 10, BACKLOG = 16 };
 
 int mr_local_session_dir(const struct mr_local_conf *c, const char *session, bool make)
 {
-  if (make && mkdirat(c->s_fd, session, 0700) != 0 && errno != EEXIST)
-    return -1;
+  if (make && mkdirat(c->s_fd, session, 0700) != 0 && errno != EEXIST) return -1;
   return openat(c->s_fd, session, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 }
 
@@ -43,8 +42,7 @@ int mr_local_connect(int dir)
   socklen_t n = address(dir, &a);
   int e, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-  if (fd < 0 || connect(fd, (struct sockaddr *)&a, n) == 0)
-    return fd;
+  if (fd < 0 || connect(fd, (struct sockaddr *)&a, n) == 0) return fd;
   e = errno;
   close(fd);
   errno = e;
@@ -58,8 +56,7 @@ int mr_local_listen(int dir, int *conn)
   int e, fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
   *conn = -1;
-  if (fd < 0)
-    return -1;
+  if (fd < 0) return -1;
   if ((unlinkat(dir, "envd.sock", 0) == 0 || errno == ENOENT) && bind(fd, (struct sockaddr *)&a, n) == 0 &&
       listen(fd, BACKLOG) == 0 && (*conn = mr_local_connect(dir)) >= 0)
     return fd;
@@ -74,8 +71,7 @@ static pid_t holder(int lock)
 {
   struct flock fl = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 
-  if (fcntl(lock, F_GETLK, &fl) != 0 || fl.l_type == F_UNLCK)
-    return 0;
+  if (fcntl(lock, F_GETLK, &fl) != 0 || fl.l_type == F_UNLCK) return 0;
   return fl.l_pid > 0 ? fl.l_pid : -1;
 }
 
@@ -96,11 +92,9 @@ static int end_launcher(int lock, struct mr_err *err)
   pid_t pid = holder(lock);
   int pidfd, code = MR_OK;
 
-  if (pid == 0)
-    return MR_OK;
+  if (pid == 0) return MR_OK;
   pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
-  if (pidfd < 0 && holder(lock) == 0)
-    return MR_OK;
+  if (pidfd < 0 && holder(lock) == 0) return MR_OK;
   if (pidfd < 0)
     return mr_err_set(err, MR_E_STATE, NULL,
                       "the sandbox is held by a process that this one cannot see (another PID namespace?)");
@@ -123,18 +117,15 @@ int mr_local_end(int dir, struct mr_err *err)
   int lock = openat(dir, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW), fd, code = MR_OK;
   bool alive = true;
 
-  if (lock < 0)
-    return errno == ENOENT ? MR_OK : mr_err_errno(err, "the sandbox's lock");
+  if (lock < 0) return errno == ENOENT ? MR_OK : mr_err_errno(err, "the sandbox's lock");
   /* Somebody listens without the lock when a launcher was killed, until parent-death signals did the rest,
    * and for a moment at the start of one. */
   for (int waited = 0; alive && code == MR_OK; waited += END_STEP_MS) {
     code = end_launcher(lock, err);
     fd = mr_local_connect(dir);
     alive = fd >= 0 || errno == EAGAIN;
-    if (fd >= 0 && waited % 500 == 0)
-      (void)!send(fd, bye, sizeof bye - 1, MSG_NOSIGNAL);
-    if (fd >= 0)
-      close(fd);
+    if (fd >= 0 && waited % 500 == 0) (void)!send(fd, bye, sizeof bye - 1, MSG_NOSIGNAL);
+    if (fd >= 0) close(fd);
     if (alive && waited > END_KILL_MS && code == MR_OK)
       code = mr_err_set(err, MR_E_INTERNAL, NULL, "the sandbox's first process does not end");
     else if (alive)

@@ -23,20 +23,15 @@ static int sealed(const char *name, const unsigned char *p, size_t n, struct mr_
   /* MFD_EXEC is refused before Linux 6.3, and asked for where vm.memfd_noexec is 1. */
   int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
 
-  if (fd < 0)
-    fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0)
-    return mr_err_errno(err, name), -1;
+  if (fd < 0) fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return mr_err_errno(err, name), -1;
   for (size_t at = 0; at < n;) {
     ssize_t got = write(fd, p + at, n - at);
-    if (got < 0 && errno == EINTR)
-      continue;
-    if (got <= 0)
-      goto bad;
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) goto bad;
     at += (size_t)got;
   }
-  if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0)
-    return fd;
+  if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0) return fd;
 bad:
   mr_err_errno(err, name);
   close(fd);
@@ -50,8 +45,7 @@ static int from_dir(const char *dir, const char *name, struct mr_err *err)
 
   snprintf(path, sizeof path, "%s/%s", dir, name);
   fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0)
-    mr_err_errno(err, path);
+  if (fd < 0) mr_err_errno(err, path);
   return fd;
 }
 
@@ -61,8 +55,7 @@ int mr_local_image(struct mr_local_conf *c, struct mr_err *err)
 
   c->launcher_fd = dir ? from_dir(c->libexec, "launcher", err)
                        : sealed("moonrig-launcher", mr_helper_launcher, mr_helper_launcher_size, err);
-  if (c->launcher_fd < 0)
-    return MR_E_IO;
+  if (c->launcher_fd < 0) return MR_E_IO;
   c->envd_fd = dir ? from_dir(c->libexec, "envd", err)
                    : sealed("moonrig-envd", mr_helper_envd, mr_helper_envd_size, err);
   return c->envd_fd < 0 ? MR_E_IO : MR_OK;

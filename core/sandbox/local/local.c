@@ -29,7 +29,7 @@ enum { PROBE_AGAIN_US = 10 * 1000000 };
 
 struct mr_probe_job {
   struct mr_job job;
-  struct mr_local *l;          /* NULL once the driver is gone */
+  struct mr_local *l; /* NULL once the driver is gone */
   struct mr_local_conf *conf;
   struct mr_local_machine machine;
 };
@@ -38,8 +38,7 @@ bool mr_session_name_ok(const char *s)
 {
   size_t n = s ? strlen(s) : 0;
 
-  if (n == 0 || n >= MR_SESSION_MAX)
-    return false;
+  if (n == 0 || n >= MR_SESSION_MAX) return false;
   return strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
 }
 
@@ -66,13 +65,11 @@ void mr_local_conf_unref(struct mr_local_conf **cp)
   const struct mr_mem *m;
 
   *cp = NULL;
-  if (!c || --c->refs > 0)
-    return;
+  if (!c || --c->refs > 0) return;
   m = &c->sys->mem;
   const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->launcher_fd, c->envd_fd};
   for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
-    if (fds[i] >= 0)
-      close(fds[i]);
+    if (fds[i] >= 0) close(fds[i]);
   mr_mem_free(m, c->root);
   mr_mem_free(m, c->libexec);
   mr_mem_free(m, c);
@@ -80,8 +77,7 @@ void mr_local_conf_unref(struct mr_local_conf **cp)
 
 static int open_sub(int root, const char *name, int *fd, struct mr_err *err)
 {
-  if (mkdirat(root, name, 0700) != 0 && errno != EEXIST)
-    return mr_err_errno(err, name);
+  if (mkdirat(root, name, 0700) != 0 && errno != EEXIST) return mr_err_errno(err, name);
   *fd = openat(root, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   return *fd < 0 ? mr_err_errno(err, name) : MR_OK;
 }
@@ -91,21 +87,15 @@ static int open_dirs(struct mr_local_conf *c, const char *root, struct mr_err *e
   char path[PATH_MAX];
   int fd, code;
 
-  if (mkdir(root, 0700) != 0 && errno != EEXIST)
-    return mr_err_errno(err, root);
-  if (!realpath(root, path))
-    return mr_err_errno(err, root);
+  if (mkdir(root, 0700) != 0 && errno != EEXIST) return mr_err_errno(err, root);
+  if (!realpath(root, path)) return mr_err_errno(err, root);
   c->root = mr_mem_strdup(&c->sys->mem, mr_str_c(path));
-  if (!c->root)
-    return mr_err_nomem(err);
+  if (!c->root) return mr_err_nomem(err);
   fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd < 0)
-    return mr_err_errno(err, path);
+  if (fd < 0) return mr_err_errno(err, path);
   code = open_sub(fd, "s", &c->s_fd, err);
-  if (code == MR_OK)
-    code = open_sub(fd, "u", &c->u_fd, err);
-  if (code == MR_OK)
-    code = open_sub(fd, "trash", &c->trash_fd, err);
+  if (code == MR_OK) code = open_sub(fd, "u", &c->u_fd, err);
+  if (code == MR_OK) code = open_sub(fd, "trash", &c->trash_fd, err);
   close(fd);
   return code;
 }
@@ -116,8 +106,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   struct mr_local_conf *c = mr_mem_zalloc(&sys->mem, sizeof *c);
   int code;
 
-  if (!c)
-    return mr_err_nomem(err);
+  if (!c) return mr_err_nomem(err);
   *out = c;
   c->refs = 1;
   c->sys = sys;
@@ -166,11 +155,9 @@ static void probe_done(struct mr_job *j)
   if (l) {
     l->probing = NULL;
     machine_set(l, &p->machine);
-    if (p->machine.code != MR_OK)
-      mr_log(p->conf->sys, MR_LOG_WARN, "sandbox", "%s", p->machine.err.message);
+    if (p->machine.code != MR_OK) mr_log(p->conf->sys, MR_LOG_WARN, "sandbox", "%s", p->machine.err.message);
     for (struct mr_box *b = l->boxes; b; b = b->next)
-      if (b->state == MR_BOX_PROBING)
-        mr_box_step(b);
+      if (b->state == MR_BOX_PROBING) mr_box_step(b);
   }
   mr_local_conf_unref(&p->conf);
   mr_mem_free(mem, p);
@@ -181,10 +168,8 @@ const struct mr_local_machine *mr_local_machine_get(struct mr_local *l)
   struct mr_probe_job *p;
   bool stale = l->machine.code != MR_OK && mr_loop_now_us(l->loop) - l->machine.at_us > PROBE_AGAIN_US;
 
-  if (l->machine.known && !stale)
-    return &l->machine;
-  if (l->probing)
-    return NULL;
+  if (l->machine.known && !stale) return &l->machine;
+  if (l->probing) return NULL;
   p = mr_mem_zalloc(l->mem, sizeof *p);
   if (p) {
     p->l = l;
@@ -198,27 +183,27 @@ const struct mr_local_machine *mr_local_machine_get(struct mr_local *l)
     mr_local_conf_unref(&p->conf);
     mr_mem_free(l->mem, p);
   }
-  l->machine.code = mr_err_set(&l->machine.err, MR_E_UNAVAILABLE, NULL, "the machine cannot be probed now: too busy");
+  l->machine.code =
+      mr_err_set(&l->machine.err, MR_E_UNAVAILABLE, NULL, "the machine cannot be probed now: too busy");
   return &l->machine;
 }
 
-static int local_report(struct mr_sandbox_driver *d, const struct mr_sandbox_feature **f, int *n, struct mr_err *err)
+static int local_report(struct mr_sandbox_driver *d, const struct mr_sandbox_feature **f, int *n,
+                        struct mr_err *err)
 {
   struct mr_local *l = MR_OF(d, struct mr_local, base);
   struct mr_local_machine *m;
 
   if (!l->machine.known) {
     m = mr_mem_alloc(l->mem, sizeof *m);
-    if (!m)
-      return mr_err_nomem(err);
+    if (!m) return mr_err_nomem(err);
     mr_local_probe(l->conf, m);
     machine_set(l, m);
     mr_mem_free(l->mem, m);
   }
   *f = l->machine.features;
   *n = l->machine.nfeatures;
-  if (l->machine.code != MR_OK && err)
-    mr_err_copy(err, &l->machine.err);
+  if (l->machine.code != MR_OK && err) mr_err_copy(err, &l->machine.err);
   return l->machine.code;
 }
 
@@ -229,8 +214,7 @@ static int outputs_path(struct mr_sandbox_driver *d, const char *session_id, cha
   struct mr_local *l = MR_OF(d, struct mr_local, base);
   int n;
 
-  if (!mr_session_name_ok(session_id))
-    return MR_E_INVALID;
+  if (!mr_session_name_ok(session_id)) return MR_E_INVALID;
   n = snprintf(out, 4096, "%s/s/%s/outputs", l->conf->root, session_id);
   return n < 4096 ? MR_OK : MR_E_TOO_LARGE;
 }
@@ -257,8 +241,7 @@ static void local_free(struct mr_sandbox_driver *d)
 
   wait_for_spawns(l);
   mr_timer_cancel(l->loop, &l->retry);
-  if (l->probing)
-    l->probing->l = NULL;
+  if (l->probing) l->probing->l = NULL;
   mr_destroys_free(l);
   while (l->boxes)
     mr_box_free(l->boxes);
@@ -266,7 +249,10 @@ static void local_free(struct mr_sandbox_driver *d)
   mr_mem_free(l->mem, l);
 }
 
-struct sweep { struct mr_job job; struct mr_local_conf *conf; };
+struct sweep {
+  struct mr_job job;
+  struct mr_local_conf *conf;
+};
 
 static void sweep_work(struct mr_job *j, void *worker)
 {
@@ -286,13 +272,11 @@ static void sweep(struct mr_local *l)
 {
   struct sweep *s = mr_mem_zalloc(l->mem, sizeof *s);
 
-  if (!s)
-    return;
+  if (!s) return;
   s->conf = mr_local_conf_ref(l->conf);
   s->job.work = sweep_work;
   s->job.done = sweep_done;
-  if (mr_pool_submit(l->pool, &s->job) != MR_OK)
-    sweep_done(&s->job); /* the next start sweeps */
+  if (mr_pool_submit(l->pool, &s->job) != MR_OK) sweep_done(&s->job); /* the next start sweeps */
 }
 
 extern const struct mr_sandbox_vtable mr_local_vtable;
@@ -305,8 +289,7 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
   int code;
 
   *out = NULL;
-  if (!l)
-    return mr_err_nomem(err);
+  if (!l) return mr_err_nomem(err);
   l->base.v = &mr_local_vtable;
   l->loop = loop;
   l->mem = &sys->mem;
@@ -329,9 +312,18 @@ static const char *box_ref(const struct mr_sandbox *s)
   return b->provisioned ? b->ref : "";
 }
 
-static void box_put(struct mr_sandbox *s) { mr_box_put(MR_OF(s, struct mr_box, base)); }
+static void box_put(struct mr_sandbox *s)
+{
+  mr_box_put(MR_OF(s, struct mr_box, base));
+}
 
-const struct mr_sandbox_vtable mr_local_vtable = {
-    .free = local_free, .report = local_report, .get = mr_box_get, .put = box_put, .ref = box_ref,
-    .call = mr_box_call, .status = mr_box_status, .cancel = mr_box_cancel, .destroy = mr_local_destroy,
-    .outputs_path = outputs_path};
+const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
+                                                  .report = local_report,
+                                                  .get = mr_box_get,
+                                                  .put = box_put,
+                                                  .ref = box_ref,
+                                                  .call = mr_box_call,
+                                                  .status = mr_box_status,
+                                                  .cancel = mr_box_cancel,
+                                                  .destroy = mr_local_destroy,
+                                                  .outputs_path = outputs_path};

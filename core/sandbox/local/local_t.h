@@ -15,10 +15,10 @@
 #include "sandbox/sandbox.h"
 
 enum {
-  MR_SESSION_MAX = 72,                 /* session id with NUL; a file name */
-  MR_BOX_OPS_MAX = 1024,               /* calls of one sandbox that wait or run */
-  MR_BOX_INPUT_MAX = 16 << 20,         /* bytes of one call's input */
-  MR_BOX_FRAME_MAX = 32 << 20,         /* bytes of one frame (proto.h) */
+  MR_SESSION_MAX = 72,         /* session id with NUL; a file name */
+  MR_BOX_OPS_MAX = 1024,       /* calls of one sandbox that wait or run */
+  MR_BOX_INPUT_MAX = 16 << 20, /* bytes of one call's input */
+  MR_BOX_FRAME_MAX = 32 << 20, /* bytes of one frame (proto.h) */
   MR_LOCAL_FEATURES = 12
 };
 
@@ -27,11 +27,11 @@ enum {
 struct mr_local_conf {
   int refs;
   const struct mr_sys *sys;
-  char *root, *libexec;                /* root is absolute */
-  int s_fd, u_fd, trash_fd;            /* its directories */
-  int launcher_fd, envd_fd;            /* programs: sealed memory files, or files of libexec */
+  char *root, *libexec;     /* root is absolute */
+  int s_fd, u_fd, trash_fd; /* its directories */
+  int launcher_fd, envd_fd; /* programs: sealed memory files, or files of libexec */
   bool as_root;
-  int64_t uid_first, uid_count;        /* uid_first itself is the probe's */
+  int64_t uid_first, uid_count; /* uid_first itself is the probe's */
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
 };
@@ -42,11 +42,11 @@ void mr_local_conf_unref(struct mr_local_conf **c);
 
 struct mr_local_machine {
   bool known;
-  int code;                            /* MR_OK, or why no sandbox can be made: err */
+  int code; /* MR_OK, or why no sandbox can be made: err */
   struct mr_err err;
-  int64_t at_us;                       /* when it was probed */
+  int64_t at_us; /* when it was probed */
   char bwrap[128];
-  bool disable_userns;                 /* this bubblewrap has --disable-userns */
+  bool disable_userns; /* this bubblewrap has --disable-userns */
   struct mr_sandbox_feature features[MR_LOCAL_FEATURES];
   char detail[MR_LOCAL_FEATURES][300];
   int nfeatures;
@@ -69,10 +69,10 @@ struct mr_local {
   struct mr_pool *pool;
   struct mr_local_conf *conf;
   struct mr_local_machine machine;
-  struct mr_probe_job *probing;        /* in the pool, or NULL */
+  struct mr_probe_job *probing; /* in the pool, or NULL */
   struct mr_box *boxes;
   struct mr_destroy *destroys;
-  struct mr_timer retry;               /* destroys that the pool had no room for */
+  struct mr_timer retry; /* destroys that the pool had no room for */
 };
 /* The machine as far as known; starts a probe when nothing, or only a stale failure, is known: NULL then,
  * and every box in state MR_BOX_PROBING is stepped when it is done. */
@@ -83,14 +83,14 @@ bool mr_session_name_ok(const char *session);
 /* ---- one sandbox (box.c) ---- */
 
 enum mr_box_state {
-  MR_BOX_COLD,      /* not connected, nothing under way */
-  MR_BOX_PROBING,   /* waits for the machine to be probed */
-  MR_BOX_OPENING,   /* pool: attach, or prepare a new one */
-  MR_BOX_HELLO,     /* connected; envd has not spoken yet */
+  MR_BOX_COLD,    /* not connected, nothing under way */
+  MR_BOX_PROBING, /* waits for the machine to be probed */
+  MR_BOX_OPENING, /* pool: attach, or prepare a new one */
+  MR_BOX_HELLO,   /* connected; envd has not spoken yet */
   MR_BOX_UP,
-  MR_BOX_LOST,      /* connection gone; waits a moment for the launcher's reason */
-  MR_BOX_ENDING,    /* pool: kills what does not answer */
-  MR_BOX_GONE       /* destroyed */
+  MR_BOX_LOST,   /* connection gone; waits a moment for the launcher's reason */
+  MR_BOX_ENDING, /* pool: kills what does not answer */
+  MR_BOX_GONE    /* destroyed */
 };
 
 enum mr_op_kind { MR_OP_CALL, MR_OP_STATUS };
@@ -99,9 +99,9 @@ struct mr_op {
   struct mr_op *next;
   enum mr_op_kind kind;
   enum mr_op_state state;
-  bool cancelled, lost;                /* lost: sent on an earlier connection, asked for again */
-  int64_t since_us;                    /* when it was sent, or cancelled */
-  struct mr_str id, name, input;       /* in the same allocation */
+  bool cancelled, lost;          /* lost: sent on an earlier connection, asked for again */
+  int64_t since_us;              /* when it was sent, or cancelled */
+  struct mr_str id, name, input; /* in the same allocation */
   int timeout_ms;
   mr_sandbox_fn fn;
   void *ud;
@@ -117,19 +117,19 @@ struct mr_box {
   struct mr_local *l;
   struct mr_box *next, **link;
   char session[MR_SESSION_MAX], ref[MR_SESSION_MAX + 8];
-  struct mr_arena *arena;              /* mounts */
+  struct mr_arena *arena; /* mounts */
   struct mr_sandbox_mount *mounts;
   int nmounts;
   enum mr_box_state state;
-  bool released;                       /* put: nobody holds it, no callbacks */
+  bool released; /* put: nobody holds it, no callbacks */
   bool delivering;
-  bool provisioned;                    /* ref is valid */
-  bool was_up;                         /* before it was lost */
-  int failures;                        /* connections that ended without an answer to a call, in a row */
-  struct mr_open *job;                 /* in the pool, or NULL */
-  struct mr_child *child;              /* launcher, when this process started it */
+  bool provisioned;       /* ref is valid */
+  bool was_up;            /* before it was lost */
+  int failures;           /* connections that ended without an answer to a call, in a row */
+  struct mr_open *job;    /* in the pool, or NULL */
+  struct mr_child *child; /* launcher, when this process started it */
   bool spawning;
-  int given[5];                        /* descriptors for the launcher until it has started, or -1 */
+  int given[5]; /* descriptors for the launcher until it has started, or -1 */
   struct mr_op *ops, **ops_tail, *done, **done_tail;
   int nops;
   struct mr_ready step, deliver, io;
@@ -140,11 +140,11 @@ struct mr_box {
   struct event *rd, *wr;
   bool readable, broken;
   struct mr_buf in, out;
-  int report;                          /* what the launcher, bubblewrap and envd say */
+  int report; /* what the launcher, bubblewrap and envd say */
   struct event *report_ev;
   char reason[400];
-  bool reason_over;                    /* the launcher said how it ended */
-  int64_t disk_at_us, disk_allowed;    /* last measured; bytes above which it is ended */
+  bool reason_over;                 /* the launcher said how it ended */
+  int64_t disk_at_us, disk_allowed; /* last measured; bytes above which it is ended */
   struct mr_disk_job *measuring;
 };
 
@@ -155,17 +155,17 @@ int mr_box_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sandbo
 int mr_box_status(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn fn, void *ud);
 void mr_box_cancel(struct mr_sandbox *s, struct mr_str exec_id);
 
-void mr_box_step(struct mr_box *b);      /* posts: look what there is to do */
-void mr_box_up(struct mr_box *b);        /* envd said hello and agrees */
+void mr_box_step(struct mr_box *b); /* posts: look what there is to do */
+void mr_box_up(struct mr_box *b);   /* envd said hello and agrees */
 /* Ends the processes; calls that were sent end with MR_E_CLOSED and this text. */
 void mr_box_kill(struct mr_box *b, const char *why);
-void mr_box_measure(struct mr_box *b);   /* watch.c: starts to look at its disk space */
-void mr_box_lost(struct mr_box *b);      /* the connection ended */
+void mr_box_measure(struct mr_box *b); /* watch.c: starts to look at its disk space */
+void mr_box_lost(struct mr_box *b);    /* the connection ended */
 void mr_box_accepted(struct mr_box *b, struct mr_str id);
 /* content: an array of blocks, checked; NULL with code != MR_OK. */
 void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *content, bool is_error);
 void mr_box_free(struct mr_box *b);
-void mr_box_settle(struct mr_box *b);    /* frees it when nobody holds it and nothing is under way */
+void mr_box_settle(struct mr_box *b); /* frees it when nobody holds it and nothing is under way */
 /* Ends it for good: calls answer MR_E_CLOSED. True when nothing of it is under way any more; else the
  * box steps its destroy once that is so. */
 bool mr_box_quiesce(struct mr_box *b);
@@ -174,7 +174,7 @@ void mr_destroy_step(struct mr_destroy *d);
 struct mr_disk_job {
   struct mr_job job;
   struct mr_local_conf *conf;
-  struct mr_box *box;          /* NULL once the driver is gone */
+  struct mr_box *box; /* NULL once the driver is gone */
   char session[MR_SESSION_MAX];
   int64_t size;
 };
@@ -182,18 +182,18 @@ struct mr_disk_job {
 /* ---- its calls (calls.c) ---- */
 
 enum { MR_CALLS_QUEUED = 1, MR_CALLS_STATUS = 2 /* queued too */, MR_CALLS_SENT = 4, MR_CALLS_ALL = 7 };
-extern const char mr_calls_died[];       /* what the model reads when a sandbox ended under a call */
-int mr_calls_present(const struct mr_box *b);                        /* set of the classes above */
+extern const char mr_calls_died[];            /* what the model reads when a sandbox ended under a call */
+int mr_calls_present(const struct mr_box *b); /* set of the classes above */
 void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text);
 void mr_calls_send(struct mr_box *b, int classes);
 bool mr_calls_stuck(const struct mr_box *b, int64_t accept_us, int64_t cancel_us);
-void mr_calls_drop(struct mr_box *b);    /* without callbacks */
+void mr_calls_drop(struct mr_box *b); /* without callbacks */
 void mr_calls_deliver(struct mr_ready *r);
 
 /* ---- connection (wire.c) ---- */
 
 int mr_wire_open(struct mr_box *b, int fd, int report, struct mr_err *err); /* takes both descriptors */
-void mr_wire_io(struct mr_ready *r);     /* of b->io */
+void mr_wire_io(struct mr_ready *r);                                        /* of b->io */
 void mr_wire_close(struct mr_box *b);
 void mr_wire_report_close(struct mr_box *b);
 void mr_wire_call(struct mr_box *b, const struct mr_op *o);
@@ -205,26 +205,26 @@ enum mr_open_how { MR_OPEN_FAILED, MR_OPEN_DEAD, MR_OPEN_ATTACHED, MR_OPEN_MADE 
 struct mr_open {
   struct mr_job job;
   struct mr_local_conf *conf;
-  struct mr_box *box;                  /* loop thread only; NULL once the driver is gone */
+  struct mr_box *box; /* loop thread only; NULL once the driver is gone */
   struct mr_arena *arena;
   char session[MR_SESSION_MAX];
   struct mr_sandbox_mount *mounts;
   int nmounts;
-  bool end_only;                       /* kill what there is, nothing else */
-  bool may_make;                       /* attach, else make a new one */
+  bool end_only; /* kill what there is, nothing else */
+  bool may_make; /* attach, else make a new one */
   enum mr_open_how how;
-  int conn, listen, report[2], lock;   /* -1 or open */
+  int conn, listen, report[2], lock; /* -1 or open */
   int64_t uid;
   struct mr_err err;
 };
 void mr_open_work(struct mr_job *j, void *worker);
-void mr_open_free(struct mr_open *o);    /* closes what it holds */
+void mr_open_free(struct mr_open *o); /* closes what it holds */
 
 /* Directory of a session below conf->s_fd, or -1 with errno. */
 int mr_local_session_dir(const struct mr_local_conf *c, const char *session, bool make);
 /* A listening socket at <dir>/envd.sock with *conn already connected to it; -1 and errno. */
 int mr_local_listen(int dir, int *conn);
-int mr_local_connect(int dir);           /* -1 and errno */
+int mr_local_connect(int dir); /* -1 and errno */
 /* Ends the sandbox of a session and waits until nothing of it runs. */
 int mr_local_end(int dir, struct mr_err *err);
 /* The host uid of a session: the one it has, else a free one. */
@@ -240,7 +240,8 @@ int64_t mr_tree_size(int dir, const char *name, int64_t max);
 void mr_local_sweep(const struct mr_local_conf *c); /* what a crash left behind */
 
 int mr_local_image(struct mr_local_conf *c, struct mr_err *err); /* image.c: launcher_fd, envd_fd */
-void mr_local_destroy(struct mr_sandbox_driver *d, const char *session, const char *ref, mr_sandbox_fn fn, void *ud);
+void mr_local_destroy(struct mr_sandbox_driver *d, const char *session, const char *ref, mr_sandbox_fn fn,
+                      void *ud);
 void mr_destroys_free(struct mr_local *l);
 
 #endif

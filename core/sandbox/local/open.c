@@ -19,10 +19,8 @@ static int writable_dir(const struct mr_open *o, int dir, const char *name, stru
   struct stat st;
   int fd = -1, code = MR_OK;
 
-  if (mkdirat(dir, name, 0755) != 0 && errno != EEXIST)
-    return mr_err_errno(err, name);
-  if (!o->conf->as_root)
-    return MR_OK;
+  if (mkdirat(dir, name, 0755) != 0 && errno != EEXIST) return mr_err_errno(err, name);
+  if (!o->conf->as_root) return MR_OK;
   fd = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   if (fd < 0 || fstat(fd, &st) != 0)
     code = mr_err_errno(err, name);
@@ -32,8 +30,7 @@ static int writable_dir(const struct mr_open *o, int dir, const char *name, stru
     code = fchown(fd, (uid_t)o->uid, (gid_t)o->uid) == 0 ? MR_OK : mr_err_errno(err, name);
   else
     code = mr_tree_chown(dir, name, o->uid, err); /* made under another uid: another server, another range */
-  if (fd >= 0)
-    close(fd);
+  if (fd >= 0) close(fd);
   return code;
 }
 
@@ -42,10 +39,8 @@ static int get_uid(struct mr_open *o, int dir)
   struct stat st = {0};
 
   o->uid = -1;
-  if (!o->conf->as_root)
-    return MR_OK;
-  if (fstatat(dir, "workspace", &st, AT_SYMLINK_NOFOLLOW) != 0)
-    st.st_uid = 0;
+  if (!o->conf->as_root) return MR_OK;
+  if (fstatat(dir, "workspace", &st, AT_SYMLINK_NOFOLLOW) != 0) st.st_uid = 0;
   return mr_local_uid_get(o->conf, o->session, (int64_t)st.st_uid, &o->uid, &o->err);
 }
 
@@ -53,18 +48,13 @@ static int make(struct mr_open *o, int dir)
 {
   int code = get_uid(o, dir);
 
-  if (code == MR_OK)
-    code = writable_dir(o, dir, "workspace", &o->err);
-  if (code == MR_OK)
-    code = writable_dir(o, dir, "outputs", &o->err);
-  if (code != MR_OK)
-    return code;
+  if (code == MR_OK) code = writable_dir(o, dir, "workspace", &o->err);
+  if (code == MR_OK) code = writable_dir(o, dir, "outputs", &o->err);
+  if (code != MR_OK) return code;
   o->lock = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-  if (o->lock < 0)
-    return mr_err_errno(&o->err, "the sandbox's lock");
+  if (o->lock < 0) return mr_err_errno(&o->err, "the sandbox's lock");
   o->listen = mr_local_listen(dir, &o->conn);
-  if (o->listen < 0)
-    return mr_err_errno(&o->err, "the sandbox's socket");
+  if (o->listen < 0) return mr_err_errno(&o->err, "the sandbox's socket");
   if (pipe2(o->report, O_CLOEXEC | O_NONBLOCK) != 0) {
     o->report[0] = o->report[1] = -1;
     return mr_err_errno(&o->err, "pipe");
@@ -78,10 +68,8 @@ static int attach_or_make(struct mr_open *o)
 {
   int dir = mr_local_session_dir(o->conf, o->session, o->may_make), code = MR_OK, refused;
 
-  if (dir < 0 && errno == ENOENT)
-    goto out; /* MR_OPEN_DEAD */
-  if (dir < 0)
-    return mr_err_errno(&o->err, "the sandbox's directory");
+  if (dir < 0 && errno == ENOENT) goto out; /* MR_OPEN_DEAD */
+  if (dir < 0) return mr_err_errno(&o->err, "the sandbox's directory");
   if (o->end_only) {
     code = mr_local_end(dir, &o->err);
     goto out;
@@ -97,8 +85,7 @@ static int attach_or_make(struct mr_open *o)
   else if (code == MR_OK && o->may_make && (code = mr_local_end(dir, &o->err)) == MR_OK)
     code = make(o, dir);
 out:
-  if (dir >= 0)
-    close(dir);
+  if (dir >= 0) close(dir);
   return code;
 }
 
@@ -108,14 +95,12 @@ void mr_open_work(struct mr_job *j, void *worker)
 
   (void)worker;
   o->how = MR_OPEN_DEAD;
-  if (attach_or_make(o) != MR_OK)
-    o->how = MR_OPEN_FAILED;
+  if (attach_or_make(o) != MR_OK) o->how = MR_OPEN_FAILED;
 }
 
 static void shut(int *fd)
 {
-  if (*fd >= 0)
-    close(*fd);
+  if (*fd >= 0) close(*fd);
   *fd = -1;
 }
 

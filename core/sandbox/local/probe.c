@@ -43,8 +43,7 @@ static const char *read_line(const char *path, char out[256])
 
   out[n > 0 ? n : 0] = '\0';
   out[strcspn(out, "\n")] = '\0';
-  if (fd >= 0)
-    close(fd);
+  if (fd >= 0) close(fd);
   return out;
 }
 
@@ -54,13 +53,11 @@ static bool find_bwrap(const struct mr_local_conf *c, struct mr_local_machine *m
 {
   if (c->libexec && c->libexec[0]) {
     int n = snprintf(m->bwrap, sizeof m->bwrap, "%s/bwrap", c->libexec);
-    if (n > 0 && n < (int)sizeof m->bwrap && access(m->bwrap, X_OK) == 0)
-      return true;
+    if (n > 0 && n < (int)sizeof m->bwrap && access(m->bwrap, X_OK) == 0) return true;
   }
   for (size_t i = 0; i < sizeof bwrap_paths / sizeof *bwrap_paths; i++) {
     snprintf(m->bwrap, sizeof m->bwrap, "%s", bwrap_paths[i]);
-    if (access(m->bwrap, X_OK) == 0)
-      return true;
+    if (access(m->bwrap, X_OK) == 0) return true;
   }
   m->bwrap[0] = '\0';
   return false;
@@ -78,8 +75,9 @@ static void probe_bwrap(const struct mr_local_conf *c, struct mr_local_machine *
   }
   e = mr_local_run(argv, -1, RUN_MS, out, sizeof out);
   if (e || sscanf(out, "bubblewrap %d.%d", &major, &minor) != 2) {
-    feature(m, "bubblewrap", false, true, "%s --version does not answer (%s); fix: apt install --reinstall bubblewrap",
-            m->bwrap, e ? strerror(e) : "no version");
+    feature(m, "bubblewrap", false, true,
+            "%s --version does not answer (%s); fix: apt install --reinstall bubblewrap", m->bwrap,
+            e ? strerror(e) : "no version");
     m->bwrap[0] = '\0';
     return;
   }
@@ -100,7 +98,8 @@ static const char *namespaces_fix(void)
   if (strcmp(read_line("/proc/sys/user/max_user_namespaces", v), "0") == 0)
     return "sysctl -w user.max_user_namespaces=15000";
   if (strcmp(read_line("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", v), "1") == 0)
-    return "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile that allows bwrap \"userns\"";
+    return "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0, or an AppArmor profile that allows bwrap "
+           "\"userns\"";
   if (access("/.dockerenv", F_OK) == 0 || access("/run/.containerenv", F_OK) == 0)
     return "let this container make user namespaces and mounts (docker: --security-opt seccomp=unconfined "
            "--security-opt apparmor=unconfined --security-opt systempaths=unconfined)";
@@ -112,19 +111,17 @@ static int probe_dirs(const struct mr_local_conf *c, char path[4096])
   static const char *const names[] = {"workspace", "outputs", "uploads"};
   int n = snprintf(path, 4096, "%s/probe", c->root), fd, e = 0;
 
-  if (n >= 4000)
-    return ENAMETOOLONG;
-  if (mkdir(path, 0700) != 0 && errno != EEXIST)
-    return errno;
+  if (n >= 4000) return ENAMETOOLONG;
+  if (mkdir(path, 0700) != 0 && errno != EEXIST) return errno;
   fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   for (int i = 0; fd >= 0 && i < 3 && !e; i++) {
     if (mkdirat(fd, names[i], 0755) != 0 && errno != EEXIST)
       e = errno;
-    else if (c->as_root && fchownat(fd, names[i], (uid_t)c->uid_first, (gid_t)c->uid_first, AT_SYMLINK_NOFOLLOW) != 0)
+    else if (c->as_root &&
+             fchownat(fd, names[i], (uid_t)c->uid_first, (gid_t)c->uid_first, AT_SYMLINK_NOFOLLOW) != 0)
       e = errno;
   }
-  if (fd >= 0)
-    close(fd);
+  if (fd >= 0) close(fd);
   return fd < 0 ? errno : e;
 }
 
@@ -135,41 +132,43 @@ static void last_line(char *text)
   while (p > text && p[-1] == '\n')
     *--p = '\0';
   start = strrchr(text, '\n');
-  if (start)
-    memmove(text, start + 1, strlen(start + 1) + 1);
+  if (start) memmove(text, start + 1, strlen(start + 1) + 1);
 }
 
 static void probe_namespaces(const struct mr_local_conf *c, struct mr_local_machine *m)
 {
   char dir[4096], dir_arg[4112], bwrap_arg[160], uid_arg[32] = "probe=1", out[OUTPUT], *end;
-  const char *argv[] = {"launcher", "probe=1", bwrap_arg, dir_arg, uid_arg, "tmp=1048576", "shm=1048576",
-                        m->disable_userns ? "disable_userns=1" : "disable_userns=0", NULL};
+  const char *argv[] = {
+      "launcher", "probe=1",     bwrap_arg,     dir_arg,
+      uid_arg,    "tmp=1048576", "shm=1048576", m->disable_userns ? "disable_userns=1" : "disable_userns=0",
+      NULL};
   int e;
 
   if (m->code != MR_OK) {
-    feature(m, "user namespaces", false, true, "not tried: %s", m->bwrap[0] ? "no host uid for it" : "no bubblewrap");
+    feature(m, "user namespaces", false, true, "not tried: %s",
+            m->bwrap[0] ? "no host uid for it" : "no bubblewrap");
     return;
   }
   e = probe_dirs(c, dir);
   snprintf(dir_arg, sizeof dir_arg, "dir=%s", dir);
   snprintf(bwrap_arg, sizeof bwrap_arg, "bwrap=%s", m->bwrap);
-  if (c->as_root)
-    snprintf(uid_arg, sizeof uid_arg, "uid=%lld", (long long)c->uid_first);
-  if (e == 0)
-    e = mr_local_run(argv, c->launcher_fd, RUN_MS, out, sizeof out);
+  if (c->as_root) snprintf(uid_arg, sizeof uid_arg, "uid=%lld", (long long)c->uid_first);
+  if (e == 0) e = mr_local_run(argv, c->launcher_fd, RUN_MS, out, sizeof out);
   end = e ? NULL : strstr(out, "launcher: exit ");
   if (end && strcmp(end, "launcher: exit 0\n") == 0) {
     feature(m, "user namespaces", true, true, "a sandbox was made and ended");
     return;
   }
-  if (end)
-    *end = '\0';
-  if (!e)
-    last_line(out);
+  if (end) *end = '\0';
+  if (!e) last_line(out);
   feature(m, "user namespaces", false, true, "bubblewrap could not make a sandbox (%.120s); fix: %.150s",
-          e ? strerror(e) : out[0] ? out : "no reason given",
-          e || strstr(out, "namespace") || strstr(out, "uid map") || strstr(out, "ermission") || strstr(out, "ermitted")
-              ? namespaces_fix() : "see the reason");
+          e        ? strerror(e)
+          : out[0] ? out
+                   : "no reason given",
+          e || strstr(out, "namespace") || strstr(out, "uid map") || strstr(out, "ermission") ||
+                  strstr(out, "ermitted")
+              ? namespaces_fix()
+              : "see the reason");
 }
 
 /* ---- the rest ---- */
@@ -181,20 +180,21 @@ static void probe_uids(const struct mr_local_conf *c, struct mr_local_machine *m
   FILE *f;
 
   if (!c->as_root) {
-    feature(m, "host uids", true, false, "started as uid %d: sandboxes of all sessions share it", (int)geteuid());
+    feature(m, "host uids", true, false, "started as uid %d: sandboxes of all sessions share it",
+            (int)geteuid());
     return;
   }
   f = fopen("/proc/self/uid_map", "re");
   while (f && fscanf(f, "%lld %lld %lld", &from, &to, &n) == 3)
     mapped |= from <= first && last < from + n;
-  if (f)
-    fclose(f);
+  if (f) fclose(f);
   if (mapped)
     feature(m, "host uids", true, true, "%lld to %lld, one for each session", first, last);
   else
     feature(m, "host uids", false, true,
             "uids %lld to %lld do not exist in this user namespace; fix: set sandbox.uid_first and "
-            "sandbox.uid_count to a range that does, or start as an ordinary user", first, last);
+            "sandbox.uid_count to a range that does, or start as an ordinary user",
+            first, last);
 }
 
 static void probe_kernel(struct mr_local_machine *m)
@@ -204,18 +204,21 @@ static void probe_kernel(struct mr_local_machine *m)
 
   read_line("/proc/sys/kernel/seccomp/actions_avail", v);
   feature(m, "seccomp", strstr(v, "errno") != NULL, true, "%s",
-          v[0] ? "filters system calls of what runs inside" : "this kernel has no seccomp filters; fix: CONFIG_SECCOMP_FILTER=y");
+          v[0] ? "filters system calls of what runs inside"
+               : "this kernel has no seccomp filters; fix: CONFIG_SECCOMP_FILTER=y");
   abi = syscall(SYS_landlock_create_ruleset, NULL, 0, 1 /* LANDLOCK_CREATE_RULESET_VERSION */);
   if (abi > 0)
     feature(m, "landlock", true, false, "ABI %ld", abi);
   else
-    feature(m, "landlock", false, false, "not in this kernel or not enabled; the mounts alone decide what can be written");
+    feature(m, "landlock", false, false,
+            "not in this kernel or not enabled; the mounts alone decide what can be written");
 }
 
 static void probe_limits(const struct mr_local_conf *c, struct mr_local_machine *m)
 {
   feature(m, "cgroup limits", false, false,
-          "not used: memory is limited for each process (%lld MiB of data), processes to %lld, not for the sandbox as a whole",
+          "not used: memory is limited for each process (%lld MiB of data), processes to %lld, not for the "
+          "sandbox as a whole",
           (long long)(c->memory_max >> 20), (long long)c->nproc);
   feature(m, "disk limit", true, false, "files up to %lld MiB each; commands are ended above %lld MiB in all",
           (long long)(c->file_max >> 20), (long long)(c->disk_max >> 20));

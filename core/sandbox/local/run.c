@@ -34,8 +34,7 @@ static int collect(int fd, int timeout_ms, char *out, size_t n)
 
   while (got > 0) {
     left = until - now_ms();
-    if (left <= 0 || poll(&p, 1, (int)left) == 0)
-      return ETIMEDOUT;
+    if (left <= 0 || poll(&p, 1, (int)left) == 0) return ETIMEDOUT;
     got = read(fd, piece, sizeof piece);
     if (got < 0 && errno == EINTR)
       got = 1;
@@ -81,15 +80,13 @@ int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out,
   pid_t pid;
 
   out[0] = '\0';
-  if (pipe2(pipefd, O_CLOEXEC) != 0)
-    return errno;
+  if (pipe2(pipefd, O_CLOEXEC) != 0) return errno;
   snprintf(self, sizeof self, "/proc/%d/fd/%d", (int)getpid(), exe_fd);
   e = spawn(argv, exe_fd >= 0 ? self : argv[0], pipefd[1], &pid);
   close(pipefd[1]);
   if (e == 0) {
     e = collect(pipefd[0], timeout_ms, out, n);
-    if (e)
-      kill(-pid, SIGKILL); /* not reaped yet: the group is still ours */
+    if (e) kill(-pid, SIGKILL); /* not reaped yet: the group is still ours */
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
       ;
   }

@@ -15,18 +15,19 @@
 
 enum { DEPTH_MAX = 200, SIZE_ENTRIES_MAX = 2000000 };
 
-static bool dots(const char *n) { return n[0] == '.' && (n[1] == '\0' || (n[1] == '.' && n[2] == '\0')); }
+static bool dots(const char *n)
+{
+  return n[0] == '.' && (n[1] == '\0' || (n[1] == '.' && n[2] == '\0'));
+}
 
 static DIR *open_dir(int at, const char *name)
 {
   int fd = openat(at, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   DIR *d;
 
-  if (fd < 0)
-    return NULL;
+  if (fd < 0) return NULL;
   d = fdopendir(fd);
-  if (!d)
-    close(fd);
+  if (!d) close(fd);
   return d;
 }
 
@@ -51,13 +52,10 @@ static int flatten(int top, const char *name, unsigned *serial)
 
   make_usable(top, name);
   d = open_dir(top, name);
-  if (!d)
-    return errno;
+  if (!d) return errno;
   while (!failed && (e = readdir(d))) {
-    if (dots(e->d_name))
-      continue;
-    if (unlinkat(dirfd(d), e->d_name, 0) == 0)
-      continue;
+    if (dots(e->d_name)) continue;
+    if (unlinkat(dirfd(d), e->d_name, 0) == 0) continue;
     if (errno != EISDIR && errno != EPERM) {
       failed = errno;
       break;
@@ -70,8 +68,7 @@ static int flatten(int top, const char *name, unsigned *serial)
       failed = errno;
   }
   closedir(d);
-  if (!failed && unlinkat(top, name, AT_REMOVEDIR) != 0)
-    failed = errno;
+  if (!failed && unlinkat(top, name, AT_REMOVEDIR) != 0) failed = errno;
   return failed;
 }
 
@@ -85,22 +82,18 @@ int mr_tree_remove(int dir, const char *name, struct mr_err *err)
   make_usable(dir, name);
   while (left && !failed) {
     d = open_dir(dir, name);
-    if (!d && errno == ENOENT)
-      return MR_OK;
-    if (!d)
-      return mr_err_errno(err, "removing a sandbox's files");
+    if (!d && errno == ENOENT) return MR_OK;
+    if (!d) return mr_err_errno(err, "removing a sandbox's files");
     left = 0;
     while (!failed && (e = readdir(d))) {
-      if (dots(e->d_name) || unlinkat(dirfd(d), e->d_name, 0) == 0)
-        continue;
+      if (dots(e->d_name) || unlinkat(dirfd(d), e->d_name, 0) == 0) continue;
       left = 1;
       failed = errno == EISDIR || errno == EPERM ? flatten(dirfd(d), e->d_name, &serial) : errno;
     }
     closedir(d);
   }
   errno = failed;
-  if (failed || unlinkat(dir, name, AT_REMOVEDIR) != 0)
-    return mr_err_errno(err, "removing a sandbox's files");
+  if (failed || unlinkat(dir, name, AT_REMOVEDIR) != 0) return mr_err_errno(err, "removing a sandbox's files");
   return MR_OK;
 }
 
@@ -112,16 +105,12 @@ static int chown_below(int at, const char *name, uid_t uid, int depth)
   int failed = 0;
   DIR *d;
 
-  if (depth > DEPTH_MAX)
-    return ELOOP;
+  if (depth > DEPTH_MAX) return ELOOP;
   d = open_dir(at, name);
-  if (!d)
-    return errno;
-  if (fchown(dirfd(d), uid, uid) != 0)
-    failed = errno;
+  if (!d) return errno;
+  if (fchown(dirfd(d), uid, uid) != 0) failed = errno;
   while (!failed && (e = readdir(d))) {
-    if (dots(e->d_name))
-      continue;
+    if (dots(e->d_name)) continue;
     if (e->d_type == DT_DIR)
       failed = chown_below(dirfd(d), e->d_name, uid, depth + 1);
     else if (fchownat(dirfd(d), e->d_name, uid, uid, AT_SYMLINK_NOFOLLOW) != 0)
@@ -145,16 +134,14 @@ static void size_below(int at, const char *name, int64_t max, int64_t *sum, int6
   struct stat st;
   DIR *d = depth > DEPTH_MAX ? NULL : open_dir(at, name);
 
-  if (!d)
-    return;
+  if (!d) return;
   while (*sum <= max && *entries < SIZE_ENTRIES_MAX && (e = readdir(d))) {
-    if (dots(e->d_name) || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-      continue;
+    if (dots(e->d_name) || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0) continue;
     ++*entries;
     /* An inode costs too: a million empty files are not nothing. */
-    *sum += (int64_t)st.st_blocks * 512 / (st.st_nlink > 1 && !S_ISDIR(st.st_mode) ? (int64_t)st.st_nlink : 1) + 256;
-    if (S_ISDIR(st.st_mode))
-      size_below(dirfd(d), e->d_name, max, sum, entries, depth + 1);
+    *sum += (int64_t)st.st_blocks * 512 / (st.st_nlink > 1 && !S_ISDIR(st.st_mode) ? (int64_t)st.st_nlink : 1) +
+            256;
+    if (S_ISDIR(st.st_mode)) size_below(dirfd(d), e->d_name, max, sum, entries, depth + 1);
   }
   closedir(d);
 }

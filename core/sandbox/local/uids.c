@@ -9,7 +9,10 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static void uid_name(int64_t uid, char out[24]) { snprintf(out, 24, "%lld", (long long)uid); }
+static void uid_name(int64_t uid, char out[24])
+{
+  snprintf(out, 24, "%lld", (long long)uid);
+}
 
 static bool is_ours(const struct mr_local_conf *c, const char *name, const char *session)
 {
@@ -23,7 +26,7 @@ int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t
                      struct mr_err *err)
 {
   uint64_t h = 1469598103934665603u;
-  int64_t n = c->uid_count - 1;   /* the first is the probe's */
+  int64_t n = c->uid_count - 1; /* the first is the probe's */
   char name[24];
 
   if (have > c->uid_first && have < c->uid_first + c->uid_count) {
@@ -38,12 +41,9 @@ int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t
   for (int64_t i = 0; i < n; i++) {
     *uid = c->uid_first + 1 + (int64_t)((h + (uint64_t)i) % (uint64_t)n);
     uid_name(*uid, name);
-    if (symlinkat(session, c->u_fd, name) == 0)
-      return MR_OK;
-    if (errno != EEXIST)
-      return mr_err_errno(err, "registering a uid for the sandbox");
-    if (is_ours(c, name, session))
-      return MR_OK; /* a crash came between the registration and the workspace */
+    if (symlinkat(session, c->u_fd, name) == 0) return MR_OK;
+    if (errno != EEXIST) return mr_err_errno(err, "registering a uid for the sandbox");
+    if (is_ours(c, name, session)) return MR_OK; /* a crash came between the registration and the workspace */
   }
   return mr_err_set(err, MR_E_FULL, "sandbox.uid_count",
                     "all %lld host uids for sandboxes are in use: delete sessions, or raise sandbox.uid_count",
@@ -55,6 +55,5 @@ void mr_local_uid_drop(const struct mr_local_conf *c, const char *session, int64
   char name[24];
 
   uid_name(have, name);
-  if (is_ours(c, name, session))
-    unlinkat(c->u_fd, name, 0);
+  if (is_ours(c, name, session)) unlinkat(c->u_fd, name, 0);
 }

@@ -31,19 +31,17 @@ static int relative(const char *path, char out[PATH_BYTES_MAX], struct mr_err *e
     rest = mr_str_n(rest.p + root, rest.n - root);
   while (rest.p && parts <= PATH_PARTS_MAX) {
     part = mr_str_split(&rest, '/');
-    if (part.n == 0 || mr_str_is(part, "."))
-      continue;
-    if (mr_str_is(part, "..") || part.n > 255 || n + part.n + 2 > PATH_BYTES_MAX)
-      break;
-    if (n)
-      out[n++] = '/';
+    if (part.n == 0 || mr_str_is(part, ".")) continue;
+    if (mr_str_is(part, "..") || part.n > 255 || n + part.n + 2 > PATH_BYTES_MAX) break;
+    if (n) out[n++] = '/';
     memcpy(out + n, part.p, part.n);
     n += part.n;
     parts++;
     out[n] = '\0';
   }
   if (rest.p || n == 0 || parts > PATH_PARTS_MAX)
-    return mr_err_set(err, MR_E_INVALID, "mount_path", "mount_path: %.200s is not a path below %s", path, mount_root);
+    return mr_err_set(err, MR_E_INVALID, "mount_path", "mount_path: %.200s is not a path below %s", path,
+                      mount_root);
   return MR_OK;
 }
 
@@ -83,12 +81,10 @@ static int copy_bytes(int from, int to)
   char piece[64 << 10];
   ssize_t n;
 
-  if (ioctl(to, FICLONE, from) == 0)
-    return 0;
+  if (ioctl(to, FICLONE, from) == 0) return 0;
   while ((n = read(from, piece, sizeof piece)) > 0)
     for (ssize_t at = 0, w; at < n; at += w)
-      if ((w = write(to, piece + at, (size_t)(n - at))) <= 0)
-        return -1;
+      if ((w = write(to, piece + at, (size_t)(n - at))) <= 0) return -1;
   return n < 0 ? -1 : 0;
 }
 
@@ -99,9 +95,9 @@ static int copy(int from, int dir, const char *leaf, const struct stat *st)
   const struct timespec times[2] = {st->st_mtim, st->st_mtim};
   int to = openat(dir, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0444), failed;
 
-  if (to < 0)
-    return -1;
-  failed = copy_bytes(from, to) != 0 || fchmod(to, 0444 | (st->st_mode & 0111)) != 0 || futimens(to, times) != 0;
+  if (to < 0) return -1;
+  failed =
+      copy_bytes(from, to) != 0 || fchmod(to, 0444 | (st->st_mode & 0111)) != 0 || futimens(to, times) != 0;
   close(to);
   if (failed || renameat(dir, tmp, dir, leaf) != 0) {
     unlinkat(dir, tmp, 0);
@@ -137,27 +133,25 @@ static int show(int up, const struct mr_sandbox_mount *m, char *rel, bool as_roo
     code = mr_err_errno(err, m->path);
   }
 out:
-  if (dir >= 0)
-    close(dir);
-  if (from >= 0)
-    close(from);
+  if (dir >= 0) close(dir);
+  if (from >= 0) close(from);
   return code;
 }
 
 /* Removes what no mount names. */
-static void prune(int dir, char path[PATH_BYTES_MAX], size_t n, const struct mr_sandbox_mount *m, int nm, int depth)
+static void prune(int dir, char path[PATH_BYTES_MAX], size_t n, const struct mr_sandbox_mount *m, int nm,
+                  int depth)
 {
   int fd = openat(dir, n ? path : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
   DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
   char rel[PATH_BYTES_MAX];
   struct dirent *e;
 
-  if (!d && fd >= 0)
-    close(fd);
+  if (!d && fd >= 0) close(fd);
   while (d && (e = readdir(d))) {
     int k = snprintf(path + n, PATH_BYTES_MAX - n, "%s%s", n ? "/" : "", e->d_name);
-    bool wanted = strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || k < 0 ||
-                  n + (size_t)k >= PATH_BYTES_MAX;
+    bool wanted =
+        strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || k < 0 || n + (size_t)k >= PATH_BYTES_MAX;
     for (int i = 0; i < nm && !wanted; i++)
       wanted = e->d_type != DT_DIR && relative(m[i].path, rel, NULL) == MR_OK && strcmp(rel, path) == 0;
     if (!wanted && e->d_type == DT_DIR && depth < PATH_PARTS_MAX) {
@@ -168,8 +162,7 @@ static void prune(int dir, char path[PATH_BYTES_MAX], size_t n, const struct mr_
     }
     path[n] = '\0';
   }
-  if (d)
-    closedir(d);
+  if (d) closedir(d);
 }
 
 int mr_local_uploads(int dir, const struct mr_sandbox_mount *m, int n, bool as_root, struct mr_err *err)
@@ -178,12 +171,10 @@ int mr_local_uploads(int dir, const struct mr_sandbox_mount *m, int n, bool as_r
   int up, code = MR_OK;
 
   up = open_made(dir, "uploads");
-  if (up < 0)
-    return mr_err_errno(err, "uploads");
+  if (up < 0) return mr_err_errno(err, "uploads");
   prune(up, rel, 0, m, n, 0);
   for (int i = 0; i < n && code == MR_OK; i++)
-    if ((code = relative(m[i].path, rel, err)) == MR_OK)
-      code = show(up, &m[i], rel, as_root, err);
+    if ((code = relative(m[i].path, rel, err)) == MR_OK) code = show(up, &m[i], rel, as_root, err);
   close(up);
   return code;
 }

@@ -16,8 +16,7 @@ static void disk_work(struct mr_job *j, void *worker)
   int dir = mr_local_session_dir(m->conf, m->session, false);
 
   (void)worker;
-  if (dir < 0)
-    return;
+  if (dir < 0) return;
   m->size = mr_tree_size(dir, "workspace", INT64_MAX / 4) + mr_tree_size(dir, "outputs", INT64_MAX / 4);
   close(dir);
 }
@@ -34,12 +33,13 @@ static void disk_done(struct mr_job *j)
     b->measuring = NULL;
     b->disk_at_us = mr_loop_now_us(b->l->loop);
     /* One that is over from the start may still run, so that something can be deleted in it. */
-    if (b->disk_allowed == 0)
-      b->disk_allowed = m->size > max ? m->size + DISK_SLACK : max;
+    if (b->disk_allowed == 0) b->disk_allowed = m->size > max ? m->size + DISK_SLACK : max;
     if (b->state == MR_BOX_UP && m->size > b->disk_allowed) {
-      snprintf(text, sizeof text,
-               "The sandbox was ended: its files in /workspace and /mnt/session/outputs take more than %lld MiB. "
-               "Delete some before writing more.", (long long)(max >> 20));
+      snprintf(
+          text, sizeof text,
+          "The sandbox was ended: its files in /workspace and /mnt/session/outputs take more than %lld MiB. "
+          "Delete some before writing more.",
+          (long long)(max >> 20));
       mr_box_kill(b, text);
     }
     mr_box_step(b);
@@ -52,8 +52,7 @@ void mr_box_measure(struct mr_box *b)
 {
   struct mr_disk_job *m = b->measuring ? NULL : mr_mem_zalloc(b->l->mem, sizeof *m);
 
-  if (!m)
-    return;
+  if (!m) return;
   m->conf = mr_local_conf_ref(b->l->conf);
   m->box = b;
   m->job.work = disk_work;

@@ -24,8 +24,7 @@ static void flush(struct mr_box *b)
 {
   while (b->out.n > 0 && b->fd >= 0) {
     ssize_t n = send(b->fd, b->out.p, b->out.n, MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (n < 0 && errno == EINTR)
-      continue;
+    if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) {
       event_add(b->wr, NULL);
       return;
@@ -37,8 +36,7 @@ static void flush(struct mr_box *b)
     }
     mr_buf_drop(&b->out, (size_t)n);
   }
-  if (b->out.n == 0 && b->out.cap > KEEP_CAP)
-    mr_buf_free(&b->out);
+  if (b->out.n == 0 && b->out.cap > KEEP_CAP) mr_buf_free(&b->out);
 }
 
 /* A frame: begin, write the object, end. */
@@ -63,8 +61,7 @@ static void frame_end(struct mr_box *b, struct mr_jw *w, size_t at)
     return;
   }
   mr_envd_header_put((unsigned char *)b->out.p + at, (uint32_t)(b->out.n - at - MR_ENVD_HEADER));
-  if (!event_pending(b->wr, EV_WRITE, NULL))
-    flush(b);
+  if (!event_pending(b->wr, EV_WRITE, NULL)) flush(b);
 }
 
 void mr_wire_call(struct mr_box *b, const struct mr_op *o)
@@ -72,14 +69,12 @@ void mr_wire_call(struct mr_box *b, const struct mr_op *o)
   struct mr_jw w;
   size_t at;
 
-  if (b->fd < 0 || b->broken)
-    return;
+  if (b->fd < 0 || b->broken) return;
   at = frame_begin(b, &w, "call");
   mr_jw_kstr(&w, "id", o->id);
   mr_jw_kstr(&w, "name", o->name);
   mr_jw_kraw(&w, "input", o->input);
-  if (o->timeout_ms > 0)
-    mr_jw_kint(&w, "timeout_ms", o->timeout_ms);
+  if (o->timeout_ms > 0) mr_jw_kint(&w, "timeout_ms", o->timeout_ms);
   frame_end(b, &w, at);
 }
 
@@ -88,8 +83,7 @@ void mr_wire_ask(struct mr_box *b, const char *t, struct mr_str id)
   struct mr_jw w;
   size_t at;
 
-  if (b->fd < 0 || b->broken)
-    return;
+  if (b->fd < 0 || b->broken) return;
   at = frame_begin(b, &w, t);
   mr_jw_kstr(&w, "id", id);
   frame_end(b, &w, at);
@@ -118,8 +112,7 @@ static bool content_ok(yyjson_val *content)
   yyjson_arr_iter it = yyjson_arr_iter_with(content);
   yyjson_val *v;
 
-  if (!yyjson_is_arr(content))
-    return false;
+  if (!yyjson_is_arr(content)) return false;
   while ((v = yyjson_arr_iter_next(&it))) {
     struct mr_str t = mr_json_get_str(v, "type");
     if (mr_str_is(t, "text") ? !mr_json_get_str(v, "text").p
@@ -146,8 +139,7 @@ static bool on_frame(struct mr_box *b, yyjson_val *root)
   struct mr_str t = mr_json_get_str(root, "t"), id = mr_json_get_str(root, "id");
   yyjson_val *content = mr_json_get(root, "content");
 
-  if (b->state == MR_BOX_HELLO || mr_str_is(t, "hello"))
-    return mr_str_is(t, "hello") && on_hello(b, root);
+  if (b->state == MR_BOX_HELLO || mr_str_is(t, "hello")) return mr_str_is(t, "hello") && on_hello(b, root);
   if (mr_str_is(t, "accepted"))
     mr_box_accepted(b, id);
   else if (mr_str_is(t, "cancelled"))
@@ -171,10 +163,8 @@ static bool parse(struct mr_box *b)
 
   while (ok && b->fd >= 0 && b->in.n - at >= MR_ENVD_HEADER) {
     n = mr_envd_header_get((const unsigned char *)b->in.p + at);
-    if (n == 0 || n > MR_ENVD_FRAME_MAX)
-      return false;
-    if (b->in.n - at - MR_ENVD_HEADER < n)
-      break;
+    if (n == 0 || n > MR_ENVD_FRAME_MAX) return false;
+    if (b->in.n - at - MR_ENVD_HEADER < n) break;
     ok = mr_json_parse(b->l->mem, mr_str_n(b->in.p + at + MR_ENVD_HEADER, n), n, &doc, NULL) == MR_OK;
     if (ok) {
       ok = on_frame(b, yyjson_doc_get_root(doc));
@@ -182,10 +172,8 @@ static bool parse(struct mr_box *b)
     }
     at += MR_ENVD_HEADER + n;
   }
-  if (at && b->fd >= 0)
-    mr_buf_drop(&b->in, at);
-  if (b->in.n == 0 && b->in.cap > KEEP_CAP)
-    mr_buf_free(&b->in);
+  if (at && b->fd >= 0) mr_buf_drop(&b->in, at);
+  if (b->in.n == 0 && b->in.cap > KEEP_CAP) mr_buf_free(&b->in);
   return ok;
 }
 
@@ -195,17 +183,16 @@ static bool read_some(struct mr_box *b)
   for (int i = 0; i < READ_TURNS; i++) {
     char *p = mr_buf_reserve(&b->in, READ_PIECE);
     ssize_t n = p ? recv(b->fd, p, READ_PIECE, MSG_DONTWAIT) : 0;
-    if (n < 0 && errno == EINTR)
-      continue;
+    if (n < 0 && errno == EINTR) continue;
     if (n < 0 && errno == EAGAIN) {
       b->readable = false;
       return true;
     }
-    if (n <= 0)
-      return false;
+    if (n <= 0) return false;
     b->in.n += (size_t)n;
     if (!parse(b) || b->fd < 0) {
-      mr_log(mr_loop_sys(b->l->loop), MR_LOG_ERROR, "sandbox", "%s: its first process broke the protocol", b->session);
+      mr_log(mr_loop_sys(b->l->loop), MR_LOG_ERROR, "sandbox", "%s: its first process broke the protocol",
+             b->session);
       return false;
     }
   }
@@ -218,8 +205,7 @@ static void report_line(struct mr_box *b, struct mr_str line)
 {
   size_t n = strlen(b->reason), room = sizeof b->reason - n - 1;
 
-  if (line.n == 0 || mr_str_is(line, "ready"))
-    return;
+  if (line.n == 0 || mr_str_is(line, "ready")) return;
   if (mr_str_starts(line, MR_S("launcher: exit")) || mr_str_starts(line, MR_S("launcher: signal")))
     b->reason_over = true;
   if (n && room > 2) {
@@ -227,8 +213,7 @@ static void report_line(struct mr_box *b, struct mr_str line)
     n += 2;
     room -= 2;
   }
-  if (line.n > room)
-    line.n = mr_utf8_cut(line, room);
+  if (line.n > room) line.n = mr_utf8_cut(line, room);
   memcpy(b->reason + n, line.p, line.n);
   b->reason[n + line.n] = '\0';
 }
@@ -241,10 +226,8 @@ static void read_report(struct mr_box *b)
 
   while (b->report >= 0 && (n = read(b->report, piece, sizeof piece)) != 0) {
     struct mr_str rest = mr_str_n(piece, n > 0 ? (size_t)n : 0);
-    if (n < 0 && errno == EINTR)
-      continue;
-    if (n < 0)
-      return;
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return;
     while (rest.p)
       report_line(b, mr_str_trim(mr_str_split(&rest, '\n')));
   }
@@ -278,15 +261,11 @@ void mr_wire_io(struct mr_ready *r)
 
   if (b->report >= 0) {
     read_report(b);
-    if (b->report >= 0)
-      event_add(b->report_ev, NULL);
-    if (b->reason_over != over)
-      mr_box_step(b);
+    if (b->report >= 0) event_add(b->report_ev, NULL);
+    if (b->reason_over != over) mr_box_step(b);
   }
-  if (b->fd >= 0 && !b->broken && b->out.n > 0 && !event_pending(b->wr, EV_WRITE, NULL))
-    flush(b);
-  if (b->fd >= 0 && !b->broken && b->readable && !read_some(b))
-    b->broken = true;
+  if (b->fd >= 0 && !b->broken && b->out.n > 0 && !event_pending(b->wr, EV_WRITE, NULL)) flush(b);
+  if (b->fd >= 0 && !b->broken && b->readable && !read_some(b)) b->broken = true;
   if (b->fd >= 0 && b->broken)
     mr_box_lost(b);
   else if (b->fd >= 0 && b->readable)
@@ -321,23 +300,18 @@ int mr_wire_open(struct mr_box *b, int fd, int report, struct mr_err *err)
 
 void mr_wire_report_close(struct mr_box *b)
 {
-  if (b->report_ev)
-    event_free(b->report_ev);
+  if (b->report_ev) event_free(b->report_ev);
   b->report_ev = NULL;
-  if (b->report >= 0)
-    close(b->report);
+  if (b->report >= 0) close(b->report);
   b->report = -1;
 }
 
 void mr_wire_close(struct mr_box *b)
 {
-  if (b->rd)
-    event_free(b->rd);
-  if (b->wr)
-    event_free(b->wr);
+  if (b->rd) event_free(b->rd);
+  if (b->wr) event_free(b->wr);
   b->rd = b->wr = NULL;
-  if (b->fd >= 0)
-    close(b->fd);
+  if (b->fd >= 0) close(b->fd);
   b->fd = -1;
   mr_buf_free(&b->in);
   mr_buf_free(&b->out);

@@ -27,16 +27,16 @@ enum mr_applied mr_sqlite_refused(struct mr_sqlite *q, struct mr_commit *c, int 
   }
 }
 
-enum mr_applied mr_sqlite_conflict(struct mr_commit *c, const char *why, const char *field,
-                                   struct mr_str what, const char *text)
+enum mr_applied mr_sqlite_conflict(struct mr_commit *c, const char *why, const char *field, struct mr_str what,
+                                   const char *text)
 {
   c->code = mr_err_code(&c->err, MR_E_CONFLICT, why, field, "%s %.*s %s", field,
                         (int)(what.n < 80 ? what.n : 80), what.p ? what.p : "", text);
   return MR_APPLIED_ALONE;
 }
 
-static enum mr_applied doc_conflict(struct mr_commit *c, const struct mr_commit_op *op,
-                                    const char *why, const char *text)
+static enum mr_applied doc_conflict(struct mr_commit *c, const struct mr_commit_op *op, const char *why,
+                                    const char *text)
 {
   char kind[64];
 
@@ -55,8 +55,8 @@ static sqlite3_stmt *doc_bind(struct mr_sqlite *q, enum mr_stmt w, struct mr_com
 }
 
 /* The document's rev into *rev; 0 when there is none. */
-static enum mr_applied doc_rev(struct mr_sqlite *q, struct mr_commit *c,
-                               const struct mr_commit_op *op, int64_t *rev)
+static enum mr_applied doc_rev(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op,
+                               int64_t *rev)
 {
   sqlite3_stmt *st = doc_bind(q, MR_W_DOC_REV, c, op);
   int rc = sqlite3_step(st);
@@ -67,8 +67,7 @@ static enum mr_applied doc_rev(struct mr_sqlite *q, struct mr_commit *c,
 }
 
 /* Says which of the two it was: gone, or at another rev. */
-static enum mr_applied doc_missed(struct mr_sqlite *q, struct mr_commit *c,
-                                  const struct mr_commit_op *op)
+static enum mr_applied doc_missed(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   int64_t rev;
   enum mr_applied a = doc_rev(q, c, op, &rev);
@@ -78,8 +77,7 @@ static enum mr_applied doc_missed(struct mr_sqlite *q, struct mr_commit *c,
                   : doc_conflict(c, op, "rev", "was changed by someone else");
 }
 
-static enum mr_applied doc_put(struct mr_sqlite *q, struct mr_commit *c,
-                               const struct mr_commit_op *op)
+static enum mr_applied doc_put(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   const struct mr_doc_row *r = &op->u.doc.row;
   bool insert = op->u.doc.expect == 0;
@@ -101,8 +99,7 @@ static enum mr_applied doc_put(struct mr_sqlite *q, struct mr_commit *c,
 }
 
 /* expect 0: gone already is fine. */
-static enum mr_applied doc_delete(struct mr_sqlite *q, struct mr_commit *c,
-                                  const struct mr_commit_op *op)
+static enum mr_applied doc_delete(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   sqlite3_stmt *st = doc_bind(q, MR_W_DOC_DELETE, c, op);
   int rc;
@@ -114,8 +111,7 @@ static enum mr_applied doc_delete(struct mr_sqlite *q, struct mr_commit *c,
   return doc_missed(q, c, op);
 }
 
-static enum mr_applied doc_expect(struct mr_sqlite *q, struct mr_commit *c,
-                                  const struct mr_commit_op *op)
+static enum mr_applied doc_expect(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   int64_t rev;
   enum mr_applied a = doc_rev(q, c, op, &rev);
@@ -126,8 +122,7 @@ static enum mr_applied doc_expect(struct mr_sqlite *q, struct mr_commit *c,
   return MR_APPLIED;
 }
 
-static enum mr_applied doc_version(struct mr_sqlite *q, struct mr_commit *c,
-                                   const struct mr_commit_op *op)
+static enum mr_applied doc_version(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   sqlite3_stmt *st = doc_bind(q, MR_W_DOC_VERSION, c, op);
   int rc;
@@ -137,12 +132,10 @@ static enum mr_applied doc_version(struct mr_sqlite *q, struct mr_commit *c,
   mr_sqlite_bind(st, 6, op->u.doc.row.body);
   rc = mr_sqlite_step(q, MR_W_DOC_VERSION);
   if (rc != SQLITE_DONE) return mr_sqlite_refused(q, c, rc);
-  return sqlite3_changes(q->db) > 0 ? MR_APPLIED
-                                    : doc_conflict(c, op, "exists", "has this version already");
+  return sqlite3_changes(q->db) > 0 ? MR_APPLIED : doc_conflict(c, op, "exists", "has this version already");
 }
 
-static enum mr_applied name_unique(struct mr_sqlite *q, struct mr_commit *c,
-                                   const struct mr_commit_op *op)
+static enum mr_applied name_unique(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   sqlite3_stmt *st = q->st[MR_W_NAME_TAKEN];
   int rc;
@@ -157,8 +150,7 @@ static enum mr_applied name_unique(struct mr_sqlite *q, struct mr_commit *c,
   return doc_conflict(c, op, "name_taken", "cannot have a name that another one has");
 }
 
-static enum mr_applied apply_op(struct mr_sqlite *q, struct mr_commit *c,
-                                const struct mr_commit_op *op)
+static enum mr_applied apply_op(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   switch (op->kind) {
   case MR_OP_DOC_PUT: return doc_put(q, c, op);

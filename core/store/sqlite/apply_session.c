@@ -11,8 +11,7 @@
  */
 #include "store/sqlite/sqlite_t.h"
 
-static enum mr_applied session_find(struct mr_sqlite *q, struct mr_commit *c, struct mr_str id,
-                                    int64_t *no)
+static enum mr_applied session_find(struct mr_sqlite *q, struct mr_commit *c, struct mr_str id, int64_t *no)
 {
   sqlite3_stmt *st = q->st[MR_W_SESSION_FIND];
   int rc;
@@ -33,8 +32,7 @@ static enum mr_applied session_find(struct mr_sqlite *q, struct mr_commit *c, st
   return MR_APPLIED;
 }
 
-static enum mr_applied session_new(struct mr_sqlite *q, struct mr_commit *c,
-                                   const struct mr_session_row *r)
+static enum mr_applied session_new(struct mr_sqlite *q, struct mr_commit *c, const struct mr_session_row *r)
 {
   sqlite3_stmt *st = q->st[MR_W_SESSION_INSERT], *texts = q->st[MR_W_TEXTS_INSERT];
   int rc;
@@ -55,8 +53,7 @@ static enum mr_applied session_new(struct mr_sqlite *q, struct mr_commit *c,
   mr_sqlite_bind(st, 14, r->head);
   rc = mr_sqlite_step(q, MR_W_SESSION_INSERT);
   if (rc != SQLITE_DONE) return mr_sqlite_refused(q, c, rc);
-  if (sqlite3_changes(q->db) == 0)
-    return mr_sqlite_conflict(c, "exists", "session", r->id, "exists already");
+  if (sqlite3_changes(q->db) == 0) return mr_sqlite_conflict(c, "exists", "session", r->id, "exists already");
   q->memo_no = sqlite3_last_insert_rowid(q->db);
   q->memo_id = r->id;
   sqlite3_bind_int64(texts, 1, c->origin.workspace);
@@ -67,8 +64,8 @@ static enum mr_applied session_new(struct mr_sqlite *q, struct mr_commit *c,
   return rc == SQLITE_DONE ? MR_APPLIED : mr_sqlite_refused(q, c, rc);
 }
 
-static enum mr_applied texts_put(struct mr_sqlite *q, struct mr_commit *c,
-                                 const struct mr_session_row *r, unsigned what, int64_t no)
+static enum mr_applied texts_put(struct mr_sqlite *q, struct mr_commit *c, const struct mr_session_row *r,
+                                 unsigned what, int64_t no)
 {
   sqlite3_stmt *st = q->st[MR_W_TEXTS_UPDATE], *agent = q->st[MR_W_SESSION_AGENT];
   int rc;
@@ -86,8 +83,8 @@ static enum mr_applied texts_put(struct mr_sqlite *q, struct mr_commit *c,
   return rc == SQLITE_DONE ? MR_APPLIED : mr_sqlite_refused(q, c, rc);
 }
 
-static enum mr_applied session_put(struct mr_sqlite *q, struct mr_commit *c,
-                                   const struct mr_session_row *r, unsigned what)
+static enum mr_applied session_put(struct mr_sqlite *q, struct mr_commit *c, const struct mr_session_row *r,
+                                   unsigned what)
 {
   sqlite3_stmt *st = q->st[MR_W_SESSION_UPDATE];
   int64_t no;
@@ -128,8 +125,7 @@ static enum mr_applied session_delete(struct mr_sqlite *q, struct mr_commit *c, 
   return MR_APPLIED;
 }
 
-static enum mr_applied log_rows(struct mr_sqlite *q, struct mr_commit *c,
-                                const struct mr_commit_op *op)
+static enum mr_applied log_rows(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   sqlite3_stmt *st = q->st[MR_W_LOG_INSERT];
   int64_t no;
@@ -159,8 +155,7 @@ static enum mr_applied log_rows(struct mr_sqlite *q, struct mr_commit *c,
   return MR_APPLIED;
 }
 
-static enum mr_applied inbox_add(struct mr_sqlite *q, struct mr_commit *c,
-                                 const struct mr_commit_op *op)
+static enum mr_applied inbox_add(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   sqlite3_stmt *st = q->st[MR_W_INBOX_INSERT];
   const struct mr_inbox_row *r = &op->u.inbox.row;
@@ -183,8 +178,7 @@ static enum mr_applied inbox_add(struct mr_sqlite *q, struct mr_commit *c,
 }
 
 /* A row that is not there was taken by someone: going on would append its event twice. */
-static enum mr_applied inbox_del(struct mr_sqlite *q, struct mr_commit *c,
-                                 const struct mr_commit_op *op)
+static enum mr_applied inbox_del(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   sqlite3_stmt *st = q->st[MR_W_INBOX_DELETE];
   int64_t no;
@@ -197,13 +191,12 @@ static enum mr_applied inbox_del(struct mr_sqlite *q, struct mr_commit *c,
   mr_sqlite_bind(st, 3, op->u.inbox.row.event_id);
   rc = mr_sqlite_step(q, MR_W_INBOX_DELETE);
   if (rc != SQLITE_DONE) return mr_sqlite_refused(q, c, rc);
-  return sqlite3_changes(q->db) > 0 ? MR_APPLIED
-                                    : mr_sqlite_conflict(c, "not_found", "inbox",
-                                                         op->u.inbox.row.event_id, "does not wait");
+  return sqlite3_changes(q->db) > 0
+             ? MR_APPLIED
+             : mr_sqlite_conflict(c, "not_found", "inbox", op->u.inbox.row.event_id, "does not wait");
 }
 
-enum mr_applied mr_sqlite_apply_session(struct mr_sqlite *q, struct mr_commit *c,
-                                        const struct mr_commit_op *op)
+enum mr_applied mr_sqlite_apply_session(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
   switch (op->kind) {
   case MR_OP_SESSION_NEW: return session_new(q, c, &op->u.session.row);

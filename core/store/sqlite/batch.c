@@ -223,8 +223,7 @@ static bool sweep_session(struct mr_sqlite *q, int64_t ws, int64_t no)
   else if (n > 0 && !meta_set(q, MR_S("pos"), q->pos))
     n = -1;
   if (n != 0) return n > 0;
-  return sweep_rows(q, MR_W_SWEEP_TEXTS, ws, no) >= 0 &&
-         sweep_rows(q, MR_W_SWEEP_SESSION, ws, no) >= 0;
+  return sweep_rows(q, MR_W_SWEEP_TEXTS, ws, no) >= 0 && sweep_rows(q, MR_W_SWEEP_SESSION, ws, no) >= 0;
 }
 
 void mr_sqlite_sweep(struct mr_sqlite *q)
@@ -241,8 +240,8 @@ void mr_sqlite_sweep(struct mr_sqlite *q)
   sqlite3_reset(st);
   if (rc == SQLITE_DONE) q->sweep = false;
   if (rc == SQLITE_DONE) return;
-  if (rc == SQLITE_ROW && mr_sqlite_step(q, MR_W_BEGIN) == SQLITE_DONE &&
-      sweep_session(q, ws, no) && mr_sqlite_step(q, MR_W_COMMIT) == SQLITE_DONE)
+  if (rc == SQLITE_ROW && mr_sqlite_step(q, MR_W_BEGIN) == SQLITE_DONE && sweep_session(q, ws, no) &&
+      mr_sqlite_step(q, MR_W_COMMIT) == SQLITE_DONE)
     return;
   mr_sqlite_err(q->db, 0, "delete", &err);
   mr_sqlite_outcome(q, &err);

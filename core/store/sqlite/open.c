@@ -38,13 +38,10 @@ static int load_counters(struct mr_sqlite *q, struct mr_err *err)
   int64_t last, kept, tombs;
   int code = mr_sqlite_int(q->db, "SELECT max(pos) FROM log", &last, err);
 
+  if (code == MR_OK) code = mr_sqlite_int(q->db, "SELECT value FROM meta WHERE key = 'pos'", &kept, err);
+  if (code == MR_OK) code = mr_sqlite_int(q->db, "SELECT max(arrival) FROM inbox", &q->arrival, err);
   if (code == MR_OK)
-    code = mr_sqlite_int(q->db, "SELECT value FROM meta WHERE key = 'pos'", &kept, err);
-  if (code == MR_OK)
-    code = mr_sqlite_int(q->db, "SELECT max(arrival) FROM inbox", &q->arrival, err);
-  if (code == MR_OK)
-    code =
-        mr_sqlite_int(q->db, "SELECT 1 FROM sessions WHERE deleted_us <> 0 LIMIT 1", &tombs, err);
+    code = mr_sqlite_int(q->db, "SELECT 1 FROM sessions WHERE deleted_us <> 0 LIMIT 1", &tombs, err);
   if (code != MR_OK) return code;
   q->pos = q->stats.pos = last > kept ? last : kept;
   q->sweep = tombs != 0;
@@ -69,8 +66,8 @@ static struct mr_sqlite *sqlite_new(struct mr_store *s)
   return q;
 }
 
-static int sqlite_open(struct mr_store *s, const struct mr_store_opts *o,
-                       const struct mr_store_internal *in, struct mr_err *err)
+static int sqlite_open(struct mr_store *s, const struct mr_store_opts *o, const struct mr_store_internal *in,
+                       struct mr_err *err)
 {
   struct mr_sqlite *q = sqlite_new(s);
   int code = MR_OK;
@@ -88,9 +85,8 @@ static int sqlite_open(struct mr_store *s, const struct mr_store_opts *o,
   q->self.db = q->db;
   /* One thread more than asked: a checkpoint takes one. */
   if (code == MR_OK && q->path)
-    code =
-        mr_pool_new(&q->readers, s->loop, (o->readers > 0 ? o->readers : 2) + 1, MR_STORE_READS_MAX,
-                    "read", mr_sqlite_reader_new, mr_sqlite_reader_free, q, err);
+    code = mr_pool_new(&q->readers, s->loop, (o->readers > 0 ? o->readers : 2) + 1, MR_STORE_READS_MAX, "read",
+                       mr_sqlite_reader_new, mr_sqlite_reader_free, q, err);
   if (code == MR_OK) code = mr_sqlite_start(q, err);
   return code;
 }
@@ -159,11 +155,10 @@ int mr_sqlite_refs_open(struct mr_store *s, void **out)
   if (!r) return MR_E_NOMEM;
   r->mem = s->mem;
   if (mr_sqlite_connect(s->self, SQLITE_OPEN_READONLY, &r->db, NULL) != MR_OK ||
-      sqlite3_prepare_v2(
-          r->db,
-          "SELECT 1 FROM workspaces w CROSS JOIN docs d ON d.workspace_id = w.workspace_id"
-          " AND d.kind = ?1 AND d.id = ?2 LIMIT 1",
-          -1, &r->st, NULL) != SQLITE_OK) {
+      sqlite3_prepare_v2(r->db,
+                         "SELECT 1 FROM workspaces w CROSS JOIN docs d ON d.workspace_id = w.workspace_id"
+                         " AND d.kind = ?1 AND d.id = ?2 LIMIT 1",
+                         -1, &r->st, NULL) != SQLITE_OK) {
     mr_sqlite_refs_close(r);
     return MR_E_UNAVAILABLE;
   }

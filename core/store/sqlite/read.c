@@ -80,19 +80,17 @@ void mr_sql_range(struct mr_sql *q, const char *column, const struct mr_range *r
   }
 }
 
-void mr_sql_order(struct mr_sql *q, const char *prefix, const struct mr_cursor *after,
-                  bool ascending)
+void mr_sql_order(struct mr_sql *q, const char *prefix, const struct mr_cursor *after, bool ascending)
 {
   char text[128];
 
   if (after->us || after->id.n) {
-    snprintf(text, sizeof text, " AND (%screated_us, %sid) %s (?, ", prefix, prefix,
-             ascending ? ">" : "<");
+    snprintf(text, sizeof text, " AND (%screated_us, %sid) %s (?, ", prefix, prefix, ascending ? ">" : "<");
     mr_sql_int(q, text, after->us);
     mr_sql_str(q, "?)", after->id);
   }
-  snprintf(text, sizeof text, " ORDER BY %screated_us %s, %sid %s", prefix,
-           ascending ? "ASC" : "DESC", prefix, ascending ? "ASC" : "DESC");
+  snprintf(text, sizeof text, " ORDER BY %screated_us %s, %sid %s", prefix, ascending ? "ASC" : "DESC", prefix,
+           ascending ? "ASC" : "DESC");
   mr_sql_add(q, text);
 }
 
@@ -147,8 +145,7 @@ static sqlite3_stmt *statement(struct mr_reader *r, const char *text)
   }
   sqlite3_finalize(r->kept[oldest].st);
   r->kept[oldest].st = NULL;
-  if (sqlite3_prepare_v3(r->db, text, -1, SQLITE_PREPARE_PERSISTENT, &r->kept[oldest].st, NULL) !=
-      SQLITE_OK)
+  if (sqlite3_prepare_v3(r->db, text, -1, SQLITE_PREPARE_PERSISTENT, &r->kept[oldest].st, NULL) != SQLITE_OK)
     return NULL;
   r->kept[oldest].used = ++r->clock;
   return r->kept[oldest].st;
@@ -240,8 +237,7 @@ void mr_sqlite_read_run(struct mr_reader *r, struct mr_read *rd)
   if (code == MR_OK && rd->rows.n == 0 && is_one(rd->kind))
     code = mr_err_set(&rd->err, MR_E_NOTFOUND, NULL, "%.*s %.*s does not exist",
                       rd->kind == MR_READ_SESSION ? 7 : (int)rd->doc_kind.n,
-                      rd->kind == MR_READ_SESSION ? "session" : rd->doc_kind.p, (int)rd->id.n,
-                      rd->id.p);
+                      rd->kind == MR_READ_SESSION ? "session" : rd->doc_kind.p, (int)rd->id.n, rd->id.p);
   rd->rows.code = code;
 }
 

@@ -53,8 +53,7 @@ void mr_sqlite_docs_sql(const struct mr_read *rd, struct mr_sql *q)
     break;
   case MR_READ_DOC_NAMED:
     mr_sql_str(q, " AND kind = ?", rd->doc_kind);
-    mr_sql_str(q,
-               " AND name <> '' AND name = ? AND archived_us = 0 ORDER BY created_us DESC, id DESC",
+    mr_sql_str(q, " AND name <> '' AND name = ? AND archived_us = 0 ORDER BY created_us DESC, id DESC",
                rd->name);
     break;
   default: list_sql(rd, q);

@@ -35,8 +35,7 @@ void mr_sqlite_log_sql(const struct mr_read *rd, struct mr_sql *q)
   else
     mr_sql_add(q, " AND thread IS NULL");
   if (!d->with_private) mr_sql_add(q, " AND kind = 0");
-  if (d->ntypes > 0)
-    mr_sql_list(q, " AND type IN (SELECT value FROM json_each(?))", d->types, d->ntypes);
+  if (d->ntypes > 0) mr_sql_list(q, " AND type IN (SELECT value FROM json_each(?))", d->types, d->ntypes);
   mr_sql_range(q, "processed_us", &d->processed);
   if (d->after_pos) mr_sql_int(q, d->descending ? " AND pos < ?" : " AND pos > ?", d->after_pos);
   mr_sql_add(q, d->descending ? " ORDER BY pos DESC" : " ORDER BY pos");

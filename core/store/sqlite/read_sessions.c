@@ -10,10 +10,10 @@
  */
 #include "store/sqlite/sqlite_t.h"
 
-#define COLUMNS                                                                                    \
-  "s.id, s.session_no, s.rev, s.created_us, s.updated_us, s.archived_us, s.status, s.agent_id,"    \
-  " s.environment_id, s.deployment_id, s.agent_version, s.last_us, s.owner_epoch, s.due_us, "      \
-  "s.head,"                                                                                        \
+#define COLUMNS                                                                                                \
+  "s.id, s.session_no, s.rev, s.created_us, s.updated_us, s.archived_us, s.status, s.agent_id,"                \
+  " s.environment_id, s.deployment_id, s.agent_version, s.last_us, s.owner_epoch, s.due_us, "                  \
+  "s.head,"                                                                                                    \
   " t.agent, t.doc"
 
 static void list_sql(const struct mr_session_query *d, struct mr_sql *q)
@@ -38,17 +38,16 @@ void mr_sqlite_sessions_sql(const struct mr_read *rd, struct mr_sql *q)
 {
   if (rd->kind == MR_READ_WAKE) {
     /* The workspace comes in owner_epoch; nothing big is read. */
-    mr_sql_int(
-        q,
-        "SELECT s.id, s.session_no, s.rev, s.created_us, s.updated_us, s.archived_us, s.status,"
-        " s.agent_id, s.environment_id, s.deployment_id, s.agent_version, s.last_us,"
-        " s.workspace_id, s.due_us, '', '', '' FROM"
-        " (SELECT session_no AS no FROM sessions INDEXED BY sessions_wake"
-        "   WHERE deleted_us = 0 AND status IN ('running', 'rescheduling')"
-        "  UNION SELECT session_no FROM inbox)"
-        " CROSS JOIN sessions s ON s.session_no = no"
-        " WHERE no > ? AND s.deleted_us = 0 ORDER BY no",
-        rd->after_no);
+    mr_sql_int(q,
+               "SELECT s.id, s.session_no, s.rev, s.created_us, s.updated_us, s.archived_us, s.status,"
+               " s.agent_id, s.environment_id, s.deployment_id, s.agent_version, s.last_us,"
+               " s.workspace_id, s.due_us, '', '', '' FROM"
+               " (SELECT session_no AS no FROM sessions INDEXED BY sessions_wake"
+               "   WHERE deleted_us = 0 AND status IN ('running', 'rescheduling')"
+               "  UNION SELECT session_no FROM inbox)"
+               " CROSS JOIN sessions s ON s.session_no = no"
+               " WHERE no > ? AND s.deleted_us = 0 ORDER BY no",
+               rd->after_no);
     return;
   }
   mr_sql_int(q,

@@ -21,9 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum {
-  APPLICATION_ID = 0x6d726967
-}; /* "mrig": file(1) shows it, and a foreign database is refused */
+enum { APPLICATION_ID = 0x6d726967 }; /* "mrig": file(1) shows it, and a foreign database is refused */
 
 static const char schema_1[] =
     "CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
@@ -83,8 +81,7 @@ int mr_sqlite_err(sqlite3 *db, int code, const char *what, struct mr_err *err)
 
 int mr_sqlite_exec(sqlite3 *db, const char *sql, const char *what, struct mr_err *err)
 {
-  return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? MR_OK
-                                                              : mr_sqlite_err(db, 0, what, err);
+  return sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK ? MR_OK : mr_sqlite_err(db, 0, what, err);
 }
 
 int mr_sqlite_int(sqlite3 *db, const char *sql, int64_t *out, struct mr_err *err)
@@ -93,8 +90,7 @@ int mr_sqlite_int(sqlite3 *db, const char *sql, int64_t *out, struct mr_err *err
   int code = MR_OK;
 
   *out = 0;
-  if (sqlite3_prepare_v2(db, sql, -1, &st, NULL) != SQLITE_OK)
-    return mr_sqlite_err(db, 0, sql, err);
+  if (sqlite3_prepare_v2(db, sql, -1, &st, NULL) != SQLITE_OK) return mr_sqlite_err(db, 0, sql, err);
   switch (sqlite3_step(st)) {
   case SQLITE_ROW: *out = sqlite3_column_int64(st, 0); break;
   case SQLITE_DONE: break;
@@ -111,8 +107,7 @@ int mr_sqlite_connect(struct mr_sqlite *q, int flags, sqlite3 **db, struct mr_er
   bool reads = (flags & SQLITE_OPEN_READONLY) != 0;
   int code;
 
-  if (sqlite3_open_v2(q->path ? q->path : ":memory:", db, flags | SQLITE_OPEN_NOMUTEX, NULL) !=
-      SQLITE_OK) {
+  if (sqlite3_open_v2(q->path ? q->path : ":memory:", db, flags | SQLITE_OPEN_NOMUTEX, NULL) != SQLITE_OK) {
     code = mr_sqlite_err(*db, 0, q->path ? q->path : "memory", err);
     goto out;
   }
@@ -146,9 +141,7 @@ static int set_wal(struct mr_sqlite *q, struct mr_err *err)
     code = mr_err_set(err, MR_E_UNSUPPORTED, "store",
                       "%s: SQLite cannot keep a write-ahead log on this file system", q->path);
   sqlite3_finalize(st);
-  return code == MR_OK
-             ? mr_sqlite_exec(q->db, "PRAGMA journal_size_limit=16777216", "settings", err)
-             : code;
+  return code == MR_OK ? mr_sqlite_exec(q->db, "PRAGMA journal_size_limit=16777216", "settings", err) : code;
 }
 
 /* ---- schema ---- */
@@ -168,8 +161,7 @@ static int backup(struct mr_sqlite *q, int schema, struct mr_err *err)
   fd = open(tmp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
   if (fd < 0) return mr_err_errno(err, tmp);
   if (sqlite3_prepare_v2(q->db, "VACUUM INTO ?1", -1, &st, NULL) != SQLITE_OK ||
-      sqlite3_bind_text(st, 1, tmp, -1, SQLITE_STATIC) != SQLITE_OK ||
-      sqlite3_step(st) != SQLITE_DONE)
+      sqlite3_bind_text(st, 1, tmp, -1, SQLITE_STATIC) != SQLITE_OK || sqlite3_step(st) != SQLITE_DONE)
     code = mr_sqlite_err(q->db, 0, "copy before migration", err);
   sqlite3_finalize(st);
   if (code == MR_OK && (fsync(fd) != 0 || rename(tmp, to) != 0)) code = mr_err_errno(err, to);
@@ -188,13 +180,12 @@ static int migrate_step(struct mr_sqlite *q, const struct mr_sqlite_step *step, 
   code = step->fn(q->db, err);
   if (code == MR_OK) code = mr_sqlite_exec(q->db, set, "migration", err);
   if (code == MR_OK) code = mr_sqlite_exec(q->db, "COMMIT", "migration", err);
-  if (code != MR_OK && !sqlite3_get_autocommit(q->db))
-    sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
+  if (code != MR_OK && !sqlite3_get_autocommit(q->db)) sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
   return code;
 }
 
-static int migrate(struct mr_sqlite *q, int have, int want, const struct mr_sqlite_step *steps,
-                   int nsteps, struct mr_err *err)
+static int migrate(struct mr_sqlite *q, int have, int want, const struct mr_sqlite_step *steps, int nsteps,
+                   struct mr_err *err)
 {
   int code = MR_OK;
 
@@ -202,11 +193,9 @@ static int migrate(struct mr_sqlite *q, int have, int want, const struct mr_sqli
     const struct mr_sqlite_step *step = NULL;
     for (int i = 0; i < nsteps && !step; i++)
       if (steps[i].from == have && steps[i].to > have) step = &steps[i];
-    if (!step)
-      return mr_err_set(err, MR_E_STATE, "store", "no way from schema %d to %d", have, want);
+    if (!step) return mr_err_set(err, MR_E_STATE, "store", "no way from schema %d to %d", have, want);
     code = migrate_step(q, step, err);
-    if (code == MR_OK)
-      mr_log(q->store->sys, MR_LOG_INFO, "store", "migrated schema %d to %d", have, step->to);
+    if (code == MR_OK) mr_log(q->store->sys, MR_LOG_INFO, "store", "migrated schema %d to %d", have, step->to);
     have = step->to;
   }
   return code;
@@ -222,8 +211,7 @@ static int create(struct mr_sqlite *q, struct mr_err *err)
   if (code == MR_OK) code = mr_sqlite_exec(q->db, schema_1, "create", err);
   if (code == MR_OK) code = mr_sqlite_exec(q->db, id, "create", err);
   if (code == MR_OK) code = mr_sqlite_exec(q->db, "COMMIT", "create", err);
-  if (code != MR_OK && !sqlite3_get_autocommit(q->db))
-    sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
+  if (code != MR_OK && !sqlite3_get_autocommit(q->db)) sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
   return code;
 }
 
@@ -242,10 +230,9 @@ int mr_sqlite_schema(struct mr_sqlite *q, const struct mr_store_internal *in, st
   code = mr_sqlite_int(q->db, "SELECT value FROM meta WHERE key = 'schema'", &have, err);
   if (code != MR_OK) return code;
   if (have > want)
-    return mr_err_set(
-        err, MR_E_STATE, "store",
-        "the store was written by a newer program (its schema is %lld, this one knows %d)",
-        (long long)have, want);
+    return mr_err_set(err, MR_E_STATE, "store",
+                      "the store was written by a newer program (its schema is %lld, this one knows %d)",
+                      (long long)have, want);
   if (have < want && tables > 0) code = backup(q, (int)have, err);
   if (have < want && code == MR_OK)
     code = migrate(q, (int)have, want, in ? in->steps : NULL, in ? in->nsteps : 0, err);

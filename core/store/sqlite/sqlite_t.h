@@ -18,13 +18,13 @@
 #include "store/store_t.h"
 
 enum {
-  MR_SCHEMA = 1,                    /* what this program writes */
-  MR_TXN_COMMITS = 512,             /* most commits of one transaction */
-  MR_TXN_BYTES = 8 << 20,           /* it is closed past this */
-  MR_SWEEP_ROWS = 500,              /* rows that one step of a session's deletion removes */
-  MR_WAL_PAGES = 2048,              /* 8 MiB: time for a checkpoint beside the writer */
-  MR_WAL_PAGES_HARD = 16384,        /* 64 MiB: the writer waits for one */
-  MR_READ_STMTS = 16,               /* statements kept per reading connection */
+  MR_SCHEMA = 1,             /* what this program writes */
+  MR_TXN_COMMITS = 512,      /* most commits of one transaction */
+  MR_TXN_BYTES = 8 << 20,    /* it is closed past this */
+  MR_SWEEP_ROWS = 500,       /* rows that one step of a session's deletion removes */
+  MR_WAL_PAGES = 2048,       /* 8 MiB: time for a checkpoint beside the writer */
+  MR_WAL_PAGES_HARD = 16384, /* 64 MiB: the writer waits for one */
+  MR_READ_STMTS = 16,        /* statements kept per reading connection */
   MR_SQL_BINDS = 24
 };
 
@@ -36,13 +36,37 @@ struct mr_sqlite_step {
 
 /* The writer's statements; their SQL is in stmts.c. */
 enum mr_stmt {
-  MR_W_BEGIN, MR_W_COMMIT, MR_W_ROLLBACK, MR_W_SAVE, MR_W_RELEASE, MR_W_BACK,
-  MR_W_DOC_INSERT, MR_W_DOC_UPDATE, MR_W_DOC_DELETE, MR_W_DOC_REV, MR_W_DOC_VERSION, MR_W_NAME_TAKEN,
-  MR_W_SESSION_FIND, MR_W_SESSION_INSERT, MR_W_SESSION_UPDATE, MR_W_SESSION_AGENT,
-  MR_W_SESSION_DELETE, MR_W_TEXTS_INSERT, MR_W_TEXTS_UPDATE,
-  MR_W_LOG_INSERT, MR_W_INBOX_INSERT, MR_W_INBOX_DELETE,
-  MR_W_WS_FIND, MR_W_WS_INSERT, MR_W_META_SET, MR_W_PROBE,
-  MR_W_SWEEP_FIND, MR_W_SWEEP_LOG, MR_W_SWEEP_INBOX, MR_W_SWEEP_TEXTS, MR_W_SWEEP_SESSION,
+  MR_W_BEGIN,
+  MR_W_COMMIT,
+  MR_W_ROLLBACK,
+  MR_W_SAVE,
+  MR_W_RELEASE,
+  MR_W_BACK,
+  MR_W_DOC_INSERT,
+  MR_W_DOC_UPDATE,
+  MR_W_DOC_DELETE,
+  MR_W_DOC_REV,
+  MR_W_DOC_VERSION,
+  MR_W_NAME_TAKEN,
+  MR_W_SESSION_FIND,
+  MR_W_SESSION_INSERT,
+  MR_W_SESSION_UPDATE,
+  MR_W_SESSION_AGENT,
+  MR_W_SESSION_DELETE,
+  MR_W_TEXTS_INSERT,
+  MR_W_TEXTS_UPDATE,
+  MR_W_LOG_INSERT,
+  MR_W_INBOX_INSERT,
+  MR_W_INBOX_DELETE,
+  MR_W_WS_FIND,
+  MR_W_WS_INSERT,
+  MR_W_META_SET,
+  MR_W_PROBE,
+  MR_W_SWEEP_FIND,
+  MR_W_SWEEP_LOG,
+  MR_W_SWEEP_INBOX,
+  MR_W_SWEEP_TEXTS,
+  MR_W_SWEEP_SESSION,
   MR_W_COUNT
 };
 
@@ -58,37 +82,40 @@ struct mr_ws_ask {
 /* A reading connection and the statements it keeps, by their text. */
 struct mr_reader {
   sqlite3 *db;
-  struct { sqlite3_stmt *st; uint64_t used; } kept[MR_READ_STMTS];
+  struct {
+    sqlite3_stmt *st;
+    uint64_t used;
+  } kept[MR_READ_STMTS];
   uint64_t clock;
 };
 
 struct mr_sqlite {
   struct mr_store *store;
-  char *path;                       /* of the database file; NULL in memory */
+  char *path; /* of the database file; NULL in memory */
   sqlite3 *db, *ckpt;
   sqlite3_stmt *st[MR_W_COUNT];
-  struct mr_pool *readers;          /* NULL in memory and after drain */
+  struct mr_pool *readers; /* NULL in memory and after drain */
   pthread_t thread;
-  bool running;                     /* thread was started */
+  bool running; /* thread was started */
 
-  pthread_mutex_t mu;               /* everything down to stats */
+  pthread_mutex_t mu; /* everything down to stats */
   pthread_cond_t more, answered;
-  struct mr_commit *head, **tail;   /* FIFO */
+  struct mr_commit *head, **tail; /* FIFO */
   size_t nqueued, bytes, bytes_max;
   struct mr_read *reads, **reads_tail; /* memory stores */
   size_t nreads;
   struct mr_ws_ask *ask;
   bool stop, failing;
-  struct mr_err failure;            /* why, while failing */
+  struct mr_err failure; /* why, while failing */
   struct mr_store_stats stats;
 
   /* The writer thread's own. */
-  int64_t pos, arrival;             /* the highest given */
-  bool sweep;                       /* there may be tombstones */
-  unsigned turns;                   /* transactions since the last step of the sweep */
-  int64_t memo_no;                  /* the session that this commit looked up last */
+  int64_t pos, arrival; /* the highest given */
+  bool sweep;           /* there may be tombstones */
+  unsigned turns;       /* transactions since the last step of the sweep */
+  int64_t memo_no;      /* the session that this commit looked up last */
   struct mr_str memo_id;
-  struct mr_reader self;            /* memory stores: reads on db */
+  struct mr_reader self; /* memory stores: reads on db */
 
   atomic_int wal_pages;
   atomic_bool ckpt_busy;
@@ -106,7 +133,7 @@ int mr_sqlite_int(sqlite3 *db, const char *sql, int64_t *out, struct mr_err *err
 /* stmts.c */
 int mr_sqlite_prepare(struct mr_sqlite *q, struct mr_err *err);
 void mr_sqlite_finalize(struct mr_sqlite *q);
-int mr_sqlite_step(struct mr_sqlite *q, enum mr_stmt w); /* step and reset: an SQLite code */
+int mr_sqlite_step(struct mr_sqlite *q, enum mr_stmt w);                /* step and reset: an SQLite code */
 void mr_sqlite_bind(sqlite3_stmt *st, int at, struct mr_str s);         /* "" when empty */
 void mr_sqlite_bind_or_null(sqlite3_stmt *st, int at, struct mr_str s); /* NULL when empty */
 
@@ -118,8 +145,8 @@ enum mr_applied mr_sqlite_apply_session(struct mr_sqlite *q, struct mr_commit *c
                                         const struct mr_commit_op *op);
 /* For both: an SQLite code other than done; a failed expectation. */
 enum mr_applied mr_sqlite_refused(struct mr_sqlite *q, struct mr_commit *c, int rc);
-enum mr_applied mr_sqlite_conflict(struct mr_commit *c, const char *why, const char *field,
-                                   struct mr_str what, const char *text);
+enum mr_applied mr_sqlite_conflict(struct mr_commit *c, const char *why, const char *field, struct mr_str what,
+                                   const char *text);
 
 /* writer.c */
 int mr_sqlite_start(struct mr_sqlite *q, struct mr_err *err);
@@ -129,7 +156,7 @@ int mr_sqlite_workspace(struct mr_store *s, struct mr_str id, int64_t *ws, struc
 /* batch.c: one transaction with these commits (linked by next), delivered at its end. */
 void mr_sqlite_batch(struct mr_sqlite *q, struct mr_commit *first);
 void mr_sqlite_probe(struct mr_sqlite *q);
-void mr_sqlite_sweep(struct mr_sqlite *q);  /* one small step of the deletion of a session */
+void mr_sqlite_sweep(struct mr_sqlite *q); /* one small step of the deletion of a session */
 void mr_sqlite_ask(struct mr_sqlite *q, struct mr_ws_ask *a);
 void mr_sqlite_outcome(struct mr_sqlite *q, const struct mr_err *failure); /* NULL: a write succeeded */
 
@@ -140,9 +167,13 @@ void mr_sqlite_checkpoint(struct mr_sqlite *q); /* writer thread, between transa
 /* read.c */
 struct mr_sql {
   struct mr_buf text;
-  struct { bool is_text; int64_t i; struct mr_str s; } b[MR_SQL_BINDS];
+  struct {
+    bool is_text;
+    int64_t i;
+    struct mr_str s;
+  } b[MR_SQL_BINDS];
   int n;
-  struct mr_arena *arena;           /* of the read: what binds point to */
+  struct mr_arena *arena; /* of the read: what binds point to */
   bool failed;
 };
 int mr_sqlite_read(struct mr_store *s, struct mr_read *rd);

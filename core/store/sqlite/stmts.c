@@ -22,19 +22,16 @@ static const char *const sql[MR_W_COUNT] = {
                         " archived_us, body) VALUES(?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10)"
                         " ON CONFLICT DO NOTHING",
     /* created_us stays: a column named here has its indexes rewritten. */
-    [MR_W_DOC_UPDATE] =
-        "UPDATE docs SET rev = rev + 1, parent = ?4, name = ?5, version = ?6, updated_us = ?8,"
-        " archived_us = ?9, body = ?10"
-        " WHERE workspace_id = ?1 AND kind = ?2 AND id = ?3 AND (?7 < 0 OR rev = ?7)",
+    [MR_W_DOC_UPDATE] = "UPDATE docs SET rev = rev + 1, parent = ?4, name = ?5, version = ?6, updated_us = ?8,"
+                        " archived_us = ?9, body = ?10"
+                        " WHERE workspace_id = ?1 AND kind = ?2 AND id = ?3 AND (?7 < 0 OR rev = ?7)",
     [MR_W_DOC_DELETE] = "DELETE FROM docs WHERE workspace_id = ?1 AND kind = ?2 AND id = ?3 AND "
                         "(?4 < 0 OR rev = ?4)",
     [MR_W_DOC_REV] = "SELECT rev FROM docs WHERE workspace_id = ?1 AND kind = ?2 AND id = ?3",
-    [MR_W_DOC_VERSION] =
-        "INSERT INTO doc_versions(workspace_id, kind, id, version, created_us, body)"
-        " VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
-    [MR_W_NAME_TAKEN] =
-        "SELECT 1 FROM docs WHERE workspace_id = ?1 AND kind = ?2 AND name = ?3 AND name <> ''"
-        " AND id <> ?4 AND archived_us = 0 LIMIT 1",
+    [MR_W_DOC_VERSION] = "INSERT INTO doc_versions(workspace_id, kind, id, version, created_us, body)"
+                         " VALUES(?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO NOTHING",
+    [MR_W_NAME_TAKEN] = "SELECT 1 FROM docs WHERE workspace_id = ?1 AND kind = ?2 AND name = ?3 AND name <> ''"
+                        " AND id <> ?4 AND archived_us = 0 LIMIT 1",
     [MR_W_SESSION_FIND] =
         "SELECT session_no FROM sessions WHERE workspace_id = ?1 AND id = ?2 AND deleted_us = 0",
     [MR_W_SESSION_INSERT] =
@@ -44,19 +41,15 @@ static const char *const sql[MR_W_COUNT] = {
         "due_us,"
         " head) VALUES(?1, ?2, 1, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
         " ON CONFLICT DO NOTHING",
-    [MR_W_SESSION_UPDATE] =
-        "UPDATE sessions SET rev = rev + 1, updated_us = ?4, archived_us = ?5, status = ?6,"
-        " last_us = ?7, due_us = ?8, head = coalesce(?9, head)"
-        " WHERE session_no = ?1 AND rev = ?2 AND owner_epoch = ?3",
-    [MR_W_SESSION_AGENT] =
-        "UPDATE sessions SET agent_id = ?2, agent_version = ?3 WHERE session_no = ?1",
-    [MR_W_SESSION_DELETE] =
-        "UPDATE sessions SET rev = rev + 1, deleted_us = ?2 WHERE session_no = ?1",
+    [MR_W_SESSION_UPDATE] = "UPDATE sessions SET rev = rev + 1, updated_us = ?4, archived_us = ?5, status = ?6,"
+                            " last_us = ?7, due_us = ?8, head = coalesce(?9, head)"
+                            " WHERE session_no = ?1 AND rev = ?2 AND owner_epoch = ?3",
+    [MR_W_SESSION_AGENT] = "UPDATE sessions SET agent_id = ?2, agent_version = ?3 WHERE session_no = ?1",
+    [MR_W_SESSION_DELETE] = "UPDATE sessions SET rev = rev + 1, deleted_us = ?2 WHERE session_no = ?1",
     [MR_W_TEXTS_INSERT] =
         "INSERT INTO session_texts(workspace_id, session_no, agent, doc) VALUES(?1, ?2, ?3, ?4)",
-    [MR_W_TEXTS_UPDATE] =
-        "UPDATE session_texts SET agent = coalesce(?2, agent), doc = coalesce(?3, doc)"
-        " WHERE session_no = ?1",
+    [MR_W_TEXTS_UPDATE] = "UPDATE session_texts SET agent = coalesce(?2, agent), doc = coalesce(?3, doc)"
+                          " WHERE session_no = ?1",
     [MR_W_LOG_INSERT] =
         "INSERT INTO log(workspace_id, pos, session_no, kind, format, processed_us, type, event_id,"
         " thread, key_id, request_id, trace, body)"
@@ -64,19 +57,16 @@ static const char *const sql[MR_W_COUNT] = {
     [MR_W_INBOX_INSERT] =
         "INSERT INTO inbox(workspace_id, arrival, session_no, event_id, type, key_id, request_id,"
         " trace, body) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-    [MR_W_INBOX_DELETE] =
-        "DELETE FROM inbox WHERE workspace_id = ?1 AND session_no = ?2 AND event_id = ?3",
+    [MR_W_INBOX_DELETE] = "DELETE FROM inbox WHERE workspace_id = ?1 AND session_no = ?2 AND event_id = ?3",
     [MR_W_WS_FIND] = "SELECT workspace_id FROM workspaces WHERE id = ?1",
     [MR_W_WS_INSERT] = "INSERT INTO workspaces(id) VALUES(?1)",
     [MR_W_META_SET] = "UPDATE meta SET value = ?2 WHERE key = ?1",
     [MR_W_PROBE] = "UPDATE meta SET value = zeroblob(65536) WHERE key = 'probe'",
-    [MR_W_SWEEP_FIND] =
-        "SELECT workspace_id, session_no FROM sessions WHERE deleted_us <> 0 LIMIT 1",
+    [MR_W_SWEEP_FIND] = "SELECT workspace_id, session_no FROM sessions WHERE deleted_us <> 0 LIMIT 1",
     [MR_W_SWEEP_LOG] = "DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE workspace_id = ?1"
                        " AND session_no = ?2 LIMIT ?3)",
-    [MR_W_SWEEP_INBOX] =
-        "DELETE FROM inbox WHERE arrival IN (SELECT arrival FROM inbox WHERE workspace_id = ?1"
-        " AND session_no = ?2 LIMIT ?3)",
+    [MR_W_SWEEP_INBOX] = "DELETE FROM inbox WHERE arrival IN (SELECT arrival FROM inbox WHERE workspace_id = ?1"
+                         " AND session_no = ?2 LIMIT ?3)",
     [MR_W_SWEEP_TEXTS] = "DELETE FROM session_texts WHERE session_no = ?2",
     [MR_W_SWEEP_SESSION] = "DELETE FROM sessions WHERE session_no = ?2",
 };
@@ -84,8 +74,7 @@ static const char *const sql[MR_W_COUNT] = {
 int mr_sqlite_prepare(struct mr_sqlite *q, struct mr_err *err)
 {
   for (int i = 0; i < MR_W_COUNT; i++)
-    if (sqlite3_prepare_v3(q->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &q->st[i], NULL) !=
-        SQLITE_OK)
+    if (sqlite3_prepare_v3(q->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &q->st[i], NULL) != SQLITE_OK)
       return mr_sqlite_err(q->db, 0, "prepare", err);
   return MR_OK;
 }

@@ -164,8 +164,7 @@ int mr_sqlite_submit(struct mr_store *s, struct mr_commit *c)
   pthread_mutex_lock(&q->mu);
   if (q->stop) {
     code = MR_E_CLOSED;
-  } else if (q->nqueued >= MR_STORE_QUEUE_MAX ||
-             (q->nqueued > 0 && q->bytes + c->bytes > q->bytes_max)) {
+  } else if (q->nqueued >= MR_STORE_QUEUE_MAX || (q->nqueued > 0 && q->bytes + c->bytes > q->bytes_max)) {
     code = MR_E_FULL;
   } else {
     c->next = NULL;
