@@ -36,13 +36,15 @@ static void answered(void *done, const struct mr_reply *r)
   *(int *)done = 1;
 }
 
-static char *create(struct mr_runtime *rt, const char *op, const char *json) /* the new object's id */
+static const char *create(struct mr_runtime *rt, char id[64], const char *op, const char *json) /* the new object's id */
 {
   struct mr_err err = {.size = sizeof err};
-  char *reply = NULL, *id;
+  char *reply = NULL, *at;
   if (mr_call_wait(rt, op, json, 10000, &reply, &err)) fprintf(stderr, "%s: %s\n", op, err.message);
-  id = reply ? strstr(reply, "\"id\":\"") : NULL;
-  return id ? strndup(id + 6, strcspn(id + 6, "\"")) : strdup("");
+  at = reply ? strstr(reply, "\"id\":\"") : NULL;
+  snprintf(id, 64, "%.*s", at ? (int)strcspn(at + 6, "\"") : 0, at ? at + 6 : "");
+  mr_free(rt, reply);
+  return id;
 }
 
 int main(void)
@@ -53,17 +55,17 @@ int main(void)
   struct mr_runtime *rt;
   struct mr_config c;
   struct mr_err err = {.size = sizeof err};
-  char json[300];
+  char json[300], agent[64], env[64], session[64];
   int done = 0;
 
   mr_config_init(&c);
   c.store = ":memory:";
   if (mr_open(&rt, &c, &err) || mr_tool_add(rt, &t, &err) || mr_provider_add(rt, &p, &err)) return puts(err.message), 1;
   snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\"}",
-           create(rt, "agents.create", "{\"name\":\"a\",\"model\":\"test\",\"tools\":[{\"type\":\"custom\",\"name\":\"weather\","
-                                       "\"description\":\"The weather\",\"input_schema\":{\"type\":\"object\"}}]}"),
-           create(rt, "environments.create", "{\"name\":\"e\",\"config\":{\"type\":\"cloud\"}}"));
-  if (mr_ask(rt, create(rt, "sessions.create", json), "The weather in Bergen?", &cbs, &done, NULL, &err)) return puts(err.message), 1;
+           create(rt, agent, "agents.create", "{\"name\":\"a\",\"model\":\"test\",\"tools\":[{\"type\":\"custom\",\"name\":\"weather\","
+                                              "\"description\":\"The weather\",\"input_schema\":{\"type\":\"object\"}}]}"),
+           create(rt, env, "environments.create", "{\"name\":\"e\",\"config\":{\"type\":\"cloud\"}}"));
+  if (mr_ask(rt, create(rt, session, "sessions.create", json), "The weather in Bergen?", &cbs, &done, NULL, &err)) return puts(err.message), 1;
   while (!done) {
     mr_wait(rt, 1000);
     mr_dispatch(rt, 0, 0);

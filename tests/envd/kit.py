@@ -17,6 +17,14 @@ class Closed(Exception):
     pass
 
 
+def comm(pid):
+    """A process's name, "" of one that has ended."""
+    try:
+        return open(f"/proc/{pid}/comm").read()
+    except OSError:
+        return ""
+
+
 class Conn:
     def __init__(self, path):
         self.s = socket.socket(socket.AF_UNIX)
@@ -104,6 +112,7 @@ class Box:
         os.chmod(self.dir, 0o755)
         with open(self.path("up/given.txt"), "w") as f:
             f.write("given\n")
+        shutil.copy(ENVD, self.path("envd"))  # the other uid may not reach where it was built
         self.sock = self.path("s")
         listener = socket.socket(socket.AF_UNIX)
         listener.bind(self.sock)
@@ -119,7 +128,7 @@ class Box:
                "--ro-bind-try", "/etc/passwd", "/etc/passwd", "--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache",
                "--size", str(tmp), "--tmpfs", "/tmp", "--perms", "0700", "--size", str(4 << 20), "--tmpfs", "/run/moonrig",
                "--bind", self.path("ws"), "/workspace", "--bind", self.path("out"), "/mnt/session/outputs",
-               "--ro-bind", self.path("up"), "/mnt/session/uploads", "--ro-bind", ENVD, "/envd", *(("--seccomp", "92") if refuse else ()),
+               "--ro-bind", self.path("up"), "/mnt/session/uploads", "--ro-bind", self.path("envd"), "/envd", *(("--seccomp", "92") if refuse else ()),
                "--remount-ro", "/", "--", "/envd", json.dumps(config)]
 
         fds = []
@@ -183,6 +192,10 @@ class Box:
 
     def envd(self):
         return self.pids()[0]
+
+    def workers(self):
+        """Host pids of the processes that envd forked for file operations."""
+        return [p for p in self.pids()[1:] if comm(p).startswith("envd")]
 
     def ended(self, timeout=10):
         try:
