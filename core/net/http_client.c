@@ -141,9 +141,9 @@ static size_t on_header(char *p, size_t size, size_t n, void *ud)
   struct mr_str line = mr_str_trim(mr_str_n(p, size * n)), rest = line, name;
 
   r->moved_us = mr_loop_now_us(r->c->loop);
+  if (r->head_done) return size * n;        /* a trailer: not of the head, which may not have been told yet */
   if (mr_str_starts(line, MR_S("HTTP/"))) { /* also the answer after a redirect or a 100 */
     mr_buf_reset(&r->head);
-    r->head_done = false;
     return size * n;
   }
   if (line.n == 0) {
@@ -328,6 +328,8 @@ static void on_stall(struct mr_timer *t)
 
 static int set_headers(struct mr_http_out *r, const struct mr_http_out_req *q)
 {
+  struct curl_slist *last;
+
   for (int i = 0; i < q->nheaders; i++) {
     char *line = mr_mem_strdup(r->c->mem, q->headers[i]);
     struct curl_slist *l;
@@ -342,8 +344,10 @@ static int set_headers(struct mr_http_out *r, const struct mr_http_out_req *q)
     r->headers = l;
   }
   /* libcurl would wait a second for 100 Continue on large bodies. */
-  r->headers = curl_slist_append(r->headers, "Expect:");
-  return r->headers ? MR_OK : MR_E_NOMEM;
+  last = curl_slist_append(r->headers, "Expect:");
+  if (!last) return MR_E_NOMEM;
+  r->headers = last;
+  return MR_OK;
 }
 
 static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
@@ -396,10 +400,12 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
 int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
                       const struct mr_http_out_cbs *cbs, void *ud, struct mr_http_out **out, struct mr_err *err)
 {
-  struct mr_http_out *r = mr_mem_zalloc(c->mem, sizeof *r);
+  struct mr_http_out *r = NULL;
   int code = MR_OK;
 
   *out = NULL;
+  if (c->closing) return mr_err_set(err, MR_E_CLOSED, NULL, "the HTTP client is closing");
+  r = mr_mem_zalloc(c->mem, sizeof *r);
   if (!r) return mr_err_nomem(err);
   r->c = c;
   r->cbs = *cbs;

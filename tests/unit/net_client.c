@@ -171,6 +171,67 @@ TEST(a_redirected_post_becomes_a_get)
   end(&f);
 }
 
+/* ---- servers and callers with habits ---- */
+
+TEST(trailers_are_not_headers)
+{
+  static const char answer[] = "HTTP/1.1 200 OK\r\nx-early: 1\r\ntransfer-encoding: chunked\r\n\r\n"
+                               "1\r\na\r\n0\r\nx-late: 1\r\nHTTP/x: 204\r\n\r\n";
+  struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  socklen_t n = sizeof a;
+  int at = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), fd = -1;
+  struct fetch f = {0};
+
+  begin();
+  CHECK_INT(bind(at, (struct sockaddr *)&a, n), 0);
+  CHECK_INT(listen(at, 1), 0);
+  CHECK_INT(getsockname(at, (struct sockaddr *)&a, &n), 0);
+  snprintf(base, sizeof base, "http://127.0.0.1:%d", ntohs(a.sin_port));
+  fetch(&f, (struct mr_http_out_req){0}, "/");
+  for (int i = 0; i < 3000 && fd < 0; i++) {
+    turn(1);
+    fd = accept(at, NULL, NULL);
+  }
+  CHECK(fd >= 0);
+  say(fd, MR_S(answer));
+  CHECK(until(&f.done, 1));
+  CHECK_INT(f.code, MR_OK);
+  CHECK_STR(mr_http_header(mr_buf_get(&f.headers), "x-early"), "1");
+  CHECK(mr_http_header(mr_buf_get(&f.headers), "x-late").p == NULL);
+  CHECK_STR(mr_buf_get(&f.body), "a");
+  close(fd);
+  close(at);
+  end(&f);
+}
+
+static int again_code;
+
+static void on_over_again(void *ud, struct mr_http_out *r, const struct mr_http_out_done *d)
+{
+  struct mr_http_out_req q = {.method = "GET", .url = base};
+  struct mr_http_out *out;
+  struct mr_err err = {0};
+
+  on_over(ud, r, d);
+  if (((struct fetch *)ud)->done == 1) again_code = mr_http_out_start(client, &q, &fetch_cbs, ud, &out, &err);
+}
+
+TEST(a_client_that_ends_takes_no_request)
+{
+  static const struct mr_http_out_cbs cbs = {on_head, on_bytes, on_over_again};
+  struct mr_http_out_req q = {.method = "GET", .url = base};
+  struct mr_err err = {0};
+  struct fetch f = {0};
+
+  begin();
+  CHECK_INT(mr_http_out_start(client, &q, &cbs, &f, &f.out, &err), MR_OK);
+  mr_http_client_free(&client);
+  CHECK_INT(f.done, 1);
+  CHECK_INT(f.code, MR_E_CLOSED);
+  CHECK_INT(again_code, MR_E_CLOSED);
+  end(&f);
+}
+
 /* ---- stall_ms, on the fake clock ---- */
 
 static int64_t clock_us;
