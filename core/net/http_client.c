@@ -49,7 +49,9 @@ struct mr_http_out {
   int64_t stall_us, moved_us;
   int status;
   int code; /* result once over */
-  bool head_done, head_told, over, told, in_multi, paused, user_paused, held;
+  bool head_done, head_told, over, told, in_multi, paused, user_paused;
+  bool held;      /* redirects are followed */
+  bool following; /* this answer is one */
 };
 
 /* ---- libcurl and the loop ---- */
@@ -76,7 +78,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ud, void *soc
   (void)easy;
   if (what == CURL_POLL_REMOVE) {
     if (s) {
-      event_free(s->ev);
+      if (s->ev) event_free(s->ev);
       *s->link = s->next;
       if (s->next) s->next->link = s->link;
       mr_mem_free(c->mem, s);
@@ -93,7 +95,7 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ud, void *soc
     if (s->next) s->next->link = &s->next;
     c->socks = s;
     curl_multi_assign(c->multi, fd, s);
-  } else {
+  } else if (s->ev) {
     event_free(s->ev);
   }
   s->ev = event_new(mr_loop_base(c->loop), fd, want, on_sock, c);
@@ -139,16 +141,19 @@ static size_t on_header(char *p, size_t size, size_t n, void *ud)
   struct mr_str line = mr_str_trim(mr_str_n(p, size * n)), rest = line, name;
 
   r->moved_us = mr_loop_now_us(r->c->loop);
+  if (r->head_done) return size * n;        /* a trailer: not of the head, which may not have been told yet */
   if (mr_str_starts(line, MR_S("HTTP/"))) { /* also the answer after a redirect or a 100 */
     mr_buf_reset(&r->head);
-    r->head_done = false;
     return size * n;
   }
   if (line.n == 0) {
     long status = 0;
     curl_easy_getinfo(r->easy, CURLINFO_RESPONSE_CODE, &status);
     r->status = (int)status;
-    r->head_done = status >= 200;
+    /* What libcurl will follow is not the answer; over the limit of redirects there is none. */
+    r->following =
+        r->held && status >= 300 && status < 400 && mr_http_header(mr_buf_get(&r->head), "location").n;
+    r->head_done = status >= 200 && !r->following;
     mr_ready_post(r->c->loop, &r->ready);
     return size * n;
   }
@@ -161,21 +166,12 @@ static size_t on_header(char *p, size_t size, size_t n, void *ud)
   return r->head.failed ? 0 : size * n;
 }
 
-static bool redirecting(const struct mr_http_out *r)
-{
-  long left = 0;
-  char *to = NULL;
-  curl_easy_getinfo(r->easy, CURLINFO_REDIRECT_URL, &to);
-  curl_easy_getinfo(r->easy, CURLINFO_REDIRECT_COUNT, &left);
-  return to != NULL && r->held;
-}
-
 static size_t on_data(char *p, size_t size, size_t n, void *ud)
 {
   struct mr_http_out *r = ud;
 
   r->moved_us = mr_loop_now_us(r->c->loop);
-  if (redirecting(r)) return size * n; /* the body of an answer that is not the last */
+  if (r->following) return size * n;
   if (r->data.n >= QUEUE_PAUSE || r->user_paused) {
     r->paused = true;
     return CURL_WRITEFUNC_PAUSE;
@@ -190,6 +186,7 @@ static size_t on_send(char *p, size_t size, size_t n, void *ud)
   struct mr_http_out *r = ud;
   size_t room = size * n, sent = 0;
 
+  r->moved_us = mr_loop_now_us(r->c->loop);
   while (r->body_at < r->nbody && sent < room) {
     struct mr_str part = r->body[r->body_at];
     size_t k = part.n - r->body_off < room - sent ? part.n - r->body_off : room - sent;
@@ -291,7 +288,7 @@ static void on_ready(struct mr_ready *ready)
   struct mr_buf data;
   int code;
 
-  if (r->head_done && !r->head_told && !(redirecting(r) && !r->over)) {
+  if (r->head_done && !r->head_told) {
     r->head_told = true;
     if (r->cbs.head && r->code != MR_E_CANCELLED) r->cbs.head(r->ud, r, r->status, mr_buf_get(&r->head));
   }
@@ -331,6 +328,8 @@ static void on_stall(struct mr_timer *t)
 
 static int set_headers(struct mr_http_out *r, const struct mr_http_out_req *q)
 {
+  struct curl_slist *last;
+
   for (int i = 0; i < q->nheaders; i++) {
     char *line = mr_mem_strdup(r->c->mem, q->headers[i]);
     struct curl_slist *l;
@@ -345,8 +344,10 @@ static int set_headers(struct mr_http_out *r, const struct mr_http_out_req *q)
     r->headers = l;
   }
   /* libcurl would wait a second for 100 Continue on large bodies. */
-  r->headers = curl_slist_append(r->headers, "Expect:");
-  return r->headers ? MR_OK : MR_E_NOMEM;
+  last = curl_slist_append(r->headers, "Expect:");
+  if (!last) return MR_E_NOMEM;
+  r->headers = last;
+  return MR_OK;
 }
 
 static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
@@ -354,11 +355,11 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
   CURL *e = r->easy;
   curl_off_t size = 0;
   const char *ca = q->ca_file ? q->ca_file : r->c->ca_file;
+  struct mr_str method = mr_str_c(q->method);
 
   for (int i = 0; i < q->nbody; i++)
     size += (curl_off_t)q->body[i].n;
   curl_easy_setopt(e, CURLOPT_URL, q->url);
-  curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, q->method);
   curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
@@ -381,9 +382,9 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
     curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 1L);
     curl_easy_setopt(e, CURLOPT_MAXREDIRS, (long)q->follow);
   }
-  if (mr_str_is(mr_str_c(q->method), "HEAD")) {
+  if (mr_str_is(method, "HEAD")) {
     curl_easy_setopt(e, CURLOPT_NOBODY, 1L);
-  } else if (q->nbody > 0 || mr_str_is(mr_str_c(q->method), "POST") || mr_str_is(mr_str_c(q->method), "PUT")) {
+  } else if (q->nbody > 0 || mr_str_is(method, "POST") || mr_str_is(method, "PUT")) {
     curl_easy_setopt(e, CURLOPT_POST, 1L);
     curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, size);
     curl_easy_setopt(e, CURLOPT_READFUNCTION, on_send);
@@ -391,15 +392,20 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
     curl_easy_setopt(e, CURLOPT_SEEKFUNCTION, on_rewind);
     curl_easy_setopt(e, CURLOPT_SEEKDATA, r);
   }
+  /* A name that is set stays over redirects: 302 and 303 shall make a GET of a POST. */
+  if (!mr_str_is(method, "HEAD") && !mr_str_is(method, "POST") && !(mr_str_is(method, "GET") && q->nbody == 0))
+    curl_easy_setopt(e, CURLOPT_CUSTOMREQUEST, q->method);
 }
 
 int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
                       const struct mr_http_out_cbs *cbs, void *ud, struct mr_http_out **out, struct mr_err *err)
 {
-  struct mr_http_out *r = mr_mem_zalloc(c->mem, sizeof *r);
+  struct mr_http_out *r = NULL;
   int code = MR_OK;
 
   *out = NULL;
+  if (c->closing) return mr_err_set(err, MR_E_CLOSED, NULL, "the HTTP client is closing");
+  r = mr_mem_zalloc(c->mem, sizeof *r);
   if (!r) return mr_err_nomem(err);
   r->c = c;
   r->cbs = *cbs;
@@ -449,6 +455,7 @@ void mr_http_out_cancel(struct mr_http_out *r)
 
 void mr_http_out_pause(struct mr_http_out *r, bool pause)
 {
+  if (r->user_paused && !pause) r->moved_us = mr_loop_now_us(r->c->loop); /* the silence was ours */
   r->user_paused = pause;
   if (!pause) mr_ready_post(r->c->loop, &r->ready);
 }

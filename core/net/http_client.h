@@ -36,7 +36,7 @@ struct mr_http_out_done {
   const struct mr_err *err;
 };
 struct mr_http_out_cbs {
-  /* Once, before any data. headers: "name: value\n" lines, names in lower case. */
+  /* Once, before any data; not of a redirect that is followed. headers: "name: value\n" lines, names in lower case. */
   void (*head)(void *ud, struct mr_http_out *r, int status, struct mr_str headers);
   /* A piece of the body. Return 0, or MR_E* to abort the request with that code. */
   int (*data)(void *ud, struct mr_http_out *r, struct mr_str bytes);

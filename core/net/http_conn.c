@@ -152,7 +152,7 @@ static void refuse(struct mr_http_conn *c, int status, const char *why)
   c->closing = true;
   if (c->x && c->x->begun)
     c->failed = true;
-  else
+  else if (c->x || !c->parse || !c->parse->head_done) /* else the request has had its answer */
     mr_http_refusal(c, status, why);
   if (c->x) exchange_close(c, false);
 }
@@ -196,6 +196,7 @@ static void got_head(struct mr_http_conn *c)
   struct mr_http_x *x = mr_http_x_new(c);
 
   if (!x) {
+    mr_http_parse_put(s, &c->parse);
     refuse(c, 503, "out of memory");
     return;
   }

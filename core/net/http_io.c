@@ -40,20 +40,22 @@ static int bio_read(BIO *b, char *p, int n)
 
   BIO_clear_retry_flags(b);
   if (r < 0 && outcome(r) == MR_IO_AGAIN) BIO_set_retry_read(b);
+  BIO_set_shutdown(b, r == 0); /* means "at its end" here: OpenSSL asks by BIO_CTRL_EOF */
   return (int)r;
 }
 
 static long bio_ctrl(BIO *b, int cmd, long num, void *ptr)
 {
-  (void)b;
   (void)num;
   (void)ptr;
+  if (cmd == BIO_CTRL_EOF) return BIO_get_shutdown(b);
   return cmd == BIO_CTRL_FLUSH || cmd == BIO_CTRL_DUP;
 }
 
 static int bio_create(BIO *b)
 {
   BIO_set_init(b, 1);
+  BIO_set_shutdown(b, 0);
   return 1;
 }
 

@@ -5,7 +5,7 @@
 #include "net/multipart.h"
 
 enum { HEADERS_MAX = 8 << 10, PARTS_MAX = 1000, BOUNDARY_MAX = 70 };
-enum state { PREAMBLE, AFTER_DELIMITER, HEADERS, DATA, EPILOGUE };
+enum state { PREAMBLE, AFTER_DELIMITER, HEADERS, BEGUN, DATA, EPILOGUE };
 
 struct mr_multipart {
   const struct mr_mem *mem;
@@ -145,14 +145,17 @@ static int step(struct mr_multipart *p)
     at = memmem(h.p, h.n, "\r\n\r\n", 4);
     if (!at) return h.n > HEADERS_MAX ? MR_E_TOO_LARGE : MR_MORE;
     r = part_headers(p, mr_str_n(h.p, (size_t)(at - h.p)));
-    mr_buf_drop(&p->held, (size_t)(at - h.p) + 2); /* the CRLF may belong to a delimiter: empty part */
-    if (r) return r;
-    mr_buf_drop(&p->held, 2);
-    if (p->held.n < p->ndelimiter - 2 || memcmp(p->held.p, p->delimiter + 2, p->ndelimiter - 2) != 0) {
+    mr_buf_drop(&p->held, (size_t)(at - h.p) + 4);
+    p->state = BEGUN;
+    return r;
+  case BEGUN: /* without a body, the delimiter's CRLF is the one that ended the headers */
+    n = p->ndelimiter - 2;
+    if (memcmp(h.p, p->delimiter + 2, h.n < n ? h.n : n) != 0) {
       p->state = DATA;
       return MR_OK;
     }
-    mr_buf_drop(&p->held, p->ndelimiter - 2);
+    if (h.n < n) return MR_MORE;
+    mr_buf_drop(&p->held, n);
     p->state = AFTER_DELIMITER;
     return p->cbs.end(p->ud);
   default: mr_buf_reset(&p->held); return MR_MORE;

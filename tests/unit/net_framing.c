@@ -114,6 +114,21 @@ TEST(a_bad_chunk_gets_400_and_ends_the_exchange)
   kit_stop();
 }
 
+/* A second answer could be taken for that of the next request. */
+TEST(a_bad_chunk_after_the_answer_gets_none)
+{
+  kit_start((struct mr_http_server_opts){0}, "127.0.0.1:0");
+  int fd = dial();
+  ask(fd, POST("/", "transfer-encoding: chunked\r\n"), "hello");
+  fresh();
+  say(fd, MR_S("zz\r\n"));
+  CHECK(hear(fd, NULL));
+  CHECK_INT(ngot, 0);
+  CHECK_INT(complete_n, 1);
+  close(fd);
+  kit_stop();
+}
+
 TEST(targets)
 {
   kit_start((struct mr_http_server_opts){0}, "127.0.0.1:0");

@@ -124,6 +124,22 @@ TEST(slow_bodies)
   kit_stop();
 }
 
+TEST(slow_bodies_after_the_answer)
+{
+  test_clock_set(now_us, now_us);
+  kit_start((struct mr_http_server_opts){.idle_ms = 10000}, "127.0.0.1:0");
+  int fd = dial();
+  ask(fd, POST("/", "content-length: 100\r\n"), "hello");
+  fresh();
+  pass_ms(9000);
+  CHECK(is_open(fd));
+  pass_ms(2000);
+  CHECK(hear(fd, NULL));
+  CHECK_INT(ngot, 0); /* it has its answer: no 408 besides */
+  close(fd);
+  kit_stop();
+}
+
 TEST(stuck_readers)
 {
   test_clock_set(now_us, now_us);

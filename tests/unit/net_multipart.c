@@ -75,6 +75,9 @@ TEST(parts)
   reads(MR_S(PART(FIELD("file; filename=\"x y.txt\"\r\ncontent-type: text/plain"), "l1\r\nl2\r\n") "--BB--"),
         "file|x y.txt|text/plain(l1\r\nl2\r\n)");
   reads(MR_S("--BB--"), "");
+  /* RFC 2046 §5.1.1: without a body, no CRLF of its own before the delimiter. */
+  reads(MR_S("--BB\r\n" FIELD("a") "\r\n\r\n" PART(FIELD("b"), "-") "--BB--"), "a|-|-()b|-|-(-)");
+  reads(MR_S(PART(FIELD("a"), "--B") "--BB--"), "a|-|-(--B)");
   stop();
 }
 

@@ -361,6 +361,32 @@ TEST(stop_says_goodbye)
   kit_stop();
 }
 
+/* Many clients end with a FIN alone. It is no error: what was asked for is still wanted, as without TLS. */
+TEST(half_closed_without_goodbye)
+{
+  static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+  tls_start((struct mr_http_server_opts){0});
+  for (size_t i = 0; i < 2; i++) {
+    int fd = dial();
+    SSL *s = ssl_on(fd, versions[i]);
+    CHECK(shake(s));
+    ssl_say(s, MR_S(GET("/hold")));
+    for (int k = 0; k < 3000 && !held; k++) turn(1);
+    CHECK(held);
+    shutdown(fd, SHUT_WR);
+    turn(20);
+    CHECK(held);
+    reply_text(held, 200, MR_S("still here"));
+    fresh();
+    CHECK(ssl_hear(s, "still here", 0));
+    CHECK(ssl_hear(s, NULL, 0));
+    SSL_free(s);
+    close(fd);
+  }
+  CHECK_INT(complete_n, 2);
+  kit_stop();
+}
+
 /* ---- libcurl, as our client uses it ---- */
 
 static int done_n, done_code, done_status;
