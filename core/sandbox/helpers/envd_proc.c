@@ -7,6 +7,8 @@
  * word to the status FIFO. So there is nothing open that a command could find, read from or write to, a word
  * that it could not know, and no variable that it could break. The trap is how a command is given up with
  * the shell kept: it returns from the command, or from a function within, and does nothing in the loop itself.
+ * Where there is no Landlock a payload can write into that FIFO too: a byte too many finds no ctl and is passed
+ * over, else the shell would die of it at some later command.
  *
  * Killing all but some is race-free because envd is PID 1: kill(-1, SIGSTOP) stops every process of the
  * namespace at once, forks in progress included, so the list of /proc is the whole list. envd therefore
@@ -30,7 +32,9 @@
 #endif
 
 static const char shell_loop[] = "trap '((${#BASH_SOURCE[@]}>1)) && builtin return 137' %d\n"
-                                 "for ((;;)); do builtin read -r _ <%s/in; builtin . %s/ctl; "
+                                 "for ((;;)); do builtin read -r _ <%s/in; "
+                                 "[[ -p %s/in ]] || builtin exit 113; "
+                                 "[[ -e %s/ctl ]] || builtin continue; builtin . %s/ctl; "
                                  "case \"$?\" in 0) ;; *) builtin exit 113 ;; esac; done";
 
 /* A FIFO of the run directory, made anew, open for both ends so that neither side ever waits in open. */
@@ -101,7 +105,7 @@ __attribute__((noreturn)) static void shell_child(struct envd *e)
   if (fchdir(e->home) && chdir("/")) _exit(126);
   for (int fd = 0; fd < 3; fd++)
     if (dup2(e->null, fd) < 0) _exit(126);
-  snprintf(script, sizeof script, shell_loop, SIGRTMAX - 1, e->run, e->run);
+  snprintf(script, sizeof script, shell_loop, SIGRTMAX - 1, e->run, e->run, e->run, e->run);
   environment(e, env, 64, &text);
   syscall(SYS_close_range, 3, ~0U, 4); /* CLOSE_RANGE_CLOEXEC, should one of ours be without */
   char *argv[] = {"bash", "--noprofile", "--norc", "-c", script, NULL};
