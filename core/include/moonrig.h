@@ -311,13 +311,29 @@ struct mr_hook_call; /* one question to a hook, answered once */
 typedef void (*mr_hook_fn)(void *ud, struct mr_hook_call *call);
 
 /*
- * phase: "accept", "context", "model", "permit", "tools", "settle" or "idle"; filter: JSON
- * {"agent": name, "tool": name} or NULL. The call's input is a JSON object (what depends on the
- * phase: permit has name, input, session, agent). A hook answers with mr_hook_decide, at the latest
- * after 30 s; else, and when the host is closing, the fail default counts (MR_HOOK_FAIL_CLOSED:
- * refuse). Several hooks: the first that decides wins, in the order added.
- * permit decisions: {"decision":"allow"|"ask"|"deny","message":..} or {"decision":"rewrite",
- * "input":{..}}; NULL = no opinion. Returns an id >= 0 for mr_hook_remove.
+ * A hook has a say at a phase of the turn. filter: JSON {"agent": name or id, "tool": name} or NULL ("tool":
+ * permit and tools only). The call's input is a JSON object, always with session_id, agent (name) and
+ * agent_id; the answer is JSON too, NULL = no opinion. Answer with mr_hook_decide, at the latest after 30 s;
+ * later, and when the answer cannot be read, the fail default counts: MR_HOOK_FAIL_CLOSED refuses (what
+ * that is, below), otherwise as if the hook were not there. Hooks are asked one after the other in the order
+ * added. In permit the first that decides wins; in the other phases each sees what those before it changed.
+ * Returns an id >= 0 for mr_hook_remove.
+ *
+ *   phase    input besides                          answer                                  refusal is
+ *   accept   events: what a client sends            {"events": [..]} instead, or            403 to the sender
+ *                                                   {"refuse": why}
+ *   context  messages, system: of a model request   {"messages": [..]}, {"system": ..}: of  the request fails
+ *                                                   this request alone, the log stays
+ *   model    model, effort                          {"model": other}, or {"reply":          the request fails
+ *                                                   {"content": [..]}}: no model is asked
+ *   permit   name, input, tool_use_id               {"decision": "allow" | "ask" | "deny",  the call is denied
+ *                                                   "message": ..}, or {"decision":
+ *                                                   "rewrite", "input": {..}}
+ *   tools    name, input, tool_use_id, content,     {"content": .., "is_error": bool}       an error result
+ *            is_error: a result to be recorded      instead
+ *   settle   text: the turn would end now           {"continue": text}: goes on with this   the turn ends
+ *                                                   as a user.message
+ *   idle     stop_reason: the session is idle       none, it only hears of it               nothing
  */
 enum { MR_HOOK_FAIL_CLOSED = 1 };
 MR_API int mr_hook_add(struct mr_runtime *rt, const char *phase, const char *filter, unsigned flags,
@@ -325,6 +341,74 @@ MR_API int mr_hook_add(struct mr_runtime *rt, const char *phase, const char *fil
 MR_API int mr_hook_remove(struct mr_runtime *rt, int id);
 MR_API const struct mr_val *mr_hook_input(const struct mr_hook_call *c);
 MR_API int mr_hook_decide(struct mr_hook_call **c, const char *decision_json);
+
+/* --------------------------------------------------------------- watchers */
+
+struct mr_seen; /* one event shown to a watcher; the watcher's until mr_seen_done */
+
+struct mr_watcher {
+  uint32_t size;
+  const char *name;                         /* 1 to 128 bytes; the position is kept under it */
+  const char *events;                       /* JSON list of event types, e.g. ["session.error"]; NULL = all */
+  const char *agent;                        /* only sessions of the agent of this name or id; NULL = all */
+  unsigned flags;                           /* MR_ON_* */
+  void (*run)(void *ud, struct mr_seen *e); /* inside mr_dispatch; may finish later */
+  void *ud;
+};
+enum { MR_ON_DURABLE = 1 /* goes on after a restart where it was: at least once */ };
+
+/*
+ * Sees events of all sessions after they are committed, in log order; of one session one at a time, several
+ * sessions side by side (at most 64 at once; a watcher that is behind reads on from the log, it never misses
+ * any). Without MR_ON_DURABLE it begins with what is committed from now on. The same name again replaces the
+ * function and the filter and keeps the position. A durable position moves past an event once it and all
+ * before it are done.
+ */
+MR_API int mr_on(struct mr_runtime *rt, const struct mr_watcher *w, struct mr_err *err);
+MR_API int mr_on_remove(struct mr_runtime *rt, const char *name); /* keeps a durable position */
+MR_API const struct mr_val *mr_seen_event(const struct mr_seen *e);
+MR_API struct mr_str mr_seen_session(const struct mr_seen *e);
+MR_API struct mr_str mr_seen_agent(const struct mr_seen *e); /* the agent's name */
+MR_API int64_t mr_seen_pos(const struct mr_seen *e);         /* log position */
+MR_API int mr_seen_done(struct mr_seen **e);                 /* exactly once, any thread; releases it */
+
+/* ----------------------------------------------------------------- routes */
+
+struct mr_web; /* one HTTP request to a route; the host's until mr_web_end */
+
+struct mr_route {
+  uint32_t size;
+  const char *method; /* "GET", ...; NULL = any */
+  const char *path;   /* "/x/name"; {id} stands for a segment, a last segment * for all the rest */
+  unsigned flags;     /* MR_ROUTE_* */
+  int64_t body_max;   /* bytes of a request's body, collected before run; over it 413; 0 = 1 MiB */
+  int timeout_ms;     /* until the answer begins, else 504; 0 = 60,000 */
+  void (*run)(void *ud, struct mr_web *w);    /* inside mr_dispatch; may answer later */
+  void (*closed)(void *ud, struct mr_web *w); /* the client went away, or time is over: stop work; mr_web_end is
+                                                 still due */
+  void *ud;
+};
+enum { MR_ROUTE_PUBLIC = 1 /* no API key is asked for */ };
+
+/* A route on the server's port under /x/. The same method and path again replaces it; requests that were
+ * accepted keep theirs. The most exact path wins. */
+MR_API int mr_route_add(struct mr_runtime *rt, const struct mr_route *r, struct mr_err *err);
+MR_API int mr_route_remove(struct mr_runtime *rt, const char *method, const char *path);
+MR_API struct mr_str mr_web_method(const struct mr_web *w);
+MR_API struct mr_str mr_web_path(const struct mr_web *w);                    /* decoded */
+MR_API struct mr_str mr_web_query(const struct mr_web *w);                   /* raw, without '?' */
+MR_API struct mr_str mr_web_param(const struct mr_web *w, const char *name); /* of the path; "*" = the rest */
+MR_API struct mr_str mr_web_header(const struct mr_web *w, const char *name);
+MR_API struct mr_str mr_web_headers(const struct mr_web *w); /* "name: value\n" lines, names in lower case */
+MR_API struct mr_str mr_web_body(const struct mr_web *w);
+MR_API struct mr_str mr_web_remote(const struct mr_web *w); /* the client's address */
+MR_API int mr_web_closed(const struct mr_web *w);
+/* The answer, from any thread. start: status and "Name: value" lines (NULL-terminated, or NULL), once; length -1:
+ * streamed. write: MR_OK; MR_MORE when more than 256 KiB wait for the client (write on after drained); MR_E_CLOSED
+ * when it is gone. end: once, always; without a start it answers 500. */
+MR_API int mr_web_start(struct mr_web *w, int status, const char *const *headers, int64_t length);
+MR_API int mr_web_write(struct mr_web *w, struct mr_str bytes, void (*drained)(void *ud), void *ud);
+MR_API int mr_web_end(struct mr_web **w);
 
 /* ----------------------------------------------------------- model providers */
 

@@ -66,6 +66,22 @@ struct mr_ext_http_cbs {
   void (*done)(void *ud, const struct mr_ext_http_reply *r); /* exactly once, last */
 };
 
+/* One request to the durable key-value store. op: "get", "put", "delete", "list". Keys: 1 to 512 bytes of UTF-8,
+ * ordered by bytes. Values: JSON, at most 1 MiB as text. */
+struct mr_ext_kv {
+  uint32_t size;
+  const char *op;
+  struct mr_str space; /* keys of different spaces do not meet: "kv", "once", ...; at most 64 bytes */
+  struct mr_str key;   /* list: the prefix */
+  struct mr_str after; /* list: keys past this one */
+  int limit;           /* list: 0 = 100, at most 1,000 */
+  int64_t ttl_us;      /* put: 0 = for ever */
+  int64_t expect;      /* put, delete: -1 = whatever is there, 0 = must not exist, else its rev */
+};
+
+/* A connection to an SQLite file of the host's own. */
+struct mr_ext_db;
+
 struct mr_ext {
   uint32_t size;
 
@@ -148,6 +164,34 @@ struct mr_ext {
   int (*on_control)(struct mr_runtime *rt,
                     void (*fn)(void *ud, const char *command, const struct mr_val *arg, uint64_t id), void *ud);
   void (*control_done)(struct mr_runtime *rt, uint64_t id, int code, struct mr_str json);
+
+  /* --- durable values. *value (put; may be NULL otherwise) is consumed always. reply.val: get ->
+   * {"value","rev","expires_at"?} or MR_E_NOTFOUND; put -> {"rev"}; list -> {"data":[{"key","value","rev"}],"more"}.
+   * MR_E_CONFLICT when the expectation does not hold. done after it is on disk. */
+  int (*kv)(struct mr_runtime *rt, const struct mr_ext_kv *q, struct mr_doc **value,
+            void (*done)(void *ud, const struct mr_reply *r), void *ud, struct mr_err *err);
+
+  /* --- a descriptor of the host's own: fn once it is readable (or at its end, or closed by the other side; at once
+   * for what cannot be waited for, such as a plain file). */
+  int (*readable)(struct mr_runtime *rt, int fd, void (*fn)(void *ud), void *ud, uint64_t *id,
+                  struct mr_err *err);
+  int (*readable_cancel)(struct mr_runtime *rt, uint64_t id); /* 1 if fn will not be called any more */
+
+  /* --- crypto, by OpenSSL. digest: "sha256", "sha1", "sha512", "md5", "blake2b512"; out has 64 bytes, *n is set; key
+   * (may be NULL) makes it an HMAC. MR_E_INVALID for an unknown digest. */
+  int (*digest)(const char *digest, const struct mr_str *key, struct mr_str data, unsigned char *out,
+                size_t *n);
+  int (*random)(struct mr_runtime *rt, void *buf, size_t n);
+
+  /* --- SQLite files of scripts, each call off the calling thread, in order. sql may hold several statements when
+   * params is NULL. *params (array or object, may be NULL) is consumed always. reply.val: {"columns":[..],"rows":[[..]..],
+   * "changes","last_id"}; a blob is {"base64":..}. At most max_rows (0 = 10,000), else MR_E_TOO_LARGE. */
+  int (*db_open)(struct mr_runtime *rt, const char *path, int readonly,
+                 void (*done)(void *ud, int code, struct mr_ext_db *db, const struct mr_err *err), void *ud,
+                 struct mr_err *err);
+  int (*db_run)(struct mr_ext_db *db, struct mr_str sql, struct mr_doc **params, int max_rows,
+                void (*done)(void *ud, const struct mr_reply *r), void *ud, struct mr_err *err);
+  void (*db_close)(struct mr_ext_db **db); /* after what was asked for; runs that wait still answer */
 };
 
 enum { MR_JSON_SORTED = 1, MR_JSON_PRETTY = 2 };
