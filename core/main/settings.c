@@ -32,6 +32,8 @@ static const struct flag flags[] = {
     {"--json", F_BOOL, AT(json), TAKES_CLIENT | TAKES_JSON},
     {"--rollback", F_BOOL, AT(rollback), TAKES_RELOAD},
     {"--status", F_BOOL, AT(status), TAKES_RELOAD},
+    {"--only", F_STR, AT(only), TAKES_TEST},
+    {"--timeout", F_INT, AT(timeout_s), TAKES_TEST},
 };
 
 static int whole(const char *text, int *out)
@@ -269,7 +271,7 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   struct mr_err err = {0};
   int status;
 
-  *s = (struct settings){.grace_s = -1};
+  *s = (struct settings){.grace_s = -1, .timeout_s = 10};
   status = read_flags(s, c, takes, argc, argv);
   if (status) return status;
   if (!s->data) s->data = env("MOONRIG_DATA");

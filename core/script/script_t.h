@@ -163,6 +163,8 @@ struct mr_lua_vm {
   int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
   int ref_stamps, ref_parents;
   char last_error[384];
+  struct mr_lua_test *test;                /* the test kit's, or NULL */
+  void (*between)(struct mr_lua_vm *s);    /* of the kit: after each dispatch, outside of tasks */
   int late_code; /* rig.main that ends after mr_script_run_main gave up */
   struct mr_err late_err;
 };
@@ -312,6 +314,10 @@ void mr_lua_vm_refuse_control(struct mr_lua_vm *s, const char *why);
 
 /* ---- guard.c: the thread that runs a VM, and the one that watches it */
 int mr_lua_guard(struct mr_script *h, bool main);
+
+/* ---- test.c: the natives of the test kit, in the VM of a test file alone. native: the table of natives. */
+LJMP void mr_lua_test_open(lua_State *L, struct mr_lua_vm *s);
+void mr_lua_test_close(struct mr_lua_vm *s);
 
 /* ---- tool.c, hook.c, model.c: what the core calls. plan: index of the generation's plan (boot.lua). */
 bool mr_lua_gone(const struct mr_lua_vm *s); /* closing, or given up: nothing of it may be run */

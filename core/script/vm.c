@@ -433,6 +433,7 @@ static int open_state(lua_State *L)
   mr_lua_value_open(L, s);
   mr_lua_stream_open(L, s);
   preload(L, s);
+  if (s->o.test) mr_lua_test_open(L, s);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "moonrig.boot");
   lua_call(L, 1, 0);
@@ -496,4 +497,5 @@ void mr_lua_vm_close(struct mr_lua_vm *s)
 {
   if (s->L) lua_close(s->L);
   s->L = NULL;
+  mr_lua_test_close(s);
 }
