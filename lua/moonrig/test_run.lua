@@ -49,7 +49,7 @@ end
 local function begin(test)
   S.running, S.failures = test, {}
   S.loads, S.stubs, S.env, S.scripts, S.any = { (table.unpack or unpack)(S.file_loads) }, {}, {}, {}, nil
-  S.sessions, S.tmp, S.tools, S.hooks = {}, {}, {}, {}
+  S.sessions, S.tmp, S.tools, S.hooks, S.renamed, S.names = {}, {}, {}, {}, {}, {}
   S.globals = { [S.base] = globals(S.base) }
   S.log_from = #native.test.logged(0)
   for _, stub in ipairs(S.file_stubs) do stub.calls = {} end

@@ -10,6 +10,7 @@ local S = {
   loads = {}, stubs = {}, env = {},                -- of the running test
   scripts = {}, any = nil,                         -- models by session id; of all other sessions
   tools = {}, hooks = {},                          -- what t.replay adds to the scripts
+  renamed = {}, names = {},                        -- built-in tools that have a stand-in: its name, and back
 }
 
 local PROVIDER = "the test's model"
@@ -62,12 +63,21 @@ end
 function wraps.validate(validate)
   return function(g)
     for _, d in ipairs(S.tools) do add(g.decls.tool, d) end
+    for _, d in ipairs(g.decls.hook) do d.decl.tool = S.renamed[d.decl.tool] or d.decl.tool end
     for _, d in ipairs(S.hooks) do add(g.decls.hook, d) end
     if g == S.base then
       if g.main then error(g.main_where .. ": a test file has no rig.main; use t.test(name, fn)", 0) end
       g.main = function() return require("moonrig.test_run").main() end
     end
     return validate(g)
+  end
+end
+
+---Hooks see a stand-in as the tool that it stands for.
+function wraps.hook(hook)
+  return function(decl, call, ...)
+    if type(call) == "table" then call.name = S.names[call.name] or call.name end
+    return hook(decl, call, ...)
   end
 end
 
