@@ -132,7 +132,7 @@ end
 ---@field calls table[] the requests it answered: method, url, headers, body, :json()
 
 ---A stub for rig.http: { method = (any), url = exact, or with * for anything, times = (any number), reply = { status,
----body, headers, json } | { error = "connection refused" } | function(request) }. A url without a query stands for
+---body, headers, json } (a body that is a list of texts comes in pieces) | { error = "connection refused" } | function(request) }. A url without a query stands for
 ---every query. A request that no stub takes fails the test.
 ---@param o table
 ---@return moonrig.test.Stub

@@ -185,7 +185,9 @@ local function response_of(reply)
     body = assert(native.json_encode(reply.json))
     headers["content-type"] = headers["content-type"] or "application/json"
   end
-  return { status = reply.status or 200, body = body, headers = headers }
+  if type(body) == "table" then reply = { chunks = body, status = reply.status } end
+  return { status = reply.status or 200, body = reply.chunks and table.concat(reply.chunks) or body, headers = headers },
+    nil, reply.chunks
 end
 
 local function play_http(r)
@@ -209,7 +211,24 @@ local function play_http(r)
 end
 
 function native.http(r)
-  return true, play_http(r)
+  local res, e = play_http(r)
+  return true, res, e
 end
+
+-- A response that is read as it comes: a body that is a list of texts comes in these pieces.
+function native.http_open(r) return { request = r } end
+function native.http_head(handle)
+  local res, e, chunks = play_http(handle.request)
+  if not res then return true, nil, e end
+  handle.pieces, handle.at = chunks or { res.body }, 0
+  return true, { status = res.status, headers = res.headers }
+end
+function native.http_read(handle)
+  handle.at = handle.at + 1
+  local piece = handle.pieces[handle.at]
+  if piece == "" then return native.http_read(handle) end
+  return true, piece
+end
+function native.http_close(handle) handle.pieces = {} end
 
 return S
