@@ -102,7 +102,7 @@ static bool good_name(const char *name)
   return n > 0 && n <= 64 && !name[n] && name[0] != '.' && name[0] != '-';
 }
 
-static int new(int argc, char **argv)
+static int new (int argc, char **argv)
 {
   struct settings s;
   const char *dir;
@@ -116,16 +116,17 @@ static int new(int argc, char **argv)
   for (const struct mr_file *f = mr_new_files; f->name && status == EXIT_OK; f++)
     status = write_file(dir, f, s.paths[0]);
   if (status == EXIT_OK)
-    printf("%s is ready, and needs no key:\n\n"
-           "  cd %s\n"
-           "  moonrig serve --watch .    # then, in a second terminal of this directory:\n"
-           "  moonrig chat               # say \"roll 3\", then edit agents/dice/tools/roll.lua and roll again\n"
-           "  moonrig test\n",
-           s.paths[0], dir);
+    printf(
+        "%s is ready, and needs no key:\n\n"
+        "  cd %s\n"
+        "  moonrig serve --watch .    # then, in a second terminal of this directory:\n"
+        "  moonrig chat               # say \"roll 3\", then edit agents/dice/tools/roll.lua and roll again\n"
+        "  moonrig test\n",
+        s.paths[0], dir);
   mr_settings_free(&s);
   return status;
 }
 
-const struct command mr_cmd_new = {"new", "NAME [--dir DIR]",
-                                   "make a directory with an agent, a tool and tests, that runs offline at once",
-                                   "  --dir DIR     where (default: a directory of that name, here)\n", new};
+const struct command mr_cmd_new = {
+    "new", "NAME [--dir DIR]", "make a directory with an agent, a tool and tests, that runs offline at once",
+    "  --dir DIR     where (default: a directory of that name, here)\n", new};

@@ -296,7 +296,7 @@ static int serve(int argc, char **argv)
   "  --tls-cert FILE, --tls-key FILE   PEM; listeners speak HTTPS\n"                                           \
   "  --insecure-http     allow a plain listener that is not loopback\n"                                        \
   "  --data DIR          where everything is kept (default ./moonrig-data, or MOONRIG_DATA)\n"                 \
-  "  --config FILE.lua   settings: a Lua file that returns a table (default DIR/moonrig.conf)\n"                                          \
+  "  --config FILE.lua   settings: a Lua file that returns a table (default DIR/moonrig.conf)\n"               \
   "  --offline MODEL.lua a Lua function that plays every model: no key, no network\n"                          \
   "  --watch             reload the scripts when their files change\n"                                         \
   "  --grace S           seconds for running work after SIGTERM (default 10)\n"                                \

@@ -146,7 +146,8 @@ static void file_failed(struct run *r, const char *file, const char *message)
 static void run_scripts(struct run *r, struct mr_runtime *rt, const struct settings *s, const char *file,
                         const char *root)
 {
-  struct mr_script_test t = {.size = sizeof t, .root = root, .only = s->only, .timeout_ms = s->timeout_s * 1000};
+  struct mr_script_test t = {
+      .size = sizeof t, .root = root, .only = s->only, .timeout_ms = s->timeout_s * 1000};
   struct mr_script_opts o = {.size = sizeof o, .paths = &file, .npaths = 1, .root = root, .test = &t};
   struct mr_script *script = NULL;
   struct mr_err err = {0};
@@ -277,7 +278,8 @@ static int run_path(struct run *r, const struct settings *s, const char *path)
   if (!f) return EXIT_FAILED;
   find(f, path, 0);
   qsort(f->v, (size_t)f->n, sizeof *f->v, by_name);
-  if (f->full) fprintf(stderr, "moonrig test: %s: more than %d test files; the others are left out\n", path, FILES_MAX);
+  if (f->full)
+    fprintf(stderr, "moonrig test: %s: more than %d test files; the others are left out\n", path, FILES_MAX);
   for (int i = 0; i < f->n && status == EXIT_OK; i++)
     status = run_file(r, s, f->v[i], root);
   for (int i = 0; i < f->n; i++)
@@ -310,7 +312,8 @@ static int test(int argc, char **argv)
 }
 
 const struct command mr_cmd_test = {
-    "test", "[OPTIONS] [DIR|FILE_test.lua ...]", "run the tests of scripts: offline, with a clock that stands still",
+    "test", "[OPTIONS] [DIR|FILE_test.lua ...]",
+    "run the tests of scripts: offline, with a clock that stands still",
     "  --only TEXT   only tests with this in their name\n"
     "  --timeout S   seconds of real time that a test may take (default 10)\n"
     "  --json        one JSON object a line\n"
@@ -328,8 +331,8 @@ static int print_events(struct settings *s, const char *id, bool *first)
     yyjson_doc *doc;
     yyjson_arr_iter it;
     yyjson_val *v, *root;
-    snprintf(in, sizeof in, "{\"session_id\":\"%.100s\",\"limit\":1000%s%s%s}", id, page[0] ? ",\"page\":\"" : "", page,
-             page[0] ? "\"" : "");
+    snprintf(in, sizeof in, "{\"session_id\":\"%.100s\",\"limit\":1000%s%s%s}", id,
+             page[0] ? ",\"page\":\"" : "", page, page[0] ? "\"" : "");
     status = mr_client_op(s, "sessions.events.list", in, true, &out);
     if (status) return status;
     doc = yyjson_read(out, strlen(out), 0);

@@ -160,8 +160,7 @@ int mr_lua_guard(struct mr_script *h, bool main)
       return h->rc;
     }
     enum verdict v = look(h, &x, main);
-    if (v == GO_ON || !give_up(h->vm, why_of(h, v)))
-      continue;
+    if (v == GO_ON || !give_up(h->vm, why_of(h, v))) continue;
     pthread_detach(thread);
     if (v == TOO_LATE) return MR_E_CANCELLED;
     rc = replace(h);

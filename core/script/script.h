@@ -28,7 +28,7 @@ struct mr_script_test {
   uint32_t size;
   const char *root, *only; /* where t.load looks first; run only tests with this in their name, or NULL */
   int timeout_ms;          /* real time of one test */
-  void (*advance)(void *ud, int64_t us);                      /* moves the runtime's clocks */
+  void (*advance)(void *ud, int64_t us);                       /* moves the runtime's clocks */
   size_t (*logged)(void *ud, size_t from, char *to, size_t n); /* as strlcpy, of the log from a byte on */
   void (*result)(void *ud, struct mr_str json); /* of one test: {"name","ok","where","message","seconds"} */
   void *ud;

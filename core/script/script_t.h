@@ -163,9 +163,9 @@ struct mr_lua_vm {
   int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
   int ref_stamps, ref_parents;
   char last_error[384];
-  struct mr_lua_test *test;                /* the test kit's, or NULL */
-  void (*between)(struct mr_lua_vm *s);    /* of the kit: after each dispatch, outside of tasks */
-  int late_code; /* rig.main that ends after mr_script_run_main gave up */
+  struct mr_lua_test *test;             /* the test kit's, or NULL */
+  void (*between)(struct mr_lua_vm *s); /* of the kit: after each dispatch, outside of tasks */
+  int late_code;                        /* rig.main that ends after mr_script_run_main gave up */
   struct mr_err late_err;
 };
 

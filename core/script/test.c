@@ -21,10 +21,10 @@ enum { LOG_MAX = 1 << 20 };
 
 struct mr_lua_test {
   const struct mr_script_test *o;
-  struct mr_lua_paths *paths;   /* of the scripts under test; the options' were the test file's */
-  struct mr_lua_pend *load;     /* who waits for a load */
-  struct mr_lua_pend *pauses;   /* who waits for real time; id is its end */
-  uint64_t task;                /* the test that runs, and its end in real time */
+  struct mr_lua_paths *paths; /* of the scripts under test; the options' were the test file's */
+  struct mr_lua_pend *load;   /* who waits for a load */
+  struct mr_lua_pend *pauses; /* who waits for real time; id is its end */
+  uint64_t task;              /* the test that runs, and its end in real time */
   int64_t end_us;
 };
 
@@ -147,10 +147,11 @@ static int n_pause(lua_State *L)
   return mr_lua_pend_wait(L, p);
 }
 
+/* advance(us) */
 static int n_advance(lua_State *L)
 {
   const struct mr_script_test *o = vm_of(L)->test->o;
-  o->advance(o->ud, (int64_t)(luaL_checknumber(L, 1) * 1e6));
+  o->advance(o->ud, (int64_t)luaL_checknumber(L, 1));
   return 0;
 }
 

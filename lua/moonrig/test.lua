@@ -314,11 +314,15 @@ t.now = native.now
 function t.advance(seconds)
   running "t.advance"
   if type(seconds) ~= "number" or seconds < 0 then err.misuse("t.advance takes seconds, from 0 on") end
-  local steps = math.min(100, math.max(1, math.ceil(seconds * 1000)))
-  for i = 1, steps do
-    native.test.advance(math.floor(seconds * 1e6 * i / steps + 0.5) / 1e6
-      - math.floor(seconds * 1e6 * (i - 1) / steps + 0.5) / 1e6)
+  local us = math.floor(seconds * 1e6 + 0.5)
+  local steps = math.min(100, math.max(1, math.ceil(us / 1000)))
+  local function settle()
     for _ = 1, 3 do task.sleep(0) end -- through the loop and back: timers fire, their tasks run
+  end
+  settle() -- what was just started begins to wait now
+  for i = 1, steps do
+    native.test.advance(math.floor(us * i / steps) - math.floor(us * (i - 1) / steps))
+    settle()
   end
   pause(1)
 end

@@ -190,6 +190,7 @@ local skipped = { ["session.status_running"] = true, ["session.usage"] = true, [
   ["session.status_rescheduled"] = true }
 
 local function clean_text(text)
+  for now, was in pairs(S.names) do text = text:gsub("%f[%w_]" .. now .. "%f[^%w_]", was) end
   return (text:gsub("%f[%w]%l+_01%w%w%w%w%w%w%w%w+", "<id>")
     :gsub("%d%d%d%d%-%d%d%-%d%dT%d%d:%d%d:%d%d[%d%.]*Z", "<time>"))
 end

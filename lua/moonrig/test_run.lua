@@ -55,6 +55,15 @@ local function begin(test)
   for _, stub in ipairs(S.file_stubs) do stub.calls = {} end
 end
 
+---A traceback without the kit's own lines.
+local function traceback()
+  local lines = {}
+  for line in debug.traceback("", 3):gmatch "[^\n]+" do
+    if not line:find "^%s+moonrig/" and not line:find "%[C%]" then lines[#lines + 1] = line end
+  end
+  return #lines > 2 and table.concat(lines, "\n") or nil
+end
+
 ---What a message handler can see of an error: its text, its line, its traceback.
 local function described(e)
   local d = { message = err.text(e) }
@@ -66,7 +75,7 @@ local function described(e)
   d.where = file and line and file .. ":" .. line or nil
   if type(e) == "string" then
     d.message = e
-    d.trace = debug.traceback("", 2)
+    d.trace = traceback()
   end
   return d
 end
@@ -84,25 +93,33 @@ local function body(test, result)
   if not ok then result.failure = e end
 end
 
----What still runs, besides the runner; real time for what is about to end.
-local function left()
-  local list, me = nil, native.current()
-  for _ = 1, 100 do
-    list = {}
-    for _, one in ipairs(native.test.tasks()) do
-      if one.id ~= me then list[#list + 1] = one end
+---What still runs, besides the runner: tasks, and sessions of the test.
+local function running(me)
+  local tasks, names = {}, {}
+  for _, one in ipairs(native.test.tasks()) do
+    if one.id ~= me then
+      tasks[#tasks + 1] = one
+      names[#names + 1] = one.label
     end
-    if #list == 0 then break end
-    pause(2)
   end
-  return list
+  for _, s in ipairs(S.sessions) do
+    if s:refresh() and (s.status == "running" or s.status == "rescheduling") then
+      names[#names + 1] = "session " .. s.id
+    end
+  end
+  return names, tasks
 end
 
+---Real time for what is about to end; then what has not is a failure.
 local function check_left()
-  local list, names = left(), {}
-  for i, one in ipairs(list) do names[i] = one.label end
-  if #names > 0 then S.fail("left running: " .. table.concat(names, ", ")) end
-  for _, one in ipairs(list) do native.cancel(one.id, "the test is over") end
+  local names, tasks
+  for _ = 1, 100 do
+    names, tasks = running(native.current())
+    if #names == 0 then return end
+    pause(2)
+  end
+  S.fail("left running: " .. table.concat(names, ", "))
+  for _, one in ipairs(tasks) do native.cancel(one.id, "the test is over") end
 end
 
 local function check_stubs()
@@ -129,7 +146,7 @@ local function clean()
   collectgarbage()
 end
 
----Like rig.spawn, and what is left of the task's time is cut at the limit.
+---Runs one test in a task of its own.
 local function run_one(test)
   local result = { name = test.name }
   local t0 = native.test.elapsed()
