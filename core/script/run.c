@@ -288,6 +288,7 @@ void mr_lua_vm_end(struct mr_lua_vm **ps)
     barrier(s);
     end_tasks(s);
     mr_lua_vm_close(s);
+    mr_lua_test_close(s);
     settle(s, false);
   }
   if (s->outstanding > 0 || s->tasks) return; /* the core still holds pointers to it: leaked, once */

@@ -497,5 +497,4 @@ void mr_lua_vm_close(struct mr_lua_vm *s)
 {
   if (s->L) lua_close(s->L);
   s->L = NULL;
-  mr_lua_test_close(s);
 }
