@@ -28,7 +28,8 @@ struct settings {
 };
 
 /* Flags of one command: which of the settings it takes. */
-enum { TAKES_SERVER = 1, TAKES_CLIENT = 2, TAKES_RELOAD = 4, TAKES_JSON = 8, STOP_AT_PATH = 16, TAKES_TEST = 32, TAKES_NEW = 64 };
+enum { TAKES_SERVER = 1, TAKES_CLIENT = 2, TAKES_RELOAD = 4, TAKES_JSON = 8, STOP_AT_PATH = 16 };
+enum { TAKES_TEST = 1024, TAKES_NEW = 2048 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.
  * With STOP_AT_PATH everything after the first path is the script's. */

@@ -163,10 +163,12 @@ static void run_scripts(struct run *r, struct mr_runtime *rt, const struct setti
   rc = mr_script_open(&script, rt, &o, &err);
   if (rc == MR_OK) rc = mr_script_run_main(script, 1, args, &code, &err);
   if (rc == MR_E_CANCELLED) { /* nobody else stops it: the last line of the log names the C function */
+    pthread_mutex_lock(&r->lock);
     struct mr_str log = mr_str_trim(mr_buf_get(&r->log));
     const char *nl = log.n ? memrchr(log.p, '\n', log.n) : NULL;
     if (nl) log = (struct mr_str){nl + 1, log.n - (size_t)(nl + 1 - log.p)};
     snprintf(err.message, sizeof err.message, MR_FMT, MR_ARG(log));
+    pthread_mutex_unlock(&r->lock);
   }
   if (rc != MR_OK || (code != 0 && err.message[0]))
     file_failed(r, file, err.message);

@@ -85,9 +85,12 @@ static void between(struct mr_lua_vm *s)
 
 /* ------------------------------------------------------------------ natives */
 
-static struct mr_lua_vm *vm_of(lua_State *L)
+static LJMP struct mr_lua_vm *vm_of(lua_State *L)
 {
-  return lua_touserdata(L, lua_upvalueindex(1));
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
+  if (atomic_load_explicit(&s->slice, memory_order_relaxed) == MR_SLICE_GONE)
+    luaL_error(L, "stuck: this test was given up");
+  return s;
 }
 
 static void undo_load(struct mr_lua_pend *p)
