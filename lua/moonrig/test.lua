@@ -74,7 +74,9 @@ function t.raises(pattern, fn, ...)
   local ok, e = pcall(fn, ...)
   if ok then fail("no error was raised") end
   local text = err.text(e)
-  if not text:find(pattern) then fail(("raised %s, which does not match %s"):format(diff.show(text), diff.show(pattern))) end
+  if not text:find(pattern) then
+    fail(("raised %s, which does not match %s"):format(diff.show(text), diff.show(pattern)))
+  end
   return e
 end
 
@@ -131,9 +133,10 @@ end
 ---@class moonrig.test.Stub
 ---@field calls table[] the requests it answered: method, url, headers, body, :json()
 
----A stub for rig.http: { method = (any), url = exact, or with * for anything, times = (any number), reply = { status,
----body, headers, json } (a body that is a list of texts comes in pieces) | { error = "connection refused" } | function(request) }. A url without a query stands for
----every query. A request that no stub takes fails the test.
+---A stub for rig.http: { method = (any), url = exact, or with * for anything, times = (any number), reply }. reply is
+---{ status, body, headers, json } (a body that is a list of texts comes in pieces), { error = "connection refused" },
+---or function(request) that gives one. A url without a query stands for every query. A request that no stub takes
+---fails the test.
 ---@param o table
 ---@return moonrig.test.Stub
 function t.http(o)
@@ -161,7 +164,8 @@ local function tool_named(name, agent)
     if d.decl.name == name and agent == nil then found = found or d.decl end
   end
   if found then return found end
-  fail(("no tool %q is loaded; there is %s"):format(name, #all > 0 and table.concat(all, ", ") or "none: t.load a script"))
+  local there = #all > 0 and table.concat(all, ", ") or "none: t.load a script"
+  fail(("no tool %q is loaded; there is %s"):format(name, there))
 end
 
 local calls = 0

@@ -1,9 +1,10 @@
 -- t.record and t.replay: a recorded session runs again through the loaded scripts, and its events are compared.
 --
 -- The clients' events are sent again, the model says again what it said, custom tools run through their handlers as
--- they are now, hooks decide as they are now. Built-in tools do not run: in their place the agent
--- gets tools "recorded_NAME" whose handlers give the recorded results; hooks see them by the name they stand for, and
--- they ask where the agent's toolset asks. Requests that failed and were tried again are left out. What an interrupt would hit depends on time, so such a session is refused.
+-- they are now, hooks decide as they are now. Built-in tools do not run: in their place the agent gets tools
+-- "recorded_NAME" whose handlers give the recorded results; hooks see them by the name they stand for, and they ask
+-- where the agent's toolset asks. Requests that failed and were tried again are left out. What an interrupt would hit
+-- depends on time, so such a session is refused.
 local native = require "moonrig.native"
 local S = require "moonrig.test_seams"
 local api = require "moonrig.api"
@@ -290,8 +291,8 @@ local function agent_of(rec, o)
   for _, d in ipairs(native.test.current().decls.agent) do
     if d.decl.name == name then return assert(api.call("agents.retrieve", { agent_id = d.decl.id })) end
   end
-  S.fail_here(("t.replay: the session is of agent %s, which no loaded script declares; t.load it, or give agent ="):format(
-    diff.show(name)))
+  S.fail_here(("t.replay: the session is of agent %s, which no loaded script declares; t.load it, or give agent =")
+    :format(diff.show(name)))
 end
 
 ---Runs a recorded session again and compares events: their types, order and contents, with ids and times blanked.
