@@ -204,7 +204,7 @@ local function play_http(r)
     reply, e = reply(req)
     if reply == nil then return nil, type(e) == "table" and e or failure("io_error", tostring(e)) end
   end
-  if r.timeout_ms and native.mono() - began > r.timeout_ms / 1000 then
+  if (r.timeout_ms or 0) > 0 and native.mono() - began > r.timeout_ms / 1000 then
     return nil, failure("timeout_error", "no answer in time")
   end
   return response_of(reply)
