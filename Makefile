@@ -209,9 +209,10 @@ asan:
 	@$(MAKE) FLAVOR=asan tests
 	@tests/run --build $(BUILD) --flavor asan -j $(JOBS) $(if $(ONLY),--only $(ONLY))
 # What has threads: queues, the store, the host's side.
+THREADED = unit/loop,unit/store,unit/host,embed
 tsan:
 	@$(MAKE) FLAVOR=tsan tests
-	@tests/run --build $(BUILD) --flavor tsan -j $(JOBS) --only $(or $(ONLY),unit/loop,unit/store,unit/host,embed)
+	@tests/run --build $(BUILD) --flavor tsan -j $(JOBS) --only $(or $(ONLY),$(THREADED))
 bench: all $(BENCH) $(TOOLS)
 	@if [ -x tests/bench/run ]; then tests/bench/run; else echo 'tests/bench/run is not there'; fi
 

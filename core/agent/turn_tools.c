@@ -10,6 +10,7 @@
 
 static const char interrupted_text[] =
     "[{\"type\":\"text\",\"text\":\"Tool execution was interrupted before completion. Please retry.\"}]";
+static const char no_output[] = "[{\"type\":\"text\",\"text\":\"(no output)\"}]"; /* spec/resources.md §4.2 */
 
 struct host_run { /* a handler's call: what the host sees, and whose it is */
   struct mr_tool_run run;
@@ -152,7 +153,7 @@ static void on_sandbox(void *ud, const struct mr_sandbox_result *r)
 
   keep_ref(s);
   if (r->code == MR_OK)
-    finish(c, r->content, r->is_error);
+    finish(c, mr_str_is(r->content, "[]") ? mr_str_c(no_output) : r->content, r->is_error);
   else if (r->code == MR_E_CANCELLED || r->code == MR_E_NOTFOUND || (r->code == MR_E_CLOSED && c->recovering))
     finish(c, mr_str_c(interrupted_text), true);
   else
