@@ -159,6 +159,17 @@ local function policy(toolset, name)
   return enabled, p ~= nil and p.type ~= "always_allow"
 end
 
+---A custom tool that a hook asked about is, to clients, an agent.tool_use; the agent knows better.
+local function set_kinds(agent, uses)
+  local custom = {}
+  for _, tool in ipairs(agent.tools or {}) do
+    if tool.type == "custom" then custom[tool.name] = true end
+  end
+  for _, u in ipairs(uses) do
+    if custom[u.name] then u.kind = "custom" end
+  end
+end
+
 ---The agent's tools with the built-in ones replaced; fills S.tools and S.hooks for the scripts.
 local function replace_builtins(agent, uses)
   local tools = setmetatable({}, native.array_mt)
@@ -309,6 +320,7 @@ function M.replay(t, path, o)
   local rec = read(path)
   local uses, by_id = uses_of(rec.events)
   local agent, owned, by_index = agent_of(rec, o), {}, {}
+  set_kinds(agent, uses)
   local tools = replace_builtins(agent, uses)
   local ok, e = S.reload(S.loads) -- with what stands in for built-in tools
   if not ok then S.fail_here("t.replay: " .. err.text(e)) end
