@@ -211,8 +211,15 @@ local function take(turn, ev)
   end
 end
 
+---A custom call that a handler of these scripts answers waits for no answer, so for a yes.
 local function kind_of(ev)
-  if ev.type == "agent.custom_tool_use" then return "custom" end
+  if ev.type == "agent.custom_tool_use" then
+    local g = native.generation()
+    for _, d in ipairs(g and g.decls.tool or {}) do
+      if d.decl.name == ev.name and d.decl.answered_by ~= "client" then return "confirm" end
+    end
+    return "custom"
+  end
   return (ev.evaluated_permission == "ask" or ev.type == "agent.mcp_tool_use") and "confirm" or "tool"
 end
 
