@@ -339,4 +339,21 @@ t.test("a unix socket", function()
   local r = assert(rig.http.get("http://localhost/health", { unix = tmp .. "/s.sock", expect = 200 }))
   t.equal(r:json().status, "ok")
 end)
+t.test("the manual's client", function()
+  connect()
+  local text
+  for block in assert(rig.fs.read "lua/README.md"):gmatch "```lua\n(.-)\n```" do
+    if block:find("rig.connect", 1, true) then text = block end
+  end
+  local main, printed = nil, {}
+  local front = setmetatable({ main = function(fn) main = fn end, env = { MOONRIG_URL = url, MOONRIG_API_KEY = key } },
+    { __index = rig })
+  local env = setmetatable({ require = function() return front end,
+    print = function(...) printed[#printed + 1] = table.concat({ ... }, " ") end }, { __index = _G })
+  text = text:gsub("claude%-opus%-4%-7", "test-1"):gsub("What time is it%?", "use clock {}")
+  assert(load(text, "=README", "t", env))()
+  main {}
+  t.match(printed[1], "^20%d%d%-%d%d%-%d%dT")
+  t.match(printed[2], "^sesn_%S+ %a+$")
+end)
 rig.main(t.run)
