@@ -151,7 +151,7 @@ struct mr_lua_vm {
   struct mr_lua_vm *before;   /* the one whose place this takes, until it has its scripts */
   struct mr_lua_stream *streams;
   struct mr_lua_http *https; /* streamed responses */
-  int outstanding; /* pends, streams, records that a callback of the core will free */
+  int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool control_wanted;
   uint64_t control_id;
