@@ -54,7 +54,8 @@ function M.new(side, session, feed)
     Answers)
 end
 
-local function cancel_all(self)
+---Cancels the handlers that run.
+function Answers:stop()
   for t in pairs(self.tasks) do
     if not t.done then t:cancel "the session goes on without it" end
   end
@@ -70,10 +71,10 @@ function Answers:see(ev)
   elseif ev.type == "session.status_idle" then
     local why = ev.stop_reason or {}
     self.blocked = why.type == "requires_action" and why.event_ids or nil
-    if not self.blocked then cancel_all(self) end
+    if not self.blocked then self:stop() end
   elseif ev.type == "session.status_terminated" or ev.type == "session.deleted" then
     self.blocked = nil
-    cancel_all(self)
+    self:stop()
   end
 end
 

@@ -355,8 +355,12 @@ function Follower.__call(self)
   return ev
 end
 
----Stops following; one that was left alone is closed when it is collected.
-function Follower:close() self.feed:close() end
+---Stops following, and handlers of a client's tools that it started; one that was left alone is closed when it is
+---collected.
+function Follower:close()
+  self.feed:close()
+  if self.answers then self.answers:stop() end
+end
 
 ---Iterates over events: history from the start (or after an event id), then live, with no gap, until the
 ---session ends. Raises when it cannot go on. timeout: seconds without an event until it raises a timeout_error; it can

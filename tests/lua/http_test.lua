@@ -337,4 +337,40 @@ t.test("connect: an event stream", function()
   t.equal(r, nil)
   t.equal(why.type, "timeout_error")
 end)
+
+t.test("new: opened and closed beside the script thread", function()
+  host.logs()
+  local c = assert(rig.new { options = { limits = { tool_rounds = 3 } }, timeout = 5 })
+  local options = assert(rig.json.decode(host.logs():match "rig.new: ({.*})"))
+  t.equal(options.limits.tool_rounds, 3)
+  t.match(options.api_key, "^sk%-mr%-%x+$")
+  t.equal(#options.api_key, 46)
+  http({ status = 200, body = '{"data":[]}', headers = "" })
+  assert(c.agents.list())
+  t.match(asked[1].unix_path, "^/.*/moonrig%-%x+%.sock$")
+  t.equal(asked[1].headers[3], "x-api-key: " .. options.api_key)
+  t.raises("client.hook is not there", function() return c.hook end)
+  t.equal(c.close(), true)
+  t.equal(c.close(), true)
+  local none, e = rig.new { store = "busy" }
+  t.equal(none, nil)
+  t.equal(e.message, "another process holds it")
+  c = nil
+  local open, many = {}, nil
+  for i = 1, 9 do
+    collectgarbage()
+    rig.sleep(0)
+    open[i], many = rig.new()
+    if not open[i] then break end
+  end
+  t.equal(#open, 8)
+  t.match(many.message, "8 runtimes are open")
+  open = nil -- the collector closes them
+  local opening = rig.spawn(rig.new)
+  rig.sleep(0)
+  opening:cancel()
+  pcall(opening.wait, opening)
+  t.raises("unknown option dir", rig.new, { dir = "x" })
+  t.raises("store must be a string", rig.new, { store = 5 })
+end)
 rig.main(t.run)

@@ -159,7 +159,7 @@ t.test("an interrupt ends the turn and the handler", function()
   local agent = c.agent { name = "hanger", model = "test-1", tools = { c.tool "hang" } }
   local s = assert(c.session { agent = agent })
   local task = rig.spawn(function() over = assert(s:ask "use hang {}") end)
-  for ev in s:follow() do
+  for ev in assert(rig.session(s.id)):follow() do -- not the client's: the turn's own reader answers
     if ev.type == "session.status_idle" then break end
   end
   assert(s:interrupt())
@@ -339,12 +339,50 @@ t.test("a unix socket", function()
   local r = assert(rig.http.get("http://localhost/health", { unix = tmp .. "/s.sock", expect = 200 }))
   t.equal(r:json().status, "ok")
 end)
+t.test("rig.new: another runtime beside this one", function()
+  t.write(tmp .. "/model.jsonl", '{"match":"book","reply":{"content":[{"type":"tool_use","name":"book","input":{"n":12}}]}}\n'
+    .. '{"reply":{"content":[{"type":"text","text":"I read {{last_tool_result}}"}]}}\n')
+  local options = { models = { scripted = { file = tmp .. "/model.jsonl" }, route = { ["played*"] = "scripted" } },
+    sandbox = { enabled = false } }
+  local second = assert(rig.new { store = tmp .. "/second", options = options })
+  local book = second.tool { name = "book", description = "Books", run = function(input) return "seat " .. input.n end }
+  local agent = assert(second.agent { name = "far", model = "played-1", tools = { book } })
+  assert(second.environment { name = "default", config = { type = "cloud" } })
+  local s = assert(second.session { agent = agent })
+  t.equal(assert(s:ask("book it", { timeout = 60 })).text, "I read seat 12")
+  t.equal(rig.agent "far", nil, "nothing of it is here")
+  local busy, e = rig.new { store = tmp .. "/second" }
+  t.equal(busy, nil)
+  t.match(e.message, "%S")
+  local bad, why = rig.new { options = { nonsense = 1 } }
+  t.equal(bad, nil)
+  t.equal(why.field, "nonsense")
+  assert(second.close())
+  local none, gone = second.agents.list({}, { timeout = 1 })
+  t.equal(none, nil)
+  t.ok(gone.type == "io_error" or gone.type == "timeout_error", gone.type)
+  second = assert(rig.new { store = tmp .. "/second", options = options }) -- it kept what it had
+  t.equal(assert(second.agent "far").id, agent.id)
+  second, s = nil, nil
+end)
+local function manual(with)
+  for block in assert(rig.fs.read "lua/README.md"):gmatch "```lua\n(.-)\n```" do
+    if block:find(with, 1, true) then return block end
+  end
+end
+t.test("the manual's new runtime", function()
+  local main, printed = nil, {}
+  local front = setmetatable({ main = function(fn) main = fn end }, { __index = rig })
+  local env = setmetatable({ require = function() return front end, print = function(...) printed = { ... } end },
+    { __index = _G })
+  assert(load(assert(manual "rig.new"), "=README", "t", env))()
+  main()
+  t.match(printed[1], "^agent_")
+  t.equal(printed[2], nil)
+end)
 t.test("the manual's client", function()
   connect()
-  local text
-  for block in assert(rig.fs.read "lua/README.md"):gmatch "```lua\n(.-)\n```" do
-    if block:find("rig.connect", 1, true) then text = block end
-  end
+  local text = assert(manual "rig.connect")
   local main, printed = nil, {}
   local front = setmetatable({ main = function(fn) main = fn end, env = { MOONRIG_URL = url, MOONRIG_API_KEY = key } },
     { __index = rig })
