@@ -484,8 +484,7 @@ LJMP int mr_lua_native(lua_State *L)
 int mr_lua_vm_open(struct mr_lua_vm *s, struct mr_err *err)
 {
   s->ref_tasks = s->ref_ids = s->ref_entries = s->ref_errmt = s->ref_arraymt = LUA_NOREF;
-  s->ref_intmt = s->ref_boxmt = s->ref_streammt = s->ref_httpmt = s->ref_newmt = s->ref_stamps =
-      s->ref_parents = LUA_NOREF;
+  s->ref_intmt = s->ref_boxmt = s->ref_streammt = s->ref_stamps = s->ref_parents = LUA_NOREF;
   s->collect_at = s->o.memory_max / 4 * 3;
   s->L = lua_newstate(mr_lua_vm_alloc, s);
   if (!s->L) return mr_lua_err(err, MR_E_NOMEM, "cannot make a Lua state");
