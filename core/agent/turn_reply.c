@@ -120,6 +120,10 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
     mr_jw_bool(&w, true);
     mr_jw_key(&w, "idempotent");
     mr_jw_bool(&w, (owns & MR_OWNS_IDEMPOTENT) != 0);
+    if (u->perm == MR_PERM_ASK) { /* not on the wire: custom uses have no permission there (spec/sessions.md) */
+      mr_jw_key(&w, "ask");
+      mr_jw_bool(&w, true);
+    }
   }
   mr_jw_obj_end(&w);
   mr_txn_private(t, u->perm == MR_PERM_DENY ? "tool.outcome" : "tool.claim", mr_buf_get(&b));

@@ -30,7 +30,7 @@ bool mr_tools_running(const struct mr_session *s)
 static bool may_start(const struct mr_tcall *c)
 {
   if (c->resolved || c->finished || c->attempt > 0) return false;
-  if (c->kind == MR_TOOL_CUSTOM) return c->owned;
+  if (c->kind == MR_TOOL_CUSTOM && !c->owned) return false;
   return c->perm == MR_PERM_ALLOW || (c->perm == MR_PERM_ASK && c->confirmed > 0);
 }
 

@@ -89,6 +89,7 @@ int mr_x_post(struct mr_runtime *rt, void (*fn)(void *ud), void *ud);
 int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *req, const struct mr_ext_http_cbs *cbs,
               void *ud, uint64_t *id, struct mr_err *err);
 void mr_x_http_cancel(struct mr_runtime *rt, uint64_t id);
+void mr_x_http_pause(struct mr_runtime *rt, uint64_t id, int pause);
 
 /* ---- ext_file.c, ext_watch.c ---- */
 int mr_x_file(struct mr_runtime *rt, const char *op, const char *path, struct mr_str arg,

@@ -56,6 +56,7 @@ struct mr_lua_pend {
   struct mr_lua_pend **list;           /* joins: the list this is in */
   struct mr_lua_pend *next;
   struct mr_lua_stream *stream;
+  struct mr_lua_http *http;
   bool is_download;
   char *buf; /* downloads: what came so far, when it goes to a string */
   size_t n, cap;
@@ -149,7 +150,8 @@ struct mr_lua_vm {
   struct mr_lua_file *replay; /* load from these, not from disk */
   struct mr_lua_vm *before;   /* the one whose place this takes, until it has its scripts */
   struct mr_lua_stream *streams;
-  int outstanding; /* pends, streams, records that a callback of the core will free */
+  struct mr_lua_http *https; /* streamed responses */
+  int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool control_wanted;
   uint64_t control_id;
@@ -160,7 +162,7 @@ struct mr_lua_vm {
   uint64_t watches[256];
   int nwatches;
   bool main_done;
-  int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
+  int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt, ref_httpmt;
   int ref_stamps, ref_parents;
   char last_error[384];
   int late_code; /* rig.main that ends after mr_script_run_main gave up */
@@ -257,10 +259,12 @@ void mr_lua_pend_fail(struct mr_lua_pend *p, int code, const struct mr_err *err)
 LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t);
 LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err *err); /* true, nil, err */
 extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[], mr_lua_io_natives[],
-    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[];
+    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[], mr_lua_http_natives[];
 extern const luaL_Reg mr_lua_crypto_natives[], mr_lua_sqlite_natives[], mr_lua_tty_natives[];
 LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_streams_cancel(struct mr_lua_vm *s); /* of a VM that was given up */
+LJMP void mr_lua_http_open(lua_State *L, struct mr_lua_vm *s);
+void mr_lua_https_cancel(struct mr_lua_vm *s); /* likewise, streamed responses */
 
 /* ---- crypto.c: bytes as base64, into out of 4 * ((n + 2) / 3) bytes; and back, pushed, or *bad = where it broke */
 size_t mr_lua_base64(const char *data, size_t n, bool url, char *out);

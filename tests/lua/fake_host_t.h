@@ -31,6 +31,7 @@ struct fake_call {
   void *ud;
   struct mr_op *handle;
   int is_http, settled, cancelled;
+  int reply_chunks, http_told, http_paused; /* http with a chunk callback */
   char *json;
   struct mr_err err;
   char *body;
@@ -98,6 +99,7 @@ struct fake_call *fake_call_new(const char *op, struct mr_doc *params, void *ud)
 struct fake_call *fake_call_by_id(uint64_t id);
 void fake_call_ask(void *call, void *unused); /* asks the test's handler; for the queue */
 void fake_call_settle(struct fake_call *c, const char *json, int code, const char *msg, int status, const char *type);
+void fake_http_chunks(struct fake_call *c, yyjson_val *root);
 void fake_ops_table(struct mr_ext *t);
 void fake_uses_table(struct mr_ext *t);
 void fake_ext_table(struct mr_ext *t);
