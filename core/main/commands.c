@@ -4,12 +4,6 @@
 
 #include <stdlib.h>
 
-#define CLIENT_OPTIONS                                                                                         \
-  "  --url URL     the server (default: the one that serves --data; MOONRIG_URL)\n"                            \
-  "  --key KEY     an API key of that server (MOONRIG_API_KEY, ANTHROPIC_API_KEY)\n"                           \
-  "  --data DIR    the data directory (default ./moonrig-data, or MOONRIG_DATA)\n"                             \
-  "  --json        print the answer as JSON\n"
-
 static char *json_with(const char *key, const char *value)
 {
   yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);

@@ -21,14 +21,15 @@ static const struct flag flags[] = {
     {"--tls-cert", F_STR, AT(tls_cert), TAKES_SERVER},
     {"--tls-key", F_STR, AT(tls_key), TAKES_SERVER},
     {"--data", F_STR, AT(data), TAKES_SERVER | TAKES_CLIENT},
-    {"--config", F_STR, AT(config), TAKES_SERVER},
-    {"--offline", F_STR, AT(offline), TAKES_SERVER},
+    {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL},
+    {"--offline", F_STR, AT(offline), TAKES_SERVER | TAKES_REPL},
     {"--watch", F_BOOL, AT(watch), TAKES_SERVER},
     {"--insecure-http", F_BOOL, AT(insecure_http), TAKES_SERVER},
     {"--grace", F_INT, AT(grace_s), TAKES_SERVER},
     {"--quiet", F_BOOL, AT(quiet), TAKES_SERVER | TAKES_JSON},
     {"--url", F_STR, AT(url), TAKES_CLIENT},
     {"--key", F_STR, AT(key), TAKES_CLIENT},
+    {"--session", F_STR, AT(session), TAKES_CHAT},
     {"--json", F_BOOL, AT(json), TAKES_CLIENT | TAKES_JSON},
     {"--rollback", F_BOOL, AT(rollback), TAKES_RELOAD},
     {"--status", F_BOOL, AT(status), TAKES_RELOAD},
@@ -273,7 +274,7 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   status = read_flags(s, c, takes, argc, argv);
   if (status) return status;
   if (!s->data) s->data = env("MOONRIG_DATA");
-  if (takes & TAKES_SERVER) {
+  if ((takes & TAKES_SERVER) || ((takes & TAKES_REPL) && !s->url)) {
     if (s->nlisten == 0 && env("MOONRIG_LISTEN")) s->listen[s->nlisten++] = env("MOONRIG_LISTEN");
     if ((s->config && read_file(s, &err) != MR_OK) ||
         make_options(s, s->npaths == 0 && !(takes & STOP_AT_PATH), &err) != MR_OK)
@@ -281,9 +282,10 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
     if (!s->tls_cert != !s->tls_key) return mr_main_usage(c, "--tls-cert and --tls-key go together");
     if (s->grace_s < 0) s->grace_s = 10;
   }
+  s->data_given = s->data != NULL;
   if (!s->data) s->data = "./moonrig-data";
   if (takes & TAKES_CLIENT) {
-    if (!s->url) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
+    if (!s->url && !(takes & TAKES_REPL)) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
     if (!s->key) s->key = first_env("MOONRIG_API_KEY", "ANTHROPIC_API_KEY");
   }
   return 0;

@@ -14,8 +14,10 @@ struct settings {
   int nlisten;
   const char *tls_cert, *tls_key, *data, *config, *offline;
   const char *url, *key; /* of commands that speak to a server */
+  const char *session;   /* chat */
   bool watch, insecure_http, json, quiet;
   bool rollback, status; /* reload */
+  bool data_given;       /* --data, or MOONRIG_DATA */
   int grace_s;
   const char *paths[PATHS_MAX]; /* what is left of the command line */
   int npaths;
@@ -25,7 +27,15 @@ struct settings {
 };
 
 /* Flags of one command: which of the settings it takes. */
-enum { TAKES_SERVER = 1, TAKES_CLIENT = 2, TAKES_RELOAD = 4, TAKES_JSON = 8, STOP_AT_PATH = 16 };
+enum {
+  TAKES_SERVER = 1,
+  TAKES_CLIENT = 2,
+  TAKES_RELOAD = 4,
+  TAKES_JSON = 8,
+  STOP_AT_PATH = 16,
+  TAKES_CHAT = 32,
+  TAKES_REPL = 64
+};
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.
  * With STOP_AT_PATH everything after the first path is the script's. */

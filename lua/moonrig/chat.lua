@@ -1,0 +1,495 @@
+-- `moonrig chat`: a person talks to an agent of a running server. What the model writes appears as it writes it, tool
+-- calls and results are a line each, approvals are asked in place. Everything goes through a client of rig's shape;
+-- the session is the server's and goes on when the chat is over.
+local err = require "moonrig.err"
+local task = require "moonrig.task"
+local json = require "moonrig.json"
+local term = require "moonrig.term"
+
+local Chat = {}
+Chat.__index = Chat
+local commands = {}
+
+local HELP = [[
+/new [AGENT]    a new session, with this agent or another one
+/sessions       the latest sessions of the server
+/join ID        goes on with one of them
+/events [N]     the last N events of this session (default 20)
+/usage          tokens of this chat and of the session
+/quit           leaves; the session stays
+A line that ends in \ goes on in the next one; //text sends text that begins with a slash.
+Ctrl-C stops the agent's turn, a second one leaves.]]
+
+-- ----------------------------------------------------------------------------------------------------- showing
+
+local function text_of(content)
+  if type(content) == "string" then return content end
+  local parts = {}
+  for _, b in ipairs(type(content) == "table" and content or {}) do
+    parts[#parts + 1] = b.type == "text" and b.text or "[" .. tostring(b.type) .. "]"
+  end
+  return table.concat(parts, "\n")
+end
+
+local function input_text(ev)
+  return ev.input and json.encode(ev.input) or ""
+end
+
+local function tool_line(chat, ev)
+  chat.uses[ev.id] = ev
+  local server = ev.mcp_server_name and ev.mcp_server_name .. "/" or ""
+  chat.term:line(chat.term:cut(("* %s%s %s"):format(server, tostring(ev.name), input_text(ev))), "cyan")
+end
+
+local function result_line(chat, ev)
+  local text = text_of(ev.content)
+  local lines = select(2, text:gsub("\n", "\n")) + 1
+  local more = lines > 1 and (" (%d lines)"):format(lines) or ""
+  local mark = ev.is_error and "  ! " or "  = "
+  chat.term:line(mark .. chat.term:cut(text, chat.term.width - 6 - #more) .. more, ev.is_error and "red" or "dim")
+end
+
+local shows = {}
+
+function shows.event_start(chat, ev)
+  if ev.event and ev.event.type == "agent.message" then
+    if not chat.term.fresh then chat.term:put "\n" end -- the one before was given up
+    chat.streamed = { id = ev.event.id, text = "" }
+  end
+end
+
+function shows.event_delta(chat, ev)
+  local text = ev.delta and ev.delta.content and ev.delta.content.text
+  if not text then return end
+  if not chat.streamed or chat.streamed.id ~= ev.event_id then chat.streamed = { id = ev.event_id, text = "" } end
+  chat.streamed.text = chat.streamed.text .. text
+  chat.term:put(term.clean(text))
+end
+
+shows["agent.message"] = function(chat, ev)
+  local text, seen = text_of(ev.content), chat.streamed and chat.streamed.id == ev.id and chat.streamed.text or ""
+  chat.streamed = nil
+  if text:sub(1, #seen) ~= seen then
+    chat.term:line ""
+    seen = ""
+  end
+  chat.term:put(term.clean(text:sub(#seen + 1)))
+  if not chat.term.fresh then chat.term:put "\n" end
+end
+
+shows["agent.tool_use"], shows["agent.mcp_tool_use"], shows["agent.custom_tool_use"] = tool_line, tool_line, tool_line
+shows["agent.tool_result"], shows["agent.mcp_tool_result"] = result_line, result_line
+shows["user.custom_tool_result"], shows["user.tool_result"] = result_line, result_line
+
+shows["user.message"] = function(chat, ev)
+  if chat.own[ev.id] then return end
+  chat.term:line("> " .. chat.term:cut(text_of(ev.content), chat.term.width - 3), "bold") -- of another client, or of before
+end
+shows["user.tool_confirmation"] = function(chat, ev)
+  if ev.result == "deny" and not chat.own[ev.id] then
+    chat.term:line(chat.term:cut("  denied: " .. tostring(ev.deny_message or "")), "dim")
+  end
+end
+shows["user.interrupt"] = function(chat) chat.term:line("(interrupted)", "dim") end
+shows["session.error"] = function(chat, ev)
+  chat.failed = true
+  chat.term:line("! " .. term.clean(ev.error and ev.error.message or "an error"), "red")
+end
+shows["session.status_terminated"] = function(chat) chat.term:line("(the session has ended)", "dim") end
+shows["session.deleted"] = shows["session.status_terminated"]
+shows["span.model_request_end"] = function(chat, ev)
+  for k, v in pairs(ev.model_usage or {}) do
+    if type(v) == "number" then chat.usage[k] = (chat.usage[k] or 0) + v end
+  end
+end
+
+function Chat:show(ev)
+  if self.json then
+    if ev.id then self.term:line((assert(json.encode(ev)))) end
+    if ev.type and ev.type:find "tool_use$" then self.uses[ev.id] = ev end
+    if ev.type == "session.error" then self.failed = true end
+  elseif shows[ev.type] then
+    shows[ev.type](self, ev)
+  end
+end
+
+---What is not an event: not for a program that reads JSON.
+function Chat:note(text)
+  if not self.json then self.term:line(text, "dim") end
+end
+
+-- --------------------------------------------------------------------------------------------------- approvals
+
+function Chat:send(event)
+  local r, e = self.client.sessions.events.send(self.session.id, { events = { event } })
+  if not r then return nil, e end
+  self.own[r.data[1].id] = true
+  return r.data[1]
+end
+
+local function confirmation(id, allow, why)
+  return { type = "user.tool_confirmation", tool_use_id = id, result = allow and "allow" or "deny", deny_message = why }
+end
+
+---A call that nobody answers: the person may, else it fails for the model.
+function Chat:answer_custom(use)
+  local line
+  if not self.json then
+    self.term:line(("! %s is a tool that a client answers, and nobody here does."):format(tostring(use.name)), "red")
+  end
+  if self.term.tty then
+    line = self.term:read("  its result (Enter: it fails): ")
+    if line == nil then return nil, "left" end
+  end
+  local ok = line and line ~= ""
+  local text = ok and line or "nobody answers this tool in this chat"
+  return self:send { type = "user.custom_tool_result", custom_tool_use_id = use.id, is_error = not ok or nil,
+    content = { { type = "text", text = text } } }
+end
+
+---One call that waits. true, or nil and "left" (no answer), or nil, err.
+function Chat:ask_about(use)
+  if use.type == "agent.custom_tool_use" and self.unowned[use.name] then return self:answer_custom(use) end
+  while true do
+    local line, why
+    if self.always[use.name] then
+      self:note(("  %s: allowed, as always"):format(use.name))
+      line = "y"
+    else
+      if self.term.tty then
+        self.term:line(self.term:cut(("? allow %s %s"):format(tostring(use.name), input_text(use))), "bold")
+      end
+      line, why = self.term:read("  y(es) n(o, or: n REASON) a(lways) w(hy): ")
+      if not line then return nil, why or "left" end
+    end
+    local word, rest = line:match "^%s*(%S*)%s*(.-)%s*$"
+    word = word:lower()
+    local yes = word == "y" or word == "yes" or word == "a" or word == "always"
+    if yes or word == "n" or word == "no" then
+      local sent, e = self:send(confirmation(use.id, yes, not yes and rest ~= "" and rest or nil))
+      if sent and (word == "a" or word == "always") then self.always[use.name] = true end
+      if sent or use.type ~= "agent.custom_tool_use" or (e.status ~= 400) then return sent, e end
+      self.unowned[use.name] = true -- it waits for a result, not for a yes
+      return self:answer_custom(use)
+    elseif word == "w" or word == "why" or word == "?" then
+      self:note(("  %s (%s) asks because its permission is \"%s\"; its input:"):format(tostring(use.name), use.type,
+        tostring(use.evaluated_permission or "ask")))
+      self:note(term.clean((json.encode(use.input or {}, { pretty = true }))))
+    elseif not self.term.tty then
+      self.term:complain(("%s waits for y, n, a or n REASON, not for %q"):format(use.name, line:sub(1, 60)))
+      return nil, "left"
+    end
+  end
+end
+
+---Answers what blocks the session. true when all is answered; nil, "left" when the person went away.
+function Chat:ask_all(ids)
+  for _, id in ipairs(ids) do
+    if not self.answered[id] then
+      local done, e = self:ask_about(self.uses[id] or { id = id, name = "a call of before", type = "agent.tool_use" })
+      if e == "interrupted" then
+        self.client.session(self.session.id):interrupt()
+        return true
+      end
+      if not done and e ~= "left" and e.status ~= 400 then error(e, 0) end
+      if not done and e == "left" then return nil, "left" end
+      if not done then self:note("  " .. err.text(e)) end -- somebody else was faster
+      self.answered[id] = true
+    end
+  end
+  return true
+end
+
+-- -------------------------------------------------------------------------------------------------------- turns
+
+---Ctrl-C during a turn: the first stops it, the second leaves.
+function Chat:on_interrupt()
+  if self.interrupted then
+    self.leaving = true
+    return self.main:cancel "left"
+  end
+  self.interrupted = true
+  self:note "(stopping; Ctrl-C again leaves)"
+  local session = self.session
+  task.spawn(function()
+    local ok, e = session:interrupt()
+    if not ok then self.term:complain(err.text(e)) end
+  end)
+end
+
+---Shows events until the session rests. sent: the message that begins the turn; nil: the turn is on already.
+---Returns true, or false when the session is over or the person left it waiting.
+function Chat:turn(sent)
+  local started = sent == nil
+  self.interrupted = false
+  self.term.on_interrupt = function() self:on_interrupt() end
+  while true do
+    local ev = self.follower()
+    if not ev then return false end
+    self:show(ev)
+    started = started or ev.id == sent
+    if ev.type == "session.status_terminated" or ev.type == "session.deleted" then return false end
+    if started and ev.type == "session.status_idle" then
+      local go_on = self:rests(ev)
+      if go_on ~= nil then
+        self.term.on_interrupt = nil
+        return go_on
+      end
+    end
+  end
+end
+
+---The session is idle: true when its turn is over, false when the person left it waiting, nil when it goes on.
+function Chat:rests(ev)
+  local why = ev.stop_reason or {}
+  if why.type == "requires_action" then
+    if self:ask_all(why.event_ids or {}) then return nil end
+    self.failed = true
+    self:note(("(a call waits for an answer: moonrig chat --session %s)"):format(self.session.id))
+    return false
+  end
+  if why.type and why.type ~= "end_turn" then
+    self.failed = self.failed or why.type ~= "interrupted"
+    self:note(("(stopped: %s)"):format(why.type))
+  end
+  return true
+end
+
+function Chat:say(text)
+  local sent, e = self:send { type = "user.message", content = { { type = "text", text = text } } }
+  if not sent then
+    self.failed = true
+    self.term:complain(err.text(e))
+    return e.status ~= nil -- else the server is gone
+  end
+  return self:turn(sent.id)
+end
+
+-- ------------------------------------------------------------------------------------------------------ sessions
+
+function Chat:begin(session)
+  if self.follower then self.follower:close() end
+  self.session, self.uses, self.answered, self.own = session, {}, {}, {}
+  self.streamed, self.usage = nil, {}
+  local agent = type(session.agent) == "table" and session.agent.name or "an agent"
+  self:note(("session %s with %s%s"):format(session.id, agent, self.term.tty and "; /help lists commands" or ""))
+end
+
+function Chat:new_session(agent)
+  local session, e = self.client.session { agent = agent }
+  if not session then return nil, e end
+  self:begin(session)
+  self.follower = session:follow { deltas = true }
+  return true
+end
+
+local REPLAYED = 10
+
+---Shows the end of what was said before, and goes on from there.
+function Chat:join(id)
+  local session, e = self.client.session(id)
+  if not session then return nil, e end
+  self:begin(session)
+  local talk, last, status = {}, nil, nil
+  for ev in self.client.sessions.events.each(id, { limit = 1000 }) do
+    if ev.processed_at then last = ev.id end
+    if ev.type:find "tool_use$" then self.uses[ev.id] = ev end
+    if ev.type:find "^session%.status_" then status = ev end
+    if ev.type == "user.message" or ev.type == "agent.message" then talk[#talk + 1] = ev end
+    if #talk > REPLAYED then table.remove(talk, 1) end
+  end
+  if not self.json then for _, ev in ipairs(talk) do self:show(ev) end end
+  self.follower = session:follow { deltas = true, after = last }
+  if not status then return true end
+  if status.type == "session.status_idle" then
+    if self:rests(status) == nil then self:turn() end
+  elseif status.type == "session.status_terminated" then
+    return nil, err.new("invalid_request_error", "the session has ended: " .. id)
+  else
+    self:turn()
+  end
+  return true
+end
+
+---The agent to talk to: the one that was named, the only one, or a choice.
+function Chat:pick(name)
+  if name and name ~= "" then return self.client.agent(name) end
+  local list = {}
+  for a in self.client.agents.each { limit = 100 } do
+    if a.archived_at == nil then list[#list + 1] = a end
+  end
+  if #list == 1 then return list[1] end
+  if #list == 0 then
+    return nil, err.new("not_found_error", "the server has no agent: declare one in a script (rig.agent), or create one")
+  end
+  local names = {}
+  for i, a in ipairs(list) do names[i] = a.name end
+  if not self.term.tty then
+    return nil, err.new("usage", "which agent? " .. table.concat(names, ", "))
+  end
+  for i, a in ipairs(list) do
+    self.term:line(("%3d  %-20s %s"):format(i, term.clean(a.name), self.term:cut(a.description or "", self.term.width - 28)))
+  end
+  while true do
+    local line = self.term:read "which agent? "
+    if not line then return nil, err.new("left", "no agent was chosen") end
+    local i = tonumber(line)
+    if i and list[i] then return list[i] end
+    for _, a in ipairs(list) do
+      if a.name == line or a.id == line then return a end
+    end
+  end
+end
+
+-- ------------------------------------------------------------------------------------------------------ commands
+
+function commands.help(chat) chat.term:line(HELP) end
+function commands.quit() return "quit" end
+commands.exit, commands.q = commands.quit, commands.quit
+
+function commands.new(chat, arg)
+  local agent, e = chat:pick(arg ~= "" and arg or chat.session.agent.id)
+  if agent then agent, e = chat:new_session(agent) end
+  if not agent then chat.term:complain(err.text(e)) end
+end
+
+function commands.join(chat, arg)
+  local ok, e = chat:join(arg)
+  if not ok then chat.term:complain(err.text(e)) end
+end
+
+function commands.sessions(chat)
+  local page, e = chat.client.sessions.list { limit = 20 }
+  if not page then return chat.term:complain(err.text(e)) end
+  for _, s in ipairs(page.data) do
+    chat.term:line(chat.term:cut(("%s%s  %-11s %-16s %s"):format(s.id == chat.session.id and "*" or " ", s.id, s.status,
+      s.agent and s.agent.name or "", s.title or "")))
+  end
+end
+
+function commands.events(chat, arg)
+  local n = math.min(math.max(tonumber(arg) or 20, 1), 1000)
+  local page, e = chat.client.sessions.events.list(chat.session.id, { order = "desc", limit = math.floor(n) })
+  if not page then return chat.term:complain(err.text(e)) end
+  for i = #page.data, 1, -1 do
+    local ev = page.data[i]
+    local about = ev.name or ev.content and text_of(ev.content) or ev.stop_reason and ev.stop_reason.type or ""
+    chat.term:line(chat.term:cut(("%s  %-26s %s"):format(tostring(ev.processed_at or "waits"), ev.type, about)))
+  end
+end
+
+function commands.usage(chat)
+  chat.term:line(("this chat: %d tokens in, %d out"):format(chat.usage.input_tokens or 0, chat.usage.output_tokens or 0))
+  local s = chat.session:refresh()
+  if s and type(s.usage) == "table" then
+    chat.term:line(("the session: %d in, %d out"):format(s.usage.input_tokens or 0, s.usage.output_tokens or 0))
+  end
+end
+
+---false when the chat is over.
+function Chat:command(line)
+  local name, arg = line:match "^/(%S*)%s*(.-)%s*$"
+  if not commands[name] then
+    self.term:complain(("there is no command /%s; /help lists them"):format(name))
+    return true
+  end
+  return commands[name](self, arg) ~= "quit"
+end
+
+-- ------------------------------------------------------------------------------------------------------ the loop
+
+---A message of the person: what was pasted together, lines that end in \ joined. nil: the end.
+function Chat:read()
+  local warned = false
+  while true do
+    local line, why = self.term:read(self.json and "" or "> ")
+    if not line then
+      if why ~= "interrupted" or warned then return nil end
+      warned = true
+      self:note "(Ctrl-C again, or /quit, leaves)"
+    else
+      local lines = self.term:pasted()
+      table.insert(lines, 1, line)
+      while lines[#lines]:sub(-1) == "\\" do
+        lines[#lines] = lines[#lines]:sub(1, -2)
+        local more = self.term:read ". "
+        if not more then break end
+        lines[#lines + 1] = more
+      end
+      return table.concat(lines, "\n")
+    end
+  end
+end
+
+function Chat:loop()
+  while true do
+    local text = self:read()
+    if not text then return end
+    if text:find "^/[^/]" and not text:find "\n" then
+      if not self:command(text) then return end
+    elseif text:find "%S" then
+      if text:find "^//" then text = text:sub(2) end
+      if not self:say(text) then return end
+    end
+  end
+end
+
+local UNREACHABLE = 3
+
+local function explain(chat, e)
+  if type(e) ~= "table" then
+    chat.term:complain(tostring(e))
+    return 1
+  end
+  if e.type == "left" then return 0 end
+  chat.term:complain(err.text(e))
+  if e.status == 401 then chat.term:complain "give a key with --key or MOONRIG_API_KEY" end
+  if e.type == "usage" then return 2 end
+  return e.status and 1 or UNREACHABLE
+end
+
+---@param o { client: table, term: table, agent?: string, session?: string, json?: boolean }
+---@return integer exit code
+local function run(o)
+  local chat = setmetatable({ client = o.client, term = o.term, json = o.json, always = {}, unowned = {}, usage = {},
+    own = {} }, Chat)
+  local code = 0
+  chat.main = task.spawn(function()
+    local ok, e
+    if o.session and o.session ~= "" then
+      ok, e = chat:join(o.session)
+    else
+      ok, e = chat:pick(o.agent)
+      if ok then ok, e = chat:new_session(ok) end
+    end
+    if not ok then
+      code = explain(chat, e)
+      return
+    end
+    chat:loop()
+  end)
+  local signals = task.spawn(chat.term.watch, chat.term)
+  local ok, e = pcall(chat.main.wait, chat.main)
+  signals:cancel()
+  if chat.follower then chat.follower:close() end
+  if chat.leaving then
+    code = 130
+  elseif not ok then
+    code = explain(chat, e)
+  elseif code == 0 and chat.failed and not chat.term.tty then
+    code = 1
+  end
+  if chat.term.tty and not chat.term.fresh then chat.term:put "\n" end
+  if chat.term.tty and chat.session and not chat.json then
+    chat:note(("moonrig chat --session %s goes on with it"):format(chat.session.id))
+  end
+  return code
+end
+
+---@param args string[] [0] descriptor of Ctrl-C; URL, key, agent, session, "json" or ""
+return function(args)
+  local rig = require "moonrig"
+  local client = rig.connect { base_url = args[1], api_key = args[2] ~= "" and args[2] or nil }
+  return run { client = client, term = term.open(tonumber(args[0])), agent = args[3], session = args[4],
+    json = args[5] == "json" }
+end
