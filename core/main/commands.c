@@ -94,7 +94,7 @@ static int env(int argc, char **argv)
         own);
   else
     printf("export ANTHROPIC_BASE_URL='%s'\n", own);
-  if (s.key && strncmp(s.key, "sk-mr-", 6) == 0)
+  if (s.key && s.key != s.key_buf && strncmp(s.key, "sk-mr-", 6) == 0)
     printf("export ANTHROPIC_API_KEY='%s'\n", s.key);
   else
     printf("export ANTHROPIC_API_KEY=   # one of `moonrig key create`\n");

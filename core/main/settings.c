@@ -5,6 +5,7 @@
 
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/random.h>
 
 /* ---- the command line ---- */
 
@@ -230,6 +231,18 @@ static int check_upstream(yyjson_mut_val *anthropic, struct mr_err *err)
       "ANTHROPIC_API_KEY here");
 }
 
+static bool make_local_key(struct settings *s)
+{
+  unsigned char raw[32];
+  char *at = s->local_key;
+
+  if (getrandom(raw, sizeof raw, 0) != (ssize_t)sizeof raw) return false;
+  at += snprintf(at, sizeof s->local_key, "sk-mr-");
+  for (size_t i = 0; i < sizeof raw; i++)
+    at += snprintf(at, 3, "%02x", raw[i]);
+  return true;
+}
+
 static int make_options(struct settings *s, bool scripts, struct mr_err *err)
 {
   yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);
@@ -256,6 +269,7 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
     override(d, openai, "api_key", first_env("MOONRIG_OPENAI_API_KEY", "OPENAI_API_KEY"));
     override(d, openai, "base_url", env("MOONRIG_OPENAI_BASE_URL"));
     override(d, root, "api_key", env("MOONRIG_API_KEY"));
+    if (make_local_key(s)) override(d, root, "local_key", s->local_key);
     if (env("MOONRIG_LIBEXEC")) override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
     code = check_upstream(anthropic, err);
   }
@@ -286,6 +300,7 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   if (!s->data) s->data = "./moonrig-data";
   if (takes & TAKES_CLIENT) {
     if (!s->url && !(takes & TAKES_REPL)) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
+    s->key_given = s->key || env("MOONRIG_API_KEY");
     if (!s->key) s->key = first_env("MOONRIG_API_KEY", "ANTHROPIC_API_KEY");
   }
   return 0;

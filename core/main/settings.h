@@ -18,12 +18,14 @@ struct settings {
   bool watch, insecure_http, json, quiet;
   bool rollback, status; /* reload */
   bool data_given;       /* --data, or MOONRIG_DATA */
+  bool key_given;        /* --key, or MOONRIG_API_KEY */
   int grace_s;
   const char *paths[PATHS_MAX]; /* what is left of the command line */
   int npaths;
   char *options;    /* JSON for mr_open */
   yyjson_doc *file; /* the configuration file; strings above may point into it */
   char url_buf[256], key_buf[128];
+  char local_key[72]; /* what the commands of this machine use, by the server's file */
 };
 
 /* Flags of one command: which of the settings it takes. */

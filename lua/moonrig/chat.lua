@@ -131,6 +131,15 @@ local function confirmation(id, allow, why)
   return { type = "user.tool_confirmation", tool_use_id = id, result = allow and "allow" or "deny", deny_message = why }
 end
 
+---Does a custom call wait for a yes, as the server's scripts have its handler, or for a result? Asked with two answers
+---of which the second is never right, so the server takes neither; which one it names tells.
+function Chat:waits_for_yes(use)
+  local nothing = "sevt_011111111111111111111111"
+  local _, e = self.client.sessions.events.send(self.session.id,
+    { events = { confirmation(use.id, true), confirmation(nothing, true) } })
+  return type(e) == "table" and type(e.field) == "string" and e.field:find "^events%[1%]" ~= nil
+end
+
 ---A call that nobody answers: the person may, else it fails for the model.
 function Chat:answer_custom(use)
   local line
@@ -141,6 +150,7 @@ function Chat:answer_custom(use)
     line = self.term:read("  its result (Enter: it fails): ")
     if line == nil then return nil, "left" end
   end
+  self.failed = self.failed or not self.term.tty
   local ok = line and line ~= ""
   local text = ok and line or "nobody answers this tool in this chat"
   return self:send { type = "user.custom_tool_result", custom_tool_use_id = use.id, is_error = not ok or nil,
@@ -149,7 +159,7 @@ end
 
 ---One call that waits. true, or nil and "left" (no answer), or nil, err.
 function Chat:ask_about(use)
-  if use.type == "agent.custom_tool_use" and self.unowned[use.name] then return self:answer_custom(use) end
+  if use.type == "agent.custom_tool_use" and not self:waits_for_yes(use) then return self:answer_custom(use) end
   while true do
     local line, why
     if self.always[use.name] then
@@ -168,9 +178,7 @@ function Chat:ask_about(use)
     if yes or word == "n" or word == "no" then
       local sent, e = self:send(confirmation(use.id, yes, not yes and rest ~= "" and rest or nil))
       if sent and (word == "a" or word == "always") then self.always[use.name] = true end
-      if sent or use.type ~= "agent.custom_tool_use" or (e.status ~= 400) then return sent, e end
-      self.unowned[use.name] = true -- it waits for a result, not for a yes
-      return self:answer_custom(use)
+      return sent, e
     elseif word == "w" or word == "why" or word == "?" then
       self:note(("  %s (%s) asks because its permission is \"%s\"; its input:"):format(tostring(use.name), use.type,
         tostring(use.evaluated_permission or "ask")))
@@ -255,8 +263,16 @@ function Chat:rests(ev)
   return true
 end
 
+---The stream must be open before a turn begins: what a model writes is shown to those who listened then.
+function Chat:listen()
+  local feed = self.follower.feed
+  if feed.stream or feed.ended then return true end
+  return feed:open()
+end
+
 function Chat:say(text)
-  local sent, e = self:send { type = "user.message", content = { { type = "text", text = text } } }
+  local sent, e = self:listen()
+  if sent then sent, e = self:send { type = "user.message", content = { { type = "text", text = text } } } end
   if not sent then
     self.failed = true
     self.term:complain(err.text(e))
@@ -445,13 +461,14 @@ local function explain(chat, e)
   chat.term:complain(err.text(e))
   if e.status == 401 then chat.term:complain "give a key with --key or MOONRIG_API_KEY" end
   if e.type == "usage" then return 2 end
-  return e.status and 1 or UNREACHABLE
+  local said = e.status or e.type == "not_found_error" or e.type == "invalid_request_error"
+  return said and 1 or UNREACHABLE
 end
 
 ---@param o { client: table, term: table, agent?: string, session?: string, json?: boolean }
 ---@return integer exit code
 local function run(o)
-  local chat = setmetatable({ client = o.client, term = o.term, json = o.json, always = {}, unowned = {}, usage = {},
+  local chat = setmetatable({ client = o.client, term = o.term, json = o.json, always = {}, usage = {},
     own = {} }, Chat)
   local code = 0
   chat.main = task.spawn(function()

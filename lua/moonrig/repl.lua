@@ -136,7 +136,7 @@ local function one(repl)
   repeat
     local line, interrupted = repl.term:read(source == "" and "> " or ">> ")
     if not line and interrupted then
-      if source == "" then return nil end
+      if source == "" then repl.term:line("(Ctrl-D, or /quit, leaves)", "dim") end
       return true -- given up
     end
     if not line and source == "" then return nil end

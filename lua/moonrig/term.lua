@@ -54,7 +54,7 @@ end
 ---A text on one line, cut to the terminal's width (or n columns).
 function Term:cut(text, n)
   n = math.max(n or self.width - 1, 8)
-  text = M.clean((text:gsub("%s+", " ")))
+  text = M.clean((text:gsub("[\r\n\t]+", " ")))
   if #text <= n then return text end
   local stop = n - 3
   while stop > 0 and (text:byte(stop + 1) or 0) >= 0x80 and text:byte(stop + 1) < 0xc0 do stop = stop - 1 end
