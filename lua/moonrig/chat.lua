@@ -465,9 +465,11 @@ local function explain(chat, e)
   return said and 1 or UNREACHABLE
 end
 
+local M = {}
+
 ---@param o { client: table, term: table, agent?: string, session?: string, json?: boolean }
 ---@return integer exit code
-local function run(o)
+function M.run(o)
   local chat = setmetatable({ client = o.client, term = o.term, json = o.json, always = {}, usage = {},
     own = {} }, Chat)
   local code = 0
@@ -504,9 +506,12 @@ local function run(o)
 end
 
 ---@param args string[] [0] descriptor of Ctrl-C; URL, key, agent, session, "json" or ""
-return function(args)
+---@return integer exit code
+function M.main(args)
   local rig = require "moonrig"
   local client = rig.connect { base_url = args[1], api_key = args[2] ~= "" and args[2] or nil }
-  return run { client = client, term = term.open(tonumber(args[0])), agent = args[3], session = args[4],
+  return M.run { client = client, term = term.open(tonumber(args[0])), agent = args[3], session = args[4],
     json = args[5] == "json" }
 end
+
+return M

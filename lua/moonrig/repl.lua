@@ -183,4 +183,4 @@ function M.main(args, g)
   return failed and not repl.term.tty and 1 or 0
 end
 
-return setmetatable(M, { __call = function(_, args, g) return M.main(args, g) end })
+return M

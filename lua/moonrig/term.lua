@@ -11,6 +11,7 @@ local LINE_MAX = 4 * 1024 * 1024
 ---@class moonrig.Term
 local Term = {}
 Term.__index = Term
+M.Term = Term
 
 ---@param interrupt_fd? integer readable at each Ctrl-C; read by this
 function M.open(interrupt_fd)
@@ -54,7 +55,7 @@ end
 ---A text on one line, cut to the terminal's width (or n columns).
 function Term:cut(text, n)
   n = math.max(n or self.width - 1, 8)
-  text = M.clean((text:gsub("[\r\n\t]+", " ")))
+  text = M.clean((text:gsub("[\r\n\t]+", " "):gsub(" +$", "")))
   if #text <= n then return text end
   local stop = n - 3
   while stop > 0 and (text:byte(stop + 1) or 0) >= 0x80 and text:byte(stop + 1) < 0xc0 do stop = stop - 1 end
