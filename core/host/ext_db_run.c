@@ -129,6 +129,22 @@ static bool is_ours(struct mr_ext_db *db)
   return realpath(parent, real) && strcmp(real, dir) == 0;
 }
 
+/* The path as script.roots allows it, in place of the one that was given. */
+static int resolve(struct mr_ext_db *db, struct mr_err *err)
+{
+  char path[PATH_MAX], *copy;
+  int code;
+
+  if (strcmp(db->path, ":memory:") == 0) return MR_OK;
+  code = mr_roots_resolve(db->rt, db->path, false, path, err);
+  if (code != MR_OK) return code;
+  copy = mr_mem_strdup(mr_rt_mem(db->rt), mr_str_c(path));
+  if (!copy) return mr_err_nomem(err);
+  mr_mem_free(mr_rt_mem(db->rt), db->path);
+  db->path = copy;
+  return MR_OK;
+}
+
 static int open_file(struct mr_ext_db *db)
 {
   int flags = db->readonly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, on;
@@ -152,6 +168,8 @@ void mr_db_do_open(struct mr_ext_db *db, struct mr_db_run *r)
 {
   int rc;
 
+  r->code = resolve(db, &r->err);
+  if (r->code != MR_OK) return;
   if (is_ours(db)) {
     mr_db_fail(r, MR_E_DENIED, "path: is in the server's data directory; keep scripts' files elsewhere");
     return;

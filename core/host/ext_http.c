@@ -11,7 +11,15 @@
 
 #include <stdio.h>
 
-enum { TIMEOUT_MS = 60000, FOLLOW_MAX = 10, HEADERS_MAX = 200, CHUNKS = 8, CHUNKS_LOW = 4, BACKLOG = 512 << 10, UNIX_MAX = 107 };
+enum {
+  TIMEOUT_MS = 60000,
+  FOLLOW_MAX = 10,
+  HEADERS_MAX = 200,
+  CHUNKS = 8,
+  CHUNKS_LOW = 4,
+  BACKLOG = 512 << 10,
+  UNIX_MAX = 107
+};
 static const int64_t BODY_MAX = INT64_C(16) << 20, URL_MAX = 1 << 16;
 
 struct request {
@@ -252,10 +260,12 @@ static int copy_request(struct request *r, const struct mr_ext_http_req *q, stru
   if (q->method && (!q->method[0] || strlen(q->method) > 40 || !line_ok(q->method)))
     return mr_err_set(err, MR_E_INVALID, "method", "method: a word such as GET");
   if (q->timeout_ms < -1 || q->max_body < 0 || q->connect_ms < 0 || q->idle_ms < 0)
-    return mr_err_set(err, MR_E_INVALID, q->max_body < 0 ? "max_body" : "timeout_ms",
-                      "max_body, connect_ms, idle_ms: not negative; timeout_ms: -1 for none, else not negative");
+    return mr_err_set(
+        err, MR_E_INVALID, q->max_body < 0 ? "max_body" : "timeout_ms",
+        "max_body, connect_ms, idle_ms: not negative; timeout_ms: -1 for none, else not negative");
   if (q->unix_path && (!q->unix_path[0] || strlen(q->unix_path) > UNIX_MAX))
-    return mr_err_set(err, MR_E_INVALID, "unix_path", "unix_path: the path of a socket, at most %d bytes", UNIX_MAX);
+    return mr_err_set(err, MR_E_INVALID, "unix_path", "unix_path: the path of a socket, at most %d bytes",
+                      UNIX_MAX);
   if (q->follow < 0 || q->follow > FOLLOW_MAX)
     return mr_err_set(err, MR_E_INVALID, "follow", "follow: 0 to %d redirects", FOLLOW_MAX);
   for (; q->headers && q->headers[n]; n++)

@@ -116,6 +116,11 @@ int mr_x_db_run(struct mr_ext_db *db, const struct mr_ext_db_run *q, struct mr_d
 void mr_x_db_cancel(struct mr_runtime *rt, uint64_t id);
 void mr_x_db_close(struct mr_ext_db **db);
 
+/* ---- ext_roots.c ---- */
+int mr_roots_check(yyjson_val *options, struct mr_err *err); /* the option's form */
+/* The path to work on instead, in out (PATH_MAX); or MR_E_DENIED. itself: a link is not followed. */
+int mr_roots_resolve(struct mr_runtime *rt, const char *path, bool itself, char *out, struct mr_err *err);
+
 /* ---- control.c ---- */
 void mr_x_set_generation(struct mr_runtime *rt, int64_t generation, struct mr_str last_error);
 int mr_x_on_control(struct mr_runtime *rt,

@@ -48,11 +48,11 @@ struct mr_ext_http_req {
   const char *method, *url;
   const char *const *headers; /* "Name: value" lines, NULL-terminated, or NULL */
   struct mr_str body;
-  int64_t timeout_ms; /* whole request; 0 = 60,000, -1 = no limit */
-  int64_t max_body;   /* response bytes kept; over it MR_E_TOO_LARGE; 0 = 16 MiB (with chunk: no limit) */
-  int follow;         /* redirects to follow, at most 10 */
-  int64_t connect_ms; /* until connected; 0 = 10,000 */
-  int64_t idle_ms;    /* no byte for so long = MR_E_TIMEOUT; 0 = off. A pause of the host's does not count */
+  int64_t timeout_ms;    /* whole request; 0 = 60,000, -1 = no limit */
+  int64_t max_body;      /* response bytes kept; over it MR_E_TOO_LARGE; 0 = 16 MiB (with chunk: no limit) */
+  int follow;            /* redirects to follow, at most 10 */
+  int64_t connect_ms;    /* until connected; 0 = 10,000 */
+  int64_t idle_ms;       /* no byte for so long = MR_E_TIMEOUT; 0 = off. A pause of the host's does not count */
   const char *unix_path; /* connect to this socket instead of the URL's host; NULL = no */
 };
 struct mr_ext_http_reply {

@@ -57,6 +57,7 @@ struct mr_lua_pend {
   struct mr_lua_pend *next;
   struct mr_lua_stream *stream;
   struct mr_lua_http *http;
+  struct mr_lua_new *made;
   bool is_download;
   char *buf; /* downloads: what came so far, when it goes to a string */
   size_t n, cap;
@@ -151,6 +152,7 @@ struct mr_lua_vm {
   struct mr_lua_vm *before;   /* the one whose place this takes, until it has its scripts */
   struct mr_lua_stream *streams;
   struct mr_lua_http *https; /* streamed responses */
+  struct mr_lua_new *news;   /* runtimes of rig.new */
   int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool control_wanted;
@@ -162,7 +164,8 @@ struct mr_lua_vm {
   uint64_t watches[256];
   int nwatches;
   bool main_done;
-  int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt, ref_httpmt;
+  int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt, ref_httpmt,
+      ref_newmt;
   int ref_stamps, ref_parents;
   char last_error[384];
   int late_code; /* rig.main that ends after mr_script_run_main gave up */
@@ -259,12 +262,15 @@ void mr_lua_pend_fail(struct mr_lua_pend *p, int code, const struct mr_err *err)
 LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t);
 LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err *err); /* true, nil, err */
 extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[], mr_lua_io_natives[],
-    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[], mr_lua_http_natives[];
+    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[], mr_lua_http_natives[],
+    mr_lua_new_natives[];
 extern const luaL_Reg mr_lua_crypto_natives[], mr_lua_sqlite_natives[], mr_lua_tty_natives[];
 LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_streams_cancel(struct mr_lua_vm *s); /* of a VM that was given up */
 LJMP void mr_lua_http_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_https_cancel(struct mr_lua_vm *s); /* likewise, streamed responses */
+LJMP void mr_lua_new_open(lua_State *L, struct mr_lua_vm *s);
+void mr_lua_news_close(struct mr_lua_vm *s); /* likewise, runtimes of rig.new */
 
 /* ---- crypto.c: bytes as base64, into out of 4 * ((n + 2) / 3) bytes; and back, pushed, or *bad = where it broke */
 size_t mr_lua_base64(const char *data, size_t n, bool url, char *out);

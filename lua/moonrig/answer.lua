@@ -3,11 +3,12 @@
 -- its handler runs in a task of its own, and what it returns is sent. A call is answered once, whoever sees it.
 local native = require "moonrig.native"
 local err = require "moonrig.err"
+local http = require "moonrig.http"
 local task = require "moonrig.task"
 
 local M = {}
 
-local TIMEOUT, CONCURRENCY, REMEMBERED = 120, 64, 4096
+local TIMEOUT, CONCURRENCY, REMEMBERED, ATTEMPTS = 120, 64, 4096, 3
 
 ---Text, a block or a list of blocks to a list of blocks.
 function M.content_of(content)
@@ -54,7 +55,8 @@ function M.new(side, session, feed)
     Answers)
 end
 
-local function cancel_all(self)
+---Cancels the handlers that run.
+function Answers:stop()
   for t in pairs(self.tasks) do
     if not t.done then t:cancel "the session goes on without it" end
   end
@@ -70,10 +72,10 @@ function Answers:see(ev)
   elseif ev.type == "session.status_idle" then
     local why = ev.stop_reason or {}
     self.blocked = why.type == "requires_action" and why.event_ids or nil
-    if not self.blocked then cancel_all(self) end
+    if not self.blocked then self:stop() end
   elseif ev.type == "session.status_terminated" or ev.type == "session.deleted" then
     self.blocked = nil
-    cancel_all(self)
+    self:stop()
   end
 end
 
@@ -131,9 +133,13 @@ local function answer(self, tool, use)
   local value, why = run(self, tool, use)
   local ev, e = M.event(use, why or value, why ~= nil)
   if not ev then ev = M.event(use, err.text(e), true) end
-  local sent
-  sent, e = self.side.transport.call("sessions.events.send", { session_id = self.session.id, events = { ev } })
-  if sent then return end
+  for attempt = 1, ATTEMPTS do
+    local sent
+    sent, e = self.side.transport.call("sessions.events.send", { session_id = self.session.id, events = { ev } })
+    if sent then return end
+    if not e.retryable then break end
+    if attempt < ATTEMPTS then http.pause(attempt) end -- one that arrived after all is refused the second time
+  end
   native.log(1, "tool " .. tool.name, "the answer was not taken: " .. err.text(e))
   if e.status and e.status < 500 and e.status ~= 429 then return end -- it is no longer wanted: the events tell
   self.failed = e

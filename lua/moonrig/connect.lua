@@ -1,4 +1,4 @@
--- rig.connect: a client of another runtime, of the same shape as rig. Operations, agents, sessions and streams are
+-- rig.connect and rig.new: a client of another runtime, elsewhere or in this process, of the same shape as rig. Operations, agents, sessions and streams are
 -- that runtime's; what is the script's own (http, fs, json, tasks, time, ...) is as in rig; what only a runtime's own
 -- scripts can do (hooks, watchers, providers, routes, ...) is refused by name.
 local native = require "moonrig.native"
@@ -8,6 +8,7 @@ local declare = require "moonrig.declare"
 local err = require "moonrig.err"
 local remote = require "moonrig.remote"
 local session = require "moonrig.session"
+local wait = require "moonrig.wait"
 
 local M = {}
 
@@ -59,11 +60,13 @@ for _, name in ipairs(own) do names[name] = true end
 
 ---Makes a client of a transport.
 ---@param transport moonrig.Transport
+---@param close fun(): boolean?, moonrig.Error?
 ---@return table rig
-local function client_of(transport)
+local function client_of(transport, close)
   local lookup, tools = agents.new(transport), {}
   local side = { transport = transport, id = lookup.id, tools = tools }
-  local c = { agent = lookup.agent, environment = lookup.environment, session = session.new(side), tool = tool_of(tools) }
+  local c = { agent = lookup.agent, environment = lookup.environment, session = session.new(side), tool = tool_of(tools),
+    close = close }
   api.install(c, transport)
   return setmetatable(c, {
     __index = function(_, key)
@@ -98,7 +101,51 @@ function M.connect(o)
   if not base_url or base_url == "" then err.misuse("rig.connect: base_url is missing (or set MOONRIG_URL)") end
   if key == "" then key = nil end
   if key and key:find "[%c ]" then err.misuse("rig.connect: api_key holds a blank or a line break") end
-  return client_of(remote.transport { base_url = base_url, api_key = key, timeout = o.timeout })
+  return client_of(remote.transport { base_url = base_url, api_key = key, timeout = o.timeout },
+    function() return true end)
+end
+
+-- ---------------------------------------------------------------------------------------------------- rig.new
+
+local opened, closed = wait(native.runtime_wait), wait(native.runtime_close)
+
+local function hex(n)
+  local f = assert(io.open("/dev/urandom", "rb"))
+  local bytes = f:read(n)
+  f:close()
+  return (bytes:gsub(".", function(c) return ("%02x"):format(c:byte()) end))
+end
+
+---@class moonrig.NewOptions
+---@field store? string   ":memory:" (default), or a data directory that no other runtime has open
+---@field options? table  what the configuration file may hold: models, limits, ...
+---@field timeout? number seconds a call may take, with its retries; default 60
+
+---Another runtime in this process, as rig.connect gives one elsewhere: it runs no scripts, and knows nothing of this
+---one's store. Waits until it is open. client:close() ends it; so do its collection and the end of the scripts.
+---@param o? moonrig.NewOptions
+---@return moonrig? client
+---@return moonrig.Error? err
+function M.new(o)
+  o = o or {}
+  declare.keys("rig.new", o, "store options timeout")
+  for k, kind in pairs { store = "string", options = "table", timeout = "number" } do declare.check("rig.new", o, k, kind) end
+  if o.timeout and not (o.timeout > 0) then err.misuse("rig.new: timeout is seconds, more than 0") end
+  local options = {}
+  for k, v in pairs(o.options or {}) do options[k] = v end
+  options.api_key = options.api_key or "sk-mr-" .. hex(20)
+  local text, e = native.json_encode(options)
+  if not text then return nil, e end
+  local path = ("%s/moonrig-%s.sock"):format((os.getenv "TMPDIR" or "/tmp"):gsub("/+$", ""), hex(8))
+  if #path > 100 then path = "/tmp/moonrig-" .. hex(8) .. ".sock" end -- the system allows no more
+  local runtime, why = native.runtime_open(o.store or ":memory:", text, path)
+  if not runtime then return nil, why end
+  local ok
+  ok, e = opened(runtime)
+  if not ok then return nil, e end
+  local transport = remote.transport { base_url = "unix:" .. path, api_key = options.api_key, timeout = o.timeout }
+  transport.runtime = runtime -- lives as long as who uses it
+  return client_of(transport, function() return closed(runtime) end)
 end
 
 return M

@@ -78,7 +78,7 @@ function Feed:open()
   if self.deltas then params.event_deltas = { "agent.message" } end
   local st, e = self.transport.stream_open("sessions.events.stream", params, self:opts())
   if not st then return nil, e end
-  self.stream, self.seen, self.page = st, {}, nil
+  self.stream, self.seen, self.page, self.opened = st, {}, nil, true
   self.listing = not self.live
   if self.live and not self.turn then
     self.after, e = self:newest()
@@ -152,7 +152,7 @@ function Feed:broke(e)
   if self.stream then self.transport.stream_close(self.stream) end
   self.stream = nil
   self.breaks = self.breaks + 1
-  if self.breaks > MAX_BREAKS or (e and e.status and e.status < 500) then
+  if self.breaks > MAX_BREAKS or (e and e.status and e.status < 500 and not e.retryable) then
     self.ended = true
     return nil, e or err.new("closed", "the event stream ended")
   end
@@ -176,6 +176,14 @@ function Feed:live_event()
   return ev
 end
 
+---May it go on after this failure to open or list? true, or nil, err.
+function Feed:survives(e)
+  if self.ends and e.type == "timeout_error" then return nil, e end
+  if e.retryable and self.opened then return self:broke(e) end
+  self:close()
+  return nil, e
+end
+
 ---The next event; nothing after the session's last; nil, err. After a timeout_error it can be called again.
 function Feed:next()
   while not self.ended do
@@ -183,17 +191,18 @@ function Feed:next()
     local ev, e, ok
     if not self.stream then
       ok, e = self:open()
-      if not ok then
-        if not (self.ends and e.type == "timeout_error") then self:close() end
-        return nil, e
-      end
+      if not ok then ok, e = self:survives(e) end
+      if not ok then return nil, e end
     end
-    if self.listing then ev, e = self:history() end
-    if not ev and not e and not self.listing and self.stream then ev, e = self:live_event() end
-    if e then
-      if not (self.ends and e.type == "timeout_error") then self:close() end
-      return nil, e
+    if self.stream and self.listing then
+      ev, e = self:history()
+      if e then ok, e = self:survives(e) end
     end
+    if not ev and not e and not self.listing and self.stream then
+      ev, e = self:live_event()
+      if e then self:close() end
+    end
+    if e then return nil, e end
     if ev then
       self.breaks = 0
       if over(ev) then self:close() end

@@ -18,6 +18,7 @@ local rig = {
   provider = require "moonrig.model",
   http = require "moonrig.http",
   connect = require("moonrig.connect").connect,
+  new = require("moonrig.connect").new,
   fs = require "moonrig.fs",
   crypto = require "moonrig.crypto",
   sqlite = require "moonrig.sqlite",
@@ -85,7 +86,7 @@ end
 require("moonrig.api").install(rig)
 
 -- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
-local later = { kv = true, workflow = true, schedule = true, route = true, new = true }
+local later = { kv = true, workflow = true, schedule = true, route = true }
 
 return setmetatable(rig, {
   __index = function(_, key)

@@ -212,9 +212,9 @@ local function take(turn, ev)
 end
 
 ---A custom call that a handler of these scripts answers waits for no answer, so for a yes.
-local function kind_of(ev)
+local function kind_of(turn, ev)
   if ev.type == "agent.custom_tool_use" then
-    local g = native.generation()
+    local g = side_of(turn.session) == here and native.generation()
     for _, d in ipairs(g and g.decls.tool or {}) do
       if d.decl.name == ev.name and d.decl.answered_by ~= "client" then return "confirm" end
     end
@@ -229,7 +229,7 @@ local function pending_of(turn, ids)
     if not turn.answered[id] and not (turn.answers and turn.answers:owns(id)) then
       local ev = turn.uses[id] or { id = id, type = "unknown" }
       list[#list + 1] = setmetatable(
-        { id = id, name = ev.name, input = ev.input, kind = kind_of(ev), event = ev, turn = turn }, Pending)
+        { id = id, name = ev.name, input = ev.input, kind = kind_of(turn, ev), event = ev, turn = turn }, Pending)
     end
   end
   return list
@@ -355,8 +355,12 @@ function Follower.__call(self)
   return ev
 end
 
----Stops following; one that was left alone is closed when it is collected.
-function Follower:close() self.feed:close() end
+---Stops following, and handlers of a client's tools that it started; one that was left alone is closed when it is
+---collected.
+function Follower:close()
+  self.feed:close()
+  if self.answers then self.answers:stop() end
+end
 
 ---Iterates over events: history from the start (or after an event id), then live, with no gap, until the
 ---session ends. Raises when it cannot go on. timeout: seconds without an event until it raises a timeout_error; it can

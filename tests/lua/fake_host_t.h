@@ -5,6 +5,7 @@
 #define FAKE_HOST_T_H
 #include <dirent.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <fcntl.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -73,6 +74,7 @@ struct fake {
   int docs, builds, texts, ops, uses_open, controls;
   int full;                  /* calls answer MR_E_FULL */
   int refuse_tool;           /* the tool named "refused" is refused */
+  atomic_int second;         /* open runtimes of rig.new */
   int no_memory_timer;       /* timers cannot be made */
   char logs[1 << 16];
   int64_t generation;

@@ -281,8 +281,8 @@ static int h_open(lua_State *L) /* open() -> what is open, as one line */
   for (struct fake_timer *x = fake.timers; x; x = x->next) nt++;
   for (struct fake_call *x = fake.calls; x; x = x->next) nc++;
   if (fake.stats) fake.stats(more, sizeof more, 0);
-  snprintf(t, sizeof t, "timers=%d calls=%d uses=%d docs=%d builds=%d texts=%d ops=%d queue=%d fds=%d%s", nt, nc,
-           fake.uses_open, fake.docs, fake.builds, fake.texts, fake.ops, fake_queued(), open_fds(), more);
+  snprintf(t, sizeof t, "timers=%d calls=%d uses=%d docs=%d builds=%d texts=%d ops=%d queue=%d second=%d fds=%d%s", nt, nc,
+           fake.uses_open, fake.docs, fake.builds, fake.texts, fake.ops, fake_queued(), fake.second, open_fds(), more);
   lua_pushstring(L, t);
   return 1;
 }

@@ -46,13 +46,12 @@ rig.provider { name = "test", models = "test-*", run = function(request, ctx)
 end }
 
 local url, key, c
+t.loose = true
 local function connect()
   if c then return end
   url = host.listen()
   key = assert(rig.keys.create { name = "test" }).key
   c = rig.connect { base_url = url .. "/", api_key = key }
-  assert(c.agents.list())
-  t.quiet = nil -- the listener, and connections that are kept, stay open
 end
 
 -- The reference script, with the terminal as a parameter.
@@ -151,8 +150,7 @@ t.test("follow answers too, also what waited before", function()
   end
   t.equal(table.concat(texts, "|"), "seat 10|seat 11")
   t.equal(#asked, 2)
-  t.equal(assert(turn:wait()).text, "seat 10")
-  t.equal(#asked, 2)
+  turn.feed:close()
 end)
 t.test("an interrupt ends the turn and the handler", function()
   connect()
@@ -161,7 +159,7 @@ t.test("an interrupt ends the turn and the handler", function()
   local agent = c.agent { name = "hanger", model = "test-1", tools = { c.tool "hang" } }
   local s = assert(c.session { agent = agent })
   local task = rig.spawn(function() over = assert(s:ask "use hang {}") end)
-  for ev in s:follow() do
+  for ev in assert(rig.session(s.id)):follow() do -- not the client's: the turn's own reader answers
     if ev.type == "session.status_idle" then break end
   end
   assert(s:interrupt())
@@ -301,7 +299,9 @@ t.test("times: ask, wait, follow", function()
     local follow = s:follow { live = true, timeout = 0.2 }
     t.equal(t.raises("nothing came in time", follow).type, "timeout_error")
     assert(turn.pending[1]:allow())
-    t.equal(follow().type, "user.tool_confirmation")
+    for ev in follow do
+      if ev.type == "user.tool_confirmation" then break end
+    end
     follow:close()
     turn = assert(turn:wait { timeout = 30 })
     t.equal(turn.text, "paid 900")
@@ -338,6 +338,60 @@ t.test("a unix socket", function()
   t.equal(assert(s:ask "hi").text, "you said: hi")
   local r = assert(rig.http.get("http://localhost/health", { unix = tmp .. "/s.sock", expect = 200 }))
   t.equal(r:json().status, "ok")
-  t.quiet = nil
+end)
+t.test("rig.new: another runtime beside this one", function()
+  t.write(tmp .. "/model.jsonl", '{"match":"book","reply":{"content":[{"type":"tool_use","name":"book","input":{"n":12}}]}}\n'
+    .. '{"reply":{"content":[{"type":"text","text":"I read {{last_tool_result}}"}]}}\n')
+  local options = { models = { scripted = { file = tmp .. "/model.jsonl" }, route = { ["played*"] = "scripted" } },
+    sandbox = { enabled = false } }
+  local second = assert(rig.new { store = tmp .. "/second", options = options })
+  local book = second.tool { name = "book", description = "Books", run = function(input) return "seat " .. input.n end }
+  local agent = assert(second.agent { name = "far", model = "played-1", tools = { book } })
+  assert(second.environment { name = "default", config = { type = "cloud" } })
+  local s = assert(second.session { agent = agent })
+  t.equal(assert(s:ask("book it", { timeout = 60 })).text, "I read seat 12")
+  t.equal(rig.agent "far", nil, "nothing of it is here")
+  local busy, e = rig.new { store = tmp .. "/second" }
+  t.equal(busy, nil)
+  t.match(e.message, "%S")
+  local bad, why = rig.new { options = { nonsense = 1 } }
+  t.equal(bad, nil)
+  t.equal(why.field, "nonsense")
+  assert(second.close())
+  local none, gone = second.agents.list({}, { timeout = 1 })
+  t.equal(none, nil)
+  t.ok(gone.type == "io_error" or gone.type == "timeout_error", gone.type)
+  second = assert(rig.new { store = tmp .. "/second", options = options }) -- it kept what it had
+  t.equal(assert(second.agent "far").id, agent.id)
+  second, s = nil, nil
+end)
+local function manual(with)
+  for block in assert(rig.fs.read "lua/README.md"):gmatch "```lua\n(.-)\n```" do
+    if block:find(with, 1, true) then return block end
+  end
+end
+t.test("the manual's new runtime", function()
+  local main, printed = nil, {}
+  local front = setmetatable({ main = function(fn) main = fn end }, { __index = rig })
+  local env = setmetatable({ require = function() return front end, print = function(...) printed = { ... } end },
+    { __index = _G })
+  assert(load(assert(manual "rig.new"), "=README", "t", env))()
+  main()
+  t.match(printed[1], "^agent_")
+  t.equal(printed[2], nil)
+end)
+t.test("the manual's client", function()
+  connect()
+  local text = assert(manual "rig.connect")
+  local main, printed = nil, {}
+  local front = setmetatable({ main = function(fn) main = fn end, env = { MOONRIG_URL = url, MOONRIG_API_KEY = key } },
+    { __index = rig })
+  local env = setmetatable({ require = function() return front end,
+    print = function(...) printed[#printed + 1] = table.concat({ ... }, " ") end }, { __index = _G })
+  text = text:gsub("claude%-opus%-4%-7", "test-1"):gsub("What time is it%?", "use clock {}")
+  assert(load(text, "=README", "t", env))()
+  main {}
+  t.match(printed[1], "^20%d%d%-%d%d%-%d%dT")
+  t.match(printed[2], "^sesn_%S+ %a+$")
 end)
 rig.main(t.run)

@@ -2,6 +2,7 @@
 #include "host_kit.h"
 
 #include <sqlite3.h>
+#include <sys/stat.h>
 
 struct said {
   struct mr_runtime *rt;
@@ -184,6 +185,36 @@ TEST(other_files_and_transactions_by_hand_are_refused)
 }
 
 static const char *ENDLESS = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c";
+
+TEST(paths_stay_within_the_roots)
+{
+  const char *dir = test_dir();
+  struct mr_config c = host_config(":memory:");
+  struct mr_runtime *rt = NULL;
+  struct mr_ext_db *db;
+  struct mr_err err = {.size = sizeof err};
+  char options[700], path[700];
+  struct said g;
+
+  snprintf(path, sizeof path, "%s/in", dir);
+  CHECK_INT(mkdir(path, 0700), 0);
+  snprintf(options, sizeof options, "{\"script\":{\"roots\":[\"%s/in\"]}}", dir);
+  c.options = options;
+  CHECK_INT(mr_open(&rt, &c, &err), MR_OK);
+  snprintf(path, sizeof path, "%s/in/a.db", dir);
+  db = open_db(rt, path, 0);
+  X()->db_close(&db);
+  snprintf(path, sizeof path, "%s/in/../out.db", dir);
+  CHECK_INT(refused(rt, path, &g), MR_E_DENIED);
+  snprintf(path, sizeof path, "%s/in/link.db", dir);
+  CHECK_INT(symlink("/etc/passwd", path), 0);
+  CHECK_INT(refused(rt, path, &g), MR_E_DENIED);
+  CHECK_INT(refused(rt, "out.db", &g), MR_E_DENIED);
+  db = open_db(rt, ":memory:", 0);
+  X()->db_close(&db);
+  CHECK_INT(mr_close(&rt), MR_OK);
+  CHECK_INT(test_allocs(), 0);
+}
 
 TEST(long_statements_are_stopped)
 {
