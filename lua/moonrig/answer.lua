@@ -3,7 +3,7 @@
 -- its handler runs in a task of its own, and what it returns is sent. A call is answered once, whoever sees it.
 local native = require "moonrig.native"
 local err = require "moonrig.err"
-local http = require "moonrig.http"
+local retry = require "moonrig.retry"
 local task = require "moonrig.task"
 
 local M = {}
@@ -138,7 +138,7 @@ local function answer(self, tool, use)
     sent, e = self.side.transport.call("sessions.events.send", { session_id = self.session.id, events = { ev } })
     if sent then return end
     if not e.retryable then break end
-    if attempt < ATTEMPTS then http.pause(attempt) end -- one that arrived after all is refused the second time
+    if attempt < ATTEMPTS then retry.pause(attempt) end -- one that arrived after all is refused the second time
   end
   native.log(1, "tool " .. tool.name, "the answer was not taken: " .. err.text(e))
   if e.status and e.status < 500 and e.status ~= 429 then return end -- it is no longer wanted: the events tell

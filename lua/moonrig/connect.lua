@@ -82,6 +82,9 @@ local function client_of(transport, close)
   })
 end
 
+---@class moonrig.Client: moonrig what of it is refused is in `refused` above
+---@field close fun(): boolean?, moonrig.Error? ends a runtime of rig.new; of rig.connect nothing is left to do
+
 ---@class moonrig.ConnectOptions
 ---@field base_url? string  "http://host:port", "https://..." or "unix:/path"; default MOONRIG_URL
 ---@field api_key? string   default MOONRIG_API_KEY
@@ -89,7 +92,7 @@ end
 
 ---A client of another runtime, of the same shape as rig. Does not ask it anything yet.
 ---@param o? moonrig.ConnectOptions
----@return moonrig client
+---@return moonrig.Client client
 function M.connect(o)
   o = o or {}
   declare.keys("rig.connect", o, "base_url api_key timeout")
@@ -124,7 +127,7 @@ end
 ---Another runtime in this process, as rig.connect gives one elsewhere: it runs no scripts, and knows nothing of this
 ---one's store. Waits until it is open. client:close() ends it; so do its collection and the end of the scripts.
 ---@param o? moonrig.NewOptions
----@return moonrig? client
+---@return moonrig.Client? client
 ---@return moonrig.Error? err
 function M.new(o)
   o = o or {}

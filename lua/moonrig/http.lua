@@ -5,6 +5,7 @@ local wait = require "moonrig.wait"
 local declare = require "moonrig.declare"
 local err = require "moonrig.err"
 local task = require "moonrig.task"
+local retry = require "moonrig.retry"
 local url = require "moonrig.url"
 local form = require "moonrig.form"
 local sse = require "moonrig.sse"
@@ -134,16 +135,6 @@ end
 
 local function transient(status) return status == 408 or status == 429 or status >= 500 end
 
----Waits before another attempt: longer each time, or as Retry-After (seconds or a date) says, at most a minute.
----@param attempt integer
----@param headers? table of the answer, if there was one
-function M.pause(attempt, headers)
-  local text = headers and headers["retry-after"]
-  local after = tonumber(text) or (text and url.date(text) and url.date(text) - native.now()) or 0
-  local s = math.min(0.2 * 2 ^ (attempt - 1), 10) * (0.75 + math.random() / 2)
-  task.sleep(math.max(s, math.min(after, 60)))
-end
-
 local function unexpected(req, res)
   return err.new("unexpected_status", ("%s %s answered %d"):format(req.method, (req.url:gsub("%?.*", "")), res.status),
     { status = res.status, body = res.body:sub(1, 2000), retryable = transient(res.status) })
@@ -173,7 +164,7 @@ function M.request(o)
     local res, e = send(req)
     local good, bad, again = judge(o, req, res, e)
     if not again or attempt > (o.retry or 0) then return good, bad end
-    M.pause(attempt, res and res.headers)
+    retry.pause(attempt, res and res.headers)
   end
 end
 
@@ -322,7 +313,7 @@ function M.stream(target, options)
       return res
     end
     if res then res:close() end
-    M.pause(attempt, res and res.headers)
+    retry.pause(attempt, res and res.headers)
   end
 end
 

@@ -6,6 +6,7 @@ local api = require "moonrig.api"
 local err = require "moonrig.err"
 local fs = require "moonrig.fs"
 local http = require "moonrig.http"
+local retry = require "moonrig.retry"
 local sse = require "moonrig.sse"
 local url = require "moonrig.url"
 
@@ -98,7 +99,7 @@ local function persist(op, timeout, attempt)
     if res ~= nil or not e then return res, e end
     local again = e.retryable and (e.status == 429 or harmless(op))
     if not again or n > RETRIES or e.type == "timeout_error" and native.mono() >= ends then return nil, e end
-    http.pause(n, headers)
+    retry.pause(n, headers)
     if native.mono() >= ends then return nil, e end
   end
 end
