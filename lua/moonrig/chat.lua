@@ -4,6 +4,7 @@
 local err = require "moonrig.err"
 local task = require "moonrig.task"
 local json = require "moonrig.json"
+local shows = require "moonrig.shows"
 local term = require "moonrig.term"
 
 local Chat = {}
@@ -22,95 +23,14 @@ Ctrl-C stops the agent's turn, a second one leaves.]]
 
 -- ----------------------------------------------------------------------------------------------------- showing
 
-local function text_of(content)
-  if type(content) == "string" then return content end
-  local parts = {}
-  for _, b in ipairs(type(content) == "table" and content or {}) do
-    parts[#parts + 1] = b.type == "text" and b.text or "[" .. tostring(b.type) .. "]"
-  end
-  return table.concat(parts, "\n")
-end
-
-local function input_text(ev)
-  return ev.input and json.encode(ev.input) or ""
-end
-
-local function tool_line(chat, ev)
-  chat.uses[ev.id] = ev
-  local server = ev.mcp_server_name and ev.mcp_server_name .. "/" or ""
-  chat.term:line(chat.term:cut(("* %s%s %s"):format(server, tostring(ev.name), input_text(ev))), "cyan")
-end
-
-local function result_line(chat, ev)
-  local text = text_of(ev.content)
-  local lines = select(2, text:gsub("\n", "\n")) + 1
-  local more = lines > 1 and (" (%d lines)"):format(lines) or ""
-  local mark = ev.is_error and "  ! " or "  = "
-  chat.term:line(mark .. chat.term:cut(text, chat.term.width - 6 - #more) .. more, ev.is_error and "red" or "dim")
-end
-
-local shows = {}
-
-function shows.event_start(chat, ev)
-  if ev.event and ev.event.type == "agent.message" then
-    if not chat.term.fresh then chat.term:put "\n" end -- the one before was given up
-    chat.streamed = { id = ev.event.id, text = "" }
-  end
-end
-
-function shows.event_delta(chat, ev)
-  local text = ev.delta and ev.delta.content and ev.delta.content.text
-  if not text then return end
-  if not chat.streamed or chat.streamed.id ~= ev.event_id then chat.streamed = { id = ev.event_id, text = "" } end
-  chat.streamed.text = chat.streamed.text .. text
-  chat.term:put(term.clean(text))
-end
-
-shows["agent.message"] = function(chat, ev)
-  local text, seen = text_of(ev.content), chat.streamed and chat.streamed.id == ev.id and chat.streamed.text or ""
-  chat.streamed = nil
-  if text:sub(1, #seen) ~= seen then
-    chat.term:line ""
-    seen = ""
-  end
-  chat.term:put(term.clean(text:sub(#seen + 1)))
-  if not chat.term.fresh then chat.term:put "\n" end
-end
-
-shows["agent.tool_use"], shows["agent.mcp_tool_use"], shows["agent.custom_tool_use"] = tool_line, tool_line, tool_line
-shows["agent.tool_result"], shows["agent.mcp_tool_result"] = result_line, result_line
-shows["user.custom_tool_result"], shows["user.tool_result"] = result_line, result_line
-
-shows["user.message"] = function(chat, ev)
-  if chat.own[ev.id] then return end
-  chat.term:line("> " .. chat.term:cut(text_of(ev.content), chat.term.width - 3), "bold") -- of another client, or of before
-end
-shows["user.tool_confirmation"] = function(chat, ev)
-  if ev.result == "deny" and not chat.own[ev.id] then
-    chat.term:line(chat.term:cut("  denied: " .. tostring(ev.deny_message or "")), "dim")
-  end
-end
-shows["user.interrupt"] = function(chat) chat.term:line("(interrupted)", "dim") end
-shows["session.error"] = function(chat, ev)
-  chat.failed = true
-  chat.term:line("! " .. term.clean(ev.error and ev.error.message or "an error"), "red")
-end
-shows["session.status_terminated"] = function(chat) chat.term:line("(the session has ended)", "dim") end
-shows["session.deleted"] = shows["session.status_terminated"]
-shows["span.model_request_end"] = function(chat, ev)
-  for k, v in pairs(ev.model_usage or {}) do
-    if type(v) == "number" then chat.usage[k] = (chat.usage[k] or 0) + v end
-  end
-end
-
 function Chat:show(ev)
   if self.json then
     if ev.id then self.term:line((assert(json.encode(ev)))) end
-    if ev.type and ev.type:find "tool_use$" then self.uses[ev.id] = ev end
-    if ev.type == "session.error" then self.failed = true end
-  elseif shows[ev.type] then
-    shows[ev.type](self, ev)
+  else
+    shows.event(self, ev)
   end
+  if ev.type and ev.type:find "tool_use$" then self.uses[ev.id] = ev end
+  if ev.type == "session.error" then self.failed = true end
 end
 
 ---What is not an event: not for a program that reads JSON.
@@ -167,7 +87,7 @@ function Chat:ask_about(use)
       line = "y"
     else
       if self.term.tty then
-        self.term:line(self.term:cut(("? allow %s %s"):format(tostring(use.name), input_text(use))), "bold")
+        self.term:line(self.term:cut(("? allow %s %s"):format(tostring(use.name), shows.input(use))), "bold")
       end
       line, why = self.term:read("  y(es) n(o, or: n REASON) a(lways) w(hy): ")
       if not line then return nil, why or "left" end
@@ -389,7 +309,7 @@ function commands.events(chat, arg)
   if not page then return chat.term:complain(err.text(e)) end
   for i = #page.data, 1, -1 do
     local ev = page.data[i]
-    local about = ev.name or ev.content and text_of(ev.content) or ev.stop_reason and ev.stop_reason.type or ""
+    local about = ev.name or ev.content and shows.text(ev.content) or ev.stop_reason and ev.stop_reason.type or ""
     chat.term:line(chat.term:cut(("%s  %-26s %s"):format(tostring(ev.processed_at or "waits"), ev.type, about)))
   end
 end
