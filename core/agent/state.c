@@ -23,8 +23,7 @@ bool mr_call_waits_client(const struct mr_session *s, const struct mr_tcall *t)
 {
   (void)s;
   if (t->resolved || t->finished) return false;
-  if (t->kind == MR_TOOL_CUSTOM && !t->owned) return true;
-  return t->perm == MR_PERM_ASK && t->confirmed == 0;
+  return t->kind == MR_TOOL_CUSTOM ? !t->owned : t->perm == MR_PERM_ASK && t->confirmed == 0;
 }
 
 bool mr_state_blocked(const struct mr_session *s)
@@ -219,7 +218,7 @@ static int apply_private(struct mr_session *s, struct mr_str type, yyjson_val *j
     t->intent_seq = s->seq + 1;
   } else if (mr_str_is(type, "tool.claim") && t) {
     t->owned = mr_json_get_bool(j, "owned", true);
-    if (mr_json_get_bool(j, "ask", false)) t->perm = MR_PERM_ASK; /* its handler waits for a confirmation */
+    if (t->kind == MR_TOOL_BUILTIN) t->kind = MR_TOOL_GUARDED;
     if (!t->owned) t->attempt = 0; /* the client's from here on: nothing of it runs */
     t->idempotent = mr_json_get_bool(j, "idempotent", false);
   } else if (mr_str_is(type, "model.retry")) {

@@ -51,15 +51,6 @@ local function confirmation(id, allow, why)
   return { type = "user.tool_confirmation", tool_use_id = id, result = allow and "allow" or "deny", deny_message = why }
 end
 
----Does a custom call wait for a yes, as the server's scripts have its handler, or for a result? Asked with two answers
----of which the second is never right, so the server takes neither; which one it names tells.
-function Chat:waits_for_yes(use)
-  local nothing = "sevt_011111111111111111111111"
-  local _, e = self.client.sessions.events.send(self.session.id,
-    { events = { confirmation(use.id, true), confirmation(nothing, true) } })
-  return type(e) == "table" and type(e.field) == "string" and e.field:find "^events%[1%]" ~= nil
-end
-
 ---A call that nobody answers: the person may, else it fails for the model.
 function Chat:answer_custom(use)
   local line
@@ -79,7 +70,7 @@ end
 
 ---One call that waits. true, or nil and "left" (no answer), or nil, err.
 function Chat:ask_about(use)
-  if use.type == "agent.custom_tool_use" and not self:waits_for_yes(use) then return self:answer_custom(use) end
+  if use.type == "agent.custom_tool_use" then return self:answer_custom(use) end
   while true do
     local line, why
     if self.always[use.name] then

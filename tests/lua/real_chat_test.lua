@@ -60,7 +60,7 @@ t.test("always, why, and a tool that nobody answers", function()
   local text, code = talk({ "use pay {\"amount\":50}", "w", "maybe", "a", "use pay {\"amount\":60}", "use ask_me {}", "an answer",
     "use ask_me {}", "" }, true)
   t.equal(code, 0)
-  t.match(text, '%? allow pay {"amount":50}\n  pay %(agent.custom_tool_use%) asks.-"amount": 50\n')
+  t.match(text, '%? allow pay {"amount":50}\n  pay %(agent.tool_use%) asks.-"amount": 50\n')
   t.match(text, "pay: allowed, as always\n")
   t.match(text, "nobody here does.\n  = an answer\nread an answer\n")
   t.match(text, "  ! nobody answers this tool in this chat\n")
