@@ -154,6 +154,7 @@ static int n_digest(lua_State *L)
   size_t n;
   data.p = luaL_checklstring(L, 2, &data.n);
   key.p = luaL_optlstring(L, 3, NULL, &key.n);
+  if (!s->ext->digest) return mr_lua_raise(L, "rig.crypto: this host has no digests");
   int rc = s->ext->digest(name, key.p ? &key : NULL, data, out, &n);
   if (rc == MR_E_INVALID) return 0;
   if (rc) return mr_lua_raise(L, "%s is not allowed by this machine's OpenSSL", name);
@@ -172,7 +173,7 @@ static int n_random(lua_State *L)
   if (!(n >= 0 && n <= RANDOM_MAX) || n != (lua_Number)(size_t)n)
     return mr_lua_raise(L, "rig.crypto.random: a whole number of bytes from 0 to %d", RANDOM_MAX);
   char *buf = lua_newuserdata(L, (size_t)n + 1);
-  if (s->ext->random(s->rt, buf, (size_t)n) != MR_OK) return mr_lua_raise(L, "no randomness from the system");
+  if (!s->ext->random || s->ext->random(s->rt, buf, (size_t)n) != MR_OK) return mr_lua_raise(L, "no randomness from the system");
   lua_pushlstring(L, buf, (size_t)n);
   return 1;
 }

@@ -58,6 +58,7 @@ static int n_db_open(lua_State *L)
   struct mr_err err = {.size = sizeof err};
   const char *path = luaL_checkstring(L, 1);
   int readonly = lua_toboolean(L, 2);
+  if (!s->ext->db_open) return mr_lua_raise(L, "rig.sqlite: this host has no SQLite");
   mr_lua_may_wait(L, s, "rig.sqlite.open");
   struct mr_lua_pend *p = mr_lua_pend_new(s, undo_open);
   int rc = p ? s->ext->db_open(s->rt, path, readonly, on_open, p, &err) : MR_E_NOMEM;

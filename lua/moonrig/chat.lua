@@ -107,7 +107,7 @@ function Chat:ask_all(ids)
     if not self.answered[id] then
       local done, e = self:ask_about(self.uses[id] or { id = id, name = "a call of before", type = "agent.tool_use" })
       if e == "interrupted" then
-        self.client.session(self.session.id):interrupt()
+        self.session:interrupt()
         return true
       end
       if not done and e ~= "left" and e.status ~= 400 then error(e, 0) end
@@ -185,9 +185,10 @@ function Chat:say(text)
   local sent, e = self:listen()
   if sent then sent, e = self:send { type = "user.message", content = { { type = "text", text = text } } } end
   if not sent then
+    if not e.status then error(e, 0) end -- the server is gone
     self.failed = true
     self.term:complain(err.text(e))
-    return e.status ~= nil -- else the server is gone
+    return true
   end
   return self:turn(sent.id)
 end

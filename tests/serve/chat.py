@@ -214,7 +214,12 @@ def chat_says_what_is_missing(tmp, serve):
         t.type("/quit\n")
         assert t.end() == 0
     url = f"http://127.0.0.1:{s.port}"
-    s.stop()
+    with Term("chat", "teller", "--data", str(tmp / "data"), cwd=tmp) as t:
+        t.expect("with teller.*> ")
+        s.stop()
+        t.type("anybody?\n")
+        t.expect("moonrig: ")
+        assert t.end() == 3
     r = chat(tmp, "", "--url", url)
     assert r.returncode == 3, r
     assert not (tmp / "data/server.json").exists()

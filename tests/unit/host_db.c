@@ -333,3 +333,34 @@ TEST(closing_ends_what_runs_and_answers_what_waits)
   X()->db_close(&db);
   CHECK_INT(test_allocs(), 0);
 }
+
+/* Each allocation of opening, asking and answering fails once: an error, an answer, nothing left. */
+TEST(without_memory)
+{
+  int went = 0, failed = 0;
+
+  for (int n = 0; n < 120; n++) {
+    struct mr_runtime *rt = host_open(":memory:");
+    struct mr_ext_db_run q = query("SELECT ? AS a, x'ff' AS b");
+    struct said o = {0}, g = {0};
+    struct mr_doc *params = NULL;
+    struct mr_err err = {.size = sizeof err};
+    int code;
+
+    CHECK_INT(X()->parse(rt, S("[{\"base64\":\"/wA=\"}]"), &params, &err), MR_OK);
+    test_fail_after(n);
+    code = X()->db_open(rt, ":memory:", 0, on_open, &o, &err);
+    if (code == MR_OK) UNTIL(rt, o.opened);
+    if (o.db) code = X()->db_run(o.db, &q, &params, on_run, &g, NULL, &err);
+    if (o.db && code == MR_OK) UNTIL(rt, g.n);
+    test_fail_after(-1);
+    went += o.db && code == MR_OK && g.code == MR_OK;
+    failed += !(o.db && code == MR_OK && g.code == MR_OK);
+    X()->doc_free(params); /* NULL when it was taken */
+    X()->db_close(&o.db);
+    CHECK_INT(mr_close(&rt), MR_OK);
+    if (test_allocs() != 0)
+      test_fail(__FILE__, __LINE__, "%ld blocks left after the allocation %d failed", test_allocs(), n);
+  }
+  CHECK(went > 5 && failed > 10);
+}
