@@ -173,7 +173,8 @@ static int n_random(lua_State *L)
   if (!(n >= 0 && n <= RANDOM_MAX) || n != (lua_Number)(size_t)n)
     return mr_lua_raise(L, "rig.crypto.random: a whole number of bytes from 0 to %d", RANDOM_MAX);
   char *buf = lua_newuserdata(L, (size_t)n + 1);
-  if (!s->ext->random || s->ext->random(s->rt, buf, (size_t)n) != MR_OK) return mr_lua_raise(L, "no randomness from the system");
+  if (!s->ext->random || s->ext->random(s->rt, buf, (size_t)n) != MR_OK)
+    return mr_lua_raise(L, "no randomness from the system");
   lua_pushlstring(L, buf, (size_t)n);
   return 1;
 }

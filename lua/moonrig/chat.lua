@@ -256,7 +256,8 @@ function Chat:pick(name)
     return nil, err.new("usage", "which agent? " .. table.concat(names, ", "))
   end
   for i, a in ipairs(list) do
-    self.term:line(("%3d  %-20s %s"):format(i, term.clean(a.name), self.term:cut(a.description or "", self.term.width - 28)))
+    local about = self.term:cut(a.description or "", self.term.width - 28)
+    self.term:line(("%3d  %-20s %s"):format(i, term.clean(a.name), about))
   end
   while true do
     local line = self.term:read "which agent? "

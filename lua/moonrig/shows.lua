@@ -62,8 +62,8 @@ kinds["agent.tool_result"], kinds["agent.mcp_tool_result"] = result_line, result
 kinds["user.custom_tool_result"], kinds["user.tool_result"] = result_line, result_line
 
 kinds["user.message"] = function(chat, ev)
-  if chat.own[ev.id] then return end
-  chat.term:line("> " .. chat.term:cut(text_of(ev.content), chat.term.width - 3), "bold") -- of another client, or of before
+  if chat.own[ev.id] then return end -- else of another client, or of before
+  chat.term:line("> " .. chat.term:cut(text_of(ev.content), chat.term.width - 3), "bold")
 end
 kinds["user.tool_confirmation"] = function(chat, ev)
   if ev.result == "deny" and not chat.own[ev.id] then
