@@ -1,8 +1,8 @@
 /*
  * ext_file.c - files for bindings: one blocking operation a job, on the pool, its answer through the queue.
  *
- * What it is not for: large files (READ_MAX), streams, permissions: this is what scripts need of a file system
- * without stopping their thread. A write is atomic: a new file beside the old one, synced, then renamed over it.
+ * What it is not for: large files (READ_MAX), streams, permissions (but see ext_roots.c): this is what scripts need of a
+ * file system without stopping their thread. A write is atomic: a new file beside the old one, synced, then renamed over it.
  */
 #include "host/ext_t.h"
 

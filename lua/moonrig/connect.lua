@@ -1,6 +1,6 @@
--- rig.connect and rig.new: a client of another runtime, elsewhere or in this process, of the same shape as rig. Operations, agents, sessions and streams are
--- that runtime's; what is the script's own (http, fs, json, tasks, time, ...) is as in rig; what only a runtime's own
--- scripts can do (hooks, watchers, providers, routes, ...) is refused by name.
+-- rig.connect and rig.new: a client of another runtime, elsewhere or in this process, of the same shape as rig.
+-- Operations, agents, sessions and streams are that runtime's; what is the script's own (http, fs, json, tasks, time,
+-- ...) is as in rig; what only a runtime's own scripts can do (hooks, watchers, providers, ...) is refused by name.
 local native = require "moonrig.native"
 local agents = require "moonrig.agent"
 local api = require "moonrig.api"
@@ -12,15 +12,14 @@ local wait = require "moonrig.wait"
 
 local M = {}
 
-local refused = {
-  main = "it declares what `moonrig run` runs, here", hook = "it is asked inside a runtime", on = "s:follow() watches a session",
-  provider = "models are played inside a runtime", route = "routes are a runtime's own", schedule = "schedules are a runtime's own",
-  workflow = "workflows run inside a runtime", kv = "values are kept inside a runtime", reload = "`moonrig reload` does that",
-  generation = "scripts here have one: rig.generation()", connect = "it is one already", new = "it is one already",
-}
+local inside = "that is for a runtime's own scripts"
+local refused = { main = "it declares what `moonrig run` runs, here", on = "s:follow() watches a session",
+  generation = "scripts have theirs here", reload = "`moonrig reload` does that", connect = "it is a client already",
+  new = "it is a client already", hook = inside, provider = inside, route = inside, schedule = inside,
+  workflow = inside, kv = inside }
 -- Of the script that calls, not of the other runtime.
-local own = { "http", "fs", "json", "log", "url", "null", "array", "int", "sleep", "spawn", "race", "task", "all", "map",
-  "now", "time", "error", "env", "file", "toolset", "cjson", "crypto", "sqlite", "schema" }
+local own = { "http", "fs", "json", "log", "url", "null", "array", "int", "sleep", "spawn", "race", "task", "all",
+  "map", "now", "time", "error", "env", "file", "toolset", "cjson", "crypto", "sqlite", "schema" }
 
 local Tool = { __mr = "wire", __name = "moonrig.tool" }
 
@@ -38,7 +37,9 @@ local function tool_of(tools)
     declare.check("client.tool", o, "input_schema", "table")
     for k, max in pairs { timeout = 86400, concurrency = 10000 } do
       declare.check("client.tool", o, k, "number")
-      if o[k] and not (o[k] > 0 and o[k] <= max) then err.misuse("client.tool: %s is more than 0, at most %d", k, max) end
+      if o[k] and not (o[k] > 0 and o[k] <= max) then
+        err.misuse("client.tool: %s is more than 0, at most %d", k, max)
+      end
     end
     local schema = o.input_schema or { type = "object" }
     local t = setmetatable({ name = o.name, run = o.run, timeout = o.timeout, concurrency = o.concurrency,
@@ -65,8 +66,8 @@ for _, name in ipairs(own) do names[name] = true end
 local function client_of(transport, close)
   local lookup, tools = agents.new(transport), {}
   local side = { transport = transport, id = lookup.id, tools = tools }
-  local c = { agent = lookup.agent, environment = lookup.environment, session = session.new(side), tool = tool_of(tools),
-    close = close }
+  local c = { agent = lookup.agent, environment = lookup.environment, session = session.new(side),
+    tool = tool_of(tools), close = close }
   api.install(c, transport)
   return setmetatable(c, {
     __index = function(_, key)
@@ -132,7 +133,9 @@ end
 function M.new(o)
   o = o or {}
   declare.keys("rig.new", o, "store options timeout")
-  for k, kind in pairs { store = "string", options = "table", timeout = "number" } do declare.check("rig.new", o, k, kind) end
+  for k, kind in pairs { store = "string", options = "table", timeout = "number" } do
+    declare.check("rig.new", o, k, kind)
+  end
   if o.timeout and not (o.timeout > 0) then err.misuse("rig.new: timeout is seconds, more than 0") end
   local options = {}
   for k, v in pairs(o.options or {}) do options[k] = v end

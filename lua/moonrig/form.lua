@@ -41,7 +41,8 @@ local function part_of(name, v)
   local head = ("Content-Disposition: form-data; name=\"%s\""):format(quoted(name))
   if type(v) == "string" or type(v) == "number" or type(v) == "boolean" then return { head, tostring(v) } end
   if type(v) ~= "table" or (type(v.bytes) == "string") == (type(v.path) == "string") then
-    err.misuse("rig.http: multipart.%s is a value, or a table with bytes or path (one of them, a string)", tostring(name))
+    err.misuse("rig.http: multipart.%s is a value, or a table with bytes or path (one of them, a string)",
+      tostring(name))
   end
   local bytes, e = v.bytes, nil
   if v.path then

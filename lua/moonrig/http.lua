@@ -22,7 +22,7 @@ local head_of, next_piece = wait(native.http_head), wait(native.http_read)
 ---@field body? string
 ---@field json? any              encoded as the body, with its content-type
 ---@field form? table            as application/x-www-form-urlencoded: { name = value | { values } }
----@field multipart? table       as multipart/form-data: { name = value | { bytes = | path =, filename =, media_type = } }
+---@field multipart? table       multipart/form-data: { name = value | { bytes = | path =, filename =, media_type = } }
 ---@field auth? table            { user, password } or { bearer = token }
 ---@field unix? string           path of a socket to connect to instead of the url's host
 ---@field timeout? number        seconds for the whole request; default 60, rig.http.stream: none
@@ -51,8 +51,8 @@ end
 
 local names = "method url query headers body json form multipart auth unix timeout connect_timeout idle_timeout "
   .. "head_timeout retry expect max_body follow"
-local kinds = { timeout = "number", connect_timeout = "number", idle_timeout = "number", head_timeout = "number", retry = "number",
-  max_body = "number", follow = "number", query = "table", headers = "table", form = "table", multipart = "table",
+local kinds = { timeout = "number", connect_timeout = "number", idle_timeout = "number", head_timeout = "number",
+  retry = "number", max_body = "number", follow = "number", query = "table", headers = "table", form = "table", multipart = "table",
   auth = "table", method = "string", body = "string", unix = "string" }
 
 local function check(o)
@@ -82,7 +82,9 @@ end
 local function header_lines(o, media_type)
   local lines, seen = {}, {}
   local function add(line)
-    if line:find "[\r\n%z]" then err.misuse("rig.http: a line break in header %s", (line:match "^[^:]*":gsub("%c", "?"))) end
+    if line:find "[\r\n%z]" then
+      err.misuse("rig.http: a line break in header %s", (line:match "^[^:]*":gsub("%c", "?")))
+    end
     lines[#lines + 1] = line
   end
   for k, v in pairs(o.headers or {}) do

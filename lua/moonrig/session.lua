@@ -211,15 +211,8 @@ local function take(turn, ev)
   end
 end
 
----A custom call that a handler of these scripts answers waits for no answer, so for a yes.
-local function kind_of(turn, ev)
-  if ev.type == "agent.custom_tool_use" then
-    local g = side_of(turn.session) == here and native.generation()
-    for _, d in ipairs(g and g.decls.tool or {}) do
-      if d.decl.name == ev.name and d.decl.answered_by ~= "client" then return "confirm" end
-    end
-    return "custom"
-  end
+local function kind_of(ev)
+  if ev.type == "agent.custom_tool_use" then return "custom" end
   return (ev.evaluated_permission == "ask" or ev.type == "agent.mcp_tool_use") and "confirm" or "tool"
 end
 
@@ -229,7 +222,7 @@ local function pending_of(turn, ids)
     if not turn.answered[id] and not (turn.answers and turn.answers:owns(id)) then
       local ev = turn.uses[id] or { id = id, type = "unknown" }
       list[#list + 1] = setmetatable(
-        { id = id, name = ev.name, input = ev.input, kind = kind_of(turn, ev), event = ev, turn = turn }, Pending)
+        { id = id, name = ev.name, input = ev.input, kind = kind_of(ev), event = ev, turn = turn }, Pending)
     end
   end
   return list

@@ -60,6 +60,7 @@ local function approval(rig, args, read, write)
   local turn = assert(s:ask("Pay invoice " .. args[1]))
   while turn.stop_reason == "requires_action" do
     for _, call in ipairs(turn.pending) do
+      t.equal(call.kind, "confirm")
       write(call.name, " ", rig.json.encode(call.input), " ? [y/n] ")
       if read() == "y" then assert(call:allow()) else assert(call:deny "not by me") end
     end
