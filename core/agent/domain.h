@@ -185,7 +185,7 @@ void mr_keys_revoke(struct mr_call *c); /* path[0] = id */
 /* Who is the bearer of this secret? fn on the loop, once: MR_OK with workspace and key id, MR_E_AUTH. */
 void mr_keys_check(struct mr_domain *d, struct mr_str secret,
                    void (*fn)(void *ud, int code, int64_t ws, struct mr_str key_id), void *ud);
-/* A key that is valid while this runtime lives (MOONRIG_API_KEY). */
-int mr_keys_bootstrap(struct mr_domain *d, struct mr_str secret, struct mr_err *err);
+/* A key that is valid while this runtime lives: MOONRIG_API_KEY's, or (own) that of the program's commands. */
+int mr_keys_bootstrap(struct mr_domain *d, bool own, struct mr_str secret, struct mr_err *err);
 
 #endif

@@ -10,8 +10,8 @@
 enum { CACHE = 256, SECRET_CHARS = 43 };
 
 struct mr_keys {
-  char bootstrap[65]; /* SHA-256 of MOONRIG_API_KEY, "" when none */
-  uint64_t revoked;   /* revocations so far */
+  char given[2][65]; /* SHA-256 of MOONRIG_API_KEY, and of the program's own key; "" when none */
+  uint64_t revoked;  /* revocations so far */
   struct {
     char hash[65], id[MR_ID_LEN];
     int64_t ws;
@@ -30,11 +30,21 @@ void mr_keys_free(struct mr_domain *d)
   d->keys = NULL;
 }
 
-int mr_keys_bootstrap(struct mr_domain *d, struct mr_str secret, struct mr_err *err)
+int mr_keys_bootstrap(struct mr_domain *d, bool own, struct mr_str secret, struct mr_err *err)
 {
   if (secret.n < 8) return mr_err_set(err, MR_E_INVALID, "api_key", "an API key has at least 8 characters");
-  mr_sha256_hex(secret, d->keys->bootstrap);
+  mr_sha256_hex(secret, d->keys->given[own]);
   return MR_OK;
+}
+
+/* The id of a key that is not in the store, or NULL. */
+static const char *given_key(const struct mr_domain *d, const char *hash)
+{
+  static const char *const ids[] = {"bootstrap", "local"};
+
+  for (int i = 0; i < 2; i++)
+    if (d->keys->given[i][0] && mr_str_eq_secret(mr_str_c(hash), mr_str_c(d->keys->given[i]))) return ids[i];
+  return NULL;
 }
 
 static size_t slot(const char *hash)
@@ -101,9 +111,9 @@ void mr_keys_check(struct mr_domain *d, struct mr_str secret,
   at = slot(k->hash);
   if (!secret.n) {
     k->code = MR_E_AUTH;
-  } else if (d->keys->bootstrap[0] && mr_str_eq_secret(mr_str_c(k->hash), mr_str_c(d->keys->bootstrap))) {
+  } else if (given_key(d, k->hash)) {
     k->ws = d->default_ws;
-    snprintf(k->id, sizeof k->id, "bootstrap");
+    snprintf(k->id, sizeof k->id, "%s", given_key(d, k->hash));
   } else if (mr_str_eq_secret(mr_str_c(k->hash), mr_str_c(d->keys->cache[at].hash))) {
     k->ws = d->keys->cache[at].ws;
     memcpy(k->id, d->keys->cache[at].id, sizeof k->id);

@@ -33,8 +33,12 @@ void mr_ext_set_close(struct mr_runtime *rt)
   mr_watches_end(rt);
   pthread_mutex_lock(&x->lock);
   for (uint32_t i = 0; i < x->n; i++)
-    if (x->ids[i].kind == MR_EXT_TIMER) mr_timer_end(x->ids[i].obj);
+    if (x->ids[i].kind == MR_EXT_TIMER)
+      mr_timer_end(x->ids[i].obj);
+    else if (x->ids[i].kind == MR_EXT_FD)
+      mr_waiter_end(x->ids[i].obj);
   pthread_mutex_unlock(&x->lock);
+  mr_dbs_end(rt);
 }
 
 static int grow(struct mr_runtime *rt)
@@ -258,6 +262,14 @@ const struct mr_ext *mr_ext(void)
                                       .log = x_log,
                                       .set_generation = mr_x_set_generation,
                                       .on_control = mr_x_on_control,
-                                      .control_done = mr_x_control_done};
+                                      .control_done = mr_x_control_done,
+                                      .readable = mr_x_readable,
+                                      .readable_cancel = mr_x_readable_cancel,
+                                      .digest = mr_x_digest,
+                                      .random = mr_x_random,
+                                      .db_open = mr_x_db_open,
+                                      .db_run = mr_x_db_run,
+                                      .db_cancel = mr_x_db_cancel,
+                                      .db_close = mr_x_db_close};
   return &table;
 }

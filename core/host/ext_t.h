@@ -11,7 +11,7 @@
 #include "base/json.h"
 #include "host/host_t.h"
 
-enum mr_ext_kind { MR_EXT_NONE = 0, MR_EXT_TIMER, MR_EXT_HTTP, MR_EXT_WATCH };
+enum mr_ext_kind { MR_EXT_NONE = 0, MR_EXT_TIMER, MR_EXT_HTTP, MR_EXT_WATCH, MR_EXT_FD, MR_EXT_DB };
 enum { MR_EXT_MAX = 65536 };
 struct mr_ext_id {
   enum mr_ext_kind kind;
@@ -20,12 +20,14 @@ struct mr_ext_id {
 };
 
 struct mr_inotify; /* ext_watch.c */
+struct mr_ext_dbs; /* ext_db.c */
 
 struct mr_ext_set {
   pthread_mutex_t lock; /* the table, and the states of what is in it */
   struct mr_ext_id *ids;
   uint32_t n, cap, free;      /* free: place + 1 of the first free one */
   struct mr_inotify *inotify; /* loop */
+  struct mr_ext_dbs *dbs;     /* NULL until the first one is opened; set under the lock */
 };
 
 /* Lock held. 0: no memory, or MR_EXT_MAX of them. */
@@ -45,6 +47,8 @@ yyjson_doc *mr_doc_take(struct mr_doc **d); /* the document; the rest is freed; 
 
 /* At the end, on the closing thread. */
 void mr_timer_end(void *timer);
+void mr_waiter_end(void *waiter);
+void mr_dbs_end(struct mr_runtime *rt);
 void mr_watches_end(struct mr_runtime *rt);
 
 /* ---- ext_json.c ---- */
@@ -94,6 +98,23 @@ int mr_x_file(struct mr_runtime *rt, const char *op, const char *path, struct mr
 int mr_x_watch(struct mr_runtime *rt, const char *path, void (*fn)(void *ud, struct mr_str path), void *ud,
                uint64_t *id, struct mr_err *err);
 void mr_x_watch_cancel(struct mr_runtime *rt, uint64_t id);
+
+/* ---- ext_fd.c, ext_crypto.c ---- */
+int mr_x_readable(struct mr_runtime *rt, int fd, void (*fn)(void *ud), void *ud, uint64_t *id,
+                  struct mr_err *err);
+int mr_x_readable_cancel(struct mr_runtime *rt, uint64_t id);
+int mr_x_digest(const char *digest, const struct mr_str *key, struct mr_str data, unsigned char *out,
+                size_t *n);
+int mr_x_random(struct mr_runtime *rt, void *buf, size_t n);
+
+/* ---- ext_db.c ---- */
+int mr_x_db_open(struct mr_runtime *rt, const char *path, int readonly,
+                 void (*done)(void *ud, int code, struct mr_ext_db *db, const struct mr_err *err), void *ud,
+                 struct mr_err *err);
+int mr_x_db_run(struct mr_ext_db *db, const struct mr_ext_db_run *q, struct mr_doc **params,
+                void (*done)(void *ud, const struct mr_reply *r), void *ud, uint64_t *id, struct mr_err *err);
+void mr_x_db_cancel(struct mr_runtime *rt, uint64_t id);
+void mr_x_db_close(struct mr_ext_db **db);
 
 /* ---- ext_roots.c ---- */
 int mr_roots_check(yyjson_val *options, struct mr_err *err); /* the option's form */

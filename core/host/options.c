@@ -64,7 +64,8 @@ static const struct option table[] = {
     {"script.roots", K_FREE, 0, 0},
     {"api", K_FREE, 0, 0},
     {"api_key", K_STR, 0, 200},
-    {"asleep", K_BOOL, 0, 0}, /* sessions are not woken: for tools that only look after the data */
+    {"local_key", K_STR, 0, 200}, /* of the commands on the same machine; never stored */
+    {"asleep", K_BOOL, 0, 0},     /* sessions are not woken: for tools that only look after the data */
 };
 
 static const struct option *find(const char *path)

@@ -100,10 +100,11 @@ static int open_domain(struct mr_runtime *rt, struct mr_err *err)
                              .tools = &runner,
                              .hooks = &asker,
                              .config = yyjson_doc_get_root(rt->options)};
-  struct mr_str key = mr_json_get_str(o.config, "api_key");
+  struct mr_str key = mr_json_get_str(o.config, "api_key"), local = mr_json_get_str(o.config, "local_key");
   int code = mr_domain_new(&rt->domain, &o, err);
 
-  if (code == MR_OK && key.n) code = mr_keys_bootstrap(rt->domain, key, err);
+  if (code == MR_OK && key.n) code = mr_keys_bootstrap(rt->domain, false, key, err);
+  if (code == MR_OK && local.n) code = mr_keys_bootstrap(rt->domain, true, local, err);
   return code;
 }
 

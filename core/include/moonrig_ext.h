@@ -84,8 +84,20 @@ struct mr_ext_kv {
   int64_t expect;      /* put, delete: -1 = whatever is there, 0 = must not exist, else its rev */
 };
 
-/* A connection to an SQLite file of the host's own. */
+/* A connection to an SQLite file of the host's own, and one thing to do in it. */
 struct mr_ext_db;
+enum {
+  MR_DB_TRANSACTION = 1, /* part of one: MR_E_STATE when none is open (any more) */
+  MR_DB_CONTROL = 2 /* BEGIN, COMMIT and ROLLBACK are allowed; otherwise a run is a transaction of its own */
+};
+struct mr_ext_db_run {
+  uint32_t size;
+  struct mr_str sql;  /* may hold several statements when there are no params */
+  int max_rows;       /* 0 = 10,000; over it MR_E_TOO_LARGE */
+  int64_t max_bytes;  /* of the rows; 0 = 16 MiB; over it MR_E_TOO_LARGE */
+  int64_t timeout_ms; /* of waiting for locks and running; 0 = 60,000; past it MR_E_TIMEOUT */
+  unsigned flags;     /* MR_DB_* */
+};
 
 struct mr_ext {
   uint32_t size;
@@ -188,14 +200,17 @@ struct mr_ext {
                 size_t *n);
   int (*random)(struct mr_runtime *rt, void *buf, size_t n);
 
-  /* --- SQLite files of scripts, each call off the calling thread, in order. sql may hold several statements when
-   * params is NULL. *params (array or object, may be NULL) is consumed always. reply.val: {"columns":[..],"rows":[[..]..],
-   * "changes","last_id"}; a blob is {"base64":..}. At most max_rows (0 = 10,000), else MR_E_TOO_LARGE. */
+  /* --- SQLite files of scripts, each connection off the calling thread, its runs in the order in which they were
+   * asked for. ATTACH of files, extensions and the runtime's own store are refused. *params (array, or object for
+   * :names; may be NULL) is consumed always; {"base64":..} is a blob. reply.val: {"columns":[..],"rows":[[..]..],
+   * "changes","last_id"}, of the last statement that has columns; a blob, or text that is not UTF-8, is
+   * {"base64":..}. done comes once, after db_cancel with MR_E_CANCELLED if it was still on its way. */
   int (*db_open)(struct mr_runtime *rt, const char *path, int readonly,
                  void (*done)(void *ud, int code, struct mr_ext_db *db, const struct mr_err *err), void *ud,
                  struct mr_err *err);
-  int (*db_run)(struct mr_ext_db *db, struct mr_str sql, struct mr_doc **params, int max_rows,
-                void (*done)(void *ud, const struct mr_reply *r), void *ud, struct mr_err *err);
+  int (*db_run)(struct mr_ext_db *db, const struct mr_ext_db_run *q, struct mr_doc **params,
+                void (*done)(void *ud, const struct mr_reply *r), void *ud, uint64_t *id, struct mr_err *err);
+  void (*db_cancel)(struct mr_runtime *rt, uint64_t id);
   void (*db_close)(struct mr_ext_db **db); /* after what was asked for; runs that wait still answer */
 
   /* --- holds a streamed response back (1) and lets it go on (0): chunks under way still come, about 2 MiB at most;

@@ -11,8 +11,7 @@ const char *mr_client_url(struct settings *s)
 {
   if (s->url) return s->url;
   if (!mr_server_file_read(s->data, s->url_buf, sizeof s->url_buf, s->key_buf, sizeof s->key_buf)) return NULL;
-  /* A model provider's key in the environment is none of this server. */
-  if (s->key_buf[0] && (!s->key || strncmp(s->key, "sk-mr-", 6) != 0)) s->key = s->key_buf;
+  if (s->key_buf[0] && !s->key_given) s->key = s->key_buf; /* ANTHROPIC_API_KEY is the provider's, mostly */
   return s->url_buf;
 }
 

@@ -4,12 +4,6 @@
 
 #include <stdlib.h>
 
-#define CLIENT_OPTIONS                                                                                         \
-  "  --url URL     the server (default: the one that serves --data; MOONRIG_URL)\n"                            \
-  "  --key KEY     an API key of that server (MOONRIG_API_KEY, ANTHROPIC_API_KEY)\n"                           \
-  "  --data DIR    the data directory (default ./moonrig-data, or MOONRIG_DATA)\n"                             \
-  "  --json        print the answer as JSON\n"
-
 static char *json_with(const char *key, const char *value)
 {
   yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);
@@ -100,7 +94,7 @@ static int env(int argc, char **argv)
         own);
   else
     printf("export ANTHROPIC_BASE_URL='%s'\n", own);
-  if (s.key && strncmp(s.key, "sk-mr-", 6) == 0)
+  if (s.key && s.key != s.key_buf && strncmp(s.key, "sk-mr-", 6) == 0)
     printf("export ANTHROPIC_API_KEY='%s'\n", s.key);
   else
     printf("export ANTHROPIC_API_KEY=   # one of `moonrig key create`\n");

@@ -150,7 +150,7 @@ static int listen_all(struct app *a)
     mr_buf_free(&b);
     if (code != MR_OK)
       return mr_main_fail(code == MR_E_INVALID || code == MR_E_DENIED ? EXIT_USAGE : EXIT_FAILED, &err);
-    if (i == 0) mr_server_file_write(&a->file, a->set.data, actual, a->set.key_buf);
+    if (i == 0) mr_server_file_write(&a->file, a->set.data, actual, a->set.local_key);
     printf("listening on %s\n", actual);
   }
   fflush(stdout);

@@ -29,7 +29,8 @@ void mr_server_file_write(struct server_file *f, const char *data, const char *u
   mr_jw_kc(&w, "url", url);
   mr_jw_kc(&w, "key", key);
   mr_jw_obj_end(&w);
-  if (write(fd, b.p, b.n) != (ssize_t)b.n) fprintf(stderr, "moonrig: %s: not written\n", f->path);
+  if (fchmod(fd, 0600) != 0 || write(fd, b.p, b.n) != (ssize_t)b.n)
+    fprintf(stderr, "moonrig: %s: not written\n", f->path);
   close(fd);
   mr_buf_free(&b);
 }
@@ -40,7 +41,7 @@ void mr_server_file_remove(struct server_file *f)
   f->path[0] = '\0';
 }
 
-bool mr_server_file_read(const char *data, char *url, size_t n, char *key, size_t nkey)
+bool mr_server_file_read(const char *data, char *url, size_t n, char *key, size_t key_n)
 {
   char path[4096];
   yyjson_doc *doc;
@@ -53,7 +54,7 @@ bool mr_server_file_read(const char *data, char *url, size_t n, char *key, size_
   alive = pid > 1 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
   if (alive) {
     snprintf(url, n, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "url")));
-    snprintf(key, nkey, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "key")));
+    snprintf(key, key_n, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "key")));
   }
   yyjson_doc_free(doc);
   return alive && url[0];

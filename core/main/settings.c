@@ -23,14 +23,15 @@ static const struct flag flags[] = {
     {"--tls-cert", F_STR, AT(tls_cert), TAKES_SERVER},
     {"--tls-key", F_STR, AT(tls_key), TAKES_SERVER},
     {"--data", F_STR, AT(data), TAKES_SERVER | TAKES_CLIENT},
-    {"--config", F_STR, AT(config), TAKES_SERVER},
-    {"--offline", F_STR, AT(offline), TAKES_SERVER},
+    {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL},
+    {"--offline", F_STR, AT(offline), TAKES_SERVER | TAKES_REPL},
     {"--watch", F_BOOL, AT(watch), TAKES_SERVER},
     {"--insecure-http", F_BOOL, AT(insecure_http), TAKES_SERVER},
     {"--grace", F_INT, AT(grace_s), TAKES_SERVER},
     {"--quiet", F_BOOL, AT(quiet), TAKES_SERVER | TAKES_JSON},
     {"--url", F_STR, AT(url), TAKES_CLIENT},
     {"--key", F_STR, AT(key), TAKES_CLIENT},
+    {"--session", F_STR, AT(session), TAKES_CHAT},
     {"--json", F_BOOL, AT(json), TAKES_CLIENT | TAKES_JSON},
     {"--rollback", F_BOOL, AT(rollback), TAKES_RELOAD},
     {"--status", F_BOOL, AT(status), TAKES_RELOAD},
@@ -256,22 +257,16 @@ static int check_upstream(yyjson_mut_val *anthropic, struct mr_err *err)
       "ANTHROPIC_API_KEY here");
 }
 
-/* The commands of this machine find a key in the data directory (server_file.h): the operator's, or one of this run. */
-static void own_key(struct settings *s, yyjson_mut_doc *d, yyjson_mut_val *root)
+static bool make_local_key(struct settings *s)
 {
-  const char *key = yyjson_mut_get_str(yyjson_mut_obj_get(root, "api_key"));
-  unsigned char bytes[24];
-  size_t n;
+  unsigned char raw[32];
+  char *at = s->local_key;
 
-  if (key) {
-    snprintf(s->key_buf, sizeof s->key_buf, "%s", key);
-    return;
-  }
-  if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) return;
-  n = (size_t)snprintf(s->key_buf, sizeof s->key_buf, "sk-mr-local-");
-  for (size_t i = 0; i < sizeof bytes; i++)
-    n += (size_t)snprintf(s->key_buf + n, sizeof s->key_buf - n, "%02x", bytes[i]);
-  override(d, root, "api_key", s->key_buf);
+  if (getrandom(raw, sizeof raw, 0) != (ssize_t)sizeof raw) return false;
+  at += snprintf(at, sizeof s->local_key, "sk-mr-");
+  for (size_t i = 0; i < sizeof raw; i++)
+    at += snprintf(at, 3, "%02x", raw[i]);
+  return true;
 }
 
 static int make_options(struct settings *s, bool scripts, struct mr_err *err)
@@ -300,7 +295,7 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
     override(d, openai, "api_key", first_env("MOONRIG_OPENAI_API_KEY", "OPENAI_API_KEY"));
     override(d, openai, "base_url", env("MOONRIG_OPENAI_BASE_URL"));
     override(d, root, "api_key", env("MOONRIG_API_KEY"));
-    own_key(s, d, root);
+    if (make_local_key(s)) override(d, root, "local_key", s->local_key);
     if (env("MOONRIG_LIBEXEC")) override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
     code = check_upstream(anthropic, err);
   }
@@ -321,7 +316,7 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   status = read_flags(s, c, takes, argc, argv);
   if (status) return status;
   if (!s->data) s->data = env("MOONRIG_DATA");
-  if (takes & TAKES_SERVER) {
+  if ((takes & TAKES_SERVER) || ((takes & TAKES_REPL) && !s->url)) {
     if (s->nlisten == 0 && env("MOONRIG_LISTEN")) s->listen[s->nlisten++] = env("MOONRIG_LISTEN");
     offline_flag = s->offline;
     project = !(takes & STOP_AT_PATH) && find_project(s);
@@ -332,9 +327,11 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
     if (!s->tls_cert != !s->tls_key) return mr_main_usage(c, "--tls-cert and --tls-key go together");
     if (s->grace_s < 0) s->grace_s = 10;
   }
+  s->data_given = s->data != NULL;
   if (!s->data) s->data = "./moonrig-data";
   if (takes & TAKES_CLIENT) {
-    if (!s->url) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
+    if (!s->url && !(takes & TAKES_REPL)) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
+    s->key_given = s->key || env("MOONRIG_API_KEY");
     if (!s->key) s->key = first_env("MOONRIG_API_KEY", "ANTHROPIC_API_KEY");
   }
   return 0;

@@ -204,7 +204,10 @@ static int start_main(lua_State *L)
   lua_settop(L, 0);
   mr_lua_gen_push(L, s->cur);
   mr_lua_entry(L, s, "main");
-  lua_getfield(L, 1, "main");
+  if (s->o.program)
+    lua_pushstring(L, s->o.program);
+  else
+    lua_getfield(L, 1, "main");
   if (lua_isnil(L, -1)) return 0;
   r->found = true;
   mr_lua_gen_push(L, s->cur);

@@ -18,6 +18,7 @@ static void free_opts(struct mr_script_opts *o)
   mr_lua_free((char *)o->root);
   mr_lua_free((char *)o->offline_model);
   mr_lua_free((char *)o->lua_path);
+  mr_lua_free((char *)o->program);
 }
 
 static int copy_opts(struct mr_script_opts *d, const struct mr_script_opts *o)
@@ -29,8 +30,9 @@ static int copy_opts(struct mr_script_opts *d, const struct mr_script_opts *o)
   d->root = o->root ? mr_lua_strdup(o->root) : NULL;
   d->offline_model = o->offline_model ? mr_lua_strdup(o->offline_model) : NULL;
   d->lua_path = o->lua_path ? mr_lua_strdup(o->lua_path) : NULL;
+  d->program = o->program ? mr_lua_strdup(o->program) : NULL;
   if (!paths || (o->root && !d->root) || (o->offline_model && !d->offline_model) ||
-      (o->lua_path && !d->lua_path))
+      (o->lua_path && !d->lua_path) || (o->program && !d->program))
     return MR_E_NOMEM;
   for (size_t i = 0; i < o->npaths; i++) {
     paths[i] = mr_lua_strdup(o->paths[i]);

@@ -47,6 +47,7 @@ struct mr_script_opts {
   int stuck_ms;              /* mr_script_loop: a task in one C function for longer is given up; 0 = 30,000 */
   int burst_ms;              /* CPU time: longest run of a task without waiting; 0 = 10,000 */
   int tasks_max;             /* live tasks; 0 = 10,000 */
+  const char *program;       /* run this module of lua/moonrig ("moonrig.chat") in place of rig.main; or NULL */
   int jit;                   /* LuaJIT only: leave the compiler on (no time budgets then) */
   const struct mr_script_test *test; /* runs tests; NULL = not */
 };

@@ -266,12 +266,17 @@ LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err 
 extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[], mr_lua_io_natives[],
     mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[], mr_lua_http_natives[],
     mr_lua_new_natives[];
+extern const luaL_Reg mr_lua_crypto_natives[], mr_lua_sqlite_natives[], mr_lua_tty_natives[];
 LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_streams_cancel(struct mr_lua_vm *s); /* of a VM that was given up */
 LJMP void mr_lua_http_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_https_cancel(struct mr_lua_vm *s); /* likewise, streamed responses */
 LJMP void mr_lua_new_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_news_close(struct mr_lua_vm *s); /* likewise, runtimes of rig.new */
+
+/* ---- crypto.c: bytes as base64, into out of 4 * ((n + 2) / 3) bytes; and back, pushed, or *bad = where it broke */
+size_t mr_lua_base64(const char *data, size_t n, bool url, char *out);
+LJMP bool mr_lua_push_unbase64(lua_State *L, const char *p, size_t n, size_t *bad);
 
 /* ---- reload.c, files.c: generations */
 struct mr_lua_gen *mr_lua_gen_here(struct mr_lua_vm *s); /* of the running task, or of what loads, or current */

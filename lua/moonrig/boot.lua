@@ -106,5 +106,6 @@ end)
 
 native.entry("main", function(fn, g, args)
   if g.starting then join(g.starting) end
+  if type(fn) == "string" then return require(fn).main(args, g) end -- a program of the library
   return fn(args)
 end)

@@ -207,9 +207,9 @@ TEST(a_bootstrap_key_lives_with_the_runtime)
   struct checked c;
   struct mr_err err = {0};
   open_with(NULL);
-  CHECK_INT(mr_keys_bootstrap(g.d, MR_S("short"), &err), MR_E_INVALID);
+  CHECK_INT(mr_keys_bootstrap(g.d, false, MR_S("short"), &err), MR_E_INVALID);
   CHECK_STR(mr_str_c(err.field), "api_key");
-  CHECK_INT(mr_keys_bootstrap(g.d, MR_S("a long enough secret"), &err), MR_OK);
+  CHECK_INT(mr_keys_bootstrap(g.d, false, MR_S("a long enough secret"), &err), MR_OK);
   CHECK_INT(check("a long enough secret", &c), MR_OK);
   CHECK_STR(mr_str_c(c.id), "bootstrap");
   rig_close(&g);

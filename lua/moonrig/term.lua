@@ -1,0 +1,143 @@
+-- A person at a terminal, or a pipe in their place: lines in, text out. For the commands chat and repl; scripts do not
+-- see it. Editing a line is the terminal's own business, and its modes are left as they are.
+local native = require "moonrig.native"
+local task = require "moonrig.task"
+local wait = require "moonrig.wait"
+
+local M = {}
+local fd_wait = wait(native.fd_wait)
+local LINE_MAX = 4 * 1024 * 1024
+
+---@class moonrig.Term
+local Term = {}
+Term.__index = Term
+M.Term = Term
+
+---@param interrupt_fd? integer readable at each Ctrl-C; read by this
+function M.open(interrupt_fd)
+  local width, dumb = native.tty(1), (os.getenv "TERM" or "dumb") == "dumb"
+  local plain = not width or dumb or (os.getenv "NO_COLOR" or "") ~= ""
+  return setmetatable({ tty = native.tty(0) ~= nil, width = width or 100, colour = not plain, buf = "", fresh = true,
+    interrupt_fd = interrupt_fd }, Term)
+end
+
+-- ---------------------------------------------------------------------------------------------------- output
+
+local styles = { dim = "2", bold = "1", red = "31", cyan = "36" }
+
+---What a model or a tool says must not steer the terminal.
+function M.clean(text)
+  return (text:gsub("[%z\1-\8\11-\31\127]", "?"):gsub("\194[\128-\159]", "?"))
+end
+
+---Writes text as it is.
+function Term:put(text, style)
+  if text == "" then return end
+  self.fresh = text:sub(-1) == "\n"
+  if style and self.colour then text = "\27[" .. styles[style] .. "m" .. text .. "\27[0m" end
+  io.stdout:write(text)
+  io.stdout:flush()
+end
+
+---Writes a line of its own.
+function Term:line(text, style)
+  if not self.fresh then self:put "\n" end
+  self:put(text, style)
+  self:put "\n"
+end
+
+---Says that something went wrong.
+function Term:complain(text)
+  if not self.fresh then self:put "\n" end
+  io.stderr:write("moonrig: ", M.clean(text), "\n")
+end
+
+---A text on one line, cut to the terminal's width (or n columns).
+function Term:cut(text, n)
+  n = math.max(n or self.width - 1, 8)
+  text = M.clean((text:gsub("[\r\n\t]+", " "):gsub(" +$", "")))
+  if #text <= n then return text end
+  local stop = n - 3
+  while stop > 0 and (text:byte(stop + 1) or 0) >= 0x80 and text:byte(stop + 1) < 0xc0 do stop = stop - 1 end
+  return text:sub(1, stop) .. "..."
+end
+
+-- ----------------------------------------------------------------------------------------------------- input
+
+---Takes in what there is; false at the end.
+function Term:fill()
+  local bytes = native.fd_read(0)
+  if not bytes then
+    self.ended = true
+    return false
+  end
+  self.buf = self.buf .. bytes
+  if #self.buf > LINE_MAX then error(("a line of more than %d bytes"):format(LINE_MAX), 0) end
+  return true
+end
+
+function Term:take()
+  local at = self.buf:find("\n", 1, true)
+  local line
+  if at then
+    line, self.buf = self.buf:sub(1, at - 1), self.buf:sub(at + 1)
+  elseif self.ended and self.buf ~= "" then
+    line, self.buf = self.buf, ""
+  end
+  return line and (line:gsub("\r$", ""))
+end
+
+function Term:next_line()
+  while true do
+    local line = self:take()
+    if line or self.ended then return line end
+    fd_wait(0)
+    self:fill()
+  end
+end
+
+---The next line, without its end; nil at the end of input; nil, "interrupted" after Ctrl-C.
+function Term:read(prompt)
+  local interrupted = false
+  if prompt and self.tty then self:put(prompt, "bold") end
+  local reading = task.spawn(self.next_line, self)
+  local before = self.on_interrupt
+  self.on_interrupt = function()
+    interrupted = true
+    reading:cancel "interrupted"
+  end
+  local ok, line = pcall(reading.wait, reading)
+  self.on_interrupt = before
+  if self.tty then
+    if interrupted or not line then io.stdout:write "\n" end
+    self.fresh = true -- the person's Enter
+  end
+  if interrupted then return nil, "interrupted" end
+  if not ok then error(line, 0) end
+  return line
+end
+
+---More lines that came with the last one: a paste into a terminal.
+function Term:pasted()
+  local lines = {}
+  while self.tty and not self.ended do
+    local line = self:take()
+    if line then
+      lines[#lines + 1] = line
+    elseif not native.fd_ready(0) or not self:fill() then
+      break
+    end
+  end
+  return lines
+end
+
+---Calls on_interrupt at each Ctrl-C; in a task of its own.
+function Term:watch()
+  while self.interrupt_fd do
+    fd_wait(self.interrupt_fd)
+    local bytes = native.fd_read(self.interrupt_fd)
+    if bytes and bytes ~= "" and self.on_interrupt then self.on_interrupt() end
+  end
+end
+
+return M

@@ -1,0 +1,39 @@
+-- The manual's "```lua task real" blocks, on the real runtime.
+local rig = require "moonrig"
+local t = require "kit"
+
+local printed
+local env = setmetatable({ rig = rig, print = function(...)
+  local parts = {}
+  for i = 1, select("#", ...) do parts[i] = tostring((select(i, ...))) end
+  printed[#printed + 1] = table.concat(parts, " ")
+end }, { __index = _G })
+
+local expected = {
+  ["Digests, secrets, base64"] = "true\nba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad "
+    .. "a9993e364706816aba3e25717850c26c9cd0d89d 900150983cd24fb0d6963f7d28e17f72 128\ntrue hi\naGk/Pg== aGk_Pg hi?>\n"
+    .. "16 36\nnot base64: it breaks at byte 2",
+  ["SQLite files"] = "1 1\ntea 450 2\ntea\n1\nnil too expensive 1",
+}
+
+local title, lines
+for line in io.lines "lua/README.md" do
+  title = not lines and line:match "^## (.*)$" or title
+  if lines and line == "```" then
+    local text, name = table.concat(lines, "\n"), title
+    lines = nil
+    t.test("README: " .. name, function()
+      printed = {}
+      assert(load(text, "=README " .. name, "t", env))()
+      t.equal(table.concat(printed, "\n"), t.ok(expected[name], "what it prints"))
+      expected[name] = nil
+      os.remove "orders.db"
+    end)
+  elseif lines then
+    lines[#lines + 1] = line
+  elseif line == "```lua task real" then
+    lines = {}
+  end
+end
+t.test("all were there", function() t.equal(next(expected), nil) end)
+rig.main(t.run)
