@@ -1,7 +1,7 @@
 /*
  * turn_model.c - one model request of a turn: begin, previews while it streams, and its end. Its hooks are in
- * turn_ask.c; the rows of the reply (turn_reply.c) and what follows from it are one transaction. Nothing of it is visible before what
- * it was asked for is durable: previews wait for the commit of the span's start.
+ * turn_ask.c; the rows of the reply (turn_reply.c) and what follows from it are one transaction. Nothing of it is
+ * visible before what it was asked for is durable: previews wait for the commit of the span's start.
  */
 #include "agent/turn_model_t.h"
 
