@@ -201,8 +201,12 @@ static void on_permit(struct mr_question *q, struct mr_answer *a)
   } else if (a->said) {
     u->judged = MR_JUDGED_HOOK;
     u->perm = mr_str_is(what, "allow") ? MR_PERM_ALLOW : mr_str_is(what, "ask") ? MR_PERM_ASK : MR_PERM_DENY;
-    if (u->kind == MR_TOOL_CUSTOM && u->perm == MR_PERM_ASK)
-      u->perm = MR_PERM_ALLOW; /* a client answers it anyway */
+    if (u->kind == MR_TOOL_CUSTOM && u->perm == MR_PERM_ASK) {
+      if (mr_tools_owned(r->s, u->name))
+        u->kind = MR_TOOL_GUARDED;
+      else
+        u->perm = MR_PERM_ALLOW; /* a client answers it anyway */
+    }
     u->message = mr_arena_str(r->arena, a->said & MR_SAID_REFUSE ? a->why : mr_json_get_str(root, "message"));
   }
   mr_run_permits(r);
