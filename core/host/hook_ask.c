@@ -5,7 +5,8 @@
  * be read, its fail default counts: refuse (MR_HOOK_FAIL_CLOSED), or the next one.
  *
  * What an answer may hold and what it does to the input is the domain's (agent/phase.c); it is worked out on the
- * thread that answers, not on the loop. Which hook is next is looked up when the one before has answered.
+ * thread that answers, not on the loop. Which hook is next is looked up when the one before has answered: a
+ * question that is open while scripts are reloaded may go to hooks of both generations, but never past one.
  *
  * Invariant: a question (struct ask) is answered at most once, from the drain, and not at all when the domain
  * drops it. A call (struct mr_hook_call) belongs to one question and one hook, and may outlive both in the
