@@ -95,16 +95,62 @@ struct mr_tool_runner { /* filled by host/ */
   void (*cancel)(void *ud, struct mr_tool_run *run); /* settled without it; never call done after */
 };
 
-/* Decision of the permit hooks. */
-enum mr_permit { MR_PERMIT_NONE = 0, MR_PERMIT_ALLOW, MR_PERMIT_ASK, MR_PERMIT_DENY, MR_PERMIT_REWRITE };
+/* Hooks: a say at a phase of the turn. What each phase asks and may be answered is the table at mr_hook_add in
+ * moonrig.h; phase.c holds it as code. */
+enum mr_phase {
+  MR_PHASE_ACCEPT,
+  MR_PHASE_CONTEXT,
+  MR_PHASE_MODEL,
+  MR_PHASE_PERMIT,
+  MR_PHASE_TOOLS,
+  MR_PHASE_SETTLE,
+  MR_PHASE_IDLE,
+  MR_PHASES
+};
+const char *mr_phase_name(enum mr_phase p);
+int mr_phase_find(const char *name); /* of this name, or -1 */
+
+/* What a hook's answer holds, as bits. */
+enum {
+  MR_SAID_REFUSE = 1,
+  MR_SAID_EVENTS = 2,
+  MR_SAID_MESSAGES = 4,
+  MR_SAID_SYSTEM = 8,
+  MR_SAID_MODEL = 16,
+  MR_SAID_REPLY = 32,
+  MR_SAID_DECISION = 64,
+  MR_SAID_CONTENT = 128,
+  MR_SAID_IS_ERROR = 256,
+  MR_SAID_CONTINUE = 512
+};
+/* Checks one hook's answer to input (both objects; answer NULL or null: no opinion) and writes what it makes of
+ * it: out is the reason (MR_SAID_REFUSE), the decision (permit), or input with what was changed, in the forms that
+ * the domain reads. Pure; any thread. MR_E_INVALID names the member in err. */
+int mr_phase_read(const struct mr_mem *m, enum mr_phase p, yyjson_val *input, yyjson_val *answer,
+                  unsigned *said, struct mr_buf *out, struct mr_err *err);
+
+struct mr_answer {   /* of all hooks of a phase together; borrowed by done */
+  unsigned said;     /* 0: nobody had an opinion */
+  struct mr_str why; /* MR_SAID_REFUSE: for people */
+  yyjson_doc *value; /* else what mr_phase_read wrote, unless said is 0; done may take it (set it to NULL) */
+};
+struct mr_question { /* the domain's; see mr_question_ask in session_t.h */
+  void (*done)(struct mr_question *q, struct mr_answer *a);
+  struct mr_domain *d;
+  struct mr_ready unasked; /* it could not be asked: done comes with a refusal */
+  void *host;              /* the answerer's while it is open, else NULL */
+};
+struct mr_subject { /* what hooks are chosen by */
+  struct mr_str agent, agent_id, tool;
+};
 struct mr_hooks { /* filled by host/ */
   void *ud;
-  bool (*has)(void *ud, const char *phase);
-  /* Asks the hooks of permit about one call: input {"name","input","session_id","agent",...}. done comes
-   * once, from the drain, at the latest when the hook's deadline passed. detail: message, or the new
-   * input for REWRITE. */
-  void (*permit)(void *ud, struct mr_str input, void (*done)(void *cud, enum mr_permit p, struct mr_str detail),
-                 void *cud);
+  bool (*has)(void *ud, enum mr_phase p, const struct mr_subject *who);
+  /* Takes a question (q->host is set until done): done once, from the drain, at the latest when the deadline of
+   * each hook passed. q NULL: nobody waits for the answer. MR_E_NOMEM: done never comes. */
+  int (*ask)(void *ud, enum mr_phase p, const struct mr_subject *who, struct mr_str input,
+             struct mr_question *q);
+  void (*drop)(void *ud, struct mr_question *q); /* an open one: done never comes */
 };
 
 struct mr_domain_opts {

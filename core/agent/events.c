@@ -223,11 +223,79 @@ void mr_events_inbox_add(struct mr_commit *cm, struct mr_str session_id, const s
   mr_commit_inbox_add(cm, session_id, &row);
 }
 
+/* ---- the hooks of accept ---- */
+
+static void on_accept(struct mr_question *q, struct mr_answer *ans)
+{
+  struct mr_accept *a = MR_OF(q, struct mr_accept, q);
+  int code = MR_OK;
+
+  if (a->c->d->cut) {
+    code = mr_err_set(&a->c->err, MR_E_CLOSED, NULL, "the server is stopping");
+  } else if (ans->said & MR_SAID_REFUSE) {
+    code = mr_err_set(&a->c->err, MR_E_DENIED, NULL, MR_FMT,
+                      MR_ARG(ans->why.n ? ans->why : MR_S("these events are not accepted")));
+  } else if (ans->said & MR_SAID_EVENTS) {
+    a->doc = ans->value;
+    ans->value = NULL;
+  }
+  a->done(a, code);
+}
+
+static bool interrupts_only(yyjson_val *events)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(events);
+  yyjson_val *ev;
+
+  while ((ev = yyjson_arr_iter_next(&it)))
+    if (!mr_str_is(mr_json_get_str(ev, "type"), "user.interrupt")) return false;
+  return true;
+}
+
+bool mr_accept_ask(struct mr_accept *a, struct mr_call *c, struct mr_str session_id,
+                   const struct mr_subject *who, yyjson_val *events,
+                   void (*done)(struct mr_accept *a, int code))
+{
+  struct mr_buf b;
+  struct mr_jw w;
+
+  if (!mr_hooks_any(c->d, MR_PHASE_ACCEPT, who) || interrupts_only(events)) return false;
+  a->c = c;
+  a->done = done;
+  mr_question_begin(c->d, &b, &w, session_id, who);
+  mr_jw_key(&w, "events");
+  w.after_key = false; /* the value is written past the writer */
+  mr_json_write(&b, events, false);
+  mr_question_ask(c->d, MR_PHASE_ACCEPT, who, &b, &w, &a->q, on_accept);
+  return true;
+}
+
+void mr_accept_cancel(struct mr_accept *a)
+{
+  if (!mr_question_open(&a->q)) return;
+  mr_question_drop(&a->q);
+  a->done(a,
+          mr_err_set(&a->c->err, MR_E_CANCELLED, NULL, "cancelled while hooks were asked: nothing was stored"));
+}
+
+yyjson_val *mr_accept_events(const struct mr_accept *a, yyjson_val *sent)
+{
+  return a->doc ? mr_json_get(yyjson_doc_get_root(a->doc), "events") : sent;
+}
+
+void mr_accept_end(struct mr_accept *a)
+{
+  yyjson_doc_free(a->doc);
+  a->doc = NULL;
+}
+
 /* ---- sending ---- */
 
 struct send {
   struct mr_call *c;
   struct mr_session *s;
+  struct mr_accept accept;
+  bool asked; /* the hooks were */
   struct mr_event_batch batch;
 };
 
@@ -311,52 +379,106 @@ static void store_batch(struct send *p)
   if (MR_SWITCH("ack-early")) on_stored(p, MR_OK, NULL);
 }
 
+static void send_end(struct send *p, int code)
+{
+  mr_accept_end(&p->accept);
+  mr_call_done(p->c, code);
+}
+
+static int check_batch(struct send *p, struct mr_session *s)
+{
+  struct mr_call *c = p->c;
+  int code;
+
+  if (s->status == MR_TERMINATED)
+    return mr_err_set(&c->err, MR_E_STATE, NULL, "session %s is %s: it takes no more events", s->id,
+                      s->archived_us ? "archived" : "terminated");
+  code = mr_events_check(c, s, mr_accept_events(&p->accept, mr_json_get(c->in, "events")), "events", &p->batch);
+  if (code == MR_OK && p->batch.n == 0)
+    code = mr_err_set(&c->err, MR_E_INVALID, "events", "events: at least one event");
+  return code;
+}
+
+/* Accepted, and there is nothing to do. */
+static void answer_dropped(struct send *p)
+{
+  struct mr_call *c = p->c;
+  struct mr_jw w;
+
+  mr_buf_c(&c->out, "{\"data\":[");
+  for (int i = 0; i < p->batch.n; i++) {
+    mr_jw_init(&w, &c->out);
+    if (i) mr_buf_char(&c->out, ',');
+    echo(c, &w, &p->batch.v[i], NULL);
+  }
+  mr_buf_c(&c->out, "]}");
+  send_end(p, MR_OK);
+}
+
+static void on_send_session(void *ud, int code, struct mr_session *s, const struct mr_err *err);
+
+static void on_accepted(struct mr_accept *a, int code)
+{
+  struct send *p = MR_OF(a, struct send, accept);
+
+  p->asked = true;
+  p->c->cancel = NULL;
+  if (code != MR_OK)
+    send_end(p, code);
+  else /* it may have been dropped, deleted or archived meanwhile */
+    mr_session_get(p->c->d, p->c->who.workspace, p->c->path[0], on_send_session, p);
+}
+
+static void cancel_accept(struct mr_call *c)
+{
+  mr_accept_cancel(&((struct send *)c->priv)->accept);
+}
+
 static void on_send_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
-  struct mr_call *c = ud;
-  struct send *p;
+  struct send *p = ud;
+  struct mr_call *c = p->c;
+  struct mr_subject who;
   bool all_drop = true;
 
   if (code != MR_OK) {
+    mr_accept_end(&p->accept);
     mr_call_fail_err(c, err);
     return;
   }
-  p = mr_arena_alloc(c->arena, sizeof *p);
-  if (!p)
-    code = mr_err_nomem(&c->err);
-  else if (s->status == MR_TERMINATED)
-    code = mr_err_set(&c->err, MR_E_STATE, NULL, "session %s is %s: it takes no more events", s->id,
-                      s->archived_us ? "archived" : "terminated");
-  else
-    code = mr_events_check(c, s, mr_json_get(c->in, "events"), "events", &p->batch);
-  if (code == MR_OK && p->batch.n == 0)
-    code = mr_err_set(&c->err, MR_E_INVALID, "events", "events: at least one event");
-  if (code != MR_OK) {
-    mr_call_done(c, code);
-    mr_session_unref(s);
-    return;
-  }
-  p->c = c;
-  p->s = s;
+  code = check_batch(p, s);
   for (int i = 0; i < p->batch.n; i++)
     all_drop = all_drop && p->batch.v[i].drop;
-  if (all_drop) {
-    mr_buf_c(&c->out, "{\"data\":[");
-    for (int i = 0; i < p->batch.n; i++) {
-      struct mr_jw w;
-      mr_jw_init(&w, &c->out);
-      if (i) mr_buf_char(&c->out, ',');
-      echo(c, &w, &p->batch.v[i], NULL);
-    }
-    mr_buf_c(&c->out, "]}");
-    mr_call_done(c, MR_OK);
+  if (code != MR_OK || all_drop) {
+    if (code != MR_OK)
+      send_end(p, code);
+    else
+      answer_dropped(p);
     mr_session_unref(s);
     return;
   }
+  who = mr_session_subject(s);
+  c->cancel = cancel_accept;
+  if (!p->asked &&
+      mr_accept_ask(&p->accept, c, mr_str_c(s->id), &who, mr_json_get(c->in, "events"), on_accepted)) {
+    mr_session_unref(s);
+    return;
+  }
+  c->cancel = NULL;
+  mr_accept_end(&p->accept);
+  p->s = s;
   store_batch(p);
 }
 
 void mr_sessions_events_send(struct mr_call *c)
 {
-  mr_session_get(c->d, c->who.workspace, c->path[0], on_send_session, c);
+  struct send *p = mr_arena_alloc(c->arena, sizeof *p);
+
+  if (!p) {
+    mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
+    return;
+  }
+  p->c = c;
+  c->priv = p;
+  mr_session_get(c->d, c->who.workspace, c->path[0], on_send_session, p);
 }

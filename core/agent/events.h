@@ -21,6 +21,23 @@ struct mr_event_batch {
  * about to be made, messages only). One bad event refuses all: nothing is stored. */
 int mr_events_check(struct mr_call *c, struct mr_session *s, yyjson_val *events, const char *field,
                     struct mr_event_batch *out);
+/* The hooks of accept are asked about a batch that was checked, before anything of it is stored. What they make
+ * of it is to be checked again, as if the client had sent it: also because the session went on meanwhile. */
+struct mr_accept {
+  struct mr_question q;
+  struct mr_call *c;
+  yyjson_doc *doc; /* what they changed, until mr_accept_end */
+  void (*done)(struct mr_accept *a, int code);
+};
+/* True: done comes, once, from the drain or from mr_accept_cancel; not MR_OK: c->err says why. False: no hook
+ * wants to be asked, or the batch only interrupts, which nothing may hold up. a lives until done. */
+bool mr_accept_ask(struct mr_accept *a, struct mr_call *c, struct mr_str session_id,
+                   const struct mr_subject *who, yyjson_val *events,
+                   void (*done)(struct mr_accept *a, int code));
+void mr_accept_cancel(struct mr_accept *a); /* when it is open: done with MR_E_CANCELLED */
+/* The events as they are to be stored; sent: as the client sent them. */
+yyjson_val *mr_accept_events(const struct mr_accept *a, yyjson_val *sent);
+void mr_accept_end(struct mr_accept *a); /* frees what they changed; also when none was asked */
 /* Adds an inbox row to a commit. */
 void mr_events_inbox_add(struct mr_commit *cm, struct mr_str session_id, const struct mr_event_in *e);
 

@@ -17,12 +17,15 @@ struct create {
   struct mr_str environment_id;
   struct mr_env_use use;
   struct mr_event_batch initial;
+  struct mr_accept accept;
+  struct mr_subject agent;
   struct mr_resources res;
 };
 
 static void fail(struct create *p, int code)
 {
   mr_env_use_end(&p->use);
+  mr_accept_end(&p->accept);
   mr_resources_drop(p->c->d, &p->res);
   mr_call_done(p->c, code);
 }
@@ -142,11 +145,44 @@ static void on_resources(void *ud, int code)
     commit(p);
 }
 
+static int check_initial(struct create *p)
+{
+  struct mr_call *c = p->c;
+  yyjson_val *events = mr_accept_events(&p->accept, mr_json_get(c->in, "initial_events"));
+
+  if (yyjson_arr_size(events) > INITIAL_EVENTS_MAX)
+    return mr_err_set(&c->err, MR_E_INVALID, "initial_events", "initial_events: at most %d events",
+                      INITIAL_EVENTS_MAX);
+  return mr_events_check(c, NULL, events, "initial_events", &p->initial);
+}
+
+static void copy_resources(struct create *p)
+{
+  mr_accept_end(&p->accept);
+  mr_resources_copy(p->c, &p->res, mr_json_get(p->c->in, "resources"), mr_str_c(p->id), on_resources, p);
+}
+
+static void on_accepted(struct mr_accept *a, int code)
+{
+  struct create *p = MR_OF(a, struct create, accept);
+
+  p->c->cancel = NULL;
+  if (code == MR_OK) code = check_initial(p);
+  if (code != MR_OK)
+    fail(p, code);
+  else
+    copy_resources(p);
+}
+
+static void cancel_accept(struct mr_call *c)
+{
+  mr_accept_cancel(&((struct create *)c->priv)->accept);
+}
+
 static void on_environment(void *ud, const struct mr_rows *r)
 {
   struct create *p = ud;
   struct mr_call *c = p->c;
-  yyjson_val *events = mr_json_get(c->in, "initial_events");
   int code = mr_read_check(c, r, "environment_id", "environment", p->environment_id);
 
   if (code != MR_OK) {
@@ -159,16 +195,18 @@ static void on_environment(void *ud, const struct mr_rows *r)
                       MR_ARG(p->environment_id));
   } else {
     p->env_rev = r->docs[0].rev;
-    if (yyjson_arr_size(events) > INITIAL_EVENTS_MAX)
-      code = mr_err_set(&c->err, MR_E_INVALID, "initial_events", "initial_events: at most %d events",
-                        INITIAL_EVENTS_MAX);
-    else
-      code = mr_events_check(c, NULL, events, "initial_events", &p->initial);
+    code = check_initial(p);
   }
-  if (code != MR_OK)
+  if (code != MR_OK) {
     fail(p, code);
-  else
-    mr_resources_copy(c, &p->res, mr_json_get(c->in, "resources"), mr_str_c(p->id), on_resources, p);
+    return;
+  }
+  c->cancel = cancel_accept;
+  if (p->initial.n > 0 && mr_accept_ask(&p->accept, c, mr_str_c(p->id), &p->agent,
+                                        mr_json_get(c->in, "initial_events"), on_accepted))
+    return;
+  c->cancel = NULL;
+  copy_resources(p);
 }
 
 static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
@@ -181,6 +219,7 @@ static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
   if (code == MR_OK) {
     model = mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "model"), "id");
     code = mr_models_check(c->d->models, model, &c->err);
+    p->agent.agent = mr_arena_str(c->arena, mr_json_get_str(yyjson_doc_get_root(doc), "name"));
   }
   yyjson_doc_free(doc);
   if (code != MR_OK) {
@@ -189,6 +228,7 @@ static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
   }
   p->snapshot = mr_arena_str(c->arena, r->snapshot);
   p->agent_id = mr_arena_str(c->arena, r->id);
+  p->agent.agent_id = p->agent_id;
   p->agent_version = r->version;
   mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), p->environment_id, on_environment, p);
 }

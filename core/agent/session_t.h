@@ -41,6 +41,7 @@ struct mr_tcall {
   bool running;            /* started in this process */
   bool recovering;         /* found unfinished at load: ask before starting */
   struct mr_tool_run *run; /* the host's handler */
+  struct mr_question hook; /* the hooks of "tools" look at the result */
   struct mr_session *s;
   struct mr_timer deadline;
 };
@@ -107,6 +108,9 @@ struct mr_session {
   struct mr_ready evict;
   struct mr_timer retry;
   struct mr_model_run *model_run;
+  struct mr_question settle; /* may the turn end? */
+  bool settle_wanted;        /* it is put to the hooks when all commits are durable */
+  bool settled;              /* they have nothing against it */
   struct mr_sandbox *sandbox;
   int refs;              /* commits, calls and subscribers that hold the session */
   int64_t seq, done_seq; /* commits queued; commits durable */
@@ -215,6 +219,29 @@ void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of
 void mr_tools_interrupted(struct mr_tcall *c); /* finished, with the text of an interrupted call */
 void mr_tools_recover(struct mr_session *s);   /* after load: what had been started and has no result */
 void mr_tools_forget(struct mr_session *s);    /* runs on in the sandbox, but not for us */
+/* turn_settle.c */
+/* The turn would end now: true, it may; false, the hooks are asked about it, and the session stays running. */
+bool mr_settle_passed(struct mr_txn *t);
+void mr_settle_drop(struct mr_session *s); /* the turn goes on, or is ended otherwise */
+void mr_settle_committed(struct mr_session *s);
+/* Durable rows: hooks hear that the session is idle. */
+void mr_idle_heard(struct mr_session *s, const struct mr_log_row *rows, int n);
+
+/* ---- phase.c: questions to the hooks ---- */
+/* Would any be asked? Looked at first: no hook, no cost. who->tool: permit and tools only. */
+bool mr_hooks_any(const struct mr_domain *d, enum mr_phase p, const struct mr_subject *who);
+struct mr_subject mr_session_subject(const struct mr_session *s);
+/* Begins a question's input: the caller writes its further members with w, then calls mr_question_ask, which ends
+ * and frees it. */
+void mr_question_begin(struct mr_domain *d, struct mr_buf *b, struct mr_jw *w, struct mr_str session_id,
+                       const struct mr_subject *who);
+/* done once, from the drain, never inside the call; with a refusal when there is no memory. Until then q is open
+ * and must stay. q NULL: the hooks only hear of it. */
+void mr_question_ask(struct mr_domain *d, enum mr_phase p, const struct mr_subject *who, struct mr_buf *b,
+                     struct mr_jw *w, struct mr_question *q,
+                     void (*done)(struct mr_question *q, struct mr_answer *a));
+bool mr_question_open(const struct mr_question *q);
+void mr_question_drop(struct mr_question *q); /* done never comes; nothing happens when it is not open */
 /* domain.c */
 void mr_domain_settled(struct mr_domain *d); /* something ended: is a drain over? */
 void mr_domain_rewake(struct mr_domain *d);  /* a session was dropped: look soon which ones should run */

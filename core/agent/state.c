@@ -228,6 +228,8 @@ static int apply_private(struct mr_session *s, struct mr_str type, yyjson_val *j
     s->wants_model = true;
   } else if (mr_str_is(type, "model.again")) {
     s->wants_model = true;
+  } else if (mr_str_is(type, "turn.continue")) {
+    s->rounds++;
   }
   return MR_OK;
 }

@@ -156,7 +156,8 @@ static bool over_rounds(struct mr_txn *t)
   struct mr_session *s = t->s;
   if (s->rounds < s->d->tool_rounds_max) return false;
   mr_turn_error(t, "tool_use_limit_reached_error",
-                mr_str_c(mr_arena_printf(t->arena, "the turn used tools %d times, the limit", s->rounds)),
+                mr_str_c(mr_arena_printf(t->arena, "the turn used tools, or was continued, %d times: the limit",
+                                         s->rounds)),
                 "exhausted");
   flush_inputs(t);
   mr_turn_idle(t, MR_STOP_RETRIES, MR_S("null"));
@@ -179,9 +180,11 @@ bool mr_turn_advance(struct mr_txn *t)
   }
   if (draining && (s->wants_model || next_input(s, "user.message", NULL))) return false;
   if (!s->wants_model && !next_input(s, "user.message", NULL)) {
+    if (!mr_settle_passed(t)) return false;
     mr_turn_idle(t, MR_STOP_END_TURN, MR_S("null"));
     return false;
   }
+  mr_settle_drop(s);
   take_messages(t);
   if (over_rounds(t)) return false;
   mr_txn_plain(t, "span.model_request_start");
@@ -214,6 +217,7 @@ static void interrupt_running(struct mr_txn *t)
     mr_model_abort(s, &u);
     mr_turn_span_end(t, true, &u);
   }
+  mr_settle_drop(s);
   mr_tools_cancel(s);
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
@@ -424,6 +428,7 @@ void mr_turn_committed(struct mr_session *s)
 {
   if (!s->d->draining) mr_tools_start(s);
   mr_model_committed(s);
+  mr_settle_committed(s);
   mr_domain_settled(s->d);
 }
 
@@ -451,5 +456,6 @@ void mr_turn_stop_all(struct mr_session *s)
 {
   struct mr_usage u;
   mr_model_abort(s, &u);
+  mr_settle_drop(s);
   mr_tools_forget(s);
 }

@@ -1,17 +1,18 @@
 /*
- * turn_model.c - one model request of a turn: begin, previews while it streams, permits, and its end. The rows
- * of the reply (turn_reply.c) and what follows from it are one transaction. Nothing of it is visible before what
- * it was asked for is durable: previews wait for the commit of the span's start.
+ * turn_model.c - one model request of a turn: begin, previews while it streams, and its end. Its hooks are in
+ * turn_ask.c; the rows of the reply (turn_reply.c) and what follows from it are one transaction. Nothing of it is
+ * visible before what it was asked for is durable: previews wait for the commit of the span's start.
  */
 #include "agent/turn_model_t.h"
 
-static void run_free(struct mr_model_run *r)
+void mr_run_free(struct mr_model_run *r)
 {
   struct mr_session *s = r->s;
 
   if (s->model_run == r) s->model_run = NULL;
   yyjson_doc_free(r->reply);
   mr_ready_cancel(s->d->loop, &r->ready);
+  mr_question_drop(&r->hook);
   mr_arena_free(&r->arena);
   mr_mem_free(s->d->mem, r);
   s->d->stats.model_running--;
@@ -46,8 +47,6 @@ static void preview_or_wait(struct mr_model_run *r, struct mr_part *p, int index
   r->early_tail = &e->next;
 }
 
-static void finish_reply(struct mr_model_run *r);
-
 void mr_model_committed(struct mr_session *s)
 {
   struct mr_model_run *r = s->model_run;
@@ -57,7 +56,7 @@ void mr_model_committed(struct mr_session *s)
     preview(r, e->part, e->index, e->text);
   r->early = NULL;
   r->early_tail = &r->early;
-  if (r->late) finish_reply(r);
+  if (r->late) mr_run_finish(r);
 }
 
 static struct mr_part *part_new(struct mr_model_run *r, bool thinking)
@@ -97,7 +96,13 @@ static void on_text(void *ud, int index, struct mr_str delta)
   (void)MR_FAULT("model.text.after");
 }
 
-static void finish_reply(struct mr_model_run *r)
+void mr_run_preview(struct mr_model_run *r, int index, yyjson_val *block)
+{
+  on_block(r, index, mr_json_get_str(block, "type"));
+  on_text(r, index, mr_json_get_str(block, "text"));
+}
+
+void mr_run_finish(struct mr_model_run *r)
 {
   struct mr_session *s = r->s;
   struct mr_txn t;
@@ -118,90 +123,7 @@ static void finish_reply(struct mr_model_run *r)
     model = mr_turn_advance(&t);
   s->model_run = NULL;
   mr_turn_commit(&t, model);
-  run_free(r);
-}
-
-/* ---- permits: each call is put to the hooks, in order; no hook, no cost ---- */
-
-static void ask_next(struct mr_model_run *r);
-
-static void on_permit(void *ud, enum mr_permit p, struct mr_str detail)
-{
-  struct mr_model_run *r = ud;
-  struct mr_use *u = &r->uses[r->asked++];
-
-  if (r->dropped) {
-    run_free(r);
-    return;
-  }
-  if (p == MR_PERMIT_REWRITE) {
-    u->input = mr_arena_str(r->arena, detail);
-  } else if (p != MR_PERMIT_NONE) {
-    u->judged = MR_JUDGED_HOOK;
-    u->perm = p == MR_PERMIT_ALLOW ? MR_PERM_ALLOW : p == MR_PERMIT_ASK ? MR_PERM_ASK : MR_PERM_DENY;
-    if (u->kind == MR_TOOL_CUSTOM && u->perm == MR_PERM_ASK) {
-      if (mr_tools_owned(r->s, u->name))
-        u->kind = MR_TOOL_GUARDED;
-      else
-        u->perm = MR_PERM_ALLOW; /* a client answers it anyway */
-    }
-    u->message = mr_arena_str(r->arena, detail);
-  }
-  ask_next(r);
-}
-
-static void ask_next(struct mr_model_run *r)
-{
-  struct mr_session *s = r->s;
-  const struct mr_hooks *h = &s->d->hooks;
-  struct mr_buf b;
-  struct mr_jw w;
-
-  while (r->asked < r->nuses && r->uses[r->asked].judged == MR_JUDGED_UNKNOWN)
-    r->asked++;
-  if (r->asked == r->nuses || !h->has || !h->has(h->ud, "permit")) {
-    finish_reply(r);
-    return;
-  }
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
-  mr_jw_init(&w, &b);
-  mr_jw_obj(&w);
-  mr_jw_kstr(&w, "name", r->uses[r->asked].name);
-  mr_jw_kraw(&w, "input", r->uses[r->asked].input);
-  mr_jw_kc(&w, "tool_use_id", r->uses[r->asked].event_id);
-  mr_jw_kc(&w, "session_id", s->id);
-  mr_jw_kstr(&w, "agent", s->agent_name);
-  mr_jw_kstr(&w, "agent_id", s->agent_id);
-  mr_jw_obj_end(&w);
-  h->permit(h->ud, mr_buf_get(&b), on_permit, r);
-  mr_buf_free(&b);
-}
-
-static int collect_uses(struct mr_model_run *r)
-{
-  yyjson_arr_iter it = yyjson_arr_iter_with(yyjson_doc_get_root(r->reply));
-  yyjson_val *v;
-  struct mr_buf b;
-  size_t max = yyjson_arr_size(yyjson_doc_get_root(r->reply));
-  bool known;
-
-  r->uses = mr_arena_alloc(r->arena, (max ? max : 1) * sizeof *r->uses);
-  if (!r->uses) return MR_E_NOMEM;
-  while ((v = yyjson_arr_iter_next(&it))) {
-    struct mr_use *u = &r->uses[r->nuses];
-    if (!mr_str_is(mr_json_get_str(v, "type"), "tool_use")) continue;
-    u->id = mr_json_get_str(v, "id");
-    u->name = mr_json_get_str(v, "name");
-    mr_buf_init(&b, r->s->d->mem, SIZE_MAX / 2);
-    mr_json_write(&b, mr_json_get(v, "input"), false);
-    u->input = mr_arena_str(r->arena, mr_buf_get(&b));
-    mr_buf_free(&b);
-    u->perm = mr_tool_policy(r->s, u->name, &u->kind, &known);
-    u->judged = known ? MR_JUDGED_POLICY : MR_JUDGED_UNKNOWN;
-    if (!u->input.p || mr_id_make(r->s->d->sys, u->event_id, "sevt") != MR_OK) return MR_E_NOMEM;
-    r->nuses++;
-  }
-  return MR_OK;
+  mr_run_free(r);
 }
 
 /* ---- the request ---- */
@@ -226,7 +148,7 @@ static void request_failed(struct mr_model_run *r, const struct mr_model_reply *
                  m->retry_after_ms);
   s->model_run = NULL;
   mr_turn_commit(&t, false);
-  run_free(r);
+  mr_run_free(r);
 }
 
 static void on_done(void *ud, const struct mr_model_reply *m)
@@ -236,7 +158,7 @@ static void on_done(void *ud, const struct mr_model_reply *m)
 
   r->call = NULL;
   if (r->dropped) {
-    run_free(r);
+    mr_run_free(r);
     return;
   }
   if (r->cut) {
@@ -252,30 +174,46 @@ static void on_done(void *ud, const struct mr_model_reply *m)
   r->stop_reason = mr_arena_str(r->arena, m->stop_reason);
   r->stop_details = mr_arena_str(r->arena, m->stop_details);
   if (mr_json_parse(r->s->d->mem, m->content, SIZE_MAX, &r->reply, &r->err) != MR_OK ||
-      !yyjson_is_arr(yyjson_doc_get_root(r->reply)) || collect_uses(r) != MR_OK) {
+      !yyjson_is_arr(yyjson_doc_get_root(r->reply)) || mr_run_uses(r) != MR_OK) {
     bad.message = MR_S("the model's reply could not be read");
     request_failed(r, &bad);
     return;
   }
-  ask_next(r);
+  mr_run_permits(r);
+}
+
+void mr_run_refused(struct mr_model_run *r, struct mr_str why)
+{
+  struct mr_model_reply m = {.status = MR_MODEL_REFUSED_REQUEST, .message = why};
+  request_failed(r, &m);
 }
 
 static void on_not_started(struct mr_ready *ready)
 {
   struct mr_model_run *r = MR_OF(ready, struct mr_model_run, ready);
-  struct mr_model_reply m = {.status = MR_MODEL_REFUSED_REQUEST, .message = mr_str_c(r->err.message)};
-  on_done(r, &m);
+  mr_run_refused(r, mr_str_c(r->err.message));
+}
+
+void mr_run_send(struct mr_model_run *r)
+{
+  static const struct mr_model_cbs cbs = {on_block, on_text, on_done};
+  struct mr_domain *d = r->s->d;
+
+  d->stats.model_requests++;
+  (void)MR_FAULT("model.send.before");
+  if (mr_models_start(d->models, &r->req, &cbs, r, &r->call, &r->err) != MR_OK)
+    mr_ready_post(d->loop, &r->ready);
+  (void)MR_FAULT("model.send.after");
 }
 
 int mr_model_begin(struct mr_session *s)
 {
-  static const struct mr_model_cbs cbs = {on_block, on_text, on_done};
   struct mr_model_run *r = mr_mem_zalloc(s->d->mem, sizeof *r);
-  struct mr_model_req q = {0};
+  struct mr_str *messages;
   struct mr_err err;
 
   if (!r || !(r->arena = mr_arena_new(s->d->mem, 1024)) || mr_history_prepare(s) != MR_OK ||
-      !(r->messages = mr_arena_alloc(r->arena, (size_t)s->nhistory * sizeof *r->messages + 1))) {
+      !(messages = mr_arena_alloc(r->arena, (size_t)s->nhistory * sizeof *messages + 1))) {
     if (r) mr_arena_free(&r->arena);
     mr_mem_free(s->d->mem, r);
     mr_err_nomem(&err);
@@ -287,24 +225,20 @@ int mr_model_begin(struct mr_session *s)
   r->parts_tail = &r->parts;
   r->early_tail = &r->early;
   mr_ready_init(&r->ready, on_not_started);
-  memcpy(r->messages, s->history, (size_t)s->nhistory * sizeof *r->messages);
+  memcpy(messages, s->history, (size_t)s->nhistory * sizeof *messages);
   s->model_run = r;
   mr_session_ref(s);
   s->d->stats.model_running++;
-  s->d->stats.model_requests++;
   mr_stream_request_began(s);
-  q.model = s->model;
-  q.effort = s->effort;
-  q.speed = s->speed;
-  q.system = s->system;
-  q.tools = s->tools;
-  q.messages = r->messages;
-  q.nmessages = s->nhistory;
-  q.session_id = mr_str_c(s->id);
-  (void)MR_FAULT("model.send.before");
-  if (mr_models_start(s->d->models, &q, &cbs, r, &r->call, &r->err) != MR_OK)
-    mr_ready_post(s->d->loop, &r->ready);
-  (void)MR_FAULT("model.send.after");
+  r->req = (struct mr_model_req){.model = s->model,
+                                 .effort = s->effort,
+                                 .speed = s->speed,
+                                 .system = s->system,
+                                 .tools = s->tools,
+                                 .messages = messages,
+                                 .nmessages = s->nhistory,
+                                 .session_id = mr_str_c(s->id)};
+  mr_run_ask(r);
   return MR_OK;
 }
 
@@ -327,11 +261,10 @@ void mr_model_abort(struct mr_session *s, struct mr_usage *usage)
   *usage = r->usage;
   r->dropped = true;
   s->model_run = NULL;
-  if (r->call && !r->cut)
+  if (!r->call)
+    mr_run_free(r); /* whole, cut, not sent yet, or with the hooks */
+  else if (!r->cut)
     mr_models_cancel(r->call); /* done comes, and frees */
-  else if (!r->call && (r->cut || r->late || r->ready.link))
-    run_free(r);
-  /* else a permit hook is asked: its answer frees */
 }
 
 bool mr_model_running(const struct mr_session *s)

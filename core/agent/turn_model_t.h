@@ -1,6 +1,6 @@
 /*
- * turn_model_t - a model request in flight: what turn_model.c (request, previews, permits) and turn_reply.c (the
- * rows of the reply) share.
+ * turn_model_t - a model request in flight: what turn_model.c (request, previews), turn_ask.c (its hooks) and
+ * turn_reply.c (the rows of the reply) share.
  */
 #ifndef MR_AGENT_TURN_MODEL_T_H
 #define MR_AGENT_TURN_MODEL_T_H
@@ -36,17 +36,32 @@ struct mr_model_run {
   bool cut;              /* interrupted: cancelled, and its usage is waited for */
   bool late;             /* whole, but its previews wait for the commit of the span's start */
   int64_t seq;           /* the commit that holds the span's start */
-  struct mr_str *messages;
+  struct mr_model_req req;
+  struct mr_question hook; /* the hooks of a phase are asked about it */
+  int permits;             /* calls that were put to the hooks of permit, or need not be */
   struct mr_part *parts, **parts_tail, *cur;
   int cur_index;
   struct mr_piece *early, **early_tail;
   yyjson_doc *reply;
   struct mr_use *uses;
-  int nuses, asked;
+  int nuses;
   struct mr_str stop_reason, stop_details;
   struct mr_usage usage;
   struct mr_err err;
 };
+
+/* ---- turn_model.c ---- */
+void mr_run_send(struct mr_model_run *r);                                  /* to the model */
+void mr_run_finish(struct mr_model_run *r);                                /* records the reply, frees r */
+void mr_run_refused(struct mr_model_run *r, struct mr_str why);            /* fails for good, frees r */
+void mr_run_free(struct mr_model_run *r);                                  /* forgets it */
+void mr_run_preview(struct mr_model_run *r, int index, yyjson_val *block); /* one that was given whole */
+
+/* ---- turn_ask.c ---- */
+void mr_run_ask(struct mr_model_run *r);     /* context and model, then sends it, or has its reply */
+void mr_run_permits(struct mr_model_run *r); /* its calls, one after the other, then finishes it */
+/* The calls of the reply, and what the agent's policy says of them. */
+int mr_run_uses(struct mr_model_run *r);
 
 /* The rows of a whole reply, the end of its span included: what the log keeps for the model and what clients see
  * (turn_reply.c). */

@@ -104,21 +104,110 @@ static void outcome_row(struct mr_session *s, struct mr_tcall *c)
   mr_buf_free(&b);
 }
 
+static void not_running(struct mr_tcall *c)
+{
+  c->running = false;
+  c->s->d->stats.tools_running--;
+}
+
+static void finished(struct mr_tcall *c)
+{
+  struct mr_session *s = c->s;
+
+  not_running(c);
+  c->finished = true;
+  if (mr_tools_running(s) && !s->d->draining && !MR_SWITCH("no-outcome")) outcome_row(s, c);
+  mr_turn_wake(s);
+  (void)MR_FAULT("tool.finish.after");
+}
+
+/* ---- the hooks of tools: they see a result before anything else does, so it is not kept before either. Until
+ * they have answered the call counts as running; after a crash it is what it would be without a result. ---- */
+
+static void hook_over(struct mr_session *s)
+{
+  s->d->stats.handlers_running--;
+  mr_domain_settled(s->d);
+  mr_session_unref(s);
+}
+
+static void hook_drop(struct mr_tcall *c)
+{
+  mr_question_drop(&c->hook);
+  not_running(c);
+  hook_over(c->s);
+}
+
+static struct mr_str value_of(struct mr_session *s, yyjson_val *v)
+{
+  struct mr_buf b;
+  struct mr_str text;
+
+  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_json_write(&b, v, false);
+  text = mr_session_copy(s, mr_buf_get(&b));
+  mr_buf_free(&b);
+  return text.n ? text : MR_S("[]");
+}
+
+static void on_hook(struct mr_question *q, struct mr_answer *a)
+{
+  struct mr_tcall *c = MR_OF(q, struct mr_tcall, hook);
+  struct mr_session *s = c->s;
+  yyjson_val *root = yyjson_doc_get_root(a->value);
+  struct mr_buf b;
+
+  if (a->said & MR_SAID_CONTENT) c->result = value_of(s, mr_json_get(root, "content"));
+  if (a->said & MR_SAID_IS_ERROR) c->is_error = mr_json_get_bool(root, "is_error", false);
+  if (a->said & MR_SAID_REFUSE) {
+    mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+    mr_buf_c(&b, "[{\"type\":\"text\",\"text\":");
+    mr_json_quote(&b, a->why.n ? a->why : MR_S("The result was withheld."));
+    mr_buf_c(&b, "}]");
+    c->result = mr_session_copy(s, mr_buf_get(&b));
+    c->is_error = true;
+    mr_buf_free(&b);
+  }
+  finished(c);
+  hook_over(s);
+}
+
+/* True: they are asked about the result in c. */
+static bool hook_ask(struct mr_tcall *c)
+{
+  struct mr_session *s = c->s;
+  struct mr_subject who = mr_session_subject(s);
+  struct mr_buf b;
+  struct mr_jw w;
+
+  who.tool = c->name;
+  if (!mr_hooks_any(s->d, MR_PHASE_TOOLS, &who)) return false;
+  mr_question_begin(s->d, &b, &w, mr_str_c(s->id), &who);
+  mr_jw_kstr(&w, "name", c->name);
+  mr_jw_kraw(&w, "input", c->input);
+  mr_jw_kc(&w, "tool_use_id", c->event_id);
+  mr_jw_kraw(&w, "content", c->result);
+  mr_jw_key(&w, "is_error");
+  mr_jw_bool(&w, c->is_error);
+  mr_session_ref(s);
+  s->d->stats.handlers_running++;
+  mr_question_ask(s->d, MR_PHASE_TOOLS, &who, &b, &w, &c->hook, on_hook);
+  return true;
+}
+
 /* A call is over. content: content blocks as JSON text. */
 static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
 {
   struct mr_session *s = c->s;
 
   (void)MR_FAULT("tool.finish.before");
-  c->running = false;
-  s->d->stats.tools_running--;
-  if (c->resolved || c->finished || s->poisoned) return;
-  c->finished = true;
+  if (c->resolved || c->finished || s->poisoned) {
+    not_running(c);
+    return;
+  }
   c->is_error = is_error;
   c->result = mr_session_copy(s, content.n ? content : MR_S("[]"));
-  if (mr_tools_running(s) && !s->d->draining && !MR_SWITCH("no-outcome")) outcome_row(s, c);
-  mr_turn_wake(s);
-  (void)MR_FAULT("tool.finish.after");
+  if (!hook_ask(c)) finished(c);
 }
 
 static void finish_text(struct mr_tcall *c, struct mr_str text)
@@ -319,9 +408,10 @@ void mr_tools_cancel(struct mr_session *s)
     if (!c->running) continue;
     if (c->run) {
       s->d->tools.cancel(s->d->tools.ud, c->run);
-      c->running = false;
-      s->d->stats.tools_running--;
+      not_running(c);
       run_end(c);
+    } else if (mr_question_open(&c->hook)) {
+      hook_drop(c);
     } else if (s->sandbox) {
       mr_sandbox_cancel(s->sandbox, mr_str_c(c->event_id)); /* its callback still comes */
     }
@@ -332,11 +422,13 @@ void mr_tools_forget(struct mr_session *s)
 {
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
-    if (!c->running || !c->run) continue;
-    s->d->tools.cancel(s->d->tools.ud, c->run);
-    c->running = false;
-    s->d->stats.tools_running--;
-    run_end(c);
+    if (mr_question_open(&c->hook)) {
+      hook_drop(c);
+    } else if (c->running && c->run) {
+      s->d->tools.cancel(s->d->tools.ud, c->run);
+      not_running(c);
+      run_end(c);
+    }
   }
 }
 

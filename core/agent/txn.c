@@ -177,6 +177,7 @@ static void committed(void *ud, const struct mr_commit_result *r)
   if (r->code == MR_OK) {
     s->done_seq = cw->seq;
     publish(s, cw->rows, cw->n, r->first_pos);
+    mr_idle_heard(s, cw->rows, cw->n);
   } else {
     mr_session_poison(s, r->err);
   }

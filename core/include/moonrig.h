@@ -311,28 +311,34 @@ struct mr_hook_call; /* one question to a hook, answered once */
 typedef void (*mr_hook_fn)(void *ud, struct mr_hook_call *call);
 
 /*
- * A hook has a say at a phase of the turn. filter: JSON {"agent": name or id, "tool": name} or NULL ("tool":
- * permit and tools only). The call's input is a JSON object, always with session_id, agent (name) and
- * agent_id; the answer is JSON too, NULL = no opinion. Answer with mr_hook_decide, at the latest after 30 s;
- * later, and when the answer cannot be read, the fail default counts: MR_HOOK_FAIL_CLOSED refuses (what
- * that is, below), otherwise as if the hook were not there. Hooks are asked one after the other in the order
- * added. In permit the first that decides wins; in the other phases each sees what those before it changed.
+ * A hook has a say at a phase of the turn. filter: JSON {"agent": name or id, "tool": name, "name": text} or
+ * NULL ("tool": permit and tools only; "name" chooses nothing, it is for the log). The call's input is a JSON
+ * object, always with session_id, agent (name) and agent_id; the answer is JSON too, NULL = no opinion. Answer
+ * with mr_hook_decide, at the latest after 30 s; later, and when the answer cannot be read, the fail default
+ * counts: MR_HOOK_FAIL_CLOSED refuses (what that is, below), otherwise as if the hook were not there. Hooks are
+ * asked one after the other in the order added. In permit the first that decides wins; in the other phases each
+ * sees what those before it changed, and {"refuse": why} refuses, and no further hook is asked (not in idle).
+ * What hooks said is not kept, only what comes of it: they are asked again when a request is made again, after
+ * a failure, a crash or a stop. One that is interrupted does not wait for them.
  * Returns an id >= 0 for mr_hook_remove.
  *
  *   phase    input besides                          answer                                  refusal is
- *   accept   events: what a client sends            {"events": [..]} instead, or            403 to the sender
- *                                                   {"refuse": why}
+ *   accept   events: what a client sends, or makes  {"events": [..]} instead, checked like  403 to the sender
+ *            a session with (user.interrupt alone   a client's
+ *            is not asked about)
  *   context  messages, system: of a model request   {"messages": [..]}, {"system": ..}: of  the request fails
  *                                                   this request alone, the log stays
- *   model    model, effort                          {"model": other}, or {"reply":          the request fails
- *                                                   {"content": [..]}}: no model is asked
+ *   model    model, effort; message: the last one;  {"model": other}, or {"reply":          the request fails
+ *            bytes: of all messages                 {"content": [..]}}: no model is asked
  *   permit   name, input, tool_use_id               {"decision": "allow" | "ask" | "deny",  the call is denied
  *                                                   "message": ..}, or {"decision":
  *                                                   "rewrite", "input": {..}}
  *   tools    name, input, tool_use_id, content,     {"content": .., "is_error": bool}       an error result
- *            is_error: a result to be recorded      instead
+ *            is_error: a result to be recorded, of  instead
+ *            a built-in tool or a handler
  *   settle   text: the turn would end now           {"continue": text}: goes on with this   the turn ends
- *                                                   as a user.message
+ *                                                   as a user.message; it counts as one
+ *                                                   of limits.tool_rounds
  *   idle     stop_reason: the session is idle       none, it only hears of it               nothing
  */
 enum { MR_HOOK_FAIL_CLOSED = 1 };

@@ -1,8 +1,9 @@
 /*
- * hook - rig.hook: questions of the core answered in Lua.
+ * hook - rig.hook: questions of the core answered in Lua, at every phase of a turn. What a handler returns is made
+ * an answer by lua/moonrig/hook.lua; the core checks it.
  *
  * Each declaration is one hook in the core, in the order of declaration, with its own filter; the core
- * asks one after the other until one decides. A generation's hooks are added before those of the old one
+ * asks one after the other. A generation's hooks are added before those of the old one
  * are taken back, so that there is never a moment without one. An error in a handler is no opinion, or a
  * refusal with fail = "closed".
  *
@@ -13,12 +14,26 @@
 
 enum { HANDLER_US = 28 * 1000000 }; /* the core stops waiting after 30 s */
 
+/* What a handler that fails has said, with fail = "closed". */
+static const char *refusal(const char *phase)
+{
+  static const char *const v[][2] = {
+      {"accept", "{\"refuse\":\"the accept hook failed\"}"},
+      {"context", "{\"refuse\":\"the context hook failed\"}"},
+      {"model", "{\"refuse\":\"the model hook failed\"}"},
+      {"permit", "{\"decision\":\"deny\",\"message\":\"the permission hook failed\"}"},
+      {"tools", "{\"refuse\":\"the result was withheld: the tools hook failed\"}"},
+      {"settle", "{\"refuse\":\"the settle hook failed\"}"}};
+  for (size_t i = 0; i < sizeof v / sizeof *v; i++)
+    if (strcmp(phase, v[i][0]) == 0) return v[i][1];
+  return NULL; /* idle: there is nothing to refuse */
+}
+
 static void hook_fail(struct mr_lua_task *t, const char *msg)
 {
-  (void)msg;
   if (!t->hook) return;
-  mr_hook_decide(&t->hook,
-                 t->fail_closed ? "{\"decision\":\"deny\",\"message\":\"the permission hook failed\"}" : NULL);
+  if (t->cancelled) mr_lua_log(t->s, MR_LOG_WARN, t->label, msg); /* an error was logged where it was caught */
+  mr_hook_decide(&t->hook, t->on_fail);
   t->hook = NULL;
 }
 
@@ -65,7 +80,7 @@ static int start_hook(lua_State *L)
   t->finish = hook_finish;
   t->fail = hook_fail;
   t->hook = a->call;
-  t->fail_closed = r->fail_closed;
+  t->on_fail = r->on_fail;
   a->call = NULL;
   mr_lua_task_deadline(t, HANDLER_US);
   return 0;
@@ -79,10 +94,7 @@ static void on_hook(void *ud, struct mr_hook_call *call)
       mr_lua_protect(a.rec->s, start_hook, &a, msg, sizeof msg) == MR_OK)
     return;
   mr_lua_log(a.rec->s, MR_LOG_ERROR, a.rec->name, msg);
-  if (a.call)
-    mr_hook_decide(&a.call, a.rec->fail_closed
-                                ? "{\"decision\":\"deny\",\"message\":\"the permission hook failed\"}"
-                                : NULL);
+  if (a.call) mr_hook_decide(&a.call, a.rec->on_fail);
 }
 
 LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *g, int plan,
@@ -102,8 +114,9 @@ LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen
     if (!r) return mr_lua_err(err, MR_E_NOMEM, "out of memory");
     r->gen = g;
     r->index = i;
-    r->fail_closed = mr_lua_field_int(L, hooks + 1, "fail_closed", 0) != 0;
-    int id = mr_hook_add(s->rt, phase, filter, r->fail_closed ? MR_HOOK_FAIL_CLOSED : 0, on_hook, r, err);
+    bool closed = mr_lua_field_int(L, hooks + 1, "fail_closed", 0) != 0;
+    r->on_fail = closed ? refusal(phase) : NULL;
+    int id = mr_hook_add(s->rt, phase, filter, closed ? MR_HOOK_FAIL_CLOSED : 0, on_hook, r, err);
     if (id < 0) {
       if (!err->message[0]) mr_lua_err(err, id, "hook %s: %s", name, mr_strerror(id));
       return id;

@@ -96,10 +96,10 @@ struct mr_lua_task {
   struct mr_use *use; /* the owner's handle, by kind */
   struct mr_hook_call *hook;
   struct mr_model_use *model;
-  int handle;         /* spawned: registry reference of its Lua handle */
-  bool fail_closed;   /* hooks: an error in the handler refuses */
-  int *exit_code;     /* rig.main */
-  struct mr_err *err; /* rig.main: where the failure goes */
+  int handle;          /* spawned: registry reference of its Lua handle */
+  const char *on_fail; /* hooks: the answer when the handler fails; NULL: no opinion */
+  int *exit_code;      /* rig.main */
+  struct mr_err *err;  /* rig.main: where the failure goes */
 };
 
 struct mr_lua_rec { /* user data of what is registered in the core; tools and providers keep theirs */
@@ -108,9 +108,10 @@ struct mr_lua_rec { /* user data of what is registered in the core; tools and pr
   struct mr_lua_gen *gen; /* hooks */
   int kind;               /* MR_REC_* */
   int hook_id, index;     /* hooks: the core's id; place among the generation's hooks */
-  bool live, fail_closed;
-  char name[160];  /* of the tool or provider; for the log, of the hook */
-  char agent[300]; /* tools: only for this one; "" for all */
+  bool live;
+  const char *on_fail; /* hooks: see the task's */
+  char name[160];      /* of the tool or provider; for the log, of the hook */
+  char agent[300];     /* tools: only for this one; "" for all */
 };
 enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER };
 

@@ -59,8 +59,9 @@ local function plan_hooks(g, plan)
   for i, d in ipairs(g.decls.hook) do
     local h = d.decl
     g.hooks[i] = h
-    local filter = (h.agent or h.tool) and native.json_encode { agent = h.agent, tool = h.tool } or nil
-    plan.hooks[i] = { phase = h.phase, filter = filter, name = h.name or (h.phase .. " at " .. d.where),
+    local name = h.name or (h.phase .. " at " .. d.where)
+    local filter = native.json_encode { agent = h.agent, tool = h.tool, name = name }
+    plan.hooks[i] = { phase = h.phase, filter = filter, name = name,
       fail_closed = h.fail == "closed" and 1 or 0 }
   end
 end

@@ -25,7 +25,9 @@ at_load(2, "rig.tool: timeout must be a number, got string", "rig.tool{ name = '
 at_load(2, 'tool "n": timeout is seconds, more than 0, at most 86400', "rig.tool{ name = 'n', description = 'x', run = print, timeout = -1 }")
 at_load(2, 'tool "n": concurrency is from 1 to 10000', "rig.tool{ name = 'n', description = 'x', run = print, concurrency = 0 }")
 at_load(2, 'tool "n": answered_by is "client" or left out', "rig.tool{ name = 'n', description = 'x', run = print, answered_by = 'me' }")
-at_load(2, "rig.hook: phase premit is not there; \"permit\" is", "rig.hook{ phase = 'premit', run = print }")
+at_load(2, "rig.hook: phase is accept, context, model, permit, tools, settle or idle, not premit", "rig.hook{ phase = 'premit', run = print }")
+at_load(2, "rig.hook: tool is for the phases permit and tools, not for settle",
+  "rig.hook{ phase = 'settle', run = print, tool = 'look' }")
 at_load(2, "rig.hook: fail is \"closed\" or \"open\"", "rig.hook{ phase = 'permit', run = print, fail = 'shut' }")
 at_load(2, "rig.agent: name must be a string, got nothing", "rig.agent{ model = 'm' }")
 at_load(2, "rig.provider: models is missing", "rig.provider{ name = 'p', run = print }")

@@ -146,7 +146,7 @@ static int inject(lua_State *L, int k) /* (name, json, attempt, agent or part of
   const char *agent = luaL_optstring(L, 4, NULL);
   struct fake_reg *r = fake.regs;
   while (r && (r->kind != k || strcmp(r->name, name) != 0 ||
-               (agent && (k == 't' ? strcmp(r->agent, agent) != 0 : strstr(r->filter, "look") == NULL))))
+               (agent && (k == 't' ? strcmp(r->agent, agent) != 0 : strstr(r->filter, agent) == NULL))))
     r = r->next;
   if (!r) return 0;
   struct mr_use *u = new_use(r, t);

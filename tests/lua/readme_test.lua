@@ -153,4 +153,49 @@ t.test("the tools of the manual answer", function()
   t.equal(t.use("to_euro", { amount = 10, currency = "USD" }), '"9.50"')
   t.equal(select(2, t.use("to_euro", { amount = 1, currency = "XXX" })), "no rate for XXX")
 end)
+t.test("the hooks of the manual do what it says", function()
+  local json = rig.json
+  local function with(part)
+    for _, b in ipairs(blocks()) do
+      if b.kind == "lua" and b.text:find(part, 1, true) then
+        t.write(dir .. "/block.lua", b.text)
+        local answer, code = t.control "reload"
+        t.equal(code, 0, tostring(answer.error))
+        return
+      end
+    end
+    error("no block with " .. part)
+  end
+  local function ask(phase, name, input)
+    input.session_id, input.agent, input.agent_id = "sesn_9", "worker", "agent_1"
+    local id = assert(host.hook(phase, json.encode(input), 1, name and '"' .. name .. '"'), phase)
+    return t.wait(function() return host.state(id) end)
+  end
+  local function said(text) return { role = "user", content = { { type = "text", text = text } } } end
+  with 'name = "no keys"'
+  t.quiet = nil
+  local function sent(text) return ask("accept", "no keys", { events = { { type = "user.message", content = said(text).content } } }) end
+  t.equal(sent "hello", "")
+  t.match(sent "use sk-123", "a key does not belong")
+  local long = {}
+  for i = 1, 60 do long[i] = said(tostring(i)) end
+  long[20] = { role = "user", content = { { type = "tool_result", tool_use_id = "x" } } }
+  local kept = json.decode(ask("context", "trim", { messages = long, system = rig.array {} })).messages
+  t.equal(#kept, 40)
+  t.equal(kept[1].content[1].text, "21")
+  t.equal(ask("context", "trim", { messages = { said "1" }, system = rig.array {} }), "")
+  t.match(ask("context", "today", { messages = { said "1" }, system = rig.array {} }), "Today is %d+%-%d+%-%d+")
+  t.equal(ask("model", "by size", { model = "m", bytes = 10, message = said "x" }), "")
+  t.match(ask("model", "by size", { model = "m", bytes = 300000, message = said "x" }), '"model":"claude')
+  t.equal(ask("model", "ping", { model = "m", bytes = 10, message = said "ping" }), '{"reply":{"content":"pong"}}')
+  with 'name = "redact"'
+  local function result(text) return ask("tools", "redact", { name = "look", content = said(text).content }) end
+  t.equal(result "nothing", "")
+  t.equal(result "a sk-123", '{"content":"a [key]"}')
+  t.match(ask("settle", "until done", { text = "so far" }), "Go on")
+  t.equal(ask("settle", "until done", { text = "DONE" }), "")
+  t.equal(ask("idle", nil, { stop_reason = { type = "end_turn" } }), "")
+  t.match(host.logs(), "sesn_9 is idle: end_turn")
+  os.remove(dir .. "/block.lua")
+end)
 rig.main(t.run)

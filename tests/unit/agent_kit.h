@@ -24,6 +24,7 @@ struct rig {
   struct mr_domain *d;
   struct mr_domain_opts opts;
   const char *(*model)(struct rig *g, struct mr_str last_message, int k); /* NULL answer: hold */
+  void (*sees)(struct rig *g, const struct mr_model_req *q); /* the whole request; may be NULL */
   int asked;                   /* model requests so far */
   struct played *held;
   char last[65536];            /* answer of the latest call */
@@ -70,6 +71,8 @@ static int played_start(void *self, const struct mr_model_req *q, const struct m
 {
   struct rig *g = self;
   struct played *p = calloc(1, sizeof *p);
+  if (g->sees)
+    g->sees(g, q);
   const char *a = g->model(g, q->messages[q->nmessages - 1], g->asked++);
   (void)err;
   p->g = g;

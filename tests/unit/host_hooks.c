@@ -145,7 +145,8 @@ TEST(bad_hooks_are_refused)
   h.rt = host_open(":memory:");
   CHECK_INT(mr_hook_add(h.rt, "permits", NULL, 0, on_hook, &k, &h.err), MR_E_INVALID);
   CHECK_STR(mr_str_c(h.err.field), "phase");
-  CHECK_INT(mr_hook_add(h.rt, "context", NULL, 0, on_hook, &k, &h.err), MR_E_UNSUPPORTED);
+  CHECK_INT(mr_hook_add(h.rt, "context", "{\"tool\":\"look\"}", 0, on_hook, &k, &h.err), MR_E_INVALID);
+  CHECK_STR(mr_str_c(h.err.field), "filter");
   CHECK_INT(mr_hook_add(h.rt, "permit", "{\"agnet\":\"a\"}", 0, on_hook, &k, &h.err), MR_E_INVALID);
   CHECK_STR(mr_str_c(h.err.field), "filter");
   CHECK_INT(mr_hook_add(h.rt, "permit", "[", 0, on_hook, &k, &h.err), MR_E_INVALID);

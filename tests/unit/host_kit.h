@@ -7,6 +7,7 @@
 
 #include "kit.h"
 #include "base/buf.h"
+#include "base/json.h"
 #include "moonrig_ext.h"
 
 #include <dirent.h>
