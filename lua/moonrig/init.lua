@@ -16,6 +16,7 @@ local rig = {
   hook = require "moonrig.hook",
   on = require("moonrig.on").on,
   provider = require "moonrig.model",
+  route = require("moonrig.route").route,
   http = require "moonrig.http",
   fs = require "moonrig.fs",
   json = json,
@@ -82,7 +83,7 @@ end
 require("moonrig.api").install(rig)
 
 -- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
-local later = { kv = true, workflow = true, schedule = true, route = true, connect = true, new = true }
+local later = { kv = true, workflow = true, schedule = true, connect = true, new = true }
 
 return setmetatable(rig, {
   __index = function(_, key)
