@@ -101,4 +101,6 @@ void fake_call_settle(struct fake_call *c, const char *json, int code, const cha
 void fake_ops_table(struct mr_ext *t);
 void fake_uses_table(struct mr_ext *t);
 void fake_ext_table(struct mr_ext *t);
+void fake_web_open(lua_State *L);
+int fake_web_left(void);
 #endif
