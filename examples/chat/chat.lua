@@ -71,6 +71,7 @@ end }
 rig.route { path = "/x/chat/{id}/events", public = true, run = function(req, res)
   local session, e = rig.session(req.params.id)
   if not session then return nil, e end
+  res:start(200, { ["content-type"] = "text/event-stream", ["cache-control"] = "no-store" })
   for ev in session:follow { after = req.headers["last-event-id"], deltas = true } do
     if not res:event { data = ev, id = ev.processed_at and ev.id or nil } then return end
   end
