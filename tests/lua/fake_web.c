@@ -145,24 +145,43 @@ static char *field(lua_State *L, const char *name, size_t *n)
   if (n) *n = len;
   return c;
 }
-static int h_web(lua_State *L) /* web(method, path, {query, headers, body}) -> id */
+static struct mr_web *new_web(const char *method, const char *path)
 {
-  const char *method = luaL_checkstring(L, 1), *path = luaL_checkstring(L, 2);
   char param[400] = "";
   struct route *r = routes;
   while (r && !fits(r, method, path, param)) r = r->next;
-  if (!r) return 0;
+  if (!r) return NULL;
   struct mr_web *w = calloc(1, sizeof *w);
   w->id = fake.next_id++;
   w->method = strdup(method);
   w->path = strdup(path);
-  w->query = field(L, "query", NULL);
-  w->headers = field(L, "headers", NULL);
-  w->body = field(L, "body", &w->bodyn);
   memcpy(w->param, param, sizeof param);
   w->r = r->r;
   w->next = webs;
   webs = w;
+  return w;
+}
+struct mr_web *host_ask(const char *method, const char *path)
+{
+  struct mr_web *w = new_web(method, path);
+  if (!w) return NULL;
+  w->query = strdup(""), w->headers = strdup(""), w->body = strdup("");
+  w->slow = 1;
+  fake_push(run, w, NULL);
+  return w;
+}
+int host_asked(const struct mr_web *w, int *status)
+{
+  *status = w->status;
+  return w->ended;
+}
+static int h_web(lua_State *L) /* web(method, path, {query, headers, body}) -> id */
+{
+  struct mr_web *w = new_web(luaL_checkstring(L, 1), luaL_checkstring(L, 2));
+  if (!w) return 0;
+  w->query = field(L, "query", NULL);
+  w->headers = field(L, "headers", NULL);
+  w->body = field(L, "body", &w->bodyn);
   fake_push(run, w, NULL);
   lua_pushnumber(L, (lua_Number)w->id);
   return 1;
