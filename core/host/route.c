@@ -4,61 +4,15 @@
  *
  * A request is a given thing (given.c): the loop's reference lasts until the host has ended it and all it wrote is
  * passed on. What the host writes gathers in the request under its lock and goes to the loop as one post at a time;
- * the loop hands it to the connection, but holds it back while that says MR_MORE. So at most OUT_MAX bytes wait here
- * for a host that does not wait, and one piece for a host that does.
+ * the loop hands it to the connection, but holds it back while that says MR_MORE. So at most MR_WEB_OUT_MAX bytes
+ * wait here for a host that does not wait, and one piece for a host that does.
  *
  * Invariant: after closed() nothing more is passed on; drained comes once for each time that write said MR_MORE,
  * unless the host ended the request first.
  */
-#include "host/host_t.h"
+#include "host/route_t.h"
 
-#include <stdio.h>
-
-enum {
-  MORE_ABOVE = 256 << 10,
-  OUT_MAX = 4 << 20,
-  PIECE_MAX = 64 << 20,
-  HEAD_MAX = 64 << 10,
-  BODY_DEFAULT = 1 << 20,
-  BODY_MOST = 64 << 20,
-  BEGIN_MS = 60000,
-  BEGIN_MS_MOST = 86400000,
-  PARAMS_MAX = 8
-};
-
-struct reg { /* what a registration is on the loop; the table of api/ owns it */
-  struct mr_runtime *rt;
-  void (*run)(void *ud, struct mr_web *w);
-  void (*closed)(void *ud, struct mr_web *w);
-  void *ud;
-};
-
-struct mr_web {
-  struct mr_given g;
-  struct reg reg; /* as it was when the request was accepted */
-  /* the request; does not change */
-  char *text, *body;
-  size_t body_n;
-  struct mr_str method, path, query, headers, remote, pname[PARAMS_MAX], pvalue[PARAMS_MAX];
-  int nparams;
-  /* loop */
-  struct mr_api_web *x;              /* NULL once it is over */
-  bool begun, ending, waits, let_go; /* let_go: of the loop's reference */
-
-  pthread_mutex_t lock; /* all below */
-  int status;           /* 0: not started */
-  int64_t length, written;
-  struct mr_buf head; /* lines, each followed by a line feed */
-  struct mr_buf out;
-  bool closed, ended, broken; /* ended, broken: by the host */
-  bool choked;                /* as waits */
-  bool wanted;                /* drained is due */
-  void (*drained)(void *ud);
-  void *drained_ud;
-  bool flow_posted, drain_queued;
-  struct mr_post flow;
-  struct mr_entry drain;
-};
+enum { BODY_DEFAULT = 1 << 20, BODY_MOST = 64 << 20, BEGIN_MS = 60000, BEGIN_MS_MOST = 86400000 };
 
 static struct mr_web *of(struct mr_given *g)
 {
@@ -124,7 +78,7 @@ static void flush(struct mr_web *w)
   out = w->out;
   mr_buf_init(&w->out, out.mem, SIZE_MAX / 2);
   head = w->head;
-  mr_buf_init(&w->head, head.mem, HEAD_MAX);
+  mr_buf_init(&w->head, head.mem, MR_WEB_HEAD_MAX);
   pthread_mutex_unlock(&w->lock);
   if (w->x && started && !w->begun) begin(w, mr_buf_get(&head), mr_buf_get(&out));
   if (w->x && out.n) w->waits = mr_api_web_write(w->x, mr_buf_get(&out)) == MR_MORE;
@@ -212,8 +166,8 @@ static void copy(struct mr_buf *b, struct mr_str s, size_t *at)
 /* All strings of the request in one block. */
 static int read_request(struct mr_web *w, struct mr_api_web *x)
 {
-  struct mr_str *to[4 + 2 * PARAMS_MAX], from[4 + 2 * PARAMS_MAX], name, value;
-  size_t at[5 + 2 * PARAMS_MAX], headers;
+  struct mr_str *to[4 + 2 * MR_WEB_PARAMS], from[4 + 2 * MR_WEB_PARAMS], name, value;
+  size_t at[5 + 2 * MR_WEB_PARAMS], headers;
   struct mr_buf b;
   int n = 0;
 
@@ -221,7 +175,7 @@ static int read_request(struct mr_web *w, struct mr_api_web *x)
   to[n] = &w->path, from[n++] = mr_api_web_path(x);
   to[n] = &w->query, from[n++] = mr_api_web_query(x);
   to[n] = &w->remote, from[n++] = mr_api_web_remote(x);
-  for (int i = 0; i < PARAMS_MAX && (value = mr_api_web_param(x, i, &name)).p; i++) {
+  for (int i = 0; i < MR_WEB_PARAMS && (value = mr_api_web_param(x, i, &name)).p; i++) {
     to[n] = &w->pname[i], from[n++] = name;
     to[n] = &w->pvalue[i], from[n++] = value;
     w->nparams = i + 1;
@@ -247,14 +201,14 @@ static void run_drained(struct mr_entry *e);
 
 static void *on_request(void *ud, struct mr_api_web *x)
 {
-  struct reg *r = ud;
+  struct mr_route_reg *r = ud;
   const struct mr_mem *m = mr_rt_mem(r->rt);
   struct mr_web *w = mr_mem_zalloc(m, sizeof *w);
 
   if (!w) return NULL;
   mr_given_init(&w->g, r->rt, run_request, run_closed, on_answer, web_free);
   pthread_mutex_init(&w->lock, NULL);
-  mr_buf_init(&w->head, m, HEAD_MAX);
+  mr_buf_init(&w->head, m, MR_WEB_HEAD_MAX);
   mr_buf_init(&w->out, m, SIZE_MAX / 2); /* bounded by mr_web_write */
   w->flow.fn = on_flow;
   w->drain.run = run_drained;
@@ -272,7 +226,7 @@ static void *on_request(void *ud, struct mr_api_web *x)
 
 static void reg_free(void *ud)
 {
-  struct reg *r = ud;
+  struct mr_route_reg *r = ud;
   mr_mem_free(mr_rt_mem(r->rt), r);
 }
 
@@ -284,7 +238,7 @@ static int add(struct mr_runtime *rt, void *arg, struct mr_err *err)
 int mr_route_add(struct mr_runtime *rt, const struct mr_route *r, struct mr_err *err)
 {
   struct mr_api_route a;
-  struct reg *reg;
+  struct mr_route_reg *reg;
   int code = mr_rt_check(rt, err);
 
   if (code == MR_OK && (!r || r->size < sizeof *r))
@@ -298,7 +252,7 @@ int mr_route_add(struct mr_runtime *rt, const struct mr_route *r, struct mr_err 
   if (atomic_load(&rt->closing)) return mr_err_set(err, MR_E_CLOSED, NULL, "the runtime is closing");
   reg = mr_mem_zalloc(mr_rt_mem(rt), sizeof *reg);
   if (!reg) return mr_err_nomem(err);
-  *reg = (struct reg){rt, r->run, r->closed, r->ud};
+  *reg = (struct mr_route_reg){rt, r->run, r->closed, r->ud};
   a = (struct mr_api_route){.method = r->method,
                             .path = r->path,
                             .open = (r->flags & MR_ROUTE_PUBLIC) != 0,
@@ -369,167 +323,4 @@ static void run_drained(struct mr_entry *e)
   pthread_mutex_unlock(&w->lock);
   if (fn) fn(ud);
   mr_given_unref(&w->g);
-}
-
-/* ---- the host's side ---- */
-
-struct mr_str mr_web_method(const struct mr_web *w)
-{
-  return w->method;
-}
-
-struct mr_str mr_web_path(const struct mr_web *w)
-{
-  return w->path;
-}
-
-struct mr_str mr_web_query(const struct mr_web *w)
-{
-  return w->query;
-}
-
-struct mr_str mr_web_param(const struct mr_web *w, const char *name)
-{
-  for (int i = 0; name && i < w->nparams; i++)
-    if (mr_str_is(w->pname[i], name)) return w->pvalue[i];
-  return mr_str_n(NULL, 0);
-}
-
-struct mr_str mr_web_header(const struct mr_web *w, const char *name)
-{
-  struct mr_str rest = w->headers;
-
-  while (name && rest.n) {
-    struct mr_str line = mr_str_split(&rest, '\n'), key = mr_str_split(&line, ':');
-    if (mr_str_ieq(key, mr_str_c(name))) return mr_str_trim(line);
-  }
-  return mr_str_n(NULL, 0);
-}
-
-struct mr_str mr_web_headers(const struct mr_web *w)
-{
-  return w->headers;
-}
-
-struct mr_str mr_web_body(const struct mr_web *w)
-{
-  return mr_str_n(w->body, w->body_n);
-}
-
-struct mr_str mr_web_remote(const struct mr_web *w)
-{
-  return w->remote;
-}
-
-int mr_web_closed(const struct mr_web *w)
-{
-  return w ? (atomic_load(&w->g.state) & MR_GIVEN_UNWANTED) != 0 : 1;
-}
-
-static int post_flow(struct mr_web *w)
-{
-  mr_given_ref(&w->g);
-  if (mr_rt_post(w->g.rt, &w->flow) == MR_OK) return MR_OK;
-  mr_given_unref(&w->g);
-  return MR_E_CLOSED;
-}
-
-int mr_web_start(struct mr_web *w, int status, const char *const *headers, int64_t length)
-{
-  int code = w ? mr_rt_check(w->g.rt, NULL) : MR_E_INVALID, n = 0;
-  size_t bytes = 0;
-  bool post = false;
-
-  if (code != MR_OK) return code;
-  if (status < 200 || status > 599 || length < -1) return MR_E_INVALID;
-  for (; headers && headers[n]; n++) {
-    bytes += strlen(headers[n]) + 1;
-    if (n == MR_WEB_LINES_MAX || bytes > HEAD_MAX - 1 || !mr_api_web_line_ok(mr_str_c(headers[n])))
-      return MR_E_INVALID;
-  }
-  pthread_mutex_lock(&w->lock);
-  if (w->closed) {
-    code = MR_E_CLOSED;
-  } else if (w->status) {
-    code = MR_E_STATE;
-  } else {
-    for (int i = 0; i < n; i++) {
-      mr_buf_c(&w->head, headers[i]);
-      mr_buf_char(&w->head, '\n');
-    }
-    code = w->head.failed;
-    if (code == MR_OK) w->status = status;
-    w->length = length;
-    post = code == MR_OK && length < 0 && !w->flow_posted; /* with a length it leaves with the bytes */
-    w->flow_posted = w->flow_posted || post;
-  }
-  pthread_mutex_unlock(&w->lock);
-  return post ? post_flow(w) : code;
-}
-
-/* In the lock: takes the bytes. */
-static int keep(struct mr_web *w, struct mr_str bytes)
-{
-  bool slow = w->choked || w->out.n > MORE_ABOVE;
-
-  if (w->closed) return MR_E_CLOSED;
-  if (!w->status) return MR_E_STATE;
-  if (w->length >= 0 && (int64_t)bytes.n > w->length - w->written) return MR_E_INVALID;
-  if (bytes.n > PIECE_MAX) return MR_E_TOO_LARGE;
-  if (slow && w->out.n + bytes.n > OUT_MAX) return MR_E_FULL;
-  if (bytes.n == 0) return MR_OK;
-  mr_buf_str(&w->out, bytes);
-  if (w->out.failed) {
-    w->broken = true; /* a hole */
-    return MR_E_NOMEM;
-  }
-  w->written += (int64_t)bytes.n;
-  return w->choked || w->out.n > MORE_ABOVE ? MR_MORE : MR_OK;
-}
-
-int mr_web_write(struct mr_web *w, struct mr_str bytes, void (*drained)(void *ud), void *ud)
-{
-  int code = w ? mr_rt_check(w->g.rt, NULL) : MR_E_INVALID;
-  bool post = false;
-
-  if (code != MR_OK) return code;
-  pthread_mutex_lock(&w->lock);
-  code = keep(w, bytes);
-  if (code == MR_MORE) {
-    w->wanted = drained != NULL;
-    w->drained = drained;
-    w->drained_ud = ud;
-  }
-  /* The last few bytes leave with the end, which is due: most answers are one write then. */
-  post = bytes.n && !w->flow_posted && (code == MR_MORE || (code == MR_OK && w->written != w->length));
-  w->flow_posted = w->flow_posted || post;
-  pthread_mutex_unlock(&w->lock);
-  if (post && post_flow(w) != MR_OK) return MR_E_CLOSED;
-  return code;
-}
-
-static int finish(struct mr_web **wp, bool whole)
-{
-  struct mr_web *w = wp ? *wp : NULL;
-  int code = w ? mr_rt_check(w->g.rt, NULL) : MR_E_INVALID;
-
-  if (code != MR_OK) return code;
-  *wp = NULL;
-  pthread_mutex_lock(&w->lock);
-  w->ended = true;
-  w->broken = w->broken || !whole;
-  code = w->closed ? MR_E_CLOSED : MR_OK;
-  pthread_mutex_unlock(&w->lock);
-  mr_given_answer(&w->g);
-  return code;
-}
-
-int mr_web_end(struct mr_web **w)
-{
-  return finish(w, true);
-}
-
-int mr_web_fail(struct mr_web **w)
-{
-  return finish(w, false);
 }

@@ -399,7 +399,7 @@ TEST(a_slow_client_holds_the_writer_back)
 
 TEST(a_client_that_goes_is_told_once)
 {
-  int fd;
+  int fd, code;
   begin();
   add("GET", "/x/h", MR_ROUTE_PUBLIC, hold, closed, NULL);
   fd = held_by(GET, 0);
@@ -411,12 +411,13 @@ TEST(a_client_that_goes_is_told_once)
   CHECK_INT(mr_web_end(&held), MR_E_CLOSED);
   fd = held_by(GET, 4096); /* while a drain is due */
   CHECK_INT(mr_web_start(held, 200, NULL, -1), MR_OK);
-  for (int i = 0; i < 8; i++)
-    mr_web_write(held, (struct mr_str){block, sizeof block}, drained, &drains);
+  while ((code = mr_web_write(held, (struct mr_str){block, sizeof block}, drained, &drains)) == MR_OK)
+    continue;
+  CHECK_INT(code, MR_MORE);
   struct linger hard = {1, 0};
   setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof hard);
   close(fd);
-  UNTIL(rt, closings == 2 && drains >= 1);
+  UNTIL(rt, closings == 2 && drains == 1);
   CHECK_INT(mr_web_fail(&held), MR_E_CLOSED);
   fd = held_by(GET, 0); /* ended before: no word of it */
   reply(held, 200, "ok");
@@ -482,16 +483,23 @@ TEST(a_stop_waits_for_answers_and_ends_event_streams)
   end();
 }
 
+static void at_once(void *ud, struct mr_web *w)
+{
+  (void)ud;
+  mr_web_end(&w);
+}
+
 TEST(closing_tells_what_is_held_and_later_answers_are_harmless)
 {
   int a, b;
   begin();
   add("GET", "/x/h", MR_ROUTE_PUBLIC, hold, closed, NULL);
+  add("GET", "/x/o", MR_ROUTE_PUBLIC, at_once, NULL, NULL);
   a = held_by(GET, 0);
   b = dial(0);
-  put(b, GET); /* may still be in the queue */
+  put(b, "GET /x/o HTTP/1.1\r\nhost: x\r\n\r\n"); /* may still be in the queue */
   CHECK_INT(mr_close(&rt), MR_OK);
-  CHECK(closings >= 1);
+  CHECK_INT(closings, 1);
   CHECK_INT(mr_web_start(held, 200, NULL, -1), MR_E_CLOSED);
   CHECK_INT(mr_web_end(&held), MR_E_CLOSED);
   close(a);
