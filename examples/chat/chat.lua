@@ -2,21 +2,19 @@
 -- A person types in a browser, text streams in as the agent writes it, a tool call waits for a click.
 local rig = require "moonrig"
 
-local booked = {} -- time to the tool call that has it; gone with these scripts: a real one asks a database
-local function book(use)
-  local at = use.input.time
-  if booked[at] and booked[at] ~= use.id then return nil, "there is no table left at " .. at end
-  booked[at] = use.id
-  return { booked = true, people = use.input.people, time = at }
-end
-
--- Answered by a client, which is the page: the call waits until the guest has clicked.
+local booked = {} -- times that are gone, as long as these scripts run: a real one asks a database
 local book_table = rig.tool {
-  name = "book_table", description = "Books a table, after the guest has confirmed it.", answered_by = "client",
+  name = "book_table", description = "Books a table, after the guest has confirmed it.",
   input_schema = { type = "object", required = { "people", "time" }, properties = {
     people = { type = "integer", minimum = 1, maximum = 12 },
     time = { type = "string", pattern = "^[0-2][0-9]:[0-5][0-9]$" } } },
-}
+  run = function(input)
+    if booked[input.time] then return nil, "there is no table left at " .. input.time end
+    booked[input.time] = true
+    return { booked = true, people = input.people, time = input.time }
+  end }
+rig.hook { phase = "permit", agent = "host", tool = "book_table", fail = "closed",
+  run = function() return "ask", "a booking is the guest's to confirm" end }
 local host = rig.agent { name = "host", model = "claude-opus-4-7", system = rig.file "instructions.md",
   tools = { book_table } }
 
@@ -41,28 +39,14 @@ rig.route { method = "POST", path = "/x/chat", public = true, run = function(req
   return 201, { id = session.id }
 end }
 
--- The guest's click as the event that answers the call: a tool of the sandbox is let run, ours is run here.
-local function decision(id, body)
-  for use in rig.sessions.events.each(id, { types = { "agent.tool_use", "agent.custom_tool_use" } }) do
-    if use.id == body.tool_use_id and use.type == "agent.tool_use" then
-      return { type = "user.tool_confirmation", tool_use_id = use.id, result = body.allow and "allow" or "deny" }
-    elseif use.id == body.tool_use_id then
-      local done, why = nil, "the guest said no"
-      if body.allow then done, why = book(use) end
-      return { type = "user.custom_tool_result", custom_tool_use_id = use.id, is_error = not done,
-        content = { { type = "text", text = done and rig.json.encode(done) or why } } }
-    end
-  end
-  return nil, rig.error("not_found_error", "no such call", { status = 404 })
-end
-
 rig.route { method = "POST", path = "/x/chat/{id}", public = true, run = function(req)
-  local event, e
-  local body, bad = body_of(req)
-  if not body then return nil, bad end
-  if body.tool_use_id then event, e = decision(req.params.id, body)
-  else event = { type = "user.message", content = { { type = "text", text = tostring(body.text) } } } end
-  if not event then return nil, e end
+  local body, e = body_of(req)
+  if not body then return nil, e end
+  local event = { type = "user.message", content = { { type = "text", text = tostring(body.text) } } }
+  if body.tool_use_id then -- a click
+    event = { type = "user.tool_confirmation", tool_use_id = body.tool_use_id, result = body.allow and "allow" or "deny",
+      deny_message = not body.allow and "the guest said no" or nil }
+  end
   local sent, why = rig.sessions.events.send(req.params.id, { events = { event } })
   if not sent then return nil, why end
   return 202
