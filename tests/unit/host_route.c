@@ -506,3 +506,36 @@ TEST(closing_tells_what_is_held_and_later_answers_are_harmless)
   close(b);
   CHECK_INT(test_allocs(), 0);
 }
+
+static void tolerant(void *ud, struct mr_web *w)
+{
+  static const char *const head[] = {"content-type: text/plain", NULL};
+  bool stream = mr_web_param(w, "id").n == 1;
+  (void)ud;
+  mr_web_start(w, 200, head, stream ? -1 : 10);
+  mr_web_write(w, S("0123456789"), NULL, NULL);
+  mr_web_end(&w);
+}
+
+/* With the n-th allocation and all later ones failing: whatever the client gets then, the next request works. */
+TEST(requests_without_memory)
+{
+  struct mr_route r = {.size = sizeof r, .method = "POST", .path = "/x/m/{id}", .flags = MR_ROUTE_PUBLIC, .timeout_ms = 500, .run = tolerant};
+  int whole = 0, n = 0;
+  begin();
+  for (; n < 150 && whole < 6; n++) {
+    int code, fd = dial(0);
+    test_fail_after(n);
+    code = mr_route_add(rt, &r, NULL);
+    put(fd, n % 2 ? "POST /x/m/1?a=%41 HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 5\r\n\r\n12345"
+                  : "POST /x/m/12 HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n5\r\n12345\r\n0\r\n\r\n");
+    for (int i = 0; i < 10; i++)
+      host_turn(rt, 1);
+    test_fail_after(-1);
+    whole += strstr(read_all(fd), "0123456789") && code == MR_OK;
+    CHECK_INT(mr_route_add(rt, &r, NULL), MR_OK);
+    CHECK(strstr(ask("POST", "/x/m/1", "", "x"), "0123456789"));
+  }
+  CHECK(whole == 6 && n > 15);
+  end();
+}
