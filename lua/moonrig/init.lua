@@ -18,6 +18,8 @@ local rig = {
   provider = require "moonrig.model",
   route = require("moonrig.route").route,
   http = require "moonrig.http",
+  connect = require("moonrig.connect").connect,
+  new = require("moonrig.connect").new,
   fs = require "moonrig.fs",
   json = json,
   log = require "moonrig.log",
@@ -83,7 +85,7 @@ end
 require("moonrig.api").install(rig)
 
 -- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
-local later = { kv = true, workflow = true, schedule = true, connect = true, new = true }
+local later = { kv = true, workflow = true, schedule = true }
 
 return setmetatable(rig, {
   __index = function(_, key)
