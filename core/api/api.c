@@ -48,6 +48,12 @@ static struct mr_exchange *exchange_new(struct mr_api *a, struct mr_http_x *x)
   return q;
 }
 
+static void api_free(struct mr_api *a)
+{
+  mr_api_routes_free(a);
+  mr_mem_free(a->mem, a);
+}
+
 void mr_exchange_unref(struct mr_exchange *q)
 {
   struct mr_api *a = q->a;
@@ -55,12 +61,13 @@ void mr_exchange_unref(struct mr_exchange *q)
   if (--q->refs > 0) return;
   *q->link = q->next;
   if (q->next) q->next->link = q->link;
+  mr_web_free(q);
   mr_multipart_free(&q->parts);
   mr_buf_free(&q->body);
   mr_buf_free(&q->fields);
   mr_buf_free(&q->value);
   mr_mem_free(a->mem, q);
-  if (a->freed && !a->all) mr_mem_free(a->mem, a);
+  if (a->freed && !a->all) api_free(a);
 }
 
 /* ---- checks, in the order in which a client meets them ---- */
@@ -152,7 +159,7 @@ static void on_key(void *ud, int code, int64_t workspace, struct mr_str key_id)
   mr_exchange_unref(q);
 }
 
-static struct mr_str secret_of(struct mr_http_x *x)
+struct mr_str mr_exchange_secret(struct mr_http_x *x)
 {
   struct mr_str bearer = mr_http_req_header(x, "authorization"), kind = mr_str_split(&bearer, ' ');
 
@@ -197,10 +204,14 @@ static void on_request(void *ud, struct mr_http_x *x)
 {
   struct mr_api *a = ud;
   struct mr_exchange *q = exchange_new(a, x);
-  struct mr_str secret = secret_of(x);
+  struct mr_str secret = mr_exchange_secret(x);
 
   if (!q) {
     mr_http_reply(x, 503, NULL, 0, mr_str_n(NULL, 0));
+    return;
+  }
+  if (mr_str_starts(mr_http_path(x), MR_S("/x/"))) {
+    mr_web_request(q);
     return;
   }
   if (!route(q)) return;
@@ -273,6 +284,7 @@ void mr_api_stop(struct mr_api *a)
 {
   a->stopping = true;
   mr_http_server_stop(a->http);
+  mr_web_end_streams(a);
 }
 
 void mr_api_cut(struct mr_api *a)
@@ -298,7 +310,7 @@ void mr_api_free(struct mr_api **ap)
   *ap = NULL;
   mr_api_cut(a);
   if (!a->all)
-    mr_mem_free(a->mem, a);
+    api_free(a);
   else
     a->freed = true; /* calls of the domain still end: the last of them frees */
 }

@@ -11,6 +11,7 @@
 #define MR_WORKSPACE    "wrkspc_01MoonrigDefau1tSpace111"
 
 struct mr_exchange;
+struct mr_api_routed;
 
 struct mr_api {
   struct mr_api_opts o;
@@ -22,6 +23,10 @@ struct mr_api {
   bool freed; /* mr_api_free was called; the last exchange frees */
   int64_t ping_ms, body_max;
   uint64_t answered[6]; /* by status class: 1xx..5xx */
+  struct mr_api_routed *routes;
+  int nroutes;
+  int nwebs;         /* requests to routes that are not over */
+  int64_t web_bytes; /* of their bodies, as far as the host has not got them */
 };
 
 /* One request and its answer. Freed when the connection let go of it (closed) and nothing runs for it. */
@@ -48,9 +53,12 @@ struct mr_exchange {
   /* answers */
   struct mr_sse *sse;
   bool streaming; /* download begun */
+  char allow[64]; /* of a 405: the methods that are there */
+  struct mr_api_web *web;
 };
 
 void mr_exchange_unref(struct mr_exchange *q);
+struct mr_str mr_exchange_secret(struct mr_http_x *x); /* the key that a request shows; n 0: none */
 
 /* request.c: input */
 int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool last);
@@ -68,6 +76,36 @@ void mr_exchange_opened(struct mr_call *c);
 void mr_exchange_out_head(struct mr_call *c, struct mr_str filename, struct mr_str media_type, int64_t size);
 int mr_exchange_out_bytes(struct mr_call *c, struct mr_str bytes);
 void mr_exchange_drained(void *ud, struct mr_http_x *x);
+
+void mr_exchange_count(struct mr_exchange *q, int status);
+
+/* routes.c: the host's paths */
+enum { MR_ROUTE_PARAMS = 8 };
+struct mr_api_routed { /* a route in the table, or only used by requests any more */
+  struct mr_api_routed *next;
+  struct mr_api_route r; /* strings are own copies */
+  int refs;              /* the table, requests */
+};
+struct mr_api_match {
+  struct mr_api_routed *r; /* counted */
+  struct mr_str path;      /* decoded, like the parameters' values; in the arena */
+  int n;
+  struct mr_str name[MR_ROUTE_PARAMS], value[MR_ROUTE_PARAMS]; /* names: in r */
+};
+/* The most exact route for a path that is still encoded. MR_E_NOTFOUND; MR_E_UNSUPPORTED: it is there for the methods
+ * that allow gets; MR_E_INVALID: it cannot be decoded. */
+int mr_api_route_find(struct mr_api *a, struct mr_arena *arena, struct mr_str method, struct mr_str raw,
+                      struct mr_api_match *out, char *allow, size_t n);
+void mr_api_route_unref(struct mr_api *a, struct mr_api_routed **r); /* NULL allowed */
+void mr_api_routes_free(struct mr_api *a);
+
+/* web.c: requests to them */
+void mr_web_request(struct mr_exchange *q);
+int mr_web_on_body(struct mr_exchange *q, struct mr_str bytes, bool last);
+void mr_web_drained(struct mr_exchange *q);
+void mr_web_gone(struct mr_exchange *q);   /* the connection is gone */
+void mr_web_free(struct mr_exchange *q);   /* with the exchange */
+void mr_web_end_streams(struct mr_api *a); /* the server stops: event streams end properly */
 
 /* status.c: /health and /metrics */
 void mr_api_health(struct mr_exchange *q);

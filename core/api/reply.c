@@ -28,7 +28,7 @@ static void head_init(struct head *h, const struct mr_exchange *q)
   add(h, MR_S("anthropic-workspace-id: " MR_WORKSPACE));
 }
 
-static void count(struct mr_exchange *q, int status)
+void mr_exchange_count(struct mr_exchange *q, int status)
 {
   q->answered = true;
   q->a->answered[status / 100 % 6]++;
@@ -41,7 +41,7 @@ void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json)
   if (!q->x || q->answered) return;
   head_init(&h, q);
   add(&h, MR_S("content-type: application/json"));
-  count(q, status);
+  mr_exchange_count(q, status);
   mr_http_reply(q->x, status, h.v, h.n, json);
 }
 
@@ -71,6 +71,7 @@ static void write_error(const struct mr_exchange *q, const struct mr_err *err, s
 void mr_exchange_error(struct mr_exchange *q, const struct mr_err *err)
 {
   int status = err->http_status ? err->http_status : 500;
+  char allow[sizeof q->allow + 8];
   struct head h;
   struct mr_buf b;
 
@@ -84,9 +85,13 @@ void mr_exchange_error(struct mr_exchange *q, const struct mr_err *err)
       status == 501) /* the same request would fail again: official clients retry without this */
     add(&h, MR_S("x-should-retry: false"));
   if (status == 429 || status == 503 || status == 529) add(&h, MR_S("retry-after: 1"));
+  if (status == 405 && q->allow[0]) {
+    snprintf(allow, sizeof allow, "allow: %s", q->allow);
+    add(&h, mr_str_c(allow));
+  }
   mr_buf_init(&b, q->a->mem, 1 << 14);
   write_error(q, err, &b);
-  count(q, status);
+  mr_exchange_count(q, status);
   mr_http_reply(q->x, status, h.v, h.n, mr_buf_get(&b));
   mr_buf_free(&b);
 }
@@ -172,7 +177,7 @@ void mr_exchange_opened(struct mr_call *c)
 
   if (!q->x) return;
   head_init(&h, q);
-  count(q, 200);
+  mr_exchange_count(q, 200);
   if (mr_sse_open(q->x, h.v, h.n, q->a->ping_ms, on_sse_closed, q, &q->sse) != MR_OK) {
     q->sse = NULL;
     mr_http_cut(q->x);
@@ -215,7 +220,7 @@ void mr_exchange_out_head(struct mr_call *c, struct mr_str filename, struct mr_s
                                    MR_ARG(filename))));
   add(&h, MR_S("x-content-type-options: nosniff"));
   q->streaming = true;
-  count(q, 200);
+  mr_exchange_count(q, 200);
   mr_http_begin(q->x, 200, h.v, h.n, size);
 }
 
@@ -231,6 +236,7 @@ void mr_exchange_drained(void *ud, struct mr_http_x *x)
   struct mr_exchange *q = ud;
 
   (void)x;
+  if (q->web) mr_web_drained(q);
   if (q->call && q->call->out_drained) q->call->out_drained(q->call);
 }
 

@@ -253,6 +253,7 @@ int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool
 
   (void)x;
   if (q->answered) return MR_OK;
+  if (q->web) return mr_web_on_body(q, bytes, last);
   if (last) q->body_whole = true;
   if (q->authorized && q->op && q->op->kind == MR_OP_BODY_IN) return feed_upload(q, bytes, last);
   mr_buf_str(&q->body, bytes);
@@ -285,6 +286,7 @@ void mr_exchange_gone(struct mr_exchange *q)
 {
   struct mr_call *c = q->call;
 
+  if (q->web) mr_web_gone(q);
   if (!c) return;
   if (c->feed_end)
     c->feed_end(c, MR_E_CANCELLED);

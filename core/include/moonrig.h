@@ -397,7 +397,8 @@ struct mr_route {
 enum { MR_ROUTE_PUBLIC = 1 /* no API key is asked for */ };
 
 /* A route on the server's port under /x/. The same method and path again replaces it; requests that were
- * accepted keep theirs. The most exact path wins. */
+ * accepted keep theirs. The most exact path wins. Wrong method: 405, none: 404; GET answers HEAD. MR_E_INVALID for a
+ * path that is none, MR_E_FULL beyond 1,000 routes. */
 MR_API int mr_route_add(struct mr_runtime *rt, const struct mr_route *r, struct mr_err *err);
 MR_API int mr_route_remove(struct mr_runtime *rt, const char *method, const char *path);
 MR_API struct mr_str mr_web_method(const struct mr_web *w);
@@ -409,12 +410,18 @@ MR_API struct mr_str mr_web_headers(const struct mr_web *w); /* "name: value\n" 
 MR_API struct mr_str mr_web_body(const struct mr_web *w);
 MR_API struct mr_str mr_web_remote(const struct mr_web *w); /* the client's address */
 MR_API int mr_web_closed(const struct mr_web *w);
-/* The answer, from any thread. start: status and "Name: value" lines (NULL-terminated, or NULL), once; length -1:
- * streamed. write: MR_OK; MR_MORE when more than 256 KiB wait for the client (write on after drained); MR_E_CLOSED
- * when it is gone. end: once, always; without a start it answers 500. */
+/* The answer, from any thread. start: status 200 to 599 and "Name: value" lines (NULL-terminated, or NULL; at most 60),
+ * once; MR_E_INVALID for a line with control characters or one that is the server's to say (content-length, connection,
+ * transfer-encoding, ...). length -1: streamed, the head leaves at once; else with the first bytes.
+ * write: takes at most 64 MiB. MR_OK; MR_MORE: taken, but more than 256 KiB wait for the client: drained is called once,
+ * inside mr_dispatch, when it is time to go on, or the client is gone; who goes on without gets MR_E_FULL above 4 MiB;
+ * MR_E_CLOSED when the client is gone, MR_E_INVALID beyond the length.
+ * end: once, always, or fail instead; without a start both answer 500. fail: what was begun is cut, so that the client
+ * notices. No drained comes after them. */
 MR_API int mr_web_start(struct mr_web *w, int status, const char *const *headers, int64_t length);
 MR_API int mr_web_write(struct mr_web *w, struct mr_str bytes, void (*drained)(void *ud), void *ud);
 MR_API int mr_web_end(struct mr_web **w);
+MR_API int mr_web_fail(struct mr_web **w);
 
 /* ----------------------------------------------------------- model providers */
 

@@ -111,6 +111,20 @@ struct mr_str mr_http_req_header(const struct mr_http_x *x, const char *name)
   return mr_str_n(NULL, 0);
 }
 
+void mr_http_req_headers(const struct mr_http_x *x, struct mr_buf *out)
+{
+  const char *p = x->text ? x->text + x->npath + x->nquery + 2 : NULL, *end = x->text + x->ntext;
+
+  while (p && p < end) {
+    const char *value = p + strlen(p) + 1;
+    mr_buf_c(out, p);
+    mr_buf_c(out, ": ");
+    mr_buf_c(out, value);
+    mr_buf_char(out, '\n');
+    p = value + strlen(value) + 1;
+  }
+}
+
 int64_t mr_http_content_length(const struct mr_http_x *x)
 {
   return x->length;

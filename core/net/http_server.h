@@ -69,6 +69,8 @@ struct mr_str mr_http_method(const struct mr_http_x *x);
 struct mr_str mr_http_path(const struct mr_http_x *x);  /* raw, without the query */
 struct mr_str mr_http_query(const struct mr_http_x *x); /* raw, without "?" */
 struct mr_str mr_http_req_header(const struct mr_http_x *x, const char *name_lower); /* p NULL: absent */
+void mr_http_req_headers(const struct mr_http_x *x,
+                         struct mr_buf *out);              /* all: "name: value\n", names in lower case */
 int64_t mr_http_content_length(const struct mr_http_x *x); /* -1 chunked or unknown, 0 none */
 struct mr_str mr_http_peer(const struct mr_http_x *x);     /* "127.0.0.1:5123" or "unix" */
 struct mr_arena *mr_http_arena(struct mr_http_x *x);       /* freed after closed(); NULL: no memory */

@@ -145,6 +145,7 @@ static int apply_plan(lua_State *L)
   l->rc = mr_lua_hooks_apply(L, s, l->g, 2, l->err);
   if (l->rc == MR_OK) l->rc = mr_lua_providers_apply(L, s, 2, l->err);
   if (l->rc == MR_OK) l->rc = mr_lua_tools_apply(L, s, 2, l->err);
+  if (l->rc == MR_OK) l->rc = mr_lua_routes_apply(L, s, 2, l->err);
   return 0;
 }
 

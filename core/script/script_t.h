@@ -34,7 +34,15 @@ struct mr_lua_source {
 };
 extern const struct mr_lua_source mr_lua_sources[]; /* embedded lua/moonrig; ends with name NULL */
 
-enum mr_lua_kind { MR_TASK_MAIN, MR_TASK_TOOL, MR_TASK_HOOK, MR_TASK_MODEL, MR_TASK_START, MR_TASK_SPAWN };
+enum mr_lua_kind {
+  MR_TASK_MAIN,
+  MR_TASK_TOOL,
+  MR_TASK_HOOK,
+  MR_TASK_MODEL,
+  MR_TASK_START,
+  MR_TASK_SPAWN,
+  MR_TASK_ROUTE
+};
 enum mr_lua_state { MR_TS_NEW, MR_TS_READY, MR_TS_RUNNING, MR_TS_WAITING, MR_TS_DEAD };
 
 /* One set of loaded scripts. Alive while current, previous, or any task of it runs. */
@@ -56,6 +64,7 @@ struct mr_lua_pend {
   struct mr_lua_pend **list;           /* joins: the list this is in */
   struct mr_lua_pend *next;
   struct mr_lua_stream *stream;
+  struct mr_lua_web *web; /* writes of routes */
   struct mr_lua_http *http;
   struct mr_lua_new *made;
   bool is_download;
@@ -96,6 +105,7 @@ struct mr_lua_task {
   struct mr_use *use; /* the owner's handle, by kind */
   struct mr_hook_call *hook;
   struct mr_model_use *model;
+  struct mr_lua_web *web;
   int handle;          /* spawned: registry reference of its Lua handle */
   const char *on_fail; /* hooks: the answer when the handler fails; NULL: no opinion */
   int *exit_code;      /* rig.main */
@@ -113,7 +123,7 @@ struct mr_lua_rec { /* user data of what is registered in the core; tools and pr
   char name[160];      /* of the tool or provider; for the log, of the hook */
   char agent[300];     /* tools: only for this one; "" for all */
 };
-enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER };
+enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER, MR_REC_ROUTE /* name: method, agent: path */ };
 
 /* What a script file held when its generation loaded it: for a VM that takes another's place. */
 struct mr_lua_file {
@@ -166,7 +176,7 @@ struct mr_lua_vm {
   int nwatches;
   bool main_done;
   int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt, ref_httpmt,
-      ref_newmt;
+      ref_newmt, ref_webmt;
   int ref_stamps, ref_parents;
   char last_error[384];
   struct mr_lua_test *test;             /* the test kit's, or NULL */
@@ -345,6 +355,10 @@ LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen
                             struct mr_err *err); /* adds; the old ones stay until mr_lua_hooks_keep */
 void mr_lua_hooks_keep(struct mr_lua_vm *s, struct mr_lua_gen *g);
 LJMP int mr_lua_providers_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err);
+LJMP int mr_lua_routes_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err); /* route.c */
+void mr_lua_route_take_back(struct mr_lua_rec *r);
+extern const luaL_Reg mr_lua_route_natives[];
+LJMP void mr_lua_route_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_recs_remove(struct mr_lua_vm *s); /* takes everything back from the core */
 void mr_lua_recs_replace(struct mr_lua_vm *s,
                          struct mr_lua_vm *before); /* ... what s did not register itself */

@@ -432,6 +432,7 @@ static int open_state(lua_State *L)
   mr_lua_op_open(L, s);
   mr_lua_value_open(L, s);
   mr_lua_stream_open(L, s);
+  mr_lua_route_open(L, s);
   mr_lua_http_open(L, s);
   mr_lua_new_open(L, s);
   preload(L, s);
@@ -459,7 +460,7 @@ LJMP int mr_lua_native(lua_State *L)
                                           mr_lua_stream_natives, mr_lua_io_natives,     mr_lua_json_natives,
                                           mr_lua_base_natives,   mr_lua_model_natives,  mr_lua_file_natives,
                                           mr_lua_crypto_natives, mr_lua_sqlite_natives, mr_lua_tty_natives,
-                                          mr_lua_http_natives,   mr_lua_new_natives};
+                                          mr_lua_http_natives,   mr_lua_new_natives,    mr_lua_route_natives};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
     for (const luaL_Reg *r = lists[i]; r->name; r++) {
@@ -486,7 +487,7 @@ LJMP int mr_lua_native(lua_State *L)
 int mr_lua_vm_open(struct mr_lua_vm *s, struct mr_err *err)
 {
   s->ref_tasks = s->ref_ids = s->ref_entries = s->ref_errmt = s->ref_arraymt = LUA_NOREF;
-  s->ref_intmt = s->ref_boxmt = s->ref_streammt = s->ref_stamps = s->ref_parents = LUA_NOREF;
+  s->ref_intmt = s->ref_boxmt = s->ref_streammt = s->ref_webmt = s->ref_stamps = s->ref_parents = LUA_NOREF;
   s->collect_at = s->o.memory_max / 4 * 3;
   s->L = lua_newstate(mr_lua_vm_alloc, s);
   if (!s->L) return mr_lua_err(err, MR_E_NOMEM, "cannot make a Lua state");

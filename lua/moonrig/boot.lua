@@ -6,7 +6,7 @@ local err = require "moonrig.err"
 local rig = require "moonrig"
 
 native.entry("begin", function(g)
-  g.decls = { tool = {}, agent = {}, environment = {}, hook = {}, on = {}, provider = {} }
+  g.decls = { tool = {}, agent = {}, environment = {}, hook = {}, on = {}, provider = {}, route = {} }
   g.env = env.new(g, rig)
 end)
 
@@ -82,6 +82,7 @@ native.entry("validate", function(g)
   plan_tools(g, plan)
   plan_hooks(g, plan)
   plan_providers(g, plan)
+  require("moonrig.route").plan(g, plan)
   for _, kind in ipairs { "agent", "environment" } do
     local seen = {}
     for _, d in ipairs(g.decls[kind]) do unique(seen, d.decl.name, d, kind, d.decl.name) end

@@ -16,6 +16,7 @@ local rig = {
   hook = require "moonrig.hook",
   on = require("moonrig.on").on,
   provider = require "moonrig.model",
+  route = require("moonrig.route").route,
   http = require "moonrig.http",
   connect = require("moonrig.connect").connect,
   new = require("moonrig.connect").new,
@@ -86,7 +87,7 @@ end
 require("moonrig.api").install(rig)
 
 -- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
-local later = { kv = true, workflow = true, schedule = true, route = true }
+local later = { kv = true, workflow = true, schedule = true }
 
 return setmetatable(rig, {
   __index = function(_, key)

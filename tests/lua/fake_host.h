@@ -9,4 +9,9 @@ __attribute__((visibility("default"))) int host_end(char *out, size_t n);
 /* A call of a tool ('t'), hook ('h') or model provider ('m') that is registered; see struct mr_use. */
 struct mr_use;
 __attribute__((visibility("default"))) const struct mr_use *host_inject(int kind, const char *name);
+/* A request to a route, with a client that takes nothing; NULL: there is none. And how it stands: 0 open, 1 ended,
+ * 2 failed; its status. */
+struct mr_web;
+__attribute__((visibility("default"))) struct mr_web *host_ask(const char *method, const char *path);
+__attribute__((visibility("default"))) int host_asked(const struct mr_web *w, int *status);
 #endif

@@ -105,4 +105,6 @@ void fake_http_chunks(struct fake_call *c, yyjson_val *root);
 void fake_ops_table(struct mr_ext *t);
 void fake_uses_table(struct mr_ext *t);
 void fake_ext_table(struct mr_ext *t);
+void fake_web_open(lua_State *L);
+int fake_web_left(void);
 #endif

@@ -337,6 +337,7 @@ int luaopen_host(lua_State *L)
     lua_pushcfunction(L, f->func);
     lua_setfield(L, -2, f->name);
   }
+  fake_web_open(L);
   lua_pushlightuserdata(L, (void *)&fake.L);
   lua_setfield(L, -2, "LATER");
   return 1;
@@ -353,6 +354,7 @@ int host_end(char *out, size_t n)
   for (struct fake_call *x = fake.calls; x; x = x->next) nc++;
   for (struct fake_watch *x = fake.watches; x; x = x->next) nw++;
   for (struct fake_reg *x = fake.regs; x; x = x->next) nr++;
+  nr += fake_web_left();
   snprintf(out, n, "timers=%d calls=%d uses=%d docs=%d builds=%d texts=%d ops=%d watches=%d registered=%d", nt, nc,
            fake.uses_open, fake.docs, fake.builds, fake.texts, fake.ops, nw, nr);
   return nt || nc || fake.uses_open || fake.docs || fake.builds || fake.texts || fake.ops || nw || nr;

@@ -235,7 +235,10 @@ static const char *STUCK =
     "rig.tool{ name = 'waits', description = 'x', run = function() rig.http.get 'http://never' end }\n"
     "rig.tool{ name = 'quick', description = 'x', run = function(_, c) return part .. c.generation end }\n"
     "rig.hook{ phase = 'permit', fail = 'closed', run = hang }\n"
-    "rig.provider{ name = 'm', models = '*', run = hang }\n";
+    "rig.provider{ name = 'm', models = '*', run = hang }\n"
+    "rig.route{ path = '/x/hang', run = function() coroutine.wrap(hang)() end }\n"
+    "rig.route{ path = '/x/waits', run = function(_, res) res:write 'a' res:write 'b' end }\n"
+    "rig.route{ path = '/x/quick', run = function() return part end }\n";
 
 static struct opened open_stuck(void)
 {
@@ -296,6 +299,34 @@ static void t_stuck_hook_and_model(void)
   CHECK(mr_script_close(&x.s) == MR_OK);
   usleep(2200 * 1000);
 }
+static bool ends(const struct mr_web *w, double within, int how)
+{
+  int status;
+  for (double end = seconds() + within; seconds() < end; usleep(5000))
+    if (w && host_asked(w, &status)) return host_asked(w, &status) == how;
+  return false;
+}
+static void t_stuck_route(void)
+{
+  struct opened x = open_stuck();
+  pthread_t t;
+  int status = 0;
+  pthread_create(&t, NULL, loop_of, &x);
+  const struct mr_web *waits = host_ask("GET", "/x/waits");
+  usleep(50000);
+  const struct mr_web *hang = host_ask("GET", "/x/hang");
+  usleep(100000);
+  const struct mr_web *quick = host_ask("GET", "/x/quick");
+  CHECK(ends(hang, 1.5, 2), "hang");
+  CHECK(ends(waits, 1, 2), "waits");
+  CHECK(ends(quick, 1, 1) && host_asked(quick, &status) && status == 503, "%d", status); /* queued for the old one */
+  quick = host_ask("GET", "/x/quick");
+  CHECK(ends(quick, 1, 1) && host_asked(quick, &status) && status == 200, "%d", status);
+  mr_script_stop(x.s);
+  pthread_join(t, NULL);
+  CHECK(mr_script_close(&x.s) == MR_OK);
+  usleep(2200 * 1000);
+}
 static void t_stuck_too_often(void)
 {
   struct opened x = open_stuck();
@@ -329,7 +360,7 @@ int main(int argc, char **argv)
   /* What is given up is never freed: these run without the leak check. */
   static const struct { const char *name; void (*fn)(void); } stuck[] = {
       {"a tool that is stuck in C code is given up", t_stuck_tool},
-      {"a hook and a model too", t_stuck_hook_and_model}, {"not for ever", t_stuck_too_often},
+      {"a hook and a model too", t_stuck_hook_and_model}, {"a route too", t_stuck_route}, {"not for ever", t_stuck_too_often},
       {"stop while main reads", t_stop_while_reading}};
   char left[300];
   int bad = 0;

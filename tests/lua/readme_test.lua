@@ -198,4 +198,33 @@ t.test("the hooks of the manual do what it says", function()
   t.match(host.logs(), "sesn_9 is idle: end_turn")
   os.remove(dir .. "/block.lua")
 end)
+t.test("the routes of the manual answer", function()
+  for _, b in ipairs(blocks()) do
+    if b.text:find("/x/orders/", 1, true) then t.write(dir .. "/block.lua", b.text) end
+  end
+  t.control "reload"
+  t.quiet = nil
+  local function ask(method, path, o)
+    local id = t.ok(host.web(method, path, o), path)
+    local how, status, head, body = t.wait(function()
+      local how, status, head, body = host.web_state(id)
+      if how ~= "open" then return how, status, head, body end
+    end, path)
+    t.equal(how, "end", path)
+    return status, body, head
+  end
+  local status, body = ask("GET", "/x/orders/7%209")
+  t.equal(status, 200)
+  t.match(body, "http://erp/orders/7%%25209")
+  t.equal(ask("POST", "/x/hooks/shop", { body = "no json" }), 400)
+  local _, said, head = ask("POST", "/x/hooks/shop", { body = '{"id":"A1"}' })
+  t.equal(said, "thank you")
+  t.match(head, "x%-order: A1\n")
+  t.equal(ask("GET", "/x/watch/nobody"), 404)
+  _, body = ask("GET", "/x/table.csv")
+  t.match(body, "^1;1\n2;4\n")
+  t.match(body, "1000;1000000\n$")
+  os.remove(dir .. "/block.lua")
+  t.control "reload"
+end)
 rig.main(t.run)
