@@ -250,6 +250,7 @@ const struct mr_ext *mr_ext(void)
                                       .log = x_log,
                                       .set_generation = mr_x_set_generation,
                                       .on_control = mr_x_on_control,
-                                      .control_done = mr_x_control_done};
+                                      .control_done = mr_x_control_done,
+                                      .kv = mr_x_kv};
   return &table;
 }

@@ -94,6 +94,10 @@ int mr_x_watch(struct mr_runtime *rt, const char *path, void (*fn)(void *ud, str
                uint64_t *id, struct mr_err *err);
 void mr_x_watch_cancel(struct mr_runtime *rt, uint64_t id);
 
+/* ---- ext_kv.c ---- */
+int mr_x_kv(struct mr_runtime *rt, const struct mr_ext_kv *k, struct mr_doc **value,
+            void (*done)(void *ud, const struct mr_reply *r), void *ud, struct mr_err *err);
+
 /* ---- control.c ---- */
 void mr_x_set_generation(struct mr_runtime *rt, int64_t generation, struct mr_str last_error);
 int mr_x_on_control(struct mr_runtime *rt,

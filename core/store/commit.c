@@ -290,9 +290,11 @@ void mr_commit_kv_sweep(struct mr_commit *c, int limit)
 void mr_commit_done(struct mr_done *d)
 {
   struct mr_commit *c = MR_OF(d, struct mr_commit, done);
-  struct mr_commit_result r = {
-      .code = c->code, .err = c->code == MR_OK ? NULL : &c->err, .first_pos = c->first_pos,
-      .rev = c->rev, .swept = c->swept};
+  struct mr_commit_result r = {.code = c->code,
+                               .err = c->code == MR_OK ? NULL : &c->err,
+                               .first_pos = c->first_pos,
+                               .rev = c->rev,
+                               .swept = c->swept};
 
   if (c->fn) c->fn(c->ud, &r);
   mr_commit_drop(&c);

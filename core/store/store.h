@@ -265,7 +265,8 @@ void mr_read_all(struct mr_store *s, int64_t after_pos, int64_t upto, const stru
                  int limit, mr_rows_fn fn, void *ud);
 
 /* One value: MR_E_NOTFOUND when there is none, or its time is over. */
-void mr_read_kv(struct mr_store *s, int64_t ws, struct mr_str space, struct mr_str key, mr_rows_fn fn, void *ud);
+void mr_read_kv(struct mr_store *s, int64_t ws, struct mr_str space, struct mr_str key, mr_rows_fn fn,
+                void *ud);
 /* Values whose keys begin with prefix, past `after` (empty: from the start), by key. */
 void mr_read_kvs(struct mr_store *s, int64_t ws, struct mr_str space, struct mr_str prefix, struct mr_str after,
                  int limit, mr_rows_fn fn, void *ud);

@@ -248,8 +248,7 @@ void mr_sqlite_read_run(struct mr_reader *r, struct mr_read *rd)
     sqlite3_clear_bindings(st);
   }
   mr_buf_free(&q.text);
-  if (code == MR_OK && rd->rows.n == 0 && is_one(rd->kind))
-    code = none_such(rd);
+  if (code == MR_OK && rd->rows.n == 0 && is_one(rd->kind)) code = none_such(rd);
   rd->rows.code = code;
 }
 

@@ -254,7 +254,6 @@ int mr_sqlite_schema(struct mr_sqlite *q, const struct mr_store_internal *in, st
                       "the store was written by a newer program (its schema is %lld, this one knows %d)",
                       (long long)have, want);
   if (have < want && tables > 0) code = backup(q, (int)have, err);
-  if (have < want && code == MR_OK)
-    code = migrate(q, (int)have, want, steps, nsteps, err);
+  if (have < want && code == MR_OK) code = migrate(q, (int)have, want, steps, nsteps, err);
   return code;
 }
