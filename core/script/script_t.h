@@ -34,7 +34,15 @@ struct mr_lua_source {
 };
 extern const struct mr_lua_source mr_lua_sources[]; /* embedded lua/moonrig; ends with name NULL */
 
-enum mr_lua_kind { MR_TASK_MAIN, MR_TASK_TOOL, MR_TASK_HOOK, MR_TASK_MODEL, MR_TASK_START, MR_TASK_SPAWN };
+enum mr_lua_kind {
+  MR_TASK_MAIN,
+  MR_TASK_TOOL,
+  MR_TASK_HOOK,
+  MR_TASK_MODEL,
+  MR_TASK_START,
+  MR_TASK_SPAWN,
+  MR_TASK_EVENT
+};
 enum mr_lua_state { MR_TS_NEW, MR_TS_READY, MR_TS_RUNNING, MR_TS_WAITING, MR_TS_DEAD };
 
 /* One set of loaded scripts. Alive while current, previous, or any task of it runs. */
@@ -94,6 +102,7 @@ struct mr_lua_task {
   struct mr_use *use; /* the owner's handle, by kind */
   struct mr_hook_call *hook;
   struct mr_model_use *model;
+  struct mr_seen *seen;
   int handle;         /* spawned: registry reference of its Lua handle */
   bool fail_closed;   /* hooks: an error in the handler refuses */
   int *exit_code;     /* rig.main */
@@ -110,7 +119,7 @@ struct mr_lua_rec { /* user data of what is registered in the core; tools and pr
   char name[160];  /* of the tool or provider; for the log, of the hook */
   char agent[300]; /* tools: only for this one; "" for all */
 };
-enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER };
+enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER, MR_REC_ON };
 
 /* What a script file held when its generation loaded it: for a VM that takes another's place. */
 struct mr_lua_file {
@@ -160,6 +169,7 @@ struct mr_lua_vm {
   uint64_t watches[256];
   int nwatches;
   bool main_done;
+  bool once; /* ends with rig.main: nothing is scheduled */
   int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
   int ref_stamps, ref_parents;
   char last_error[384];
@@ -257,7 +267,8 @@ void mr_lua_pend_fail(struct mr_lua_pend *p, int code, const struct mr_err *err)
 LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t);
 LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err *err); /* true, nil, err */
 extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[], mr_lua_io_natives[],
-    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[];
+    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[], mr_lua_kv_natives[],
+    mr_lua_on_natives[];
 LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_streams_cancel(struct mr_lua_vm *s); /* of a VM that was given up */
 
@@ -322,6 +333,7 @@ LJMP int mr_lua_tools_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct 
 LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *g, int plan,
                             struct mr_err *err); /* adds; the old ones stay until mr_lua_hooks_keep */
 void mr_lua_hooks_keep(struct mr_lua_vm *s, struct mr_lua_gen *g);
+LJMP int mr_lua_watchers_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err); /* on.c */
 LJMP int mr_lua_providers_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err);
 void mr_lua_recs_remove(struct mr_lua_vm *s); /* takes everything back from the core */
 void mr_lua_recs_replace(struct mr_lua_vm *s,

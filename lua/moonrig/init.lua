@@ -14,7 +14,9 @@ local rig = {
   toolset = agents.toolset,
   session = require("moonrig.session").session,
   hook = require "moonrig.hook",
-  on = require("moonrig.on").on,
+  on = require "moonrig.on",
+  schedule = require("moonrig.schedule").schedule,
+  kv = require("moonrig.kv").public,
   provider = require "moonrig.model",
   http = require "moonrig.http",
   fs = require "moonrig.fs",
@@ -82,7 +84,7 @@ end
 require("moonrig.api").install(rig)
 
 -- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
-local later = { kv = true, workflow = true, schedule = true, route = true, connect = true, new = true }
+local later = { workflow = true, route = true, connect = true, new = true }
 
 return setmetatable(rig, {
   __index = function(_, key)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <yyjson.h>
 #include "fake_host.h"
@@ -50,7 +51,7 @@ struct mr_use {
 };
 struct fake_reg {
   struct fake_reg *next;
-  int kind, id;              /* 't', 'h', 'm' */
+  int kind, id;              /* 't', 'h', 'm', 'o' */
   char name[80], agent[80], schema[2000], filter[200];
   unsigned flags;
   int timeout, concurrency;
@@ -73,6 +74,7 @@ struct fake {
   int full;                  /* calls answer MR_E_FULL */
   int refuse_tool;           /* the tool named "refused" is refused */
   int no_memory_timer;       /* timers cannot be made */
+  int kv_fail;               /* so many requests for values fail */
   char logs[1 << 16];
   int64_t generation;
   char generation_error[1000];
@@ -101,4 +103,11 @@ void fake_call_settle(struct fake_call *c, const char *json, int code, const cha
 void fake_ops_table(struct mr_ext *t);
 void fake_uses_table(struct mr_ext *t);
 void fake_ext_table(struct mr_ext *t);
+void fake_state_table(struct mr_ext *t);
+void fake_state_free(void);
+void fake_state_put(const char *space, const char *key, const char *json); /* NULL: removes */
+const char *fake_state_get(const char *space, const char *key);
+void fake_drop_reg(int kind, const char *name);
+struct fake_reg *fake_new_reg(int kind, const char *name);
+int fake_use_end(struct mr_use **u, const char *result, const char *error);
 #endif
