@@ -80,7 +80,7 @@ TEST(pages_and_time_to_live)
   struct mr_ext_kv list = {.op = "list", .key = S("a/"), .limit = 2};
 
   for (int i = 0; i < 3; i++) {
-    char key[8];
+    char key[16];
     snprintf(key, sizeof key, "a/%d", i);
     CHECK_INT(put(rt, key, "[]", -1, &a), MR_OK);
   }
