@@ -1,15 +1,16 @@
 /*
- * watch.c - watchers: who sees the events of all sessions after their commit, in log order; of one session one
- * at a time, several sessions side by side. Whom an event is shown to is a table that host/ fills.
+ * watch.c - watchers: who sees the events of all sessions after their commit, in log order; of one session
+ * one at a time, several sessions side by side. Whom an event is shown to is a table that host/ fills.
  *
  * How it stays bounded and misses nothing: events that are published go into a watcher's list while there is
- * room. When there is none it is behind: it lets live events pass, and once half of its list is empty reads on
- * from the log, in windows of positions, until it has caught up. So a slow watcher costs its list and no more.
+ * room. When there is none it is behind: it lets live events pass, and once half of its list is empty reads
+ * on from the log, in windows of positions, until it has caught up. So a slow watcher costs its list and no
+ * more.
  *
- * Positions: read is where the list ends (all before it is in the list, or not wanted); the watcher's position
- * is before the first event that is not done. A durable one's is kept among the values, in space "on" under its
- * name, written a little later than it moved: after a crash some events are shown again, none is left out.
- * Events that are done stay in the list, without their text, until all before them are.
+ * Positions: read is where the list ends (all before it is in the list, or not wanted); the watcher's
+ * position is before the first event that is not done. A durable one's is kept among the values, in space
+ * "on" under its name, written a little later than it moved: after a crash some events are shown again, none
+ * is left out. Events that are done stay in the list, without their text, until all before them are.
  *
  * Invariant: the list is in order of position, and each position is in it once. Loop thread.
  */

@@ -1,12 +1,12 @@
 /*
- * watch_list.c - a watcher's list of events, in order of position, and what is handed out of it: the first that
- * waits of each session of which none is out.
+ * watch_list.c - a watcher's list of events, in order of position, and what is handed out of it: the first
+ * that waits of each session of which none is out.
  *
  * Events that are done stay in the list, without their text, until all before them are: they tell what a
  * second reading of the log must not bring again, and the first that is not done is the watcher's position.
  *
- * Invariant: each position is in the list once; w->out holds the entries in state OUT, and their sessions are
- * all different. Loop thread.
+ * Invariant: each position is in the list once; w->out holds the entries in state OUT, and their sessions
+ * are all different. Loop thread.
  */
 #include "agent/watch_t.h"
 

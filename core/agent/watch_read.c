@@ -1,6 +1,7 @@
 /*
- * watch_read.c - where a watcher stands: its position among the values, and reading on from the log while it is
- * behind. Invariant: one read and one write of a watcher are under way at most; both hold it. Loop thread.
+ * watch_read.c - where a watcher stands: its position among the values, and reading on from the log while it
+ * is behind. Invariant: one read and one write of a watcher are under way at most; both hold it. Loop
+ * thread.
  */
 #include "agent/watch_t.h"
 

@@ -1,12 +1,12 @@
 /*
- * ext_kv.c - durable values for bindings: one request, checked here on the calling thread, carried to the loop,
- * carried out by the store there, answered through the queue once it is on disk.
+ * ext_kv.c - durable values for bindings: one request, checked here on the calling thread, carried to the
+ * loop, carried out by the store there, answered through the queue once it is on disk.
  *
  * What it is not for: documents and sessions, which have operations. All keys are in the workspace of the
  * host's own calls.
  *
- * Invariant: the request belongs to the caller, then to its post, to the store's callback and to its entry, one
- * after the other; done comes exactly once after mr_x_kv returned MR_OK, also when the runtime closes.
+ * Invariant: the request belongs to the caller, then to its post, to the store's callback and to its entry,
+ * one after the other; done comes exactly once after mr_x_kv returned MR_OK, also when the runtime closes.
  */
 #include "host/ext_t.h"
 

@@ -1,13 +1,13 @@
 /*
- * on.c - watchers in the host: their registry, and carrying events to the dispatcher and word of them back. Which
- * event is shown when is the domain's business (agent/watch.c).
+ * on.c - watchers in the host: their registry, and carrying events to the dispatcher and word of them back.
+ * Which event is shown when is the domain's business (agent/watch.c).
  *
- * A watcher has a slot, by name, that lasts over removal and replacement; its function is looked up when an event
- * is handed out in mr_dispatch, so after mr_on or mr_on_remove returned on the dispatching thread, the old
- * function is called for nothing new.
+ * A watcher has a slot, by name, that lasts over removal and replacement; its function is looked up when an
+ * event is handed out in mr_dispatch, so after mr_on or mr_on_remove returned on the dispatching thread, the
+ * old function is called for nothing new.
  *
- * Invariant: an event that was handed out ends once: done, to be shown again, or dropped by the domain (removal,
- * close), after which the host's word for it only frees.
+ * Invariant: an event that was handed out ends once: done, to be shown again, or dropped by the domain
+ * (removal, close), after which the host's word for it only frees.
  */
 #include "host/host_t.h"
 

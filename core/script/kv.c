@@ -1,6 +1,6 @@
 /*
- * kv - durable values, as one native that waits. lua/moonrig/kv.lua is its public side; ctx:once and rig.schedule
- * keep their records with it, in spaces of their own.
+ * kv - durable values, as one native that waits. lua/moonrig/kv.lua is its public side; ctx:once and
+ * rig.schedule keep their records with it, in spaces of their own.
  *
  * Script thread only; the store works on the runtime's own threads.
  */
@@ -51,7 +51,10 @@ static int n_kv(lua_State *L)
   lua_getfield(L, 4, "after"); /* stays on the stack */
   if (!lua_isnil(L, -1)) q.after.p = luaL_checklstring(L, -1, &q.after.n);
   mr_lua_may_wait(L, s, "rig.kv");
-  if (strcmp(q.op, "put") == 0 && !(doc = mr_lua_to_doc(L, s, 5, 0, &err))) return mr_lua_fail_now(L, s, &err);
+  if (strcmp(q.op, "put") == 0) {
+    doc = mr_lua_to_doc(L, s, 5, 0, &err);
+    if (!doc) return mr_lua_fail_now(L, s, &err);
+  }
   struct mr_lua_pend *p = mr_lua_pend_new(s, undo_kv);
   int rc = MR_E_NOMEM;
   if (p)

@@ -1,10 +1,10 @@
 /*
  * on - rig.on: events of all sessions handled in Lua; and tasks that belong to nobody, for rig.schedule.
  *
- * A watcher is registered under its name with a record that stays the same over reloads; the function is looked
- * up in the current generation when an event arrives inside mr_dispatch, and its task keeps that generation. An
- * event whose task ended, well or badly or over its time, is done. One whose task was broken off because the
- * scripts got stuck in another is given back, and shown to the fresh VM.
+ * A watcher is registered under its name with a record that stays the same over reloads; the function is
+ * looked up in the current generation when an event arrives inside mr_dispatch, and its task keeps that
+ * generation. An event whose task ended, well or badly or over its time, is done. One whose task was broken
+ * off because the scripts got stuck in another is given back, and shown to the fresh VM.
  *
  * Invariant: each event is ended exactly once, by its task's finish or fail. Script thread only.
  */
@@ -150,7 +150,7 @@ static void alone_fail(struct mr_lua_task *t, const char *msg)
   if (!mr_lua_gone(t->s)) log_late(t);
 }
 
-/* detach(label, seconds, fn, ...): a task without a parent, of the caller's generation; its errors are logged. */
+/* detach(label, seconds, fn, ...): a task without a parent, of the caller's generation; errors are logged. */
 static int n_detach(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
