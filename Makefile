@@ -184,10 +184,16 @@ $(HOSTS) $(TOOLS): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/libmoonrig.a
 	$(mkd)
 	$(call say,LD)
 	$(call ld,$(LDFLAGS_ALL),$^ $(LIBS))
-$(BENCH): $(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/libmoonrig.a
+$(filter-out %/handlers,$(BENCH)): $(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/libmoonrig.a
 	$(mkd)
 	$(call say,LD)
 	$(call ld,$(LDFLAGS_ALL),$^ $(LIBS))
+# With the Lua face, and the results of tools caught.
+$(B)/obj/tests/bench/handlers.o: CFLAGS_ALL += $(LUA54_CFLAGS)
+$(B)/bench/handlers: $(B)/obj/tests/bench/handlers.o $(SCRIPT54) $(B)/libmoonrig.a
+	$(mkd)
+	$(call say,LD)
+	$(call ld,$(LDFLAGS_ALL) -Wl$(,)--wrap=mr_tool_run_done,$^ $(LUA54_LIBS) $(LIBS))
 tests: all $(UNIT) $(HOSTS) $(TOOLS) $(MODULE51) $(if $(filter asan,$(FLAVOR)),$(if $(HELPERS),$(B)/helpers/envd-asan))
 
 guards: $(if $(filter release,$(FLAVOR)),$(B)/libmoonrig.a)
@@ -209,9 +215,10 @@ asan:
 	@$(MAKE) FLAVOR=asan tests
 	@tests/run --build $(BUILD) --flavor asan -j $(JOBS) $(if $(ONLY),--only $(ONLY))
 # What has threads: queues, the store, the host's side.
+THREADED = unit/loop,unit/store,unit/host,embed
 tsan:
 	@$(MAKE) FLAVOR=tsan tests
-	@tests/run --build $(BUILD) --flavor tsan -j $(JOBS) --only $(or $(ONLY),unit/loop,unit/store,unit/host,embed)
+	@tests/run --build $(BUILD) --flavor tsan -j $(JOBS) --only $(or $(ONLY),$(THREADED))
 bench: all $(BENCH) $(TOOLS)
 	@if [ -x tests/bench/run ]; then tests/bench/run; else echo 'tests/bench/run is not there'; fi
 

@@ -50,6 +50,12 @@ static const struct option table[] = {
     {"sandbox.tmp_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.disk_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.nproc", K_INT, 8, 100000},
+    {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
+    {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
+    {"lua.load_ms", K_INT, 1, 3600000},
+    {"lua.burst_ms", K_INT, 1, 3600000},
+    {"lua.stuck_ms", K_INT, 100, 86400000},
+    {"lua.tasks_max", K_INT, 1, 1000000},
     {"http", K_OBJ, 0, 0},
     {"http.ca_file", K_STR, 0, 4000},
     {"log", K_OBJ, 0, 0},

@@ -60,12 +60,27 @@ static int open_runtime(struct app *a, bool quiet)
   return code == MR_OK ? EXIT_OK : mr_main_fail(code == MR_E_INVALID ? EXIT_USAGE : EXIT_FAILED, &err);
 }
 
+/* The limits of the configuration's section lua; the runtime has checked it. */
+static void script_limits(const struct settings *s, struct mr_script_opts *o)
+{
+  yyjson_doc *doc = yyjson_read(s->options, strlen(s->options), 0);
+  yyjson_val *lua = mr_json_get(yyjson_doc_get_root(doc), "lua");
+
+  o->memory_max = (size_t)mr_json_get_int(lua, "memory_max", 0);
+  o->load_ms = (int)mr_json_get_int(lua, "load_ms", 0);
+  o->burst_ms = (int)mr_json_get_int(lua, "burst_ms", 0);
+  o->stuck_ms = (int)mr_json_get_int(lua, "stuck_ms", 0);
+  o->tasks_max = (int)mr_json_get_int(lua, "tasks_max", 0);
+  yyjson_doc_free(doc);
+}
+
 static int open_scripts(struct app *a)
 {
   struct mr_script_opts o = {.size = sizeof o, .paths = a->set.paths, .npaths = (size_t)a->set.npaths};
   struct mr_err err = {0};
 
   if (a->set.npaths == 0 && !a->set.offline) return EXIT_OK;
+  script_limits(&a->set, &o);
   o.offline_model = a->set.offline;
   o.lua_path = getenv("MOONRIG_LUA_PATH");
   o.watch = a->set.watch;
