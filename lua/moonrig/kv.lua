@@ -86,15 +86,11 @@ function M.public.delete(key)
   return true
 end
 
----@class moonrig.KvPage
----@field data { key: string, value: any }[] by key, in the order of their bytes
----@field more boolean are there others after these?
-
----A page of the keys that begin with prefix.
+---A page of the keys that begin with prefix, in the order of their bytes.
 ---@param prefix? string "" for all
 ---@param options? { limit: integer?, after: string? } limit: 1 to 1,000, default 100; after: keys past this one
----@return moonrig.KvPage? page
----@return moonrig.Error? err
+---@return { key: string, value: any }[]? list
+---@return boolean|moonrig.Error more are there others after these? (nil, err: it failed)
 function M.public.list(prefix, options)
   prefix = prefix or ""
   if type(prefix) ~= "string" then err.misuse("rig.kv.list: the prefix is a string, got %s", type(prefix)) end
@@ -108,28 +104,26 @@ function M.public.list(prefix, options)
   end
   local r, e = kv("list", "kv", prefix, options)
   if not r then return nil, e end
-  local data = {}
-  for i, row in ipairs(r.data) do data[i] = { key = row.key, value = row.value } end
-  return { data = data, more = r.more }
+  local list = {}
+  for i, row in ipairs(r.data) do list[i] = { key = row.key, value = row.value } end
+  return list, r.more
 end
 
 ---Iterates over key, value of all keys that begin with prefix; raises when they cannot be read.
 ---@param prefix? string
 ---@return fun(): string?, any
 function M.public.each(prefix)
-  local page, i = { data = {}, more = true }, 0
-  local after = nil
+  local page, more, i, after = {}, true, 0, nil
   return function()
     i = i + 1
-    while not page.data[i] do
-      if not page.more then return nil end
-      local e
-      page, e = M.public.list(prefix, { after = after })
-      if not page then error(e, 0) end
+    while not page[i] do
+      if not more then return nil end
+      page, more = M.public.list(prefix, { after = after })
+      if not page then error(more, 0) end
       i = 1
     end
-    after = page.data[i].key
-    return page.data[i].key, page.data[i].value
+    after = page[i].key
+    return after, page[i].value
   end
 end
 
