@@ -150,7 +150,7 @@ static int listen_all(struct app *a)
     mr_buf_free(&b);
     if (code != MR_OK)
       return mr_main_fail(code == MR_E_INVALID || code == MR_E_DENIED ? EXIT_USAGE : EXIT_FAILED, &err);
-    if (i == 0) mr_server_file_write(&a->file, a->set.data, actual);
+    if (i == 0) mr_server_file_write(&a->file, a->set.data, actual, a->set.key_buf);
     printf("listening on %s\n", actual);
   }
   fflush(stdout);
@@ -311,7 +311,7 @@ static int serve(int argc, char **argv)
   "  --tls-cert FILE, --tls-key FILE   PEM; listeners speak HTTPS\n"                                           \
   "  --insecure-http     allow a plain listener that is not loopback\n"                                        \
   "  --data DIR          where everything is kept (default ./moonrig-data, or MOONRIG_DATA)\n"                 \
-  "  --config FILE.lua   settings: a Lua file that returns a table\n"                                          \
+  "  --config FILE.lua   settings: a Lua file that returns a table (default DIR/moonrig.conf)\n"               \
   "  --offline MODEL.lua a Lua function that plays every model: no key, no network\n"                          \
   "  --watch             reload the scripts when their files change\n"                                         \
   "  --grace S           seconds for running work after SIGTERM (default 10)\n"                                \

@@ -38,7 +38,7 @@ end
 
 -- ----------------------------------------------------------------------------------------------- require
 
-local public = { ["moonrig"] = true }
+local public = { ["moonrig"] = true, ["moonrig.test"] = true }
 
 local function find(g, env, name)
   local rel, tried = name:gsub("%.", "/"), {}

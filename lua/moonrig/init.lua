@@ -19,6 +19,8 @@ local rig = {
   kv = require("moonrig.kv").public,
   provider = require "moonrig.model",
   http = require "moonrig.http",
+  connect = require("moonrig.connect").connect,
+  new = require("moonrig.connect").new,
   fs = require "moonrig.fs",
   json = json,
   log = require "moonrig.log",
@@ -84,7 +86,7 @@ end
 require("moonrig.api").install(rig)
 
 -- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
-local later = { workflow = true, route = true, connect = true, new = true }
+local later = { workflow = true, route = true }
 
 return setmetatable(rig, {
   __index = function(_, key)
