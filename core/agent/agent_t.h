@@ -20,6 +20,9 @@ struct mr_domain {
   struct mr_pool *pool;
   struct mr_tool_runner tools;
   struct mr_hooks hooks;
+  struct mr_watch_host watch_host;
+  struct mr_watches *watches; /* watch.c */
+  struct mr_timer kv_sweep;   /* values whose time is over */
   int64_t default_ws;
   struct mr_sessions *sessions;      /* loaded sessions: table, LRU (session.c) */
   struct mr_keys *keys;              /* keys.c: bootstrap keys, what was checked lately */

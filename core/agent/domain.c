@@ -4,9 +4,10 @@
  */
 #include "agent/session_t.h"
 
-enum { WAKE_PAGE = 500, REWAKE_US = 1000000 };
+enum { WAKE_PAGE = 500, REWAKE_US = 1000000, SWEEP_ROWS = 300, SWEEP_US = 60000000, SWEEP_MORE_US = 20000 };
 
 static void on_rewake(struct mr_timer *t);
+static void on_kv_sweep(struct mr_timer *t);
 
 static int64_t setting(yyjson_val *config, const char *section, const char *key, int64_t dflt)
 {
@@ -31,13 +32,16 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->pool = o->pool;
   if (o->tools) d->tools = *o->tools;
   if (o->hooks) d->hooks = *o->hooks;
+  if (o->watch_host) d->watch_host = *o->watch_host;
   d->retry_max = (int)setting(o->config, "retries", "max", 10);
   d->retry_base_us = setting(o->config, "retries", "base_ms", 1000) * 1000;
   d->retry_cap_us = setting(o->config, "retries", "cap_ms", 60000) * 1000;
   d->tool_rounds_max = (int)setting(o->config, "limits", "tool_rounds", 200);
   mr_timer_init(&d->rewake, on_rewake);
+  mr_timer_init(&d->kv_sweep, on_kv_sweep);
   code = mr_sessions_init(d, err);
   if (code == MR_OK) code = mr_keys_init(d, err);
+  if (code == MR_OK) code = mr_watches_init(d, err);
   if (code == MR_OK) code = mr_store_workspace(d->store, MR_S("default"), &d->default_ws, err);
   if (code != MR_OK) mr_domain_free(&d);
   *out = d;
@@ -50,6 +54,8 @@ void mr_domain_free(struct mr_domain **dp)
 
   if (!d) return;
   mr_timer_cancel(d->loop, &d->rewake);
+  mr_timer_cancel(d->loop, &d->kv_sweep);
+  mr_watches_free(d);
   mr_sessions_free(d);
   mr_keys_free(d);
   mr_mem_free(d->mem, d);
@@ -171,6 +177,28 @@ void mr_domain_rewake(struct mr_domain *d)
   if (d->started && !d->draining) mr_timer_set(d->loop, &d->rewake, REWAKE_US);
 }
 
+/* ---- values whose time is over ---- */
+
+static void on_swept(void *ud, const struct mr_commit_result *r)
+{
+  struct mr_domain *d = ud;
+
+  if (d->draining) return;
+  mr_timer_set(d->loop, &d->kv_sweep, r->code == MR_OK && r->swept == SWEEP_ROWS ? SWEEP_MORE_US : SWEEP_US);
+}
+
+static void on_kv_sweep(struct mr_timer *t)
+{
+  struct mr_domain *d = MR_OF(t, struct mr_domain, kv_sweep);
+  struct mr_commit *c;
+
+  if (d->draining) return;
+  c = mr_commit_new(d->store, &(struct mr_origin){.workspace = d->default_ws});
+  if (!c) mr_timer_set(d->loop, t, SWEEP_US);
+  mr_commit_kv_sweep(c, SWEEP_ROWS);
+  mr_commit_submit(&c, on_swept, d);
+}
+
 static void on_default(void *ud, int code)
 {
   struct mr_domain *d = ud;
@@ -185,6 +213,7 @@ void mr_domain_start(struct mr_domain *d)
 {
   if (d->started) return;
   d->started = true;
+  mr_timer_set(d->loop, &d->kv_sweep, SWEEP_US);
   d->waking++;
   mr_environments_ensure_default(d, on_default, d);
 }
@@ -199,7 +228,9 @@ static void end_streams(struct mr_session *s)
 void mr_domain_settled(struct mr_domain *d)
 {
   void (*fn)(void *ud) = d->idle_fn;
-  if (!fn || d->waking > 0 || d->stats.model_running > 0 || d->stats.handlers_running > 0) return;
+  if (!fn || d->waking > 0 || d->stats.model_running > 0 || d->stats.handlers_running > 0 ||
+      d->stats.watchers_running > 0)
+    return;
   d->idle_fn = NULL;
   fn(d->idle_ud);
 }
@@ -216,6 +247,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
 void mr_domain_cut(struct mr_domain *d)
 {
   d->draining = d->cut = true;
+  mr_watches_cut(d);
   mr_session_each(d, mr_turn_stop_all);
 }
 

@@ -153,6 +153,31 @@ struct mr_hooks { /* filled by host/ */
   void (*drop)(void *ud, struct mr_question *q); /* an open one: done never comes */
 };
 
+/* An event shown to a watcher in the host. The domain's until mr_watch_done, or until drop returned. */
+struct mr_shown {
+  struct mr_str watcher, session_id, agent_name, body; /* body: the event, JSON text */
+  int64_t pos;
+  void *host; /* the host's own */
+};
+/* again: it was not seen to the end, and will be shown again. Once per event that show took. */
+void mr_watch_done(struct mr_domain *d, struct mr_shown *e, bool again);
+
+struct mr_watch_host { /* filled by host/ */
+  void *ud;
+  int (*show)(void *ud, struct mr_shown *e);  /* MR_OK, or it is tried again; done never comes inside it */
+  void (*drop)(void *ud, struct mr_shown *e); /* not waited for any more; never call done after */
+};
+struct mr_watch_opts {
+  struct mr_str name;         /* at most 128 bytes */
+  const struct mr_str *types; /* none: all */
+  int ntypes;
+  struct mr_str agent; /* name or id; empty: all */
+  bool durable;
+};
+/* Adds a watcher; one of that name gets this filter and keeps its position. */
+int mr_watch_add(struct mr_domain *d, const struct mr_watch_opts *o, struct mr_err *err);
+int mr_watch_remove(struct mr_domain *d, struct mr_str name); /* MR_E_NOTFOUND; keeps a durable position */
+
 struct mr_domain_opts {
   struct mr_loop *loop;
   struct mr_store *store;
@@ -161,6 +186,7 @@ struct mr_domain_opts {
   struct mr_pool *pool;
   const struct mr_tool_runner *tools; /* NULL members = none; copied */
   const struct mr_hooks *hooks;
+  const struct mr_watch_host *watch_host;
   yyjson_val *config; /* the whole configuration object; read during new */
 };
 int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct mr_err *err);
@@ -177,7 +203,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud);
 void mr_domain_cut(struct mr_domain *d);
 
 struct mr_domain_stats {
-  int sessions_loaded, model_running, tools_running, handlers_running, subscribers;
+  int sessions_loaded, model_running, tools_running, handlers_running, watchers_running, subscribers;
   uint64_t turns, model_requests, tool_calls, events;
 };
 void mr_domain_stats(const struct mr_domain *d, struct mr_domain_stats *out);

@@ -246,6 +246,13 @@ void mr_question_drop(struct mr_question *q); /* done never comes; nothing happe
 void mr_domain_settled(struct mr_domain *d); /* something ended: is a drain over? */
 void mr_domain_rewake(struct mr_domain *d);  /* a session was dropped: look soon which ones should run */
 
+/* ---- watch.c ---- */
+int mr_watches_init(struct mr_domain *d, struct mr_err *err);
+void mr_watches_cut(struct mr_domain *d);
+void mr_watches_free(struct mr_domain *d);
+/* A row that is durable now; pos INT64_MAX: the session is deleted. */
+void mr_watch_publish(struct mr_session *s, const struct mr_log_row *row);
+
 /* ---- stream.c ---- */
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row);
 void mr_stream_request_began(struct mr_session *s);

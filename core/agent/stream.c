@@ -36,6 +36,7 @@ void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row)
   struct mr_subscriber *u, *next;
 
   if (row->thread_id.n && !mr_str_is(row->thread_id, s->primary)) return;
+  mr_watch_publish(s, row);
   for (u = s->subs; u; u = next) {
     next = u->next;
     if (u->replaying) {

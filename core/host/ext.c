@@ -270,6 +270,7 @@ const struct mr_ext *mr_ext(void)
                                       .db_open = mr_x_db_open,
                                       .db_run = mr_x_db_run,
                                       .db_cancel = mr_x_db_cancel,
-                                      .db_close = mr_x_db_close};
+                                      .db_close = mr_x_db_close,
+                                      .kv = mr_x_kv};
   return &table;
 }

@@ -116,6 +116,10 @@ int mr_x_db_run(struct mr_ext_db *db, const struct mr_ext_db_run *q, struct mr_d
 void mr_x_db_cancel(struct mr_runtime *rt, uint64_t id);
 void mr_x_db_close(struct mr_ext_db **db);
 
+/* ---- ext_kv.c ---- */
+int mr_x_kv(struct mr_runtime *rt, const struct mr_ext_kv *k, struct mr_doc **value,
+            void (*done)(void *ud, const struct mr_reply *r), void *ud, struct mr_err *err);
+
 /* ---- ext_roots.c ---- */
 int mr_roots_check(yyjson_val *options, struct mr_err *err); /* the option's form */
 /* The path to work on instead, in out (PATH_MAX); or MR_E_DENIED. itself: a link is not followed. */

@@ -21,11 +21,12 @@
 #include "loop/child.h"
 #include "moonrig_ext.h"
 
-struct mr_tools;   /* tools.c */
-struct mr_hookset; /* hooks.c */
-struct mr_players; /* provider.c */
-struct mr_ext_set; /* ext.c: timers, requests, watches */
-struct mr_control; /* control.c */
+struct mr_tools;     /* tools.c */
+struct mr_hookset;   /* hooks.c */
+struct mr_players;   /* provider.c */
+struct mr_onlookers; /* on.c */
+struct mr_ext_set;   /* ext.c: timers, requests, watches */
+struct mr_control;   /* control.c */
 
 struct mr_runtime {
   atomic_int refs;
@@ -72,6 +73,7 @@ struct mr_runtime {
   struct mr_tools *tools;
   struct mr_hookset *hooks;
   struct mr_players *players;
+  struct mr_onlookers *onlookers;
   struct mr_ext_set *ext;
   struct mr_control *control;
 };
@@ -185,7 +187,7 @@ void mr_ask_start(struct mr_op *op, struct mr_call *c); /* loop; c will be the s
 void mr_ask_end(struct mr_op *op);                      /* loop: op->why says why */
 void mr_ask_free(struct mr_op *op);
 
-/* ---- given.c: what the core gives to the host to answer: tool uses, hook calls, model requests ---- */
+/* ---- given.c: what the core gives to the host to answer: tool uses, hook calls, model requests, events ---- */
 enum { MR_GIVEN_TAKEN = 1, MR_GIVEN_ANSWERED = 2, MR_GIVEN_UNWANTED = 4 };
 struct mr_given {
   struct mr_runtime *rt;          /* counted */
@@ -226,6 +228,11 @@ void mr_players_free(struct mr_runtime *rt);
 int mr_use_finish_val(struct mr_use **u, yyjson_val *result);
 int mr_hook_decide_val(struct mr_hook_call **c, yyjson_val *decision);
 int mr_model_finish_val(struct mr_model_use **u, yyjson_val *reply);
+
+/* ---- on.c ---- */
+int mr_onlookers_new(struct mr_runtime *rt);
+void mr_onlookers_free(struct mr_runtime *rt);
+struct mr_watch_host mr_onlookers_host(struct mr_runtime *rt);
 
 /* ---- ext*.c, control.c ---- */
 int mr_control_api(struct mr_runtime *rt, struct mr_err *err); /* makes rt->api */

@@ -92,6 +92,7 @@ static int open_domain(struct mr_runtime *rt, struct mr_err *err)
 {
   struct mr_tool_runner runner = mr_tools_runner(rt);
   struct mr_hooks asker = mr_hooks_asker(rt);
+  struct mr_watch_host onlookers = mr_onlookers_host(rt);
   struct mr_domain_opts o = {.loop = rt->loop,
                              .store = rt->store,
                              .models = rt->models,
@@ -99,6 +100,7 @@ static int open_domain(struct mr_runtime *rt, struct mr_err *err)
                              .pool = rt->pool,
                              .tools = &runner,
                              .hooks = &asker,
+                             .watch_host = &onlookers,
                              .config = yyjson_doc_get_root(rt->options)};
   struct mr_str key = mr_json_get_str(o.config, "api_key"), local = mr_json_get_str(o.config, "local_key");
   int code = mr_domain_new(&rt->domain, &o, err);
@@ -117,6 +119,7 @@ int mr_rt_open_parts(struct mr_runtime *rt, const struct mr_config *c, struct mr
   code = mr_tools_new(rt);
   if (code == MR_OK) code = mr_hooks_new(rt);
   if (code == MR_OK) code = mr_players_new(rt);
+  if (code == MR_OK) code = mr_onlookers_new(rt);
   if (code == MR_OK) code = mr_ext_set_new(rt);
   if (code != MR_OK) return mr_err_nomem(err);
   code = mr_loop_new(&rt->loop, &rt->sys, NULL, err);
@@ -174,6 +177,7 @@ void mr_rt_free_lists(struct mr_runtime *rt)
 {
   mr_control_free(rt);
   mr_ext_set_free(rt);
+  mr_onlookers_free(rt);
   mr_players_free(rt);
   mr_hooks_free(rt);
   mr_tools_free(rt);

@@ -377,6 +377,8 @@ MR_API struct mr_str mr_seen_session(const struct mr_seen *e);
 MR_API struct mr_str mr_seen_agent(const struct mr_seen *e); /* the agent's name */
 MR_API int64_t mr_seen_pos(const struct mr_seen *e);         /* log position */
 MR_API int mr_seen_done(struct mr_seen **e);                 /* exactly once, any thread; releases it */
+/* Instead of done, when the work on it was broken off: it is shown again, after others of other sessions. */
+MR_API int mr_seen_again(struct mr_seen **e);
 
 /* ----------------------------------------------------------------- routes */
 

@@ -33,6 +33,7 @@ static int work_on(struct job *j)
   struct mr_lua_vm *s = j->vm;
   struct mr_err err = {.size = sizeof err};
   int rc = MR_OK;
+  s->once = j->main && !j->h->o.test; /* tests of schedules run under rig.main */
   if (j->fresh && mr_lua_vm_load(s, &err) != MR_OK)
     mr_lua_log(s, MR_LOG_ERROR, "script", "no handler is left; mend the scripts and reload");
   while (rc == MR_OK && !(j->main && s->main_done) && !atomic_load(&j->h->stop))

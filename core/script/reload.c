@@ -146,6 +146,7 @@ static int apply_plan(lua_State *L)
   if (l->rc == MR_OK) l->rc = mr_lua_providers_apply(L, s, 2, l->err);
   if (l->rc == MR_OK) l->rc = mr_lua_tools_apply(L, s, 2, l->err);
   if (l->rc == MR_OK) l->rc = mr_lua_routes_apply(L, s, 2, l->err);
+  if (l->rc == MR_OK) l->rc = mr_lua_watchers_apply(L, s, 2, l->err);
   return 0;
 }
 
@@ -188,7 +189,7 @@ static int start(lua_State *L)
   mr_lua_gen_push(L, s->cur);
   lua_pushinteger(L, (lua_Integer)t->id);
   lua_setfield(L, -2, "starting");
-  mr_lua_entry(L, s, "watch");
+  mr_lua_entry(L, s, "schedule");
   mr_lua_gen_push(L, s->cur);
   start_task(L, s);
   return 0;

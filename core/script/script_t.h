@@ -41,7 +41,8 @@ enum mr_lua_kind {
   MR_TASK_MODEL,
   MR_TASK_START,
   MR_TASK_SPAWN,
-  MR_TASK_ROUTE
+  MR_TASK_ROUTE,
+  MR_TASK_EVENT
 };
 enum mr_lua_state { MR_TS_NEW, MR_TS_READY, MR_TS_RUNNING, MR_TS_WAITING, MR_TS_DEAD };
 
@@ -105,6 +106,7 @@ struct mr_lua_task {
   struct mr_use *use; /* the owner's handle, by kind */
   struct mr_hook_call *hook;
   struct mr_model_use *model;
+  struct mr_seen *seen;
   struct mr_lua_web *web;
   int handle;          /* spawned: registry reference of its Lua handle */
   const char *on_fail; /* hooks: the answer when the handler fails; NULL: no opinion */
@@ -123,7 +125,7 @@ struct mr_lua_rec { /* user data of what is registered in the core; tools and pr
   char name[160];      /* of the tool or provider; for the log, of the hook */
   char agent[300];     /* tools: only for this one; "" for all */
 };
-enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER, MR_REC_ROUTE /* name: method, agent: path */ };
+enum { MR_REC_TOOL, MR_REC_HOOK, MR_REC_PROVIDER, MR_REC_ON, MR_REC_ROUTE /* name: method, agent: path */ };
 
 /* What a script file held when its generation loaded it: for a VM that takes another's place. */
 struct mr_lua_file {
@@ -175,6 +177,7 @@ struct mr_lua_vm {
   uint64_t watches[256];
   int nwatches;
   bool main_done;
+  bool once; /* ends with rig.main: nothing is scheduled */
   int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt, ref_httpmt,
       ref_newmt, ref_webmt;
   int ref_stamps, ref_parents;
@@ -276,7 +279,7 @@ LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t);
 LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err *err); /* true, nil, err */
 extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[], mr_lua_io_natives[],
     mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[], mr_lua_http_natives[],
-    mr_lua_new_natives[];
+    mr_lua_new_natives[], mr_lua_kv_natives[], mr_lua_on_natives[];
 extern const luaL_Reg mr_lua_crypto_natives[], mr_lua_sqlite_natives[], mr_lua_tty_natives[];
 LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_streams_cancel(struct mr_lua_vm *s); /* of a VM that was given up */
@@ -354,6 +357,7 @@ LJMP int mr_lua_tools_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct 
 LJMP int mr_lua_hooks_apply(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *g, int plan,
                             struct mr_err *err); /* adds; the old ones stay until mr_lua_hooks_keep */
 void mr_lua_hooks_keep(struct mr_lua_vm *s, struct mr_lua_gen *g);
+LJMP int mr_lua_watchers_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err); /* on.c */
 LJMP int mr_lua_providers_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err);
 LJMP int mr_lua_routes_apply(lua_State *L, struct mr_lua_vm *s, int plan, struct mr_err *err); /* route.c */
 void mr_lua_route_take_back(struct mr_lua_rec *r);

@@ -168,7 +168,8 @@ void mr_lua_tasks_drop(struct mr_lua_vm *s, const char *why)
     struct mr_lua_pend *p = t->pend;
     t->pend = NULL;
     drop_alarm(t);
-    if (t->use || t->hook || t->model || t->web) t->fail(t, why); /* of these kinds it touches no Lua */
+    if (t->use || t->hook || t->model || t->web || t->seen)
+      t->fail(t, why); /* of these kinds it touches no Lua */
     if (!p) continue;
     p->task = NULL;
     p->undo(p);

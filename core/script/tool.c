@@ -63,6 +63,7 @@ static void take_back(struct mr_lua_rec *r)
   if (r->kind == MR_REC_HOOK) mr_hook_remove(rt, r->hook_id);
   if (r->kind == MR_REC_PROVIDER) mr_provider_remove(rt, r->name);
   if (r->kind == MR_REC_ROUTE) mr_lua_route_take_back(r);
+  if (r->kind == MR_REC_ON) mr_on_remove(rt, r->name);
 }
 
 void mr_lua_recs_replace(struct mr_lua_vm *s, struct mr_lua_vm *before)

@@ -460,7 +460,8 @@ LJMP int mr_lua_native(lua_State *L)
                                           mr_lua_stream_natives, mr_lua_io_natives,     mr_lua_json_natives,
                                           mr_lua_base_natives,   mr_lua_model_natives,  mr_lua_file_natives,
                                           mr_lua_crypto_natives, mr_lua_sqlite_natives, mr_lua_tty_natives,
-                                          mr_lua_http_natives,   mr_lua_new_natives,    mr_lua_route_natives};
+                                          mr_lua_http_natives,   mr_lua_new_natives,    mr_lua_route_natives,
+                                          mr_lua_kv_natives,     mr_lua_on_natives};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
     for (const luaL_Reg *r = lists[i]; r->name; r++) {

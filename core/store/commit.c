@@ -246,13 +246,55 @@ void mr_commit_inbox_del(struct mr_commit *c, struct mr_str session_id, struct m
   inbox_op(c, MR_OP_INBOX_DEL, session_id, &(struct mr_inbox_row){.event_id = event_id});
 }
 
+/* ---- durable values ---- */
+
+static struct mr_commit_op *kv_op(struct mr_commit *c, enum mr_op_kind kind, struct mr_str space,
+                                  struct mr_str key, int64_t expect)
+{
+  struct mr_commit_op *op = op_new(c, kind);
+
+  if (!op) return NULL;
+  if (space.n == 0 || key.n == 0) {
+    commit_fail(c, MR_E_INVALID, "key", "a value needs a space and a key");
+    return NULL;
+  }
+  op->u.kv.row.space = copy(c, space);
+  op->u.kv.row.key = copy(c, key);
+  op->u.kv.expect = expect;
+  return op;
+}
+
+void mr_commit_kv_put(struct mr_commit *c, const struct mr_kv_row *r, int64_t expect)
+{
+  struct mr_commit_op *op = kv_op(c, MR_OP_KV_PUT, r->space, r->key, expect);
+
+  if (!op) return;
+  op->u.kv.row.expires_us = r->expires_us;
+  op->u.kv.row.value = copy(c, r->value);
+}
+
+void mr_commit_kv_delete(struct mr_commit *c, struct mr_str space, struct mr_str key, int64_t expect)
+{
+  kv_op(c, MR_OP_KV_DELETE, space, key, expect);
+}
+
+void mr_commit_kv_sweep(struct mr_commit *c, int limit)
+{
+  struct mr_commit_op *op = op_new(c, MR_OP_KV_SWEEP);
+
+  if (op) op->u.kv.limit = limit;
+}
+
 /* ---- submit and delivery ---- */
 
 void mr_commit_done(struct mr_done *d)
 {
   struct mr_commit *c = MR_OF(d, struct mr_commit, done);
-  struct mr_commit_result r = {
-      .code = c->code, .err = c->code == MR_OK ? NULL : &c->err, .first_pos = c->first_pos};
+  struct mr_commit_result r = {.code = c->code,
+                               .err = c->code == MR_OK ? NULL : &c->err,
+                               .first_pos = c->first_pos,
+                               .rev = c->rev,
+                               .swept = c->swept};
 
   if (c->fn) c->fn(c->ud, &r);
   mr_commit_drop(&c);

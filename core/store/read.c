@@ -219,6 +219,51 @@ void mr_read_inbox(struct mr_store *s, int64_t ws, struct mr_str session_id, mr_
   submit(rd);
 }
 
+void mr_read_all(struct mr_store *s, int64_t after_pos, int64_t upto, const struct mr_str *types, int ntypes,
+                 int limit, mr_rows_fn fn, void *ud)
+{
+  struct mr_read *rd = read_new(s, 0, MR_READ_ALL, limit, fn, ud);
+
+  if (!rd) return;
+  rd->q.all.after = after_pos;
+  rd->q.all.upto = upto;
+  rd->q.all.types = copy_list(rd, types, ntypes);
+  rd->q.all.ntypes = ntypes;
+  submit(rd);
+}
+
+/* ---- durable values ---- */
+
+static struct mr_read *kv_read(struct mr_store *s, int64_t ws, enum mr_read_kind what, int limit,
+                               struct mr_str space, struct mr_str key, mr_rows_fn fn, void *ud)
+{
+  struct mr_read *rd = read_new(s, ws, what, limit, fn, ud);
+
+  if (rd) {
+    copy(rd, &rd->q.kv.space, space);
+    copy(rd, &rd->q.kv.key, key);
+    rd->q.kv.now_us = mr_wall_us(s->sys);
+  }
+  return rd;
+}
+
+void mr_read_kv(struct mr_store *s, int64_t ws, struct mr_str space, struct mr_str key, mr_rows_fn fn, void *ud)
+{
+  struct mr_read *rd = kv_read(s, ws, MR_READ_KV, 1, space, key, fn, ud);
+
+  if (rd) submit(rd);
+}
+
+void mr_read_kvs(struct mr_store *s, int64_t ws, struct mr_str space, struct mr_str prefix, struct mr_str after,
+                 int limit, mr_rows_fn fn, void *ud)
+{
+  struct mr_read *rd = kv_read(s, ws, MR_READ_KVS, limit, space, prefix, fn, ud);
+
+  if (!rd) return;
+  copy(rd, &rd->q.kv.after, after);
+  submit(rd);
+}
+
 /* ---- for drivers ---- */
 
 void *mr_read_row(struct mr_read *rd, void **rows, int *cap, int n, size_t size)

@@ -100,6 +100,20 @@ struct mr_inbox_row {
   struct mr_str event_id, type, body; /* body: the event with "processed_at":null */
 };
 
+/* A log row of any session, for who follows all of them. */
+struct mr_all_row {
+  int64_t pos;
+  struct mr_str session_id, agent_id, agent_name, type, body;
+};
+
+/* A durable value. A row past its time reads as absent everywhere, expectations included. */
+struct mr_kv_row {
+  struct mr_str space, key; /* a space's keys are ordered by their bytes */
+  int64_t rev;              /* grows with each put of any key, also over a delete; set by the store */
+  int64_t expires_us;       /* wall clock; 0 = never */
+  struct mr_str value;      /* JSON text */
+};
+
 /* ---- commits ---- */
 
 struct mr_commit;
@@ -140,6 +154,13 @@ void mr_commit_log(struct mr_commit *c, struct mr_str session_id, const struct m
 void mr_commit_inbox_add(struct mr_commit *c, struct mr_str session_id, const struct mr_inbox_row *r);
 void mr_commit_inbox_del(struct mr_commit *c, struct mr_str session_id, struct mr_str event_id);
 
+/* Durable values. expect: -1 = whatever is there, 0 = must not exist, else the rev it must be at; a conflict's
+ * error_code is "exists", "not_found" or "rev", its field "key". The new rev is in the result. */
+void mr_commit_kv_put(struct mr_commit *c, const struct mr_kv_row *r, int64_t expect);
+void mr_commit_kv_delete(struct mr_commit *c, struct mr_str space, struct mr_str key, int64_t expect);
+/* Removes up to limit rows, of any workspace, whose time is over; their number is in the result. */
+void mr_commit_kv_sweep(struct mr_commit *c, int limit);
+
 /* A static string that names what this commit is ("turn.take"): debug builds pass the fault points
  * "commit.<label>.before" and ".after" around the COMMIT that makes it durable. */
 void mr_commit_label(struct mr_commit *c, const char *label);
@@ -149,6 +170,8 @@ struct mr_commit_result {
   int code;                 /* MR_OK; MR_E_CONFLICT: an expectation failed; MR_E_UNAVAILABLE: disk */
   const struct mr_err *err; /* on failure; field = kind of the object whose expectation failed */
   int64_t first_pos;        /* position of the first log row; the others follow without gaps */
+  int64_t rev;              /* of the last kv put */
+  int swept;                /* rows that a kv sweep removed */
 };
 /* Submits and clears *c. done runs once, on the loop thread, never inside this call. */
 void mr_commit_submit(struct mr_commit **c, void (*done)(void *ud, const struct mr_commit_result *r), void *ud);
@@ -173,6 +196,8 @@ struct mr_rows {
   const struct mr_session_row *sessions;
   const struct mr_log_row *log;
   const struct mr_inbox_row *inbox;
+  const struct mr_all_row *all;
+  const struct mr_kv_row *kv;
 };
 typedef void (*mr_rows_fn)(void *ud, const struct mr_rows *r);
 
@@ -233,6 +258,18 @@ struct mr_log_query {
 };
 void mr_read_log(struct mr_store *s, int64_t ws, const struct mr_log_query *q, mr_rows_fn fn, void *ud);
 void mr_read_inbox(struct mr_store *s, int64_t ws, struct mr_str session_id, mr_rows_fn fn, void *ud);
+
+/* Wire rows of the primary threads of all sessions, of every workspace, in log order: past after_pos, up to
+ * upto. types as in mr_log_query. Rows of deleted sessions are passed over. */
+void mr_read_all(struct mr_store *s, int64_t after_pos, int64_t upto, const struct mr_str *types, int ntypes,
+                 int limit, mr_rows_fn fn, void *ud);
+
+/* One value: MR_E_NOTFOUND when there is none, or its time is over. */
+void mr_read_kv(struct mr_store *s, int64_t ws, struct mr_str space, struct mr_str key, mr_rows_fn fn,
+                void *ud);
+/* Values whose keys begin with prefix, past `after` (empty: from the start), by key. */
+void mr_read_kvs(struct mr_store *s, int64_t ws, struct mr_str space, struct mr_str prefix, struct mr_str after,
+                 int limit, mr_rows_fn fn, void *ud);
 
 /* The integer of a workspace; made at first use. Blocking but cached: cheap after the first call. */
 int mr_store_workspace(struct mr_store *s, struct mr_str workspace_id, int64_t *ws, struct mr_err *err);

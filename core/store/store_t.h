@@ -51,7 +51,10 @@ enum mr_op_kind {
   MR_OP_SESSION_DELETE,
   MR_OP_LOG,
   MR_OP_INBOX_ADD,
-  MR_OP_INBOX_DEL
+  MR_OP_INBOX_DEL,
+  MR_OP_KV_PUT,
+  MR_OP_KV_DELETE,
+  MR_OP_KV_SWEEP
 };
 
 struct mr_commit_op {
@@ -75,6 +78,11 @@ struct mr_commit_op {
       struct mr_str session_id;
       struct mr_inbox_row row;
     } inbox;
+    struct {
+      struct mr_kv_row row;
+      int64_t expect;
+      int limit;
+    } kv;
   } u;
 };
 
@@ -91,7 +99,8 @@ struct mr_commit {
   int64_t now_us;    /* wall clock at submit */
   int code;          /* MR_OK until something failed; then the result */
   struct mr_err err;
-  int64_t first_pos;
+  int64_t first_pos, rev;
+  int swept;
   void (*fn)(void *ud, const struct mr_commit_result *r);
   void *ud;
 };
@@ -108,7 +117,10 @@ enum mr_read_kind {
   MR_READ_SESSIONS,
   MR_READ_WAKE,
   MR_READ_LOG,
-  MR_READ_INBOX
+  MR_READ_INBOX,
+  MR_READ_ALL,
+  MR_READ_KV,
+  MR_READ_KVS
 };
 
 struct mr_read {
@@ -126,6 +138,15 @@ struct mr_read {
     struct mr_doc_query docs;
     struct mr_session_query sessions;
     struct mr_log_query log;
+    struct {
+      int64_t after, upto;
+      const struct mr_str *types;
+      int ntypes;
+    } all;
+    struct {
+      struct mr_str space, key, after; /* key: or the prefix */
+      int64_t now_us;                  /* wall clock when it was asked */
+    } kv;
   } q;
   struct mr_rows rows; /* the driver fills it */
   struct mr_err err;

@@ -23,7 +23,7 @@ rig.on { name = "pager", event = "session.error", durable = true,
 rig.on { name = "waiting", event = { "session.status_idle", "session.status_running" }, durable = true,
   run = function(ev, session)
     if ev.type == "session.status_idle" and ev.stop_reason.type == "requires_action" then
-      assert(rig.kv.set("waiting/" .. session.id, rig.time.now(), { if_absent = true, ttl = 30 * 86400 }))
+      rig.kv.set("waiting/" .. session.id, rig.time.now(), { if_absent = true, ttl = 30 * 86400 }) -- seen again: it stays
     else
       assert(rig.kv.delete("waiting/" .. session.id))
     end

@@ -6,7 +6,7 @@ local err = require "moonrig.err"
 local rig = require "moonrig"
 
 native.entry("begin", function(g)
-  g.decls = { tool = {}, agent = {}, environment = {}, hook = {}, on = {}, provider = {}, route = {} }
+  g.decls = { tool = {}, agent = {}, environment = {}, hook = {}, on = {}, provider = {}, route = {}, schedule = {} }
   g.env = env.new(g, rig)
 end)
 
@@ -66,6 +66,18 @@ local function plan_hooks(g, plan)
   end
 end
 
+local function plan_watchers(g, plan)
+  local seen = {}
+  g.on_by_name = {}
+  for i, d in ipairs(g.decls.on) do
+    local w = d.decl
+    unique(seen, w.name, d, "watcher", w.name)
+    g.on_by_name[w.name] = w
+    plan.watchers[i] = { name = w.name, events = native.json_encode(w.events), agent = w.agent,
+      durable = w.durable and 1 or 0 }
+  end
+end
+
 local function plan_providers(g, plan)
   local seen = {}
   g.providers_by_name = {}
@@ -78,9 +90,10 @@ local function plan_providers(g, plan)
 end
 
 native.entry("validate", function(g)
-  local plan = { tools = {}, hooks = {}, providers = {}, provider_names = {} }
+  local plan = { tools = {}, hooks = {}, watchers = {}, providers = {}, provider_names = {} }
   plan_tools(g, plan)
   plan_hooks(g, plan)
+  plan_watchers(g, plan)
   plan_providers(g, plan)
   require("moonrig.route").plan(g, plan)
   for _, kind in ipairs { "agent", "environment" } do
@@ -88,7 +101,7 @@ native.entry("validate", function(g)
     for _, d in ipairs(g.decls[kind]) do unique(seen, d.decl.name, d, kind, d.decl.name) end
   end
   local seen = {}
-  for _, d in ipairs(g.decls.on) do unique(seen, d.decl.name, d, "watcher", d.decl.name) end
+  for _, d in ipairs(g.decls.schedule) do unique(seen, d.decl.name, d, "schedule", d.decl.name) end
   return plan
 end)
 
@@ -101,9 +114,9 @@ native.entry("start", function(g)
   g.starting = nil
 end)
 
-native.entry("watch", function(g)
+native.entry("schedule", function(g)
   if g.starting then join(g.starting) end
-  require("moonrig.on").start(g)
+  require("moonrig.schedule").start(g)
 end)
 
 native.entry("main", function(fn, g, args)

@@ -14,7 +14,9 @@ local rig = {
   toolset = agents.toolset,
   session = require("moonrig.session").session,
   hook = require "moonrig.hook",
-  on = require("moonrig.on").on,
+  on = require "moonrig.on",
+  schedule = require("moonrig.schedule").schedule,
+  kv = require("moonrig.kv").public,
   provider = require "moonrig.model",
   route = require("moonrig.route").route,
   http = require "moonrig.http",
@@ -87,7 +89,7 @@ end
 require("moonrig.api").install(rig)
 
 -- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
-local later = { kv = true, workflow = true, schedule = true }
+local later = { workflow = true }
 
 return setmetatable(rig, {
   __index = function(_, key)

@@ -151,6 +151,7 @@ __attribute__((constructor)) static void fill_table(void)
   fake_ops_table(&table);
   fake_uses_table(&table);
   fake_ext_table(&table);
+  fake_state_table(&table);
 }
 const struct mr_ext *mr_ext(void) { return &table; }
 const char *mr_strerror(int code)

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 #include <yyjson.h>
 #include "fake_host.h"
@@ -52,7 +53,7 @@ struct mr_use {
 };
 struct fake_reg {
   struct fake_reg *next;
-  int kind, id;              /* 't', 'h', 'm' */
+  int kind, id;              /* 't', 'h', 'm', 'o' */
   char name[80], agent[80], schema[2000], filter[200];
   unsigned flags;
   int timeout, concurrency;
@@ -76,6 +77,7 @@ struct fake {
   int refuse_tool;           /* the tool named "refused" is refused */
   atomic_int second;         /* open runtimes of rig.new */
   int no_memory_timer;       /* timers cannot be made */
+  int kv_fail;               /* so many requests for values fail */
   char logs[1 << 16];
   int64_t generation;
   char generation_error[1000];
@@ -107,4 +109,11 @@ void fake_uses_table(struct mr_ext *t);
 void fake_ext_table(struct mr_ext *t);
 void fake_web_open(lua_State *L);
 int fake_web_left(void);
+void fake_state_table(struct mr_ext *t);
+void fake_state_free(void);
+void fake_state_put(const char *space, const char *key, const char *json); /* NULL: removes */
+const char *fake_state_get(const char *space, const char *key);
+void fake_drop_reg(int kind, const char *name);
+struct fake_reg *fake_new_reg(int kind, const char *name);
+int fake_use_end(struct mr_use **u, const char *result, const char *error);
 #endif

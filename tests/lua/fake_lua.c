@@ -159,6 +159,29 @@ static int inject(lua_State *L, int k) /* (name, json, attempt, agent or part of
 static int h_use(lua_State *L) { return inject(L, 't'); }
 static int h_hook(lua_State *L) { return inject(L, 'h'); }
 static int h_model(lua_State *L) { return inject(L, 'm'); }
+static int h_seen(lua_State *L) { return inject(L, 'o'); } /* seen(watcher, event) -> id */
+static int h_put_schedule(lua_State *L) /* put_schedule(name, json or nil) */
+{
+  fake_state_put("schedule", luaL_checkstring(L, 1), luaL_optstring(L, 2, NULL));
+  return 0;
+}
+static int h_get_schedule(lua_State *L) /* get_schedule(name) -> json or nil */
+{
+  lua_pushstring(L, fake_state_get("schedule", luaL_checkstring(L, 1)));
+  return 1;
+}
+static int h_set_wall(lua_State *L) /* set_wall(seconds): the wall clock from now on */
+{
+  fake.wall0 = (int64_t)(luaL_checknumber(L, 1) * 1e6) - fake.now_us;
+  return 0;
+}
+static int h_serve(lua_State *L) /* serve(): as if by mr_script_loop, which has no rig.main */
+{
+  char t[8];
+  (void)L;
+  if (fake.stats) fake.stats(t, sizeof t, 2);
+  return 0;
+}
 static int h_state(lua_State *L) /* state(id) -> nil while open | result, error, streamed text */
 {
   struct mr_use *u = use_by_id((uint64_t)luaL_checknumber(L, 1));
@@ -263,6 +286,7 @@ static int h_set(lua_State *L) /* set("full"|"refuse_tool"|"no_memory_timer", n)
   if (strcmp(what, "full") == 0) fake.full = n;
   else if (strcmp(what, "refuse_tool") == 0) fake.refuse_tool = n;
   else if (strcmp(what, "no_memory_timer") == 0) fake.no_memory_timer = n;
+  else if (strcmp(what, "kv_fail") == 0) fake.kv_fail = n;
   else return luaL_error(L, "set: %s", what);
   return 0;
 }
@@ -325,7 +349,8 @@ __attribute__((visibility("default"))) int luaopen_host(lua_State *L);
 int luaopen_host(lua_State *L)
 {
   static const luaL_Reg fns[] = {{"op", h_op}, {"reply", h_reply}, {"fail", h_fail}, {"event", h_event}, {"http_head", h_http_head}, {"http_chunk", h_http_chunk}, {"http_paused", h_http_paused}, {"use", h_use},
-      {"hook", h_hook}, {"model", h_model}, {"state", h_state}, {"cancel_use", h_cancel_use},
+      {"hook", h_hook}, {"model", h_model}, {"seen", h_seen}, {"serve", h_serve},
+      {"put_schedule", h_put_schedule}, {"get_schedule", h_get_schedule}, {"set_wall", h_set_wall}, {"state", h_state}, {"cancel_use", h_cancel_use},
       {"cancelled_calls", h_cancelled_calls}, {"control", h_control}, {"control_answer", h_control_answer},
       {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count}, {"registered", h_registered},
       {"set", h_set}, {"open", h_open}, {"alive", h_alive}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {"globals", h_globals}, {NULL, NULL}};
@@ -348,6 +373,7 @@ void host_set_stats(host_stats_fn fn) { fake.stats = fn; }
 int host_end(char *out, size_t n)
 {
   int nt = 0, nc = 0, nw = 0, nr = 0;
+  fake_state_free();
   h_clear_uses(NULL);
   while (fake_queued()) mr_dispatch(NULL, 0, 0);
   for (struct fake_timer *x = fake.timers; x; x = x->next) nt++;

@@ -82,6 +82,10 @@ static struct fake_reg *new_reg(int kind, const char *name)
   snprintf(r->name, sizeof r->name, "%s", name);
   return r;
 }
+void fake_drop_reg(int kind, const char *name) { drop_reg(kind, name, NULL, 0); }
+struct fake_reg *fake_new_reg(int kind, const char *name) { return new_reg(kind, name); }
+int fake_use_end(struct mr_use **u, const char *result, const char *error) { return use_end(u, result, error); }
+
 int mr_tool_add(struct mr_runtime *rt, const struct mr_tool *t, struct mr_err *err)
 {
   (void)rt;

@@ -235,6 +235,8 @@ static const char *STUCK =
     "rig.tool{ name = 'waits', description = 'x', run = function() rig.http.get 'http://never' end }\n"
     "rig.tool{ name = 'quick', description = 'x', run = function(_, c) return part .. c.generation end }\n"
     "rig.hook{ phase = 'permit', fail = 'closed', run = hang }\n"
+    "rig.on{ name = 'rests', event = 'x', run = function() rig.http.get 'http://never' end }\n"
+    "rig.on{ name = 'hangs', event = 'x', run = hang }\n"
     "rig.provider{ name = 'm', models = '*', run = hang }\n"
     "rig.route{ path = '/x/hang', run = function() coroutine.wrap(hang)() end }\n"
     "rig.route{ path = '/x/waits', run = function(_, res) res:write 'a' res:write 'b' end }\n"
@@ -327,6 +329,25 @@ static void t_stuck_route(void)
   CHECK(mr_script_close(&x.s) == MR_OK);
   usleep(2200 * 1000);
 }
+/* The event that is to blame is over; one that only waited is given back, for the fresh VM. */
+static void t_stuck_watcher(void)
+{
+  struct opened x = open_stuck();
+  pthread_t t;
+  pthread_create(&t, NULL, loop_of, &x);
+  const struct mr_use *rests = host_inject('o', "rests"); /* both at once: the clock jumps when nothing is to do */
+  const struct mr_use *hangs = host_inject('o', "hangs");
+  CHECK(settles(hangs, 1.5) && strcmp(hangs->result, "done") == 0, "%s", hangs && hangs->result ? hangs->result : "-");
+  CHECK(settles(rests, 1) && strcmp(rests->result, "again") == 0, "%s", rests && rests->result ? rests->result : "-");
+  usleep(200000);
+  int watchers = 0;
+  for (const struct fake_reg *r = fake.regs; r; r = r->next) watchers += r->kind == 'o';
+  CHECK(watchers == 2, "%d", watchers);
+  mr_script_stop(x.s);
+  pthread_join(t, NULL);
+  CHECK(mr_script_close(&x.s) == MR_OK);
+  usleep(2200 * 1000);
+}
 static void t_stuck_too_often(void)
 {
   struct opened x = open_stuck();
@@ -360,7 +381,8 @@ int main(int argc, char **argv)
   /* What is given up is never freed: these run without the leak check. */
   static const struct { const char *name; void (*fn)(void); } stuck[] = {
       {"a tool that is stuck in C code is given up", t_stuck_tool},
-      {"a hook and a model too", t_stuck_hook_and_model}, {"a route too", t_stuck_route}, {"not for ever", t_stuck_too_often},
+      {"a hook and a model too", t_stuck_hook_and_model}, {"a route too", t_stuck_route},
+      {"a watcher: who only waited comes again", t_stuck_watcher}, {"not for ever", t_stuck_too_often},
       {"stop while main reads", t_stop_while_reading}};
   char left[300];
   int bad = 0;

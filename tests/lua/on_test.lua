@@ -1,93 +1,88 @@
--- rig.on: watchers of events.
+-- rig.on: what the core is told, and what becomes of an event. Order, positions and catching up are the core's
+-- (tests/unit/host_on); real_on_test has both together.
 local rig = require "moonrig"
 local host = require "host"
 local t = require "kit"
-local server = require "server"
 local dir = os.getenv "SCRIPTS"
-host.seen = host.seen or {}
-local seen = host.seen
+host.seen_by = host.seen_by or {}
+local seen = host.seen_by
 
-local function note(who)
-  return function(ev, session)
-    local text = ev.type == "agent.message" and ev.content[1].text or ev.type
-    seen[#seen + 1] = who .. ":" .. session.id:sub(-4) .. ":" .. text
-    if text == "raise" then error "watcher broke" end
-    if text == "slow" then rig.sleep(3) seen[#seen + 1] = "slow done" end
+rig.on { name = "all", event = { "agent.message", "session.status_idle" }, timeout = 5, run = function(ev, session)
+  seen[#seen + 1] = ev.text .. " " .. session.id .. " " .. rig.generation()
+  if ev.text == "raise" then error "watcher broke" end
+  if ev.text == "slow" then rig.sleep(3) end
+  if ev.text == "late" then rig.sleep(1000) end
+  if ev.text == "stubborn" then for _ = 1, 3 do pcall(rig.sleep, 1000) end end
+  if ev.text == "loop" then while true do end end
+  if ev.text == "reload" then
+    rig.sleep(2)
+    seen[#seen + 1] = "still " .. rig.generation()
   end
-end
+end }
+rig.on { name = "pager", event = "session.error", agent = "payer", durable = true, run = function() end }
 
-server.before = server.before or server.create { agent = "agent_old" }
-local before = server.before
-if #before.log == 0 then
-  for i = 1, 3 do server.say(before, "old" .. i) end
+local function show(text)
+  return host.seen("all", rig.json.encode { type = "agent.message", text = text })
 end
-rig.on { name = "all", event = { "agent.message", "session.status_idle" }, run = note "all" }
-rig.on { name = "other", event = "agent.message", agent = "nobody", run = note "never" }
+local function ended(id) return t.wait(function() return host.state(id) end, "the end of an event") end
 
-local function messages(s, ...)
-  server.emit(s, { type = "session.status_running" })
-  for _, text in ipairs { ... } do server.say(s, text) end
-  server.idle(s)
-end
-local function expect(...)
-  local want = { ... }
-  t.wait(function() return #seen >= #want or nil end, "events: " .. table.concat(seen, " "))
-  rig.sleep(2)
-  t.equal(table.concat(seen, " "), table.concat(want, " "))
-  for i = #seen, 1, -1 do seen[i] = nil end
-end
-local function short(s) return s.wire.id:sub(-4) end
-
-t.test("a session made later is seen from its begin, short turns too", function()
-  rig.sleep(1.5)
-  local s = server.create { agent = "a" }
-  messages(s, "one", "two")
-  expect("all:" .. short(s) .. ":one", "all:" .. short(s) .. ":two", "all:" .. short(s) .. ":session.status_idle")
-  messages(s, "three")
-  expect("all:" .. short(s) .. ":three", "all:" .. short(s) .. ":session.status_idle")
-  t.quiet = nil -- its stream stays open
+t.test("what the core was told", function()
+  local name, filter, flags = host.registered("o", 1)
+  t.equal(name .. " " .. filter .. flags, 'all ["agent.message","session.status_idle"] 0')
+  name, filter, flags = host.registered("o", 2)
+  t.equal(name .. " " .. filter .. " " .. flags, 'pager ["session.error"] payer 1')
 end)
-t.test("a session of before: from now on", function()
-  messages(before, "new")
-  expect("all:" .. short(before) .. ":new", "all:" .. short(before) .. ":session.status_idle")
-  t.quiet = nil
+t.test("an event is handled by a task, and done when that ends", function()
+  local id = show "slow"
+  rig.sleep(1)
+  t.equal(host.state(id), nil)
+  t.equal(table.remove(seen), "slow sesn_1 1")
+  t.equal(ended(id), "done")
 end)
-t.test("an error is logged, the next event comes", function()
+t.test("an error is logged with its traceback, and the event is done", function()
   host.logs()
-  messages(before, "raise", "after")
-  expect("all:" .. short(before) .. ":raise", "all:" .. short(before) .. ":after", "all:" .. short(before) .. ":session.status_idle")
+  t.equal(ended(show "raise"), "done")
   t.match(host.logs(), "0 on all: .*on_test.lua:%d+: watcher broke.*traceback")
 end)
-t.test("one at a time per session, sessions side by side", function()
-  local s = server.create { agent = "a" }
-  messages(s, "slow", "then")
-  rig.sleep(1.5)
-  messages(before, "meanwhile")
-  expect("all:" .. short(s) .. ":slow", "all:" .. short(before) .. ":meanwhile",
-    "all:" .. short(before) .. ":session.status_idle", "slow done", "all:" .. short(s) .. ":then",
-    "all:" .. short(s) .. ":session.status_idle")
-  t.quiet = nil
+t.test("over its time it is cancelled, said, and done", function()
+  for _, kind in ipairs { "late", "stubborn" } do
+    host.logs()
+    local from = host.clock()
+    t.equal(ended(show(kind)), "done")
+    local took = host.clock() - from
+    t.ok(took >= 5 and took < 6, "took " .. took)
+    if kind == "late" then t.match(host.logs(), "on all: cancelled: it was over its time") end
+  end
 end)
-t.test("a broken stream loses nothing", function()
-  server.cut(before, -17, "reset")
-  messages(before, "gap")
-  expect("all:" .. short(before) .. ":gap", "all:" .. short(before) .. ":session.status_idle")
+t.test("one that runs away is stopped", function()
+  t.equal(ended(show "loop"), "done")
+  t.match(host.logs(), "on all: .*time budget")
 end)
-t.test("a reload goes on where the old scripts were", function()
-  messages(before, "x1")
+t.test("an event stays on its generation, the next is on the new one", function()
+  for i = #seen, 1, -1 do seen[i] = nil end
+  local id = show "reload"
+  rig.sleep(0.5)
   t.control "reload"
-  messages(before, "x2")
-  expect("all:" .. short(before) .. ":x1", "all:" .. short(before) .. ":session.status_idle", "all:" .. short(before) .. ":x2",
-    "all:" .. short(before) .. ":session.status_idle")
-  t.quiet = nil
+  t.equal(ended(show "new"), "done")
+  t.equal(ended(id), "done")
+  t.equal(table.concat(seen, "|"), "reload sesn_1 1|new sesn_1 2|still 1")
+  t.equal(host.count "o", 2)
 end)
-t.test("a session that ends is let go", function()
-  server.emit(before, { type = "session.status_terminated" })
-  server.cut(before)
-  before.wire.status = "terminated"
-  rig.sleep(3)
-  t.equal(#seen, 0)
-  t.quiet = nil
+t.test("a watcher comes and goes with a reload; a broken one changes nothing", function()
+  t.write(dir .. "/x.lua", "require('moonrig').on { name = 'x', event = 'y', run = print }")
+  t.control "reload"
+  t.equal(host.count "o", 3)
+  t.write(dir .. "/x.lua", "require('moonrig').on { name = 'z', event = 'y', run = print } error 'broken'")
+  t.control "reload"
+  t.equal(host.count "o", 3)
+  t.equal(host.registered("o", 4), nil)
+  os.remove(dir .. "/x.lua")
+  t.control "reload"
+  t.equal(host.count "o", 2)
+  t.control "rollback"
+  t.equal(host.count "o", 3)
+  t.control "reload"
+  t.equal(host.count "o", 2)
 end)
 t.test("declaring: what is wrong says so", function()
   local function refused(text, pattern)
@@ -96,10 +91,14 @@ t.test("declaring: what is wrong says so", function()
     os.remove(dir .. "/x.lua")
     t.match(answer.error, pattern)
   end
-  refused("{ name = 'd', event = 'x', durable = true, run = print }", "durable watchers are not there yet")
   refused("{ name = 'd', run = print }", "event is missing")
+  refused("{ name = 'd', event = {}, run = print }", "event is missing")
   refused("{ name = 'd', event = { 5 }, run = print }", "event types are strings")
   refused("{ name = 'd', event = 'x' }", "run must be a function")
+  refused("{ name = 'd', event = 'x', run = print, durable = 1 }", "durable must be a boolean")
+  refused("{ name = 'd', event = 'x', run = print, timeout = 0 }", "timeout is seconds")
+  refused("{ name = '', event = 'x', run = print }", "name has 1 to 128 bytes")
+  refused("{ name = 'd', event = 'x', run = print, agnet = 'a' }", "unknown option agnet")
   refused("{ name = 'all', event = 'x', run = print }", 'watcher "all" is declared twice')
 end)
 rig.main(t.run)

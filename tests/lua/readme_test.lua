@@ -77,16 +77,20 @@ local n, expected = 0, {
   [2] = function() t.equal(printed[1], "Once upon a time.") end,
   [3] = function() t.match(printed[1], "Once ") end,
   [4] = function()
+    t.equal(table.concat(printed, "|"), "1.08\tnil|nil\t409|1\t11|rates/EUR\t2.08|1\tfalse")
+    t.equal(rig.kv.get "rates/EUR", nil)
+  end,
+  [5] = function()
     local text = table.concat(printed, "\n")
     t.match(text, "not_found_error\t404\tnil\tnil\tfalse\tnot_found_error: no such session")
     t.equal(printed[#printed], "6")
     t.equal(assert(rig.fs.read "copy.csv"), "a,b\n1\n")
   end,
-  [5] = function()
+  [6] = function()
     t.equal(table.concat(printed, "|", 1, 3), "3\t3|answer\there|42")
     t.match(printed[4], "^false\tcancelled: not needed")
   end,
-  [6] = function()
+  [7] = function()
     local text = table.concat(printed, "\n")
     t.match(text, '{"a":%[%],"b":1,"n":null}\n9007199254740993\t18446744073709551615\t{\n')
     t.match(text, "a%%20b\ta b\tn=1&n=2&q=x\n")
@@ -130,7 +134,7 @@ for _, b in ipairs(blocks()) do
     end)
   end
 end
-t.test("all task blocks have a check", function() t.equal(n, 6) end)
+t.test("all task blocks have a check", function() t.equal(n, 7) end)
 t.test("the tools of the manual answer", function()
   local function script(k)
     local i = 0

@@ -20,6 +20,7 @@ static void stats(char *out, size_t n, int long_lived)
   int gens = 0, recs = 0;
   if (!script) return;
   const struct mr_lua_vm *vm = script->vm;
+  if (long_lived == 2) script->vm->once = false;
   for (const struct mr_lua_gen *g = vm->gens; g; g = g->next) gens++;
   for (const struct mr_lua_rec *r = vm->recs; r; r = r->next) recs++;
   if (long_lived)

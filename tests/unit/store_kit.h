@@ -17,7 +17,7 @@ struct ts {
   int64_t ws;
 };
 
-struct outcome { int calls, code; int64_t pos; char code_text[48], field[96], message[384]; };
+struct outcome { int calls, code, swept; int64_t pos, rev; char code_text[48], field[96], message[384]; };
 
 /* Rows of the last read, copied. */
 struct got {
@@ -28,6 +28,8 @@ struct got {
   struct mr_session_row *sessions;
   struct mr_log_row *log;
   struct mr_inbox_row *inbox;
+  struct mr_kv_row *kv;
+  struct mr_all_row *all;
 };
 
 #define TS_UNUSED __attribute__((unused)) static
@@ -108,6 +110,8 @@ TS_UNUSED void ts_done(void *ud, const struct mr_commit_result *r)
   o->calls++;
   o->code = r->code;
   o->pos = r->first_pos;
+  o->rev = r->rev;
+  o->swept = r->swept;
   if (r->err) {
     memcpy(o->code_text, r->err->error_code, sizeof o->code_text);
     memcpy(o->field, r->err->field, sizeof o->field);
@@ -154,6 +158,19 @@ TS_UNUSED void ts_rows(void *ud, const struct mr_rows *r)
   g->sessions = mr_arena_alloc(g->arena, sizeof *g->sessions * (size_t)(r->n + 1));
   g->log = mr_arena_alloc(g->arena, sizeof *g->log * (size_t)(r->n + 1));
   g->inbox = mr_arena_alloc(g->arena, sizeof *g->inbox * (size_t)(r->n + 1));
+  g->kv = mr_arena_alloc(g->arena, sizeof *g->kv * (size_t)(r->n + 1));
+  g->all = mr_arena_alloc(g->arena, sizeof *g->all * (size_t)(r->n + 1));
+  for (int i = 0; i < r->n && r->kv; i++) {
+    struct mr_kv_row *k = &g->kv[i];
+    *k = r->kv[i];
+    k->space = got_str(g, k->space), k->key = got_str(g, k->key), k->value = got_str(g, k->value);
+  }
+  for (int i = 0; i < r->n && r->all; i++) {
+    struct mr_all_row *l = &g->all[i];
+    *l = r->all[i];
+    l->session_id = got_str(g, l->session_id), l->agent_id = got_str(g, l->agent_id);
+    l->agent_name = got_str(g, l->agent_name), l->type = got_str(g, l->type), l->body = got_str(g, l->body);
+  }
   for (int i = 0; i < r->n && r->docs; i++) {
     struct mr_doc_row *d = &g->docs[i];
     *d = r->docs[i];

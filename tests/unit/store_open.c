@@ -141,8 +141,19 @@ static int fail_half(sqlite3 *db, struct mr_err *err)
   int code = mr_sqlite_exec(db, "CREATE TABLE extra(x)", "half", err);
   return code == MR_OK ? mr_sqlite_exec(db, "no such statement", "half", err) : code;
 }
-static const struct mr_sqlite_step to_3[] = {{2, 3, add_table}, {1, 2, add_note}};
+static const struct mr_sqlite_step to_4[] = {{3, 4, add_table}, {2, 3, add_note}};
 static const struct mr_sqlite_step broken[] = {{1, 2, fail_half}};
+
+/* The store as a program of schema 1 left it: all that schema 2 added is taken out again. */
+static void make_schema_1(const char *path)
+{
+  sqlite3 *db;
+
+  CHECK_INT(sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL), SQLITE_OK);
+  CHECK_INT(sqlite3_exec(db, "DROP TABLE kv; UPDATE meta SET value = 1 WHERE key = 'schema'", NULL, NULL, NULL),
+            SQLITE_OK);
+  sqlite3_close(db);
+}
 
 static int64_t peek(const char *path, const char *sql)
 {
@@ -187,6 +198,8 @@ TEST(migration)
   mr_commit_log(c, MR_S("sesn_1"), &r, 1);
   CHECK_INT(ts_submit(&t, c, NULL), MR_OK);
   ts_close(&t);
+  CHECK_INT(peek(db, "SELECT value FROM meta WHERE key='schema'"), 2); /* made at once as it is today */
+  make_schema_1(db);
   /* A step that fails half-way leaves schema 1 as it was, and says so. */
   CHECK_INT(ts_open_code(&t, dir, &(struct mr_store_internal){.steps = broken, .nsteps = 1, .schema = 2}, 0, &err),
             MR_E_UNAVAILABLE);
@@ -197,24 +210,35 @@ TEST(migration)
   CHECK_INT(ts_open_code(&t, dir, &(struct mr_store_internal){.steps = broken, .nsteps = 0, .schema = 9}, 0, &err),
             MR_E_STATE);
   mr_loop_free(&t.loop);
-  /* 1 -> 2 -> 3, rows intact, the old file kept. */
-  CHECK_INT(ts_open_code(&t, dir, &(struct mr_store_internal){.steps = to_3, .nsteps = 2, .schema = 3}, 0, &err), MR_OK);
+  /* 1 -> 2, this program's own step: rows intact, the old file kept, what came with it works. */
+  CHECK_INT(ts_open_code(&t, dir, NULL, 0, &err), MR_OK);
+  check_rows(&t);
+  c = ts_commit(&t);
+  mr_commit_kv_put(c, &(struct mr_kv_row){.space = MR_S("kv"), .key = MR_S("a"), .value = MR_S("1")}, 0);
+  CHECK_INT(ts_submit(&t, c, NULL), MR_OK);
+  ts_close(&t);
+  CHECK_INT(peek(db, "SELECT value FROM meta WHERE key='schema'"), 2);
+  CHECK_INT(peek(db, "SELECT count(*) FROM kv"), 1);
+  CHECK_INT(peek(bak, "SELECT count(*) FROM sqlite_master WHERE name='kv'"), 0);
+  /* 2 -> 3 -> 4: one after the other. */
+  CHECK_INT(ts_open_code(&t, dir, &(struct mr_store_internal){.steps = to_4, .nsteps = 2, .schema = 4}, 0, &err), MR_OK);
   check_rows(&t);
   ts_session_make(&t, "sesn_2", 1);
   ts_close(&t);
-  CHECK_INT(peek(db, "SELECT value FROM meta WHERE key='schema'"), 3);
+  CHECK_INT(mode_of(dir, "store.db.v2.bak"), 0600);
+  CHECK_INT(peek(db, "SELECT value FROM meta WHERE key='schema'"), 4);
   CHECK_INT(peek(db, "SELECT count(*) FROM docs WHERE note='new'"), 1);
   CHECK_INT(peek(bak, "SELECT value FROM meta WHERE key='schema'"), 1);
   CHECK_INT(peek(bak, "SELECT count(*) FROM docs"), 1);
   CHECK_INT(mode_of(dir, "store.db.v1.bak"), 0600);
   CHECK_INT(mode_of(dir, "store.db.v1.bak.tmp"), -1);
-  /* A program that knows only schema 1 refuses it and says why; nothing is changed. */
+  /* A program that knows only schema 2 refuses it and says why; nothing is changed. */
   CHECK_INT(ts_open_code(&t, dir, NULL, 0, &err), MR_E_STATE);
   CHECK(strstr(err.message, "newer program") != NULL);
   mr_loop_free(&t.loop);
-  CHECK_INT(peek(db, "SELECT value FROM meta WHERE key='schema'"), 3);
-  /* Open again with schema 3: no step runs twice. */
-  CHECK_INT(ts_open_code(&t, dir, &(struct mr_store_internal){.steps = to_3, .nsteps = 2, .schema = 3}, 0, &err), MR_OK);
+  CHECK_INT(peek(db, "SELECT value FROM meta WHERE key='schema'"), 4);
+  /* Open again with schema 4: no step runs twice. */
+  CHECK_INT(ts_open_code(&t, dir, &(struct mr_store_internal){.steps = to_4, .nsteps = 2, .schema = 4}, 0, &err), MR_OK);
   check_rows(&t);
   ts_close(&t);
 }

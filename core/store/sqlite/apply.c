@@ -158,6 +158,9 @@ static enum mr_applied apply_op(struct mr_sqlite *q, struct mr_commit *c, const 
   case MR_OP_DOC_EXPECT: return doc_expect(q, c, op);
   case MR_OP_DOC_VERSION: return doc_version(q, c, op);
   case MR_OP_NAME_UNIQUE: return name_unique(q, c, op);
+  case MR_OP_KV_PUT:
+  case MR_OP_KV_DELETE:
+  case MR_OP_KV_SWEEP: return mr_sqlite_apply_kv(q, c, op);
   default: return mr_sqlite_apply_session(q, c, op);
   }
 }

@@ -164,6 +164,9 @@ static struct shape shape_of(enum mr_read_kind kind)
   case MR_READ_SESSION:
   case MR_READ_SESSIONS:
   case MR_READ_WAKE: return (struct shape){mr_sqlite_sessions_sql, mr_sqlite_sessions_row};
+  case MR_READ_KV:
+  case MR_READ_KVS: return (struct shape){mr_sqlite_kv_sql, mr_sqlite_kv_row};
+  case MR_READ_ALL:
   case MR_READ_LOG:
   case MR_READ_INBOX: return (struct shape){mr_sqlite_log_sql, mr_sqlite_log_row};
   default: return (struct shape){mr_sqlite_docs_sql, mr_sqlite_docs_row};
@@ -210,7 +213,18 @@ static int fetch(struct mr_reader *r, struct mr_read *rd, sqlite3_stmt *st, stru
 
 static bool is_one(enum mr_read_kind kind)
 {
-  return kind == MR_READ_DOC || kind == MR_READ_DOC_VERSION || kind == MR_READ_SESSION;
+  return kind == MR_READ_DOC || kind == MR_READ_DOC_VERSION || kind == MR_READ_SESSION || kind == MR_READ_KV;
+}
+
+static int none_such(struct mr_read *rd)
+{
+  struct mr_str kind = rd->kind == MR_READ_SESSION ? MR_S("session")
+                       : rd->kind == MR_READ_KV    ? MR_S("key")
+                                                   : rd->doc_kind;
+  struct mr_str id = rd->kind == MR_READ_KV ? rd->q.kv.key : rd->id;
+
+  return mr_err_set(&rd->err, MR_E_NOTFOUND, NULL, "%.*s %.*s does not exist", MR_ARG(kind),
+                    id.n < 200 ? (int)id.n : 200, id.p);
 }
 
 void mr_sqlite_read_run(struct mr_reader *r, struct mr_read *rd)
@@ -234,10 +248,7 @@ void mr_sqlite_read_run(struct mr_reader *r, struct mr_read *rd)
     sqlite3_clear_bindings(st);
   }
   mr_buf_free(&q.text);
-  if (code == MR_OK && rd->rows.n == 0 && is_one(rd->kind))
-    code = mr_err_set(&rd->err, MR_E_NOTFOUND, NULL, "%.*s %.*s does not exist",
-                      rd->kind == MR_READ_SESSION ? 7 : (int)rd->doc_kind.n,
-                      rd->kind == MR_READ_SESSION ? "session" : rd->doc_kind.p, (int)rd->id.n, rd->id.p);
+  if (code == MR_OK && rd->rows.n == 0 && is_one(rd->kind)) code = none_such(rd);
   rd->rows.code = code;
 }
 

@@ -71,6 +71,20 @@ static const char schema_1[] =
     " request_id TEXT, trace TEXT, body TEXT NOT NULL);"
     "CREATE INDEX inbox_session ON inbox(workspace_id, session_no);";
 
+/* Values by key. The index is for the sweep of those whose time is over; for ever is not in it. */
+static const char schema_2[] =
+    "CREATE TABLE kv(workspace_id INTEGER NOT NULL, space TEXT NOT NULL, key TEXT NOT NULL,"
+    " rev INTEGER NOT NULL, expires_us INTEGER NOT NULL, value TEXT NOT NULL,"
+    " PRIMARY KEY(workspace_id, space, key)) WITHOUT ROWID;"
+    "CREATE INDEX kv_expires ON kv(expires_us) WHERE expires_us <> 0;";
+
+static int to_2(sqlite3 *db, struct mr_err *err)
+{
+  return mr_sqlite_exec(db, schema_2, "values by key", err);
+}
+
+static const struct mr_sqlite_step steps_of_this_program[] = {{1, 2, to_2}};
+
 /* ---- small helpers ---- */
 
 int mr_sqlite_err(sqlite3 *db, int code, const char *what, struct mr_err *err)
@@ -209,6 +223,9 @@ static int create(struct mr_sqlite *q, struct mr_err *err)
   snprintf(id, sizeof id, "PRAGMA application_id=%d", APPLICATION_ID);
   code = mr_sqlite_exec(q->db, "BEGIN IMMEDIATE", "create", err);
   if (code == MR_OK) code = mr_sqlite_exec(q->db, schema_1, "create", err);
+  if (code == MR_OK) code = mr_sqlite_exec(q->db, schema_2, "create", err);
+  if (code == MR_OK)
+    code = mr_sqlite_exec(q->db, "UPDATE meta SET value = 2 WHERE key = 'schema'", "create", err);
   if (code == MR_OK) code = mr_sqlite_exec(q->db, id, "create", err);
   if (code == MR_OK) code = mr_sqlite_exec(q->db, "COMMIT", "create", err);
   if (code != MR_OK && !sqlite3_get_autocommit(q->db)) sqlite3_exec(q->db, "ROLLBACK", NULL, NULL, NULL);
@@ -217,7 +234,10 @@ static int create(struct mr_sqlite *q, struct mr_err *err)
 
 int mr_sqlite_schema(struct mr_sqlite *q, const struct mr_store_internal *in, struct mr_err *err)
 {
-  int want = in && in->schema ? in->schema : MR_SCHEMA;
+  bool given = in && in->schema;
+  const struct mr_sqlite_step *steps = given ? in->steps : steps_of_this_program;
+  int nsteps = given ? in->nsteps : (int)(sizeof steps_of_this_program / sizeof *steps_of_this_program);
+  int want = given ? in->schema : MR_SCHEMA;
   int64_t tables, app, have;
   int code = mr_sqlite_int(q->db, "SELECT count(*) FROM sqlite_master", &tables, err);
 
@@ -234,7 +254,6 @@ int mr_sqlite_schema(struct mr_sqlite *q, const struct mr_store_internal *in, st
                       "the store was written by a newer program (its schema is %lld, this one knows %d)",
                       (long long)have, want);
   if (have < want && tables > 0) code = backup(q, (int)have, err);
-  if (have < want && code == MR_OK)
-    code = migrate(q, (int)have, want, in ? in->steps : NULL, in ? in->nsteps : 0, err);
+  if (have < want && code == MR_OK) code = migrate(q, (int)have, want, steps, nsteps, err);
   return code;
 }

@@ -18,7 +18,7 @@
 #include "store/store_t.h"
 
 enum {
-  MR_SCHEMA = 1,             /* what this program writes */
+  MR_SCHEMA = 2,             /* what this program writes */
   MR_TXN_COMMITS = 512,      /* most commits of one transaction */
   MR_TXN_BYTES = 8 << 20,    /* it is closed past this */
   MR_SWEEP_ROWS = 500,       /* rows that one step of a session's deletion removes */
@@ -67,6 +67,10 @@ enum mr_stmt {
   MR_W_SWEEP_INBOX,
   MR_W_SWEEP_TEXTS,
   MR_W_SWEEP_SESSION,
+  MR_W_KV_REV,
+  MR_W_KV_PUT,
+  MR_W_KV_DELETE,
+  MR_W_KV_SWEEP,
   MR_W_COUNT
 };
 
@@ -111,6 +115,7 @@ struct mr_sqlite {
 
   /* The writer thread's own. */
   int64_t pos, arrival; /* the highest given */
+  int64_t kv_rev;       /* likewise, in this process */
   bool sweep;           /* there may be tombstones */
   unsigned turns;       /* transactions since the last step of the sweep */
   int64_t memo_no;      /* the session that this commit looked up last */
@@ -143,7 +148,9 @@ enum mr_applied mr_sqlite_apply(struct mr_sqlite *q, struct mr_commit *c);
 /* apply_session.c */
 enum mr_applied mr_sqlite_apply_session(struct mr_sqlite *q, struct mr_commit *c,
                                         const struct mr_commit_op *op);
-/* For both: an SQLite code other than done; a failed expectation. */
+/* apply_kv.c */
+enum mr_applied mr_sqlite_apply_kv(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op);
+/* For all: an SQLite code other than done; a failed expectation. */
 enum mr_applied mr_sqlite_refused(struct mr_sqlite *q, struct mr_commit *c, int rc);
 enum mr_applied mr_sqlite_conflict(struct mr_commit *c, const char *why, const char *field, struct mr_str what,
                                    const char *text);
@@ -190,7 +197,7 @@ void mr_sql_range(struct mr_sql *q, const char *column, const struct mr_range *r
 void mr_sql_order(struct mr_sql *q, const char *prefix, const struct mr_cursor *after, bool ascending);
 struct mr_str mr_sqlite_text(struct mr_read *rd, sqlite3_stmt *st, int col, size_t *bytes);
 
-/* read_docs.c, read_sessions.c: the SQL of a query, and a row of its result into rd->rows (capacity *cap;
+/* read_docs.c, read_sessions.c, read_log.c, read_kv.c: the SQL of a query, and a row of its result into rd->rows (capacity *cap;
  * adds the row's bytes). false: out of memory. */
 void mr_sqlite_docs_sql(const struct mr_read *rd, struct mr_sql *q);
 bool mr_sqlite_docs_row(struct mr_read *rd, sqlite3_stmt *st, int *cap, size_t *bytes);
@@ -198,6 +205,8 @@ void mr_sqlite_sessions_sql(const struct mr_read *rd, struct mr_sql *q);
 bool mr_sqlite_sessions_row(struct mr_read *rd, sqlite3_stmt *st, int *cap, size_t *bytes);
 void mr_sqlite_log_sql(const struct mr_read *rd, struct mr_sql *q);
 bool mr_sqlite_log_row(struct mr_read *rd, sqlite3_stmt *st, int *cap, size_t *bytes);
+void mr_sqlite_kv_sql(const struct mr_read *rd, struct mr_sql *q);
+bool mr_sqlite_kv_row(struct mr_read *rd, sqlite3_stmt *st, int *cap, size_t *bytes);
 
 /* open.c */
 int mr_sqlite_refs_open(struct mr_store *s, void **refs);

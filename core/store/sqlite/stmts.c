@@ -69,6 +69,15 @@ static const char *const sql[MR_W_COUNT] = {
                          " AND session_no = ?2 LIMIT ?3)",
     [MR_W_SWEEP_TEXTS] = "DELETE FROM session_texts WHERE session_no = ?2",
     [MR_W_SWEEP_SESSION] = "DELETE FROM sessions WHERE session_no = ?2",
+    [MR_W_KV_REV] = "SELECT rev FROM kv WHERE workspace_id = ?1 AND space = ?2 AND key = ?3"
+                    " AND (expires_us = 0 OR expires_us > ?4)",
+    [MR_W_KV_PUT] =
+        "INSERT INTO kv(workspace_id, space, key, rev, expires_us, value) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
+        " ON CONFLICT(workspace_id, space, key) DO UPDATE SET rev = ?4, expires_us = ?5, value = ?6",
+    [MR_W_KV_DELETE] = "DELETE FROM kv WHERE workspace_id = ?1 AND space = ?2 AND key = ?3",
+    [MR_W_KV_SWEEP] =
+        "DELETE FROM kv WHERE (workspace_id, space, key) IN (SELECT workspace_id, space, key FROM kv"
+        " WHERE expires_us <> 0 AND expires_us <= ?1 LIMIT ?2)",
 };
 
 int mr_sqlite_prepare(struct mr_sqlite *q, struct mr_err *err)
