@@ -192,6 +192,9 @@ struct mr_ext {
   int (*db_run)(struct mr_ext_db *db, struct mr_str sql, struct mr_doc **params, int max_rows,
                 void (*done)(void *ud, const struct mr_reply *r), void *ud, struct mr_err *err);
   void (*db_close)(struct mr_ext_db **db); /* after what was asked for; runs that wait still answer */
+
+  /* --- what /health shows as "scripts": a JSON object as text, at most 16 KiB (a longer one changes nothing). */
+  void (*set_scripts)(struct mr_runtime *rt, struct mr_str json);
 };
 
 enum { MR_JSON_SORTED = 1, MR_JSON_PRETTY = 2 };

@@ -108,14 +108,8 @@ static int n_generation(lua_State *L)
 static int n_failed(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
-  struct mr_str m;
-  m.p = luaL_checklstring(L, 1, &m.n);
-  if (s->current && s->cur && s->current->gen == s->cur) {
-    size_t n = m.n < sizeof s->last_error - 1 ? m.n : sizeof s->last_error - 1;
-    memcpy(s->last_error, m.p, n);
-    s->last_error[n] = 0;
-    s->ext->set_generation(s->rt, s->cur->number, m);
-  }
+  const char *m = luaL_checkstring(L, 1);
+  if (s->current && s->cur && s->current->gen == s->cur) mr_lua_status_fail(s, m);
   return 0;
 }
 

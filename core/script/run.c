@@ -86,31 +86,9 @@ static struct mr_str text(const char *p)
 static void answer_control(struct mr_lua_vm *s, int rc)
 {
   const struct mr_ext *x = s->ext;
-  struct mr_build *b = x->build(s->rt);
-  struct mr_doc *doc = NULL;
+  struct mr_doc *doc = mr_lua_status(s);
   char *json = NULL;
   size_t n = 0;
-  if (b) {
-    x->b_open(b, 0);
-    x->b_key(b, text("generation"));
-    x->b_int(b, s->cur ? s->cur->number : 0);
-    x->b_key(b, text("previous"));
-    if (s->prev)
-      x->b_int(b, s->prev->number);
-    else
-      x->b_null(b);
-    x->b_key(b, text("tasks"));
-    x->b_int(b, s->ntasks);
-    x->b_key(b, text("memory_bytes"));
-    x->b_int(b, (int64_t)s->mem_used);
-    x->b_key(b, text("error"));
-    if (s->last_error[0])
-      x->b_str(b, text(s->last_error));
-    else
-      x->b_null(b);
-    x->b_close(b);
-    x->build_done(&b, &doc, NULL);
-  }
   if (doc) x->write(s->rt, x->doc_root(doc), 0, &json, &n);
   x->control_done(s->rt, s->control_id, rc, json ? (struct mr_str){json, n} : text("{}"));
   mr_free(s->rt, json);
@@ -138,6 +116,7 @@ static void commands(struct mr_lua_vm *s)
     s->control_wanted = false;
     answer_control(s, rc);
   }
+  mr_lua_reloads_run(s);
   if (atomic_exchange(&s->h->asked, 0)) mr_lua_vm_reload(s, 0, &err);
   if (s->watch_hit) {
     s->watch_hit = false;
@@ -151,7 +130,7 @@ static void commands(struct mr_lua_vm *s)
 int mr_lua_vm_turn(struct mr_lua_vm *s)
 {
   int rc;
-  if (!s->ready) {
+  if (!s->ready && !s->reloads) {
     rc = mr_wait(s->rt, -1);
     if (rc < 0 && rc != MR_E_TIMEOUT) return rc;
   }

@@ -44,6 +44,7 @@ struct mr_lua_gen {
   int refs;                                /* tasks, and being current or previous */
   int ref;                                 /* registry: the generation's Lua table */
   struct mr_lua_file *files, **files_tail; /* in the order in which they were run */
+  int nfiles;
 };
 
 struct mr_lua_pend {
@@ -87,6 +88,7 @@ struct mr_lua_task {
   char why[96];               /* of the cancellation */
   struct mr_lua_alarm *alarm; /* of the deadline; NULL = none */
   char label[80];             /* for the log: "tool purchase_order" */
+  int64_t began_us;           /* when it was made, on the runtime's monotonic clock */
   /* How the owner hears: finish, in protected mode with nres values on L (may raise, then fail is
    * called); fail must not touch Lua. */
   LJMP void (*finish)(lua_State *L, struct mr_lua_task *t, int nres);
@@ -154,6 +156,7 @@ struct mr_lua_vm {
   bool control_wanted;
   uint64_t control_id;
   char control[16];
+  struct mr_lua_pend *reloads; /* of tasks that asked for one; code: roll back */
   bool watch_hit;  /* something changed below a watched directory */
   int64_t stamped; /* generation number of the last load attempt, whose file stamps are kept */
   bool traced;     /* the traceback of this load's error was logged */
@@ -163,9 +166,19 @@ struct mr_lua_vm {
   int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
   int ref_stamps, ref_parents;
   char last_error[384];
+  int64_t error_us; /* when that was, since 1970 */
   int late_code; /* rig.main that ends after mr_script_run_main gave up */
   struct mr_err late_err;
 };
+
+/* An attempt to load, reload or roll back. */
+struct mr_lua_try {
+  char what[12], error[384]; /* error: "" = it became current */
+  int64_t at_us, took_us;    /* since 1970; how long */
+  int64_t number;            /* of the generation that was tried; a rollback's: the one before */
+  int files;
+};
+enum { MR_LUA_TRIES = 8 };
 
 struct mr_script {
   struct mr_lua_vm *vm;
@@ -175,6 +188,8 @@ struct mr_script {
   atomic_int stop;         /* mr_script_stop */
   atomic_int asked;        /* mr_script_ask_reload */
   int given_up;            /* VMs whose thread is stuck, or was */
+  struct mr_lua_try tries[MR_LUA_TRIES]; /* script thread: a ring; VMs that follow one another share it */
+  int ntries;                            /* ever */
   pthread_mutex_t lock;    /* over, rc */
   pthread_cond_t cond;
   bool over; /* the worker has ended, with rc */
@@ -270,6 +285,13 @@ LJMP void mr_lua_entry(lua_State *L, struct mr_lua_vm *s, const char *name); /* 
 int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err);
 int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err);
 
+/* ---- status.c: what is known of the generations */
+void mr_lua_status_note(struct mr_lua_vm *s, const struct mr_lua_try *t); /* and tells /health */
+void mr_lua_status_fail(struct mr_lua_vm *s, const char *msg); /* the current one's start failed */
+struct mr_doc *mr_lua_status(struct mr_lua_vm *s);                        /* a document for doc_free, or NULL */
+void mr_lua_reloads_run(struct mr_lua_vm *s); /* carries out what tasks asked for; outside of callbacks */
+extern const luaL_Reg mr_lua_status_natives[];
+
 /* ---- files.c: what is run. A generation's scripts as a list of paths (sorted: without doubles). */
 enum { MR_LUA_PATHS_MAX = 2000 };
 struct mr_lua_paths {
@@ -291,6 +313,17 @@ LJMP void mr_lua_load_file(lua_State *L, struct mr_lua_vm *s, int g, const char 
 LJMP void mr_lua_load_replay(lua_State *L, struct mr_lua_vm *s, int g); /* the scripts of s->replay, in order */
 LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_lua_vm *s); /* pushes it; NULL: pushes nothing */
 extern const luaL_Reg mr_lua_file_natives[];
+
+bool mr_lua_paths_skipped(const char *name); /* of a file or directory that is not run */
+
+/* ---- folder.c: directories that are agents */
+bool mr_lua_is_folder(const char *path, bool below_agents);
+/* Its files that count; dirs as above. */
+void mr_lua_folder_files(const char *dir, struct mr_lua_paths *files, struct mr_lua_paths *dirs);
+void mr_lua_folders_of(const char *dir, struct mr_lua_paths *out); /* those of dir/agents, sorted */
+LJMP void mr_lua_folder_load(lua_State *L, struct mr_lua_vm *s, int g, const char *path);
+LJMP void mr_lua_folders_load(lua_State *L, struct mr_lua_vm *s, int g, const char *dir);
+extern const luaL_Reg mr_lua_folder_natives[];
 
 /* ---- watch.c: did they change? */
 void mr_lua_stamps_restart(struct mr_lua_vm *s, int64_t number); /* a load attempt begins */

@@ -75,10 +75,10 @@ struct fake {
   int no_memory_timer;       /* timers cannot be made */
   char logs[1 << 16];
   int64_t generation;
-  char generation_error[1000];
+  char generation_error[1000], scripts[16385];
   void (*control_fn)(void *, const char *, const struct mr_val *, uint64_t);
   void *control_ud;
-  char control_answer[1000];
+  char control_answer[20000];
 };
 extern struct fake fake;
 

@@ -273,6 +273,11 @@ static int h_json(lua_State *L) /* json{encode=, decode=}: set once by the kit *
   lua_setfield(L, LUA_REGISTRYINDEX, "host.json");
   return 0;
 }
+static int h_scripts(lua_State *L) /* what /health shows */
+{
+  lua_pushstring(L, fake.scripts);
+  return 1;
+}
 static int h_globals(lua_State *L) /* the VM's own globals, under those of a generation */
 {
 #if LUA_VERSION_NUM >= 504
@@ -290,7 +295,7 @@ int luaopen_host(lua_State *L)
   static const luaL_Reg fns[] = {{"op", h_op}, {"reply", h_reply}, {"fail", h_fail}, {"event", h_event}, {"use", h_use},
       {"hook", h_hook}, {"model", h_model}, {"state", h_state}, {"cancel_use", h_cancel_use},
       {"cancelled_calls", h_cancelled_calls}, {"control", h_control}, {"control_answer", h_control_answer},
-      {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count}, {"registered", h_registered},
+      {"generation", h_generation}, {"scripts", h_scripts}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count}, {"registered", h_registered},
       {"set", h_set}, {"open", h_open}, {"alive", h_alive}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {"globals", h_globals}, {NULL, NULL}};
   fake.L = L;
   lua_newtable(L);
