@@ -211,7 +211,7 @@ function M.load(g, dir, name)
   add_tools(g, folder, spec)
   if spec.system == nil and has["instructions.md"] then spec.system = read(dir .. "/instructions.md") end
   if folder.order[1] and (spec.system == nil or type(spec.system) == "string") then
-    spec.system = (spec.system and spec.system:gsub("%s*$", "\n\n") or "") .. listed(folder)
+    spec.system = (spec.system and spec.system:match "^(.-)%s*$" .. "\n\n" or "") .. listed(folder)
   end
 end
 
