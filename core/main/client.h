@@ -7,6 +7,13 @@
 
 #include "main/settings.h"
 
+/* For the help of commands that speak to a server. */
+#define CLIENT_OPTIONS                                                                                         \
+  "  --url URL     the server (default: the one that serves --data; MOONRIG_URL)\n"                            \
+  "  --key KEY     an API key of that server (MOONRIG_API_KEY, ANTHROPIC_API_KEY)\n"                           \
+  "  --data DIR    the data directory (default ./moonrig-data, or MOONRIG_DATA)\n"                             \
+  "  --json        print the answer as JSON\n"
+
 /* Carries out an operation. *out: the response's JSON text (mr_main_free). local: may open the data directory when
  * no server is found. 0, or the exit status after it said why. */
 int mr_client_op(struct settings *s, const char *op, const char *json, bool local, char **out);

@@ -32,6 +32,7 @@ static const struct flag flags[] = {
     {"--json", F_BOOL, AT(json), TAKES_CLIENT | TAKES_JSON},
     {"--rollback", F_BOOL, AT(rollback), TAKES_RELOAD},
     {"--status", F_BOOL, AT(status), TAKES_RELOAD},
+    {"--drain", F_BOOL, AT(drain), TAKES_RELOAD},
 };
 
 static int whole(const char *text, int *out)

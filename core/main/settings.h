@@ -15,7 +15,7 @@ struct settings {
   const char *tls_cert, *tls_key, *data, *config, *offline;
   const char *url, *key; /* of commands that speak to a server */
   bool watch, insecure_http, json, quiet;
-  bool rollback, status; /* reload */
+  bool rollback, status, drain; /* reload */
   int grace_s;
   const char *paths[PATHS_MAX]; /* what is left of the command line */
   int npaths;
