@@ -233,7 +233,7 @@ static LJMP void load_chunk(lua_State *L, struct mr_lua_vm *s, const char *path,
 static int traced(lua_State *L)
 {
   struct mr_lua_vm *s = mr_lua_self(L);
-  if (s->loading && !s->current && !s->traced) {
+  if (s->loading && !s->current && !s->traced && !s->lint) {
     s->traced = true;
     luaL_traceback(L, L, lua_tostring(L, 1), 1);
     mr_lua_log(s, MR_LOG_ERROR, "script", lua_tostring(L, -1));
@@ -307,8 +307,21 @@ static void add_root(lua_State *L, int g, const char *dir)
   lua_pop(L, 1);
 }
 
+static int lint_file(lua_State *L) /* (generation table, path) */
+{
+  mr_lua_load_file(L, mr_lua_self(L), 1, luaL_checkstring(L, 2), NULL);
+  return 0;
+}
+
 static LJMP void run_file(lua_State *L, struct mr_lua_vm *s, int g, const char *path)
 {
+  if (s->lint) {
+    lua_pushcfunction(L, lint_file);
+    lua_pushvalue(L, g);
+    lua_pushstring(L, path);
+    mr_lua_lint_call(L, s, g, path, 2);
+    return;
+  }
   mr_lua_load_file(L, s, g, path, NULL);
   lua_pop(L, 1);
 }

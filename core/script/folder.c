@@ -97,7 +97,10 @@ LJMP void mr_lua_folder_load(lua_State *L, struct mr_lua_vm *s, int g, const cha
   lua_pushvalue(L, g);
   lua_pushstring(L, path);
   lua_pushstring(L, name ? name + 1 : path);
-  lua_call(L, 3, 0);
+  if (s->lint)
+    mr_lua_lint_call(L, s, g, path, 3);
+  else
+    lua_call(L, 3, 0);
 }
 
 LJMP void mr_lua_folders_load(lua_State *L, struct mr_lua_vm *s, int g, const char *dir)

@@ -127,7 +127,7 @@ static void tell(struct mr_lua_vm *s, struct mr_lua_gen *g, const char *entry)
     mr_lua_log(s, MR_LOG_ERROR, "script", msg);
 }
 
-static int load_generation(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err)
+int mr_lua_gen_new(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err)
 {
   char msg[384];
   struct mr_lua_gen *g = mr_lua_alloc(sizeof *g);
@@ -139,19 +139,32 @@ static int load_generation(struct mr_lua_vm *s, struct mr_lua_gen **out, struct 
   g->next = s->gens;
   s->gens = g;
   struct load l = {s, g, err, MR_OK};
-  mr_lua_make_room(s);
-  mr_lua_stamps_restart(s, g->number);
-  s->traced = false;
   int rc = mr_lua_protect(s, begin, &l, msg, sizeof msg);
-  if (rc == MR_OK) {
-    s->loading = g;
-    mr_lua_slice_begin(s, s->L, s->o.load_ms);
-    rc = mr_lua_protect(s, load_all, &l, msg, sizeof msg);
-    mr_lua_slice_end(s, s->L);
-    s->loading = NULL;
-  }
   if (rc) {
-    if (g->ref != LUA_NOREF) tell(s, g, "refused");
+    mr_lua_gen_unref(s, g);
+    return mr_lua_err(err, rc, "%s", msg);
+  }
+  *out = g;
+  return MR_OK;
+}
+
+static int load_generation(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err)
+{
+  char msg[384];
+  struct mr_lua_gen *g = NULL;
+  mr_lua_make_room(s);
+  mr_lua_stamps_restart(s, s->last_number + 1);
+  s->traced = false;
+  int rc = mr_lua_gen_new(s, &g, err);
+  if (rc) return rc;
+  struct load l = {s, g, err, MR_OK};
+  s->loading = g;
+  mr_lua_slice_begin(s, s->L, s->o.load_ms);
+  rc = mr_lua_protect(s, load_all, &l, msg, sizeof msg);
+  mr_lua_slice_end(s, s->L);
+  s->loading = NULL;
+  if (rc) {
+    tell(s, g, "refused");
     mr_lua_gen_unref(s, g);
     return mr_lua_err(err, rc, "%s", msg);
   }

@@ -159,6 +159,7 @@ struct mr_lua_vm {
   struct mr_lua_pend *reloads; /* of tasks that asked for one; code: roll back */
   bool watch_hit;  /* something changed below a watched directory */
   int64_t stamped; /* generation number of the last load attempt, whose file stamps are kept */
+  bool lint;       /* scripts are only checked: errors are noted, and the next file is loaded */
   bool traced;     /* the traceback of this load's error was logged */
   uint64_t watches[256];
   int nwatches;
@@ -282,6 +283,7 @@ void mr_lua_gen_ref(struct mr_lua_gen *g);
 void mr_lua_gen_unref(struct mr_lua_vm *s, struct mr_lua_gen *g);
 LJMP void mr_lua_gen_push(lua_State *L, struct mr_lua_gen *g);
 LJMP void mr_lua_entry(lua_State *L, struct mr_lua_vm *s, const char *name); /* pushes a library function */
+int mr_lua_gen_new(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err); /* nothing loaded yet */
 int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err);
 int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err);
 
@@ -342,6 +344,13 @@ int mr_lua_vm_main(struct mr_lua_vm *s, int argc, char **argv, int *exit_code,
                    struct mr_err *err); /* starts it */
 void mr_lua_vm_end(struct mr_lua_vm **s);
 void mr_lua_vm_refuse_control(struct mr_lua_vm *s, const char *why);
+
+/* ---- lint.c */
+/* In a VM without scripts; see mr_script_lint. */
+int mr_lua_lint(struct mr_lua_vm *s, const char *stored, void (*fn)(void *ud, const char *p, size_t n), void *ud,
+                struct mr_err *err);
+/* Calls the function below nargs arguments; pops all. An error is noted for path. */
+LJMP void mr_lua_lint_call(lua_State *L, struct mr_lua_vm *s, int g, const char *path, int nargs);
 
 /* ---- guard.c: the thread that runs a VM, and the one that watches it */
 int mr_lua_guard(struct mr_script *h, bool main);

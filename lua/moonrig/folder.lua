@@ -195,7 +195,12 @@ function M.load(g, dir, name)
   g.folder = folder
   g.folders[#g.folders + 1] = folder
   local function run(rel)
-    return native.load_file(g, dir .. "/" .. rel, ("agents.%s.%s"):format(name, (rel:gsub("%.lua$", ""):gsub("/", "."))))
+    local path, as = dir .. "/" .. rel, ("agents.%s.%s"):format(name, (rel:gsub("%.lua$", ""):gsub("/", ".")))
+    if not g.lint then return native.load_file(g, path, as) end
+    local ok, value = pcall(native.load_file, g, path, as)
+    if ok then return value end
+    g.linter.failed(path, value)
+    return {}
   end
   local value
   if has["agent.lua"] then value = run "agent.lua" end
