@@ -45,7 +45,6 @@ int mr_lua_vm_new(struct mr_lua_vm **out, struct mr_script *h, struct mr_lua_vm 
     mr_lua_vm_end(&s);
     return rc;
   }
-  s->ext->on_control(s->rt, on_control, s);
   *out = s;
   return MR_OK;
 }
@@ -54,6 +53,8 @@ int mr_lua_vm_load(struct mr_lua_vm *s, struct mr_err *err)
 {
   struct mr_lua_vm *before = s->before;
   int rc;
+  s->ext->on_control(s->rt, on_control, s);
+  s->listens = true;
   s->before = NULL;
   if (before && before->cur) {
     s->last_number = before->cur->number - 1;
@@ -259,7 +260,7 @@ void mr_lua_vm_end(struct mr_lua_vm **ps)
   *ps = NULL;
   s->closing = true;
   if (s->L) {
-    s->ext->on_control(s->rt, NULL, NULL);
+    if (s->listens) s->ext->on_control(s->rt, NULL, NULL);
     mr_lua_vm_refuse_control(s, "the program is closing");
     mr_lua_recs_remove(s);
     mr_lua_unwatch(s);

@@ -153,6 +153,7 @@ struct mr_lua_vm {
   struct mr_lua_stream *streams;
   int outstanding; /* pends, streams, records that a callback of the core will free */
   bool closing;
+  bool listens; /* to the control channel */
   bool control_wanted;
   uint64_t control_id;
   char control[16];

@@ -82,7 +82,7 @@ local function problem_of_tools(tools)
   if #tools > 256 then return "tools: at most 256" end
   for k in pairs(tools) do
     if type(k) ~= "number" then return ("tools must be a list, it has a key %s"):format(tostring(k)) end
-    if k ~= math.floor(k) or k < 1 or k > #tools then return "tools must be a list without holes" end
+    if k ~= math.floor(k) or k < 1 or k > #tools then return "tools has a hole: a tool by rig.tool \"name\" that is not declared is nil" end
   end
   local seen = {}
   for i, t in ipairs(tools) do

@@ -204,7 +204,9 @@ function M.load(g, dir, name)
   end
   local value
   if has["agent.lua"] then value = run "agent.lua" end
-  local spec = spec_of(g, folder, value, dir .. (has["agent.lua"] and "/agent.lua" or "/instructions.md"))
+  local outer = g.file -- what errors name that are raised here
+  g.file = dir .. (has["agent.lua"] and "/agent.lua" or "/instructions.md")
+  local spec = spec_of(g, folder, value, g.file)
   rename(g, folder, spec.name)
   for _, rel in ipairs(files) do
     if rel:find "^tools/" then run(rel) end
@@ -212,7 +214,7 @@ function M.load(g, dir, name)
   if has["hooks.lua"] then run "hooks.lua" end
   read_skills(folder, files)
   if folder.order[1] then declare_reader(g, folder) end
-  g.folder = nil
+  g.folder, g.file = nil, outer
   add_tools(g, folder, spec)
   if spec.system == nil and has["instructions.md"] then spec.system = read(dir .. "/instructions.md") end
   if folder.order[1] and (spec.system == nil or type(spec.system) == "string") then

@@ -75,6 +75,8 @@ local function advice(message)
   if close then return ("write %s"):format(close) end
   local known = message:match "unknown option %S+ %(known: (.-)%)"
   if known then return "remove it; known are " .. known end
+  local give = message:match "is missing: (.+)$"
+  if give then return give end
   local missing, kind = message:match "(%S+) must be a (%S+), got nothing"
   if missing then return ("add %s = (a %s)"):format(missing, kind) end
   local other = message:match "the other one is at (%S+)"
@@ -82,20 +84,23 @@ local function advice(message)
   if message:find "nothing may wait" then return "move it into a handler, or into rig.main" end
   if message:find "module '.-' not found" then return "put it beside the scripts, or set LUA_PATH" end
   if message:find "time budget spent" then return "do the work in a handler, or into rig.main" end
-  local should = message:match "must be (.+)$" or message:match "is not there; (.-) is"
-  if should then return "it must be " .. should end
+  if message:find "front matter" then return "begin the file with: ---, name: ..., description: ..., ---" end
+  local should = (message:match "must be (.+)$" or ""):gsub(", got [%w ]+$", "")
+  should = should ~= "" and should or message:match "is not there; (.-) is"
+  if should then return "make it " .. should end
   return "see lua/README.md"
 end
 
 -- ---------------------------------------------------------------------------------------------- recording
 
 local function new(g)
-  local self = { g = g, problems = {}, seen = {}, bad = {}, notes = {} }
+  local self = { g = g, problems = {}, seen = {}, lines = {}, bad = {}, notes = {} }
 
   function self.add(file, line, rule, message, fix)
     local id = ("%s:%d:%s:%s"):format(file, line or 1, rule, message)
     if self.seen[id] then return end
     self.seen[id] = true
+    self.lines[("%s:%d:%s"):format(file, line or 1, rule)] = true
     table.insert(self.problems, { file = file, line = line or 1, rule = rule, message = message, fix = fix or advice(message) })
   end
 
@@ -183,7 +188,7 @@ end
 local function split(files, message, path)
   local first = message:match "^[^\n]*"
   local at, line, text = first:match "^(.-):(%d+): (.*)$"
-  local name = at and (full_name(files, at) or (at == path and path))
+  local name = at and (full_name(files, at) or (native.is_file(at) and at))
   if name then return name, tonumber(line), text end
   text = first:match "^.-: (.*)$"
   if text and first:sub(1, #path + 2) == path .. ": " then return path, 1, text end
@@ -192,6 +197,7 @@ end
 
 local function rule_of(message)
   if message:find "unknown option" then return "unknown-field" end
+  if message:find "no tool \"" or message:find "toolset has no" then return "unknown-tool" end
   if message:find "got nothing" or message:find "is missing" then return "missing-field" end
   if message:find "input_schema" then return "bad-schema" end
   if message:find "declared twice" or message:find "a second skill" then return "duplicate" end
@@ -220,16 +226,24 @@ local function judge(self, files, n)
   local node = call and call.args[1] or returned(file)
   local line = call and call.line or n.line
   local about = n.key and { n.key } or path_in((n.message:gsub('^%a+ "[^"]*": ', "")))
-  self.add(n.file, line_of(node, about) or line, rule_of(n.message), n.message)
+  line = line_of(node, about) or line
+  if n.message:find("tools has a hole", 1, true) and self.lines[("%s:%d:unknown-tool"):format(n.file, line or 1)] then return end
+  self.add(n.file, line, rule_of(n.message), n.message)
 end
 
 -- ---------------------------------------------------------------------------------- across declarations
 
-local function place(files, d, key)
+---Where a declaration, one of its fields, or one text of the list in that field stands.
+local function place(files, d, key, item)
   local file = files[d.file]
   local call = call_at(file, d.what, d.line)
   local node = call and call.args[1] or returned(file)
-  return d.file or d.where, line_of(node, key and { key } or {}) or d.line or 1
+  local path = { key }
+  local list = item and node and node.fields and node.fields[key] and node.fields[key].node.fields
+  for k, field in pairs(list or {}) do
+    if field.node.string == item then path[2] = k end
+  end
+  return d.file or d.where, line_of(node, path) or d.line or 1
 end
 
 local function check_tools(self, files, stored)
@@ -262,7 +276,7 @@ local function check_events(self, files)
       local there = false
       for _, e in ipairs(events) do there = there or e == name end
       if not there then
-        local file, line = place(files, d, "event")
+        local file, line = place(files, d, "event", name)
         local close = similar(name, events)
         self.add(file, line, "unknown-event", ("no event is of type %q: the watcher is never called"):format(name),
           close and ("did you mean %q?"):format(close) or "lua/README.md names the types of events")
@@ -279,7 +293,6 @@ native.entry("lint_finish", function(g, list, stored)
   local files = read_files(self, list)
   local rig = g.env.package.loaded.moonrig
   stored = stored and assert(native.json_decode(stored)) or nil
-  for _, n in ipairs(self.notes) do judge(self, files, n) end
   local inside = {}
   for _, f in ipairs(files) do
     if f.inside and f.facts then inside[#inside + 1] = f end
@@ -291,6 +304,7 @@ native.entry("lint_finish", function(g, list, stored)
     rules.handlers(f, self.add)
     rules.lookups(f, g, self.add)
   end
+  for _, n in ipairs(self.notes) do judge(self, files, n) end
   check_tools(self, files, stored)
   check_events(self, files)
   local changes = stored and drift.compare(g, stored, function(d, key, ...)

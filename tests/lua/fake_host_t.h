@@ -62,6 +62,7 @@ struct fake_reg {
 struct fake {
   lua_State *L;
   host_stats_fn stats;
+  host_lint_fn lint;
   int64_t now_us, wall0;
   uint64_t next_id;
   struct fake_timer *timers;
