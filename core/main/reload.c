@@ -163,6 +163,7 @@ const struct command mr_cmd_reload = {
     "load the scripts of a running server again",
     "  --rollback    back to the generation before\n"
     "  --status      load nothing: say what runs on which generation, and what the last attempts came to\n"
-    "  --drain [S]   wait until only the current generation has calls (default 60 seconds); exit 1 if some are\n"
+    "  --drain [S]   wait until only the current generation has calls (default 60 seconds); exit 1 if some "
+    "are\n"
     "                left, and say which\n" CLIENT_OPTIONS,
     reload};

@@ -63,6 +63,9 @@ static int run(lua_State *L)
   size_t n;
   lua_settop(L, 0);
   mr_lua_gen_push(L, j->g);
+  lua_getglobal(L, "require"); /* its entries; other VMs do without */
+  lua_pushliteral(L, "moonrig.lint");
+  lua_call(L, 1, 0);
   mr_lua_entry(L, s, "lint_begin");
   lua_pushvalue(L, 1);
   lua_call(L, 1, 0);
@@ -86,8 +89,8 @@ static int run(lua_State *L)
   return 0;
 }
 
-int mr_lua_lint(struct mr_lua_vm *s, const char *stored, void (*fn)(void *ud, const char *p, size_t n), void *ud,
-                struct mr_err *err)
+int mr_lua_lint(struct mr_lua_vm *s, const char *stored, void (*fn)(void *ud, const char *p, size_t n),
+                void *ud, struct mr_err *err)
 {
   struct job j = {.s = s, .stored = stored, .fn = fn, .ud = ud};
   struct stat st;

@@ -123,8 +123,7 @@ static void tell(struct mr_lua_vm *s, struct mr_lua_gen *g, const char *entry)
 {
   struct news n = {s, g, entry};
   char msg[256];
-  if (mr_lua_protect(s, tell_library, &n, msg, sizeof msg) != MR_OK)
-    mr_lua_log(s, MR_LOG_ERROR, "script", msg);
+  if (mr_lua_protect(s, tell_library, &n, msg, sizeof msg) != MR_OK) mr_lua_log(s, MR_LOG_ERROR, "script", msg);
 }
 
 int mr_lua_gen_new(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err)

@@ -158,10 +158,10 @@ struct mr_lua_vm {
   uint64_t control_id;
   char control[16];
   struct mr_lua_pend *reloads; /* of tasks that asked for one; code: roll back */
-  bool watch_hit;  /* something changed below a watched directory */
-  int64_t stamped; /* generation number of the last load attempt, whose file stamps are kept */
-  bool lint;       /* scripts are only checked: errors are noted, and the next file is loaded */
-  bool traced;     /* the traceback of this load's error was logged */
+  bool watch_hit;              /* something changed below a watched directory */
+  int64_t stamped;             /* generation number of the last load attempt, whose file stamps are kept */
+  bool lint;                   /* scripts are only checked: errors are noted, and the next file is loaded */
+  bool traced;                 /* the traceback of this load's error was logged */
   uint64_t watches[256];
   int nwatches;
   bool main_done;
@@ -169,7 +169,7 @@ struct mr_lua_vm {
   int ref_stamps, ref_parents;
   char last_error[384];
   int64_t error_us; /* when that was, since 1970 */
-  int late_code; /* rig.main that ends after mr_script_run_main gave up */
+  int late_code;    /* rig.main that ends after mr_script_run_main gave up */
   struct mr_err late_err;
 };
 
@@ -186,13 +186,13 @@ struct mr_script {
   struct mr_lua_vm *vm;
   struct mr_runtime *rt;
   const struct mr_ext *ext;
-  struct mr_script_opts o; /* strings are own copies */
-  atomic_int stop;         /* mr_script_stop */
-  atomic_int asked;        /* mr_script_ask_reload */
-  int given_up;            /* VMs whose thread is stuck, or was */
+  struct mr_script_opts o;               /* strings are own copies */
+  atomic_int stop;                       /* mr_script_stop */
+  atomic_int asked;                      /* mr_script_ask_reload */
+  int given_up;                          /* VMs whose thread is stuck, or was */
   struct mr_lua_try tries[MR_LUA_TRIES]; /* script thread: a ring; VMs that follow one another share it */
   int ntries;                            /* ever */
-  pthread_mutex_t lock;    /* over, rc */
+  pthread_mutex_t lock;                  /* over, rc */
   pthread_cond_t cond;
   bool over; /* the worker has ended, with rc */
   int rc;
@@ -290,7 +290,7 @@ int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err);
 
 /* ---- status.c: what is known of the generations */
 void mr_lua_status_note(struct mr_lua_vm *s, const struct mr_lua_try *t); /* and tells /health */
-void mr_lua_status_fail(struct mr_lua_vm *s, const char *msg); /* the current one's start failed */
+void mr_lua_status_fail(struct mr_lua_vm *s, const char *msg);            /* the current one's start failed */
 struct mr_doc *mr_lua_status(struct mr_lua_vm *s);                        /* a document for doc_free, or NULL */
 void mr_lua_reloads_run(struct mr_lua_vm *s); /* carries out what tasks asked for; outside of callbacks */
 extern const luaL_Reg mr_lua_status_natives[];
@@ -348,8 +348,8 @@ void mr_lua_vm_refuse_control(struct mr_lua_vm *s, const char *why);
 
 /* ---- lint.c */
 /* In a VM without scripts; see mr_script_lint. */
-int mr_lua_lint(struct mr_lua_vm *s, const char *stored, void (*fn)(void *ud, const char *p, size_t n), void *ud,
-                struct mr_err *err);
+int mr_lua_lint(struct mr_lua_vm *s, const char *stored, void (*fn)(void *ud, const char *p, size_t n),
+                void *ud, struct mr_err *err);
 /* Calls the function below nargs arguments; pops all. An error is noted for path. */
 LJMP void mr_lua_lint_call(lua_State *L, struct mr_lua_vm *s, int g, const char *path, int nargs);
 

@@ -158,7 +158,8 @@ static void publish(struct mr_lua_vm *s)
   d.x->b_open(d.b, 0);
   put_settled(s, &d);
   d.x->b_close(d.b);
-  if (d.x->build_done(&d.b, &doc, NULL) == MR_OK && d.x->write(s->rt, d.x->doc_root(doc), 0, &json, &n) == MR_OK)
+  if (d.x->build_done(&d.b, &doc, NULL) == MR_OK &&
+      d.x->write(s->rt, d.x->doc_root(doc), 0, &json, &n) == MR_OK)
     s->ext->set_scripts(s->rt, (struct mr_str){json, n});
   mr_free(s->rt, json);
   d.x->doc_free(doc);

@@ -4,7 +4,6 @@ local env = require "moonrig.env"
 local fields = require "moonrig.fields"
 local folder = require "moonrig.folder"
 local reload = require "moonrig.reload"
-require "moonrig.lint"
 local schema = require "moonrig.schema"
 local err = require "moonrig.err"
 local rig = require "moonrig"
@@ -25,7 +24,9 @@ local function fail(where, ...)
 end
 
 local function unique(seen, key, d, what, name)
-  if seen[key] then fail(d.where, "%s %q is declared twice; the other one is at %s", what, name, seen[key]) end
+  if seen[key] then
+    fail(d.where, "%s %sis declared twice; the other one is at %s", what, name and ("%q "):format(name) or "", seen[key])
+  end
   seen[key] = d.where
 end
 
@@ -104,7 +105,10 @@ end
 
 local function plan_agents(g)
   local seen, defaults = {}, nil
-  each(g, "defaults", function(d) defaults = unique(seen, "", d, "rig.defaults", "") or d.decl end)
+  each(g, "defaults", function(d)
+    unique(seen, "", d, "rig.defaults")
+    defaults = d.decl
+  end)
   for _, kind in ipairs { "agent", "environment" } do
     seen = {}
     each(g, kind, function(d) unique(seen, d.decl.name, d, kind, d.decl.name) end)
