@@ -315,6 +315,7 @@ static int lint_file(lua_State *L) /* (generation table, path) */
 
 static LJMP void run_file(lua_State *L, struct mr_lua_vm *s, int g, const char *path)
 {
+  if (s->lint && mr_lua_lint_skips(s, path)) return;
   if (s->lint) {
     lua_pushcfunction(L, lint_file);
     lua_pushvalue(L, g);

@@ -160,8 +160,9 @@ struct mr_lua_vm {
   struct mr_lua_pend *reloads; /* of tasks that asked for one; code: roll back */
   bool watch_hit;              /* something changed below a watched directory */
   int64_t stamped;             /* generation number of the last load attempt, whose file stamps are kept */
-  bool lint;                   /* scripts are only checked: errors are noted, and the next file is loaded */
-  bool traced;                 /* the traceback of this load's error was logged */
+  const struct mr_lua_paths *lint_programs; /* not run in this pass */
+  bool lint;   /* scripts are only checked: errors are noted, and the next file is loaded */
+  bool traced; /* the traceback of this load's error was logged */
   uint64_t watches[256];
   int nwatches;
   bool main_done;
@@ -350,6 +351,7 @@ void mr_lua_vm_refuse_control(struct mr_lua_vm *s, const char *why);
 /* In a VM without scripts; see mr_script_lint. */
 int mr_lua_lint(struct mr_lua_vm *s, const char *stored, void (*fn)(void *ud, const char *p, size_t n),
                 void *ud, struct mr_err *err);
+bool mr_lua_lint_skips(const struct mr_lua_vm *s, const char *path);
 /* Calls the function below nargs arguments; pops all. An error is noted for path. */
 LJMP void mr_lua_lint_call(lua_State *L, struct mr_lua_vm *s, int g, const char *path, int nargs);
 

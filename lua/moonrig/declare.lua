@@ -7,6 +7,7 @@ local err = require "moonrig.err"
 local similar = require "moonrig.similar"
 
 local M = {}
+local failed = false -- a check of the declaration that is being made, when scripts are only checked
 local known = {} -- "rig.tool" to the names of its options, separated by spaces
 
 local function linting()
@@ -24,6 +25,9 @@ local function wrong(what, key, fmt, ...)
   lint { file = file, line = line, what = what, key = key, message = fmt:format(...) }
 end
 
+-- Kinds whose plan is made declaration by declaration (boot.lua's each), so that a wrong one does no harm there.
+local careful = { tool = true, agent = true, environment = true, hook = true, provider = true }
+
 ---What a declaration of an agent's folder is for, unless it says so (folder.lua).
 local scoped = { tool = true, hook = true, on = true }
 
@@ -34,7 +38,9 @@ function M.add(kind, what, decl)
     err.misuse("%s declares: call it in a script's top-level code, not in a task", what)
   end
   local file, line = native.where()
-  local tail = not line
+  local tail, bad = not line, failed
+  failed = false
+  if bad and not careful[kind] then return end -- it was noted; nothing could be planned of it
   if not line and type(decl.run) == "function" then line = debug.getinfo(decl.run, "S").linedefined end
   local folder = g.folder
   if folder and scoped[kind] and decl.agent == nil and (file or ""):sub(1, #folder.dir + 1) == folder.dir .. "/" then
@@ -74,6 +80,7 @@ end
 ---@param allowed string names, separated by spaces
 function M.keys(what, t, allowed)
   known[what] = allowed
+  failed = false
   if type(t) ~= "table" then err.misuse("%s takes a table, got %s", what, type(t)) end
   for k in pairs(t) do
     if type(k) ~= "string" or not (" " .. allowed .. " "):find(" " .. k .. " ", 1, true) then
@@ -89,6 +96,7 @@ function M.check(what, t, key, kind, required)
   local v = t[key]
   if v == nil and not required then return end
   if type(v) ~= kind then
+    failed = linting() ~= nil
     wrong(what, key, "%s: %s must be a %s, got %s", what, key, kind, v == nil and "nothing" or type(v))
   end
 end

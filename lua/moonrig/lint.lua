@@ -93,8 +93,11 @@ end
 
 -- ---------------------------------------------------------------------------------------------- recording
 
+-- What all passes have found (core/script/lint.c).
+local total = { problems = {}, seen = {}, lines = {}, files = {}, nfiles = 0, changes = {} }
+
 local function new(g)
-  local self = { g = g, problems = {}, seen = {}, lines = {}, bad = {}, notes = {} }
+  local self = { g = g, problems = total.problems, seen = total.seen, lines = total.lines, bad = {}, notes = {} }
 
   function self.add(file, line, rule, message, fix)
     local id = ("%s:%d:%s:%s"):format(file, line or 1, rule, message)
@@ -210,6 +213,11 @@ end
 
 ---Turns a note into a problem, at the line of the field that it is about.
 local function judge(self, files, n)
+  if n.file == "" then -- the plan could not be made: because of another problem, or else that is one
+    if self.problems[1] then return end
+    n.file = self.g.roots[1] or "."
+  end
+  if n.raised and n.message:find "^moonrig/" and self.problems[1] then return end -- it followed from what was noted
   if n.raised then
     local file, line, text = split(files, n.message, n.file)
     local rule = rule_of(text)
@@ -249,8 +257,10 @@ end
 local function check_tools(self, files, stored)
   local known, names = {}, {}
   for _, d in ipairs(self.g.decls.agent) do
-    known[d.decl.name] = true
-    names[#names + 1] = d.decl.name
+    if type(d.decl.name) == "string" then
+      known[d.decl.name] = true
+      names[#names + 1] = d.decl.name
+    end
   end
   for _, a in ipairs(stored and stored.agents or {}) do known[a.name], known[a.id] = true, true end
   for _, d in ipairs(self.g.decls.tool) do
@@ -285,6 +295,12 @@ local function check_events(self, files)
   end
 end
 
+local function list_of(t)
+  local list = setmetatable({}, native.array_mt)
+  for i, v in ipairs(t) do list[i] = v end
+  return list
+end
+
 ---@param list { path: string, text: string }[]
 ---@param stored? string JSON of what a server has: { agents = [...] }
 ---@return string json
@@ -295,7 +311,13 @@ native.entry("lint_finish", function(g, list, stored)
   stored = stored and assert(native.json_decode(stored)) or nil
   local inside = {}
   for _, f in ipairs(files) do
-    if f.inside and f.facts then inside[#inside + 1] = f end
+    if f.inside and f.facts then
+      inside[#inside + 1] = f
+      if not total.files[f.path] then
+        total.files[f.path] = true
+        total.nfiles = total.nfiles + 1
+      end
+    end
   end
   rules.globals(inside, self.add)
   for _, f in ipairs(inside) do
@@ -307,15 +329,20 @@ native.entry("lint_finish", function(g, list, stored)
   for _, n in ipairs(self.notes) do judge(self, files, n) end
   check_tools(self, files, stored)
   check_events(self, files)
-  local changes = stored and drift.compare(g, stored, function(d, key, ...)
+  for _, c in ipairs(stored and drift.compare(g, stored, function(d, key, ...)
     local file, line = place(files, d, key)
     self.add(file, line, ...)
-  end)
+  end) or {}) do
+    if not total.changes[c.kind .. c.name] then
+      total.changes[c.kind .. c.name] = true
+      table.insert(total.changes, c)
+    end
+  end
   table.sort(self.problems, function(a, b)
     if a.file ~= b.file then return a.file < b.file end
     if a.line ~= b.line then return a.line < b.line end
     return a.rule .. a.message < b.rule .. b.message
   end)
-  return assert(native.json_encode { files = #inside, problems = setmetatable(self.problems, native.array_mt),
-    changes = changes and setmetatable(changes, native.array_mt) or native.null }, false, true)
+  return assert(native.json_encode { files = total.nfiles, problems = setmetatable(self.problems, native.array_mt),
+    changes = stored and list_of(total.changes) or native.null }, false, true)
 end)

@@ -103,6 +103,7 @@ function M.state(o)
   if version ~= math.floor(version) then err.misuse("rig.state: version is a whole number, got %s", tostring(version)) end
   declare.add("state", "rig.state", { name = o.name })
   local g = native.generation()
+  if type(o.name) ~= "string" then return {} end -- it was noted: the scripts are only checked
   if g.states[o.name] then err.misuse("rig.state: %q is declared twice", o.name) end
   local old = current[o.name]
   local cell = old

@@ -142,6 +142,27 @@ t.test("top-level code cannot reach outside while it is looked at", function()
   end
   put {}
 end)
+t.test("several programs in a directory are looked at one by one", function()
+  local function program(extra)
+    return "local rig = require 'moonrig'\nrequire('shared')()\nrig.main(function() return 0 end)\n" .. extra
+  end
+  put {
+    ["shared.lua"] = "local rig = require 'moonrig'\nreturn function() rig.tool { name = 'one', description = 'x', run = function() end } end",
+    ["a.lua"] = program "", ["b.lua"] = program "x = 1",
+  }
+  local report = lint(dir)
+  t.equal(found(report), "4 global-write")
+  t.equal(report.problems[1].file, dir .. "/b.lua")
+  t.equal(report.files, 3)
+  put {}
+end)
+t.test("a declaration without its name does not hide others", function()
+  put { ["x.lua"] = "local rig = require 'moonrig'\nrig.on { event = 'session.error', run = function() end }\nrig.provider { models = 'm', run = function() end }\n"
+    .. "rig.tool { description = 'x', run = function() end }\nrig.hook { phase = 'permit' }\nrig.agent { model = 'm' }\nrig.state { version = 1 }\n"
+    .. "rig.on { name = 'a', event = 'session.err', run = function() end }" }
+  t.equal(found(lint(dir .. "/x.lua")), "2 missing-field, 3 missing-field, 4 missing-field, 5 missing-field, 6 missing-field, 7 missing-field, 8 unknown-event")
+  put {}
+end)
 t.test("drift: what a start would change", function()
   put { ["x.lua"] = [[
 local rig = require "moonrig"
