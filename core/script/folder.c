@@ -115,6 +115,26 @@ LJMP void mr_lua_folders_load(lua_State *L, struct mr_lua_vm *s, int g, const ch
   mr_lua_box_drop(L, -1);
 }
 
+/* In a VM that takes another's place the scripts are those that were loaded, whatever lies there now. */
+static void as_loaded(struct mr_lua_vm *s, struct mr_lua_paths *l, const char *dir, size_t n)
+{
+  int kept = 0;
+  for (int i = 0; i < l->n; i++) {
+    size_t len = strlen(l->v[i]); /* all are longer than .lua: the directory is in front */
+    if (strcmp(l->v[i] + len - 4, ".lua") == 0 && strncmp(l->v[i] + n, "/skills/", 8) != 0)
+      mr_lua_free(l->v[i]);
+    else
+      l->v[kept++] = l->v[i];
+  }
+  l->n = kept;
+  for (const struct mr_lua_file *f = s->replay; f; f = f->next) {
+    if (strncmp(f->path, dir, n) != 0 || f->path[n] != '/') continue;
+    const char *rel = f->path + n + 1;
+    if (strcmp(rel, "agent.lua") == 0 || strcmp(rel, "hooks.lua") == 0 || strncmp(rel, "tools/", 6) == 0)
+      mr_lua_paths_add(l, f->path);
+  }
+}
+
 /* folder_files(dir) -> its files, relative to it, in the order of the names */
 static int n_folder_files(lua_State *L)
 {
@@ -125,6 +145,7 @@ static int n_folder_files(lua_State *L)
   struct mr_lua_paths *l = box->p = mr_lua_alloc(sizeof *l);
   if (!l) return luaL_error(L, "out of memory");
   mr_lua_folder_files(dir, l, NULL);
+  if (s->replay) as_loaded(s, l, dir, n);
   if (l->full) return mr_lua_raise(L, "%s holds more than %d files", dir, MR_LUA_PATHS_MAX);
   mr_lua_paths_sort(l);
   lua_createtable(L, l->n, 0);

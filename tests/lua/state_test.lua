@@ -253,4 +253,26 @@ t.test("schemas are checked at every depth", function()
   os.remove(dir .. "/a.lua")
   reload()
 end)
+t.test("the manual's example does what it says", function()
+  local f = assert(io.open("lua/README.md", "rb"))
+  local text = f:read "*a"
+  f:close()
+  local code
+  for block in text:gmatch "\n```lua\n(.-)\n```" do code = block:find("first_time", 1, true) and block or code end
+  reload "rig.state { name = 'seen', init = function() return { 'a', 'b' } end }" -- version 1
+  t.write(dir .. "/a.lua", code)
+  reload()
+  local now = host.generation()
+  t.equal(t.use("first_time", { id = "a" }), '"no"')
+  t.equal(t.use("first_time", { id = "c" }), '"yes"')
+  reload()
+  t.equal(t.use("first_time", { id = "c" }), '"no"')
+  t.equal(t.use "go_back", ('"now %d, rollback"'):format(now))
+  t.write(dir .. "/a.lua", (code:gsub("EUR = 1000", "EUR = 0")))
+  local answer, refusal = t.control "reload"
+  t.ok(refusal ~= 0)
+  t.match(answer.error, "the check failed: no limit for EUR")
+  os.remove(dir .. "/a.lua")
+  reload()
+end)
 rig.main(t.run)
