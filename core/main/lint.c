@@ -1,6 +1,6 @@
 /*
- * lint.c - `moonrig lint`: what is wrong with scripts, without a server. With --url or --data, what is stored there
- * is fetched first, and compared with what the scripts declare.
+ * lint.c - `moonrig lint`: what is wrong with scripts, without a server. With --url or --data, what is stored
+ * there is fetched first, and compared with what the scripts declare.
  *
  * The scripts are loaded in a runtime in memory that serves nothing. Blocking, on the command's only thread.
  */

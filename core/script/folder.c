@@ -3,8 +3,8 @@
  * skills/. Here is which files belong to one; what they mean is lua/moonrig/folder.lua's.
  *
  * agents/NAME of a directory of scripts is one if it holds agent.lua or instructions.md; a directory named by
- * itself if it holds agent.lua. Its files are not run as plain scripts. Names that begin with "." or "_" do not
- * count, nor do links below skills/: what a model may read there lies there.
+ * itself if it holds agent.lua. Its files are not run as plain scripts. Names that begin with "." or "_" do
+ * not count, nor do links below skills/: what a model may read there lies there.
  *
  * Script thread, while scripts load or are compared; plain blocking I/O.
  */

@@ -1,9 +1,10 @@
 /*
  * lint - loads scripts to look at them: for `moonrig lint`. What is judged is lua/moonrig/lint.lua's.
  *
- * The load is a reload's, with s->lint set: a file that fails is noted and the next one is loaded; when one spends
- * the time budget, the next gets a new one. Nothing is applied, no check or handler runs. Several files with a rig.main are programs,
- * each run by itself, not one set of scripts: each is a pass of its own, in a generation of its own.
+ * The load is a reload's, with s->lint set: a file that fails is noted and the next one is loaded; when one
+ * spends the time budget, the next gets a new one. Nothing is applied, no check or handler runs. Several files
+ * with a rig.main are programs, each run by itself, not one set of scripts: each is a pass of its own, in a
+ * generation of its own.
  *
  * The thread that calls mr_script_lint.
  */

@@ -2,8 +2,8 @@
  * status - what is known of the generations: which run, with what tasks, what the last attempts came to; and
  * rig.reload, by which a task asks for another one.
  *
- * One document says it all: `moonrig reload --status` prints it, rig.generations() returns it, and the part that
- * does not change from call to call is in /health. A task's wish is a pend in s->reloads; the loop carries it
+ * One document says it all: `moonrig reload --status` prints it, rig.generations() returns it, and the part
+ * that does not change from call to call is in /health. A task's wish is a pend in s->reloads; the loop carries it
  * out between two turns, as a reload must not run inside of a task, and then wakes the task, which goes on on
  * the generation it began on.
  *
