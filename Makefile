@@ -60,6 +60,7 @@ LIB_SRC    := $(foreach r,$(ROOMS),$(wildcard core/$(r)/*.c))
 SCRIPT_SRC := $(wildcard core/script/*.c)
 MAIN_SRC   := $(wildcard core/main/*.c)
 LUA_SRC    := $(sort $(shell find lua/moonrig -name '*.lua' -not -path '*/_meta/*' 2>/dev/null))
+NEW_FILES  := $(sort $(shell find lua/new -type f 2>/dev/null))
 LUA54_CFLAGS  = $(shell pkg-config --cflags $(LUA54)) -DMR_LUA54
 LUA54_LIBS    = $(shell pkg-config --libs $(LUA54)) -ldl
 LUAJIT_CFLAGS = $(shell pkg-config --cflags $(LUAJIT))
@@ -68,7 +69,7 @@ LUAJIT_CFLAGS = $(shell pkg-config --cflags $(LUAJIT))
 HELPERS := $(if $(filter 1,$(SANDBOX)),$(foreach h,launcher envd,$(if $(wildcard core/sandbox/helpers/$(h)*.c),$(h))))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o) $(HELPERS:%=$(B)/helpers/%_bytes.o)
-MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/%.o)
+MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/%.o) $(B)/new_files.o
 SCRIPT54 := $(SCRIPT_SRC:core/script/%.c=$(B)/lua54/%.o) $(B)/lua_sources.o
 SCRIPT51 := $(SCRIPT_SRC:core/script/%.c=$(B)/lua51/%.o) $(B)/lua_sources.o
 PROGRAM  := $(if $(MAIN_SRC),$(B)/moonrig)
@@ -99,7 +100,7 @@ $(B)/.flags: FORCE
 $(B)/.lib: FORCE
 	$(call stamp,$(sort $(LIB_OBJ)))
 $(B)/.lua: FORCE
-	$(call stamp,$(LUA_SRC))
+	$(call stamp,$(LUA_SRC) $(NEW_FILES))
 
 $(B)/core/%.o: core/%.c $(B)/.flags
 	$(mkd)
@@ -159,6 +160,14 @@ $(B)/lua_sources.c: $(LUA_SRC) scripts/dev/embed $(B)/.lua
 $(B)/lua_sources.o: $(B)/lua_sources.c $(B)/.flags
 	$(call say,CC)
 	$(call cc,$(CFLAGS_ALL))
+# What moonrig new writes.
+$(B)/new_files.c: $(NEW_FILES) scripts/dev/embed $(B)/.lua
+	$(mkd)
+	$(call say,EMBED)
+	$(Q)scripts/dev/embed --files mr_new_files lua/new $(NEW_FILES) > $@.$$$$ && mv -f $@.$$$$ $@
+$(B)/new_files.o: $(B)/new_files.c $(B)/.flags
+	$(call say,CC)
+	$(call cc,$(CFLAGS_ALL))
 $(B)/lua/5.1/moonrig.so: $(SCRIPT51) $(B)/libmoonrig.a
 	$(mkd)
 	$(call say,LD)
@@ -184,10 +193,16 @@ $(HOSTS) $(TOOLS): $(B)/tests/%: $(B)/obj/tests/%.o $(B)/libmoonrig.a
 	$(mkd)
 	$(call say,LD)
 	$(call ld,$(LDFLAGS_ALL),$^ $(LIBS))
-$(BENCH): $(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/libmoonrig.a
+$(filter-out %/handlers,$(BENCH)): $(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/libmoonrig.a
 	$(mkd)
 	$(call say,LD)
 	$(call ld,$(LDFLAGS_ALL),$^ $(LIBS))
+# With the Lua face, and the results of tools caught.
+$(B)/obj/tests/bench/handlers.o: CFLAGS_ALL += $(LUA54_CFLAGS)
+$(B)/bench/handlers: $(B)/obj/tests/bench/handlers.o $(SCRIPT54) $(B)/libmoonrig.a
+	$(mkd)
+	$(call say,LD)
+	$(call ld,$(LDFLAGS_ALL) -Wl$(,)--wrap=mr_tool_run_done,$^ $(LUA54_LIBS) $(LIBS))
 tests: all $(UNIT) $(HOSTS) $(TOOLS) $(MODULE51) $(if $(filter asan,$(FLAVOR)),$(if $(HELPERS),$(B)/helpers/envd-asan))
 
 guards: $(if $(filter release,$(FLAVOR)),$(B)/libmoonrig.a)
@@ -209,9 +224,10 @@ asan:
 	@$(MAKE) FLAVOR=asan tests
 	@tests/run --build $(BUILD) --flavor asan -j $(JOBS) $(if $(ONLY),--only $(ONLY))
 # What has threads: queues, the store, the host's side.
+THREADED = unit/loop,unit/store,unit/host,embed
 tsan:
 	@$(MAKE) FLAVOR=tsan tests
-	@tests/run --build $(BUILD) --flavor tsan -j $(JOBS) --only $(or $(ONLY),unit/loop,unit/store,unit/host,embed)
+	@tests/run --build $(BUILD) --flavor tsan -j $(JOBS) --only $(or $(ONLY),$(THREADED))
 bench: all $(BENCH) $(TOOLS)
 	@if [ -x tests/bench/run ]; then tests/bench/run; else echo 'tests/bench/run is not there'; fi
 

@@ -89,7 +89,7 @@ static int check_confirmation(struct check *k, yyjson_val *ev, struct mr_event_i
     return refuse(k, "result", "must be \"allow\" or \"deny\"");
   if (mr_json_get_str(ev, "deny_message").p && mr_str_is(result, "allow"))
     return refuse(k, "deny_message", "only goes with \"result\": \"deny\"");
-  if (!t || t->kind != MR_TOOL_BUILTIN || t->perm != MR_PERM_ASK)
+  if (!t || t->kind == MR_TOOL_CUSTOM || t->perm != MR_PERM_ASK)
     return refuse(k, "tool_use_id", MR_FMT " is not a tool use that asks for confirmation", MR_ARG(id));
   if (!waits(k, t)) return refuse(k, "tool_use_id", MR_FMT " was answered already", MR_ARG(id));
   snprintf(e->ref, sizeof e->ref, "%s", t->event_id);

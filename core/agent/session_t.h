@@ -16,7 +16,9 @@
 enum mr_status { MR_IDLE, MR_RUNNING, MR_RESCHEDULING, MR_TERMINATED };
 enum mr_stop { MR_STOP_END_TURN, MR_STOP_REQUIRES_ACTION, MR_STOP_RETRIES, MR_STOP_REFUSAL };
 
-enum mr_tool_kind { MR_TOOL_BUILTIN, MR_TOOL_CUSTOM };
+/* GUARDED: a handler's tool behind a confirmation. To clients it is a tool of the server (agent.tool_use), as only
+ * those can be confirmed. */
+enum mr_tool_kind { MR_TOOL_BUILTIN, MR_TOOL_CUSTOM, MR_TOOL_GUARDED };
 enum mr_call_perm { MR_PERM_ALLOW, MR_PERM_ASK, MR_PERM_DENY };
 
 /* One tool call of the latest model reply. */
@@ -203,6 +205,7 @@ void mr_model_abort(struct mr_session *s, struct mr_usage *usage); /* forgets it
 bool mr_model_running(const struct mr_session *s);
 void mr_model_committed(struct mr_session *s);
 /* turn_tools.c */
+int mr_tools_owned(const struct mr_session *s, struct mr_str name); /* by a handler: 0, or MR_OWNS* */
 void mr_tools_start(struct mr_session *s); /* starts every call whose intent is durable */
 bool mr_tools_running(const struct mr_session *s);
 bool mr_tools_to_start(const struct mr_session *s);             /* may any start, and has no intent yet? */

@@ -218,6 +218,7 @@ static int apply_private(struct mr_session *s, struct mr_str type, yyjson_val *j
     t->intent_seq = s->seq + 1;
   } else if (mr_str_is(type, "tool.claim") && t) {
     t->owned = mr_json_get_bool(j, "owned", true);
+    if (t->kind == MR_TOOL_BUILTIN) t->kind = MR_TOOL_GUARDED;
     if (!t->owned) t->attempt = 0; /* the client's from here on: nothing of it runs */
     t->idempotent = mr_json_get_bool(j, "idempotent", false);
   } else if (mr_str_is(type, "model.retry")) {

@@ -139,8 +139,12 @@ static void on_permit(void *ud, enum mr_permit p, struct mr_str detail)
   } else if (p != MR_PERMIT_NONE) {
     u->judged = MR_JUDGED_HOOK;
     u->perm = p == MR_PERMIT_ALLOW ? MR_PERM_ALLOW : p == MR_PERMIT_ASK ? MR_PERM_ASK : MR_PERM_DENY;
-    if (u->kind == MR_TOOL_CUSTOM && u->perm == MR_PERM_ASK)
-      u->perm = MR_PERM_ALLOW; /* a client answers it anyway */
+    if (u->kind == MR_TOOL_CUSTOM && u->perm == MR_PERM_ASK) {
+      if (mr_tools_owned(r->s, u->name))
+        u->kind = MR_TOOL_GUARDED;
+      else
+        u->perm = MR_PERM_ALLOW; /* a client answers it anyway */
+    }
     u->message = mr_arena_str(r->arena, detail);
   }
   ask_next(r);

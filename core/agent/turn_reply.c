@@ -84,7 +84,7 @@ static void use_row(struct mr_txn *t, const struct mr_use *u)
               NULL);
   mr_jw_kstr(&w, "name", u->name);
   mr_jw_kraw(&w, "input", u->input);
-  if (u->kind == MR_TOOL_BUILTIN) evaluation(&w, u);
+  if (u->kind != MR_TOOL_CUSTOM) evaluation(&w, u);
   mr_txn_end_wire(t, &b, &w);
 }
 
@@ -96,8 +96,7 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
   struct mr_jw w;
   int owns = 0;
 
-  if (u->kind == MR_TOOL_CUSTOM && u->perm != MR_PERM_DENY && s->d->tools.owns)
-    owns = s->d->tools.owns(s->d->tools.ud, u->name, s->agent_id, s->agent_name);
+  if (u->kind != MR_TOOL_BUILTIN && u->perm != MR_PERM_DENY) owns = mr_tools_owned(s, u->name);
   if (u->perm != MR_PERM_DENY && !owns) return;
   mr_buf_init(&b, s->d->mem, 1 << 20);
   mr_jw_init(&w, &b);

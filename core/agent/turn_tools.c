@@ -10,11 +10,18 @@
 
 static const char interrupted_text[] =
     "[{\"type\":\"text\",\"text\":\"Tool execution was interrupted before completion. Please retry.\"}]";
+static const char no_output[] = "[{\"type\":\"text\",\"text\":\"(no output)\"}]"; /* spec/resources.md §4.2 */
 
 struct host_run { /* a handler's call: what the host sees, and whose it is */
   struct mr_tool_run run;
   struct mr_tcall *call;
 };
+
+int mr_tools_owned(const struct mr_session *s, struct mr_str name)
+{
+  const struct mr_tool_runner *t = &s->d->tools;
+  return t->owns ? t->owns(t->ud, name, s->agent_id, s->agent_name) : 0;
+}
 
 bool mr_tools_running(const struct mr_session *s)
 {
@@ -152,7 +159,7 @@ static void on_sandbox(void *ud, const struct mr_sandbox_result *r)
 
   keep_ref(s);
   if (r->code == MR_OK)
-    finish(c, r->content, r->is_error);
+    finish(c, mr_str_is(r->content, "[]") ? mr_str_c(no_output) : r->content, r->is_error);
   else if (r->code == MR_E_CANCELLED || r->code == MR_E_NOTFOUND || (r->code == MR_E_CLOSED && c->recovering))
     finish(c, mr_str_c(interrupted_text), true);
   else
@@ -297,10 +304,10 @@ void mr_tools_start(struct mr_session *s)
     c->running = true;
     s->d->stats.tools_running++;
     s->d->stats.tool_calls++;
-    if (c->kind == MR_TOOL_CUSTOM)
-      start_custom(c);
-    else
+    if (c->kind == MR_TOOL_BUILTIN)
       start_builtin(c);
+    else
+      start_custom(c);
     (void)MR_FAULT("tool.start.after");
   }
 }
@@ -337,9 +344,11 @@ void mr_tools_forget(struct mr_session *s)
 static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
 {
   struct mr_session *s = t->s;
-  int owns = s->d->tools.owns ? s->d->tools.owns(s->d->tools.ud, c->name, s->agent_id, s->agent_name) : 0;
+  int owns = mr_tools_owned(s, c->name);
+  bool guarded = c->kind == MR_TOOL_GUARDED; /* never the client's to answer */
 
-  if (!owns && (c->attempt == 0 || c->idempotent)) {
+  if (guarded && c->attempt == 0) return;
+  if (!guarded && !owns && (c->attempt == 0 || c->idempotent)) {
     mr_txn_private(t, "tool.claim",
                    mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"owned\":false}", c->event_id)));
   } else if (c->attempt > 0 && ((owns & MR_OWNS_IDEMPOTENT && c->idempotent) || MR_SWITCH("rerun-all"))) {
@@ -358,7 +367,7 @@ void mr_tools_recover(struct mr_session *s)
   for (int i = 0; i < s->ncalls; i++) {
     struct mr_tcall *c = s->calls[i];
     if (c->resolved || c->finished) continue;
-    if (c->kind == MR_TOOL_CUSTOM && c->owned)
+    if (c->kind != MR_TOOL_BUILTIN && c->owned)
       recover_custom(&t, c);
     else if (c->kind == MR_TOOL_BUILTIN && c->attempt > 0)
       c->recovering = true;

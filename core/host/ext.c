@@ -189,6 +189,12 @@ static const char *x_op_at(int index, const char **verb, const char **path, unsi
   return d->name;
 }
 
+static const char *x_op_beta(int index)
+{
+  const struct mr_opdef *d = mr_op_at(index);
+  return d ? d->beta : NULL;
+}
+
 static int64_t x_now_us(struct mr_runtime *rt)
 {
   return mr_mono_us(&rt->sys);
@@ -244,6 +250,8 @@ const struct mr_ext *mr_ext(void)
                                       .post = mr_x_post,
                                       .http = mr_x_http,
                                       .http_cancel = mr_x_http_cancel,
+                                      .http_pause = mr_x_http_pause,
+                                      .op_beta = x_op_beta,
                                       .file = mr_x_file,
                                       .watch = mr_x_watch,
                                       .watch_cancel = mr_x_watch_cancel,

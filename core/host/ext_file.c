@@ -1,8 +1,8 @@
 /*
  * ext_file.c - files for bindings: one blocking operation a job, on the pool, its answer through the queue.
  *
- * What it is not for: large files (READ_MAX), streams, permissions: this is what scripts need of a file system
- * without stopping their thread. A write is atomic: a new file beside the old one, synced, then renamed over it.
+ * What it is not for: large files (READ_MAX), streams, permissions (but see ext_roots.c): this is what scripts need of a
+ * file system without stopping their thread. A write is atomic: a new file beside the old one, synced, then renamed over it.
  */
 #include "host/ext_t.h"
 
@@ -276,12 +276,29 @@ static int value_of(struct filejob *j)
   return j->doc ? MR_OK : MR_E_NOMEM;
 }
 
+/* The path (and a rename's new name) as script.roots allows it. */
+static int place(struct filejob *j)
+{
+  bool itself = j->work == do_remove || j->work == do_rename;
+  char path[PATH_MAX], to[PATH_MAX];
+  int code = mr_roots_resolve(j->rt, j->path, itself, path, &j->err);
+
+  if (code == MR_OK && j->work == do_rename) {
+    code = mr_roots_resolve(j->rt, j->arg.p, true, to, &j->err);
+    if (code == MR_OK) j->arg = mr_arena_str(j->arena, mr_str_c(to));
+  }
+  if (code != MR_OK) return code;
+  j->path = (char *)(uintptr_t)mr_arena_str(j->arena, mr_str_c(path)).p;
+  return j->path && j->arg.p ? MR_OK : mr_err_nomem(&j->err);
+}
+
 static void work(struct mr_job *job, void *worker)
 {
   struct filejob *j = MR_OF(job, struct filejob, job);
 
   (void)worker;
-  j->code = j->work(j);
+  j->code = place(j);
+  if (j->code == MR_OK) j->code = j->work(j);
   if (j->code == MR_OK && j->raw)
     j->code = value_of(j);
   else if (j->code == MR_OK && (j->json.n || j->json.failed))

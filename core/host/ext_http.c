@@ -2,15 +2,24 @@
  * ext_http.c - outgoing HTTP for bindings: a request of net/http_client with the copies, limits and the way
  * back through the queue that a host on another thread needs.
  *
- * Pieces of a streamed body wait for the host, at most CHUNKS of them; then the transfer is paused until the
- * host has taken most. done comes exactly once, last; its slot is reserved when the request is made.
+ * Pieces of a streamed body wait for the host, at most CHUNKS of them or BACKLOG bytes and one; then the transfer
+ * is paused until the host has taken most, and as long as the host asks for it. done comes exactly once, last;
+ * its slot is reserved when the request is made.
  * References: the host's side holds one until done has run; posts and entries under way hold one each.
  */
 #include "host/ext_t.h"
 
 #include <stdio.h>
 
-enum { TIMEOUT_MS = 60000, FOLLOW_MAX = 10, HEADERS_MAX = 200, CHUNKS = 8, CHUNKS_LOW = 4 };
+enum {
+  TIMEOUT_MS = 60000,
+  FOLLOW_MAX = 10,
+  HEADERS_MAX = 200,
+  CHUNKS = 8,
+  CHUNKS_LOW = 4,
+  BACKLOG = 512 << 10,
+  UNIX_MAX = 107
+};
 static const int64_t BODY_MAX = INT64_C(16) << 20, URL_MAX = 1 << 16;
 
 struct request {
@@ -20,16 +29,19 @@ struct request {
   struct mr_ext_http_cbs cbs;
   void *ud;
   struct mr_arena *arena; /* what was asked */
-  char *method, *url;
+  char *method, *url, *unix_path;
   struct mr_str *headers;
   int nheaders, follow;
   struct mr_str body;
-  int64_t timeout_ms, max_body;
+  int64_t timeout_ms, max_body, connect_ms, idle_ms;
   atomic_bool cancelled;
-  atomic_int backlog; /* chunks in the queue */
+  atomic_int backlog;         /* chunks in the queue */
+  atomic_size_t backlog_size; /* their bytes */
+  atomic_bool held;           /* the host asked for a pause */
   atomic_bool resume_posted;
   struct mr_post start, cancel, resume;
-  struct mr_entry done;
+  struct mr_entry told, done; /* the head; the end */
+  int told_status;
   /* loop */
   struct mr_http_out *out;
   bool paused;
@@ -90,16 +102,30 @@ struct chunk {
   char bytes[];
 };
 
+static bool room(struct request *r)
+{
+  return !atomic_load(&r->held) && atomic_load(&r->backlog) <= CHUNKS_LOW &&
+         atomic_load(&r->backlog_size) <= BACKLOG / 2;
+}
+
 static void on_resume(struct mr_post *p)
 {
   struct request *r = MR_OF(p, struct request, resume);
 
   atomic_store(&r->resume_posted, false);
-  if (r->out && r->paused && atomic_load(&r->backlog) <= CHUNKS_LOW) {
+  if (r->out && r->paused && room(r)) {
     r->paused = false;
     mr_http_out_pause(r->out, false);
   }
   unref(r);
+}
+
+/* The caller holds a reference. */
+static void post_resume(struct request *r)
+{
+  if (!room(r) || atomic_exchange(&r->resume_posted, true)) return;
+  atomic_fetch_add(&r->refs, 1);
+  if (mr_rt_post(r->rt, &r->resume) != MR_OK) unref(r);
 }
 
 static void run_chunk(struct mr_entry *e)
@@ -108,10 +134,17 @@ static void run_chunk(struct mr_entry *e)
   struct request *r = k->r; /* its done comes after us */
 
   if (!atomic_load(&r->cancelled)) r->cbs.chunk(r->ud, mr_str_n(k->bytes, k->n));
+  atomic_fetch_sub(&r->backlog_size, k->n);
+  atomic_fetch_sub(&r->backlog, 1);
   mr_mem_free(mr_rt_mem(r->rt), k);
-  if (atomic_fetch_sub(&r->backlog, 1) - 1 > CHUNKS_LOW || atomic_exchange(&r->resume_posted, true)) return;
-  atomic_fetch_add(&r->refs, 1);
-  if (mr_rt_post(r->rt, &r->resume) != MR_OK) unref(r);
+  post_resume(r);
+}
+
+static void run_head(struct mr_entry *e)
+{
+  struct request *r = MR_OF(e, struct request, told); /* its done comes after us */
+
+  if (!atomic_load(&r->cancelled)) r->cbs.head(r->ud, r->told_status, mr_buf_get(&r->head));
 }
 
 /* ---- the client's callbacks ---- */
@@ -123,6 +156,9 @@ static void on_head(void *ud, struct mr_http_out *out, int status, struct mr_str
   r->status = status;
   mr_buf_reset(&r->head);
   mr_buf_str(&r->head, headers);
+  if (!r->cbs.head || r->head.failed) return;
+  r->told_status = status;
+  mr_queue_push(&r->rt->queue, &r->told);
 }
 
 static int on_data(void *ud, struct mr_http_out *out, struct mr_str bytes)
@@ -142,7 +178,10 @@ static int on_data(void *ud, struct mr_http_out *out, struct mr_str bytes)
   k->r = r;
   k->n = bytes.n;
   memcpy(k->bytes, bytes.p, bytes.n);
-  if (atomic_fetch_add(&r->backlog, 1) + 1 >= CHUNKS && !r->paused) {
+  atomic_fetch_add(&r->backlog_size, k->n);
+  if ((atomic_fetch_add(&r->backlog, 1) + 1 >= CHUNKS || atomic_load(&r->backlog_size) >= BACKLOG ||
+       atomic_load(&r->held)) &&
+      !r->paused) {
     r->paused = true;
     mr_http_out_pause(out, true);
   }
@@ -180,7 +219,10 @@ static void on_start(struct mr_post *p)
                               .nheaders = r->nheaders,
                               .body = &r->body,
                               .nbody = r->body.n ? 1 : 0,
+                              .unix_path = r->unix_path,
+                              .connect_timeout_ms = r->connect_ms,
                               .timeout_ms = r->timeout_ms,
+                              .stall_ms = r->idle_ms,
                               .follow = r->follow};
   struct mr_err err = {0};
   int code = MR_OK;
@@ -217,9 +259,13 @@ static int copy_request(struct request *r, const struct mr_ext_http_req *q, stru
     return mr_err_set(err, MR_E_INVALID, "url", "url: needed, at most 64 KiB, without control characters");
   if (q->method && (!q->method[0] || strlen(q->method) > 40 || !line_ok(q->method)))
     return mr_err_set(err, MR_E_INVALID, "method", "method: a word such as GET");
-  if (q->timeout_ms < 0 || q->max_body < 0)
-    return mr_err_set(err, MR_E_INVALID, q->max_body < 0 ? "max_body" : "timeout_ms",
-                      "timeout_ms and max_body must not be negative");
+  if (q->timeout_ms < -1 || q->max_body < 0 || q->connect_ms < 0 || q->idle_ms < 0)
+    return mr_err_set(
+        err, MR_E_INVALID, q->max_body < 0 ? "max_body" : "timeout_ms",
+        "max_body, connect_ms, idle_ms: not negative; timeout_ms: -1 for none, else not negative");
+  if (q->unix_path && (!q->unix_path[0] || strlen(q->unix_path) > UNIX_MAX))
+    return mr_err_set(err, MR_E_INVALID, "unix_path", "unix_path: the path of a socket, at most %d bytes",
+                      UNIX_MAX);
   if (q->follow < 0 || q->follow > FOLLOW_MAX)
     return mr_err_set(err, MR_E_INVALID, "follow", "follow: 0 to %d redirects", FOLLOW_MAX);
   for (; q->headers && q->headers[n]; n++)
@@ -233,7 +279,13 @@ static int copy_request(struct request *r, const struct mr_ext_http_req *q, stru
     if (!(r->headers[i] = mr_arena_str(r->arena, mr_str_c(q->headers[i]))).p) return mr_err_nomem(err);
   r->nheaders = n;
   r->body = mr_arena_str(r->arena, q->body);
-  r->timeout_ms = q->timeout_ms ? q->timeout_ms : TIMEOUT_MS;
+  if (q->unix_path) {
+    r->unix_path = (char *)(uintptr_t)mr_arena_str(r->arena, mr_str_c(q->unix_path)).p;
+    if (!r->unix_path) return mr_err_nomem(err);
+  }
+  r->timeout_ms = q->timeout_ms == -1 ? 0 : q->timeout_ms ? q->timeout_ms : TIMEOUT_MS;
+  r->connect_ms = q->connect_ms;
+  r->idle_ms = q->idle_ms;
   r->max_body = q->max_body ? q->max_body : r->cbs.chunk ? INT64_MAX : BODY_MAX;
   r->follow = q->follow;
   return r->url && r->method && r->headers && r->body.p ? MR_OK : mr_err_nomem(err);
@@ -255,12 +307,15 @@ static struct request *request_new(struct mr_runtime *rt, const struct mr_ext_ht
   atomic_init(&r->refs, 1);
   atomic_init(&r->cancelled, false);
   atomic_init(&r->backlog, 0);
+  atomic_init(&r->backlog_size, 0);
+  atomic_init(&r->held, false);
   atomic_init(&r->resume_posted, false);
-  if (cbs) r->cbs = *cbs;
+  if (cbs) memcpy(&r->cbs, cbs, cbs->size < sizeof *cbs ? cbs->size : sizeof *cbs);
   r->ud = ud;
   r->start.fn = on_start;
   r->cancel.fn = on_cancel;
   r->resume.fn = on_resume;
+  r->told.run = run_head;
   r->done.run = run_done;
   mr_buf_init(&r->head, m, 1 << 20);
   return r;
@@ -276,7 +331,7 @@ int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *given, const 
   if (id) *id = 0;
   if (code == MR_OK && (!given || given->size < offsetof(struct mr_ext_http_req, headers)))
     code = mr_err_set(err, MR_E_INVALID, "size", "size: set it to sizeof(struct mr_ext_http_req)");
-  if (code == MR_OK && cbs && cbs->size < sizeof *cbs)
+  if (code == MR_OK && cbs && cbs->size < offsetof(struct mr_ext_http_cbs, head))
     code = mr_err_set(err, MR_E_INVALID, "cbs.size", "cbs.size: set it to sizeof(struct mr_ext_http_cbs)");
   if (code != MR_OK) return code;
   memcpy(&q, given, given->size < sizeof q ? given->size : sizeof q);
@@ -323,4 +378,19 @@ void mr_x_http_cancel(struct mr_runtime *rt, uint64_t id)
     r = NULL;
   pthread_mutex_unlock(&rt->ext->lock);
   if (r && mr_rt_post(rt, &r->cancel) != MR_OK) unref(r);
+}
+
+void mr_x_http_pause(struct mr_runtime *rt, uint64_t id, int pause)
+{
+  struct request *r;
+
+  if (mr_ext_check(rt, NULL) != MR_OK) return;
+  pthread_mutex_lock(&rt->ext->lock);
+  r = mr_ext_get(rt, MR_EXT_HTTP, id);
+  if (r) atomic_fetch_add(&r->refs, 1);
+  pthread_mutex_unlock(&rt->ext->lock);
+  if (!r) return;
+  atomic_store(&r->held, pause != 0);
+  post_resume(r);
+  unref(r);
 }

@@ -85,6 +85,7 @@ int mr_x_post(struct mr_runtime *rt, void (*fn)(void *ud), void *ud);
 int mr_x_http(struct mr_runtime *rt, const struct mr_ext_http_req *req, const struct mr_ext_http_cbs *cbs,
               void *ud, uint64_t *id, struct mr_err *err);
 void mr_x_http_cancel(struct mr_runtime *rt, uint64_t id);
+void mr_x_http_pause(struct mr_runtime *rt, uint64_t id, int pause);
 
 /* ---- ext_file.c, ext_watch.c ---- */
 int mr_x_file(struct mr_runtime *rt, const char *op, const char *path, struct mr_str arg,
@@ -93,6 +94,11 @@ int mr_x_file(struct mr_runtime *rt, const char *op, const char *path, struct mr
 int mr_x_watch(struct mr_runtime *rt, const char *path, void (*fn)(void *ud, struct mr_str path), void *ud,
                uint64_t *id, struct mr_err *err);
 void mr_x_watch_cancel(struct mr_runtime *rt, uint64_t id);
+
+/* ---- ext_roots.c ---- */
+int mr_roots_check(yyjson_val *options, struct mr_err *err); /* the option's form */
+/* The path to work on instead, in out (PATH_MAX); or MR_E_DENIED. itself: a link is not followed. */
+int mr_roots_resolve(struct mr_runtime *rt, const char *path, bool itself, char *out, struct mr_err *err);
 
 /* ---- control.c ---- */
 void mr_x_set_generation(struct mr_runtime *rt, int64_t generation, struct mr_str last_error);

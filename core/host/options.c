@@ -3,10 +3,10 @@
  * some room reads stands in the table here, with its kind and limits; what is not in the table is refused
  * with its path, so that a slip of the pen never passes for a setting.
  *
- * Sections of which the room itself checks the contents (models.route, api) are let through here.
+ * Sections of which another file checks the contents (models.route, api, script.roots) are let through here.
  */
 #include "base/json.h"
-#include "host/host_t.h"
+#include "host/ext_t.h"
 
 #include <stdio.h>
 
@@ -50,10 +50,18 @@ static const struct option table[] = {
     {"sandbox.tmp_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.disk_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.nproc", K_INT, 8, 100000},
+    {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
+    {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
+    {"lua.load_ms", K_INT, 1, 3600000},
+    {"lua.burst_ms", K_INT, 1, 3600000},
+    {"lua.stuck_ms", K_INT, 100, 86400000},
+    {"lua.tasks_max", K_INT, 1, 1000000},
     {"http", K_OBJ, 0, 0},
     {"http.ca_file", K_STR, 0, 4000},
     {"log", K_OBJ, 0, 0},
     {"log.level", K_STR, 1, 10},
+    {"script", K_OBJ, 0, 0},
+    {"script.roots", K_FREE, 0, 0},
     {"api", K_FREE, 0, 0},
     {"api_key", K_STR, 0, 200},
     {"asleep", K_BOOL, 0, 0}, /* sessions are not woken: for tools that only look after the data */
@@ -122,6 +130,7 @@ int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, 
   if (!yyjson_is_obj(yyjson_doc_get_root(*out)))
     code = mr_err_set(err, MR_E_INVALID, "options", "options: must be a JSON object");
   if (code == MR_OK) code = check_object("", yyjson_doc_get_root(*out), err);
+  if (code == MR_OK) code = mr_roots_check(yyjson_doc_get_root(*out), err);
   level = mr_json_get(mr_json_get(yyjson_doc_get_root(*out), "log"), "level");
   if (code == MR_OK && level && !yyjson_equals_str(level, "error") && !yyjson_equals_str(level, "warn") &&
       !yyjson_equals_str(level, "info") && !yyjson_equals_str(level, "debug"))

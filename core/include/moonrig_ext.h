@@ -48,9 +48,12 @@ struct mr_ext_http_req {
   const char *method, *url;
   const char *const *headers; /* "Name: value" lines, NULL-terminated, or NULL */
   struct mr_str body;
-  int64_t timeout_ms; /* whole request; 0 = 60,000 */
-  int64_t max_body;   /* response bytes kept; over it MR_E_TOO_LARGE; 0 = 16 MiB */
-  int follow;         /* redirects to follow, at most 10 */
+  int64_t timeout_ms;    /* whole request; 0 = 60,000, -1 = no limit */
+  int64_t max_body;      /* response bytes kept; over it MR_E_TOO_LARGE; 0 = 16 MiB (with chunk: no limit) */
+  int follow;            /* redirects to follow, at most 10 */
+  int64_t connect_ms;    /* until connected; 0 = 10,000 */
+  int64_t idle_ms;       /* no byte for so long = MR_E_TIMEOUT; 0 = off. A pause of the host's does not count */
+  const char *unix_path; /* connect to this socket instead of the URL's host; NULL = no */
 };
 struct mr_ext_http_reply {
   uint32_t size;
@@ -64,6 +67,8 @@ struct mr_ext_http_cbs {
   uint32_t size;
   void (*chunk)(void *ud, struct mr_str data);               /* NULL: the body is collected into reply.body */
   void (*done)(void *ud, const struct mr_ext_http_reply *r); /* exactly once, last */
+  /* Once, before any chunk; may be NULL. Headers as in the reply, which has them again. */
+  void (*head)(void *ud, int status, struct mr_str headers);
 };
 
 /* One request to the durable key-value store. op: "get", "put", "delete", "list". Keys: 1 to 512 bytes of UTF-8,
@@ -192,6 +197,12 @@ struct mr_ext {
   int (*db_run)(struct mr_ext_db *db, struct mr_str sql, struct mr_doc **params, int max_rows,
                 void (*done)(void *ud, const struct mr_reply *r), void *ud, struct mr_err *err);
   void (*db_close)(struct mr_ext_db **db); /* after what was asked for; runs that wait still answer */
+
+  /* --- holds a streamed response back (1) and lets it go on (0): chunks under way still come, about 2 MiB at most;
+   * the rest stays with the sender. No effect on a request that is over. */
+  void (*http_pause)(struct mr_runtime *rt, uint64_t id, int pause);
+  /* What anthropic-beta must hold for the operation op_at names by this index; NULL = nothing. */
+  const char *(*op_beta)(int index);
 
   /* --- what /health shows as "scripts": a JSON object as text, at most 16 KiB (a longer one changes nothing). */
   void (*set_scripts)(struct mr_runtime *rt, struct mr_str json);

@@ -10,7 +10,10 @@ enum { RESPONSE_MAX = 64 << 20, TIMEOUT_S = 60 };
 const char *mr_client_url(struct settings *s)
 {
   if (s->url) return s->url;
-  return mr_server_file_read(s->data, s->url_buf, sizeof s->url_buf) ? s->url_buf : NULL;
+  if (!mr_server_file_read(s->data, s->url_buf, sizeof s->url_buf, s->key_buf, sizeof s->key_buf)) return NULL;
+  /* A model provider's key in the environment is none of this server. */
+  if (s->key_buf[0] && (!s->key || strncmp(s->key, "sk-mr-", 6) != 0)) s->key = s->key_buf;
+  return s->url_buf;
 }
 
 static size_t collect(char *p, size_t size, size_t n, void *ud)

@@ -60,12 +60,27 @@ static int open_runtime(struct app *a, bool quiet)
   return code == MR_OK ? EXIT_OK : mr_main_fail(code == MR_E_INVALID ? EXIT_USAGE : EXIT_FAILED, &err);
 }
 
+/* The limits of the configuration's section lua; the runtime has checked it. */
+static void script_limits(const struct settings *s, struct mr_script_opts *o)
+{
+  yyjson_doc *doc = yyjson_read(s->options, strlen(s->options), 0);
+  yyjson_val *lua = mr_json_get(yyjson_doc_get_root(doc), "lua");
+
+  o->memory_max = (size_t)mr_json_get_int(lua, "memory_max", 0);
+  o->load_ms = (int)mr_json_get_int(lua, "load_ms", 0);
+  o->burst_ms = (int)mr_json_get_int(lua, "burst_ms", 0);
+  o->stuck_ms = (int)mr_json_get_int(lua, "stuck_ms", 0);
+  o->tasks_max = (int)mr_json_get_int(lua, "tasks_max", 0);
+  yyjson_doc_free(doc);
+}
+
 static int open_scripts(struct app *a)
 {
   struct mr_script_opts o = {.size = sizeof o, .paths = a->set.paths, .npaths = (size_t)a->set.npaths};
   struct mr_err err = {0};
 
   if (a->set.npaths == 0 && !a->set.offline) return EXIT_OK;
+  script_limits(&a->set, &o);
   o.offline_model = a->set.offline;
   o.lua_path = getenv("MOONRIG_LUA_PATH");
   o.watch = a->set.watch;
@@ -135,7 +150,7 @@ static int listen_all(struct app *a)
     mr_buf_free(&b);
     if (code != MR_OK)
       return mr_main_fail(code == MR_E_INVALID || code == MR_E_DENIED ? EXIT_USAGE : EXIT_FAILED, &err);
-    if (i == 0) mr_server_file_write(&a->file, a->set.data, actual);
+    if (i == 0) mr_server_file_write(&a->file, a->set.data, actual, a->set.key_buf);
     printf("listening on %s\n", actual);
   }
   fflush(stdout);
@@ -296,7 +311,7 @@ static int serve(int argc, char **argv)
   "  --tls-cert FILE, --tls-key FILE   PEM; listeners speak HTTPS\n"                                           \
   "  --insecure-http     allow a plain listener that is not loopback\n"                                        \
   "  --data DIR          where everything is kept (default ./moonrig-data, or MOONRIG_DATA)\n"                 \
-  "  --config FILE.lua   settings: a Lua file that returns a table\n"                                          \
+  "  --config FILE.lua   settings: a Lua file that returns a table (default DIR/moonrig.conf)\n"               \
   "  --offline MODEL.lua a Lua function that plays every model: no key, no network\n"                          \
   "  --watch             reload the scripts when their files change\n"                                         \
   "  --grace S           seconds for running work after SIGTERM (default 10)\n"                                \

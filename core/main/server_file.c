@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-void mr_server_file_write(struct server_file *f, const char *data, const char *url)
+void mr_server_file_write(struct server_file *f, const char *data, const char *url, const char *key)
 {
   struct mr_mem mem;
   struct mr_buf b;
@@ -27,6 +27,7 @@ void mr_server_file_write(struct server_file *f, const char *data, const char *u
   mr_jw_obj(&w);
   mr_jw_kint(&w, "pid", getpid());
   mr_jw_kc(&w, "url", url);
+  mr_jw_kc(&w, "key", key);
   mr_jw_obj_end(&w);
   if (write(fd, b.p, b.n) != (ssize_t)b.n) fprintf(stderr, "moonrig: %s: not written\n", f->path);
   close(fd);
@@ -39,7 +40,7 @@ void mr_server_file_remove(struct server_file *f)
   f->path[0] = '\0';
 }
 
-bool mr_server_file_read(const char *data, char *url, size_t n)
+bool mr_server_file_read(const char *data, char *url, size_t n, char *key, size_t nkey)
 {
   char path[4096];
   yyjson_doc *doc;
@@ -50,7 +51,10 @@ bool mr_server_file_read(const char *data, char *url, size_t n)
   doc = yyjson_read_file(path, 0, NULL, NULL);
   pid = mr_json_get_int(yyjson_doc_get_root(doc), "pid", 0);
   alive = pid > 1 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
-  if (alive) snprintf(url, n, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "url")));
+  if (alive) {
+    snprintf(url, n, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "url")));
+    snprintf(key, nkey, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "key")));
+  }
   yyjson_doc_free(doc);
   return alive && url[0];
 }

@@ -5,6 +5,8 @@
 
 #include <limits.h>
 #include <stdlib.h>
+#include <sys/random.h>
+#include <sys/stat.h>
 
 /* ---- the command line ---- */
 
@@ -33,6 +35,9 @@ static const struct flag flags[] = {
     {"--rollback", F_BOOL, AT(rollback), TAKES_RELOAD},
     {"--status", F_BOOL, AT(status), TAKES_RELOAD},
     {"--drain", F_BOOL, AT(drain), TAKES_RELOAD},
+    {"--only", F_STR, AT(only), TAKES_TEST},
+    {"--timeout", F_INT, AT(timeout_s), TAKES_TEST},
+    {"--dir", F_STR, AT(dir), TAKES_NEW},
 };
 
 static int whole(const char *text, int *out)
@@ -186,6 +191,28 @@ static int file_setting(struct settings *s, struct mr_str key, yyjson_val *v, bo
   return MR_MORE;
 }
 
+/* A project: a directory of scripts with its settings in moonrig.conf. Its offline model lies there too. */
+static bool find_project(struct settings *s)
+{
+  struct stat st;
+  const char *dir = s->npaths > 0 ? s->paths[0] : NULL;
+
+  if (s->config || !dir || stat(dir, &st) != 0 || !S_ISDIR(st.st_mode)) return false;
+  if (snprintf(s->config_buf, sizeof s->config_buf, "%s/moonrig.conf", dir) >= (int)sizeof s->config_buf ||
+      stat(s->config_buf, &st) != 0)
+    return false;
+  s->config = s->config_buf;
+  return true;
+}
+
+static void from_project(struct settings *s, const char *offline_flag)
+{
+  if (!s->offline || s->offline == offline_flag || s->offline[0] == '/') return;
+  if (snprintf(s->offline_buf, sizeof s->offline_buf, "%s/%s", s->paths[0], s->offline) <
+      (int)sizeof s->offline_buf)
+    s->offline = s->offline_buf;
+}
+
 /* ---- what the runtime gets ---- */
 
 static const char *env(const char *name)
@@ -230,6 +257,24 @@ static int check_upstream(yyjson_mut_val *anthropic, struct mr_err *err)
       "ANTHROPIC_API_KEY here");
 }
 
+/* The commands of this machine find a key in the data directory (server_file.h): the operator's, or one of this run. */
+static void own_key(struct settings *s, yyjson_mut_doc *d, yyjson_mut_val *root)
+{
+  const char *key = yyjson_mut_get_str(yyjson_mut_obj_get(root, "api_key"));
+  unsigned char bytes[24];
+  size_t n;
+
+  if (key) {
+    snprintf(s->key_buf, sizeof s->key_buf, "%s", key);
+    return;
+  }
+  if (getrandom(bytes, sizeof bytes, 0) != (ssize_t)sizeof bytes) return;
+  n = (size_t)snprintf(s->key_buf, sizeof s->key_buf, "sk-mr-local-");
+  for (size_t i = 0; i < sizeof bytes; i++)
+    n += (size_t)snprintf(s->key_buf + n, sizeof s->key_buf - n, "%02x", bytes[i]);
+  override(d, root, "api_key", s->key_buf);
+}
+
 static int make_options(struct settings *s, bool scripts, struct mr_err *err)
 {
   yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);
@@ -256,6 +301,7 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
     override(d, openai, "api_key", first_env("MOONRIG_OPENAI_API_KEY", "OPENAI_API_KEY"));
     override(d, openai, "base_url", env("MOONRIG_OPENAI_BASE_URL"));
     override(d, root, "api_key", env("MOONRIG_API_KEY"));
+    own_key(s, d, root);
     if (env("MOONRIG_LIBEXEC")) override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
     code = check_upstream(anthropic, err);
   }
@@ -268,17 +314,22 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
 int mr_settings_read(struct settings *s, const struct command *c, unsigned takes, int argc, char **argv)
 {
   struct mr_err err = {0};
+  const char *offline_flag;
+  bool project;
   int status;
 
-  *s = (struct settings){.grace_s = -1};
+  *s = (struct settings){.grace_s = -1, .timeout_s = 10};
   status = read_flags(s, c, takes, argc, argv);
   if (status) return status;
   if (!s->data) s->data = env("MOONRIG_DATA");
   if (takes & TAKES_SERVER) {
     if (s->nlisten == 0 && env("MOONRIG_LISTEN")) s->listen[s->nlisten++] = env("MOONRIG_LISTEN");
+    offline_flag = s->offline;
+    project = !(takes & STOP_AT_PATH) && find_project(s);
     if ((s->config && read_file(s, &err) != MR_OK) ||
         make_options(s, s->npaths == 0 && !(takes & STOP_AT_PATH), &err) != MR_OK)
       return mr_main_fail(EXIT_USAGE, &err);
+    if (project) from_project(s, offline_flag);
     if (!s->tls_cert != !s->tls_key) return mr_main_usage(c, "--tls-cert and --tls-key go together");
     if (s->grace_s < 0) s->grace_s = 10;
   }

@@ -16,16 +16,20 @@ struct settings {
   const char *url, *key; /* of commands that speak to a server */
   bool watch, insecure_http, json, quiet;
   bool rollback, status, drain; /* reload */
+  const char *only;             /* test */
+  const char *dir;              /* new */
+  int timeout_s;
   int grace_s;
   const char *paths[PATHS_MAX]; /* what is left of the command line */
   int npaths;
   char *options;    /* JSON for mr_open */
   yyjson_doc *file; /* the configuration file; strings above may point into it */
-  char url_buf[256], key_buf[128];
+  char url_buf[256], key_buf[256], config_buf[1024], offline_buf[1024];
 };
 
 /* Flags of one command: which of the settings it takes. */
 enum { TAKES_SERVER = 1, TAKES_CLIENT = 2, TAKES_RELOAD = 4, TAKES_JSON = 8, STOP_AT_PATH = 16 };
+enum { TAKES_TEST = 1024, TAKES_NEW = 2048 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.
  * With STOP_AT_PATH everything after the first path is the script's. */

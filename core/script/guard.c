@@ -84,6 +84,8 @@ static bool give_up(struct mr_lua_vm *s, const char *why)
   s->h->given_up++;
   mr_lua_tasks_drop(s, "the scripts got stuck and were started again");
   mr_lua_streams_cancel(s);
+  mr_lua_https_cancel(s);
+  mr_lua_news_close(s);
   mr_lua_unwatch(s);
   mr_lua_vm_refuse_control(s, "the scripts got stuck and were started again");
   return true;
@@ -109,7 +111,8 @@ static enum verdict look(struct mr_script *h, struct seen *x, bool main)
   }
   if (atomic_load(&h->stop) && !x->stop_us) x->stop_us = now;
   if (x->stop_us && in && now - x->stop_us > STOP_MS * 1000LL) return TOO_LATE;
-  return !main && in && now - x->since_us > h->o.stuck_ms * 1000LL ? STUCK : GO_ON;
+  if ((main && !h->o.test) || !in || now - x->since_us <= h->o.stuck_ms * 1000LL) return GO_ON;
+  return main ? TOO_LATE : STUCK; /* a test file is not started again */
 }
 
 static int start(struct mr_script *h, pthread_t *thread, bool main, bool fresh)
@@ -143,6 +146,11 @@ static int replace(struct mr_script *h)
   return rc;
 }
 
+static const char *why_of(const struct mr_script *h, enum verdict v)
+{
+  return v == STUCK || !atomic_load(&h->stop) ? "stuck" : "still busy, and the program shall stop,";
+}
+
 int mr_lua_guard(struct mr_script *h, bool main)
 {
   pthread_t thread;
@@ -154,8 +162,7 @@ int mr_lua_guard(struct mr_script *h, bool main)
       return h->rc;
     }
     enum verdict v = look(h, &x, main);
-    if (v == GO_ON || !give_up(h->vm, v == STUCK ? "stuck" : "still busy, and the program shall stop,"))
-      continue;
+    if (v == GO_ON || !give_up(h->vm, why_of(h, v))) continue;
     pthread_detach(thread);
     if (v == TOO_LATE) return MR_E_CANCELLED;
     rc = replace(h);

@@ -251,7 +251,7 @@ static int n_call(lua_State *L)
   return mr_lua_fail_now(L, s, &err);
 }
 
-/* ops() -> array of {name=, verb=, path=, stream=, list=, upload=, download=, todo=} */
+/* ops() -> array of {name=, verb=, path=, beta=, stream=, list=, upload=, download=, todo=} */
 static int n_ops(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
@@ -274,6 +274,8 @@ static int n_ops(lua_State *L)
     lua_setfield(L, -2, "verb");
     lua_pushstring(L, path);
     lua_setfield(L, -2, "path");
+    lua_pushstring(L, s->ext->op_beta(i)); /* NULL: nil */
+    lua_setfield(L, -2, "beta");
     for (size_t k = 0; k < sizeof flags / sizeof flags[0]; k++) {
       lua_pushboolean(L, (f & flags[k].flag) != 0);
       lua_setfield(L, -2, flags[k].name);

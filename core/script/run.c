@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include "script/script_t.h"
 
-enum { DISPATCH_MAX = 256, CLOSE_MS = 2000 };
+enum { DISPATCH_MAX = 256, CLOSE_MS = 2000, BETWEEN_MS = 2 };
 
 /* ------------------------------------------------------------------- making */
 
@@ -132,13 +132,14 @@ int mr_lua_vm_turn(struct mr_lua_vm *s)
 {
   int rc;
   if (!s->ready && !s->reloads) {
-    rc = mr_wait(s->rt, -1);
+    rc = mr_wait(s->rt, s->between ? BETWEEN_MS : -1);
     if (rc < 0 && rc != MR_E_TIMEOUT) return rc;
   }
   rc = mr_dispatch(s->rt, DISPATCH_MAX, 0);
   if (rc < 0) return rc;
   if (atomic_load(&s->h->stop)) return MR_OK;
   commands(s);
+  if (s->between) s->between(s);
   mr_lua_run_ready(s);
   return MR_OK;
 }
@@ -267,6 +268,7 @@ void mr_lua_vm_end(struct mr_lua_vm **ps)
     barrier(s);
     end_tasks(s);
     mr_lua_vm_close(s);
+    mr_lua_test_close(s);
     settle(s, false);
   }
   if (s->outstanding > 0 || s->tasks) return; /* the core still holds pointers to it: leaked, once */

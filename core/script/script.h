@@ -20,6 +20,20 @@
 
 struct mr_script;
 
+/*
+ * What a VM needs to run a test file (`moonrig test`, lua/moonrig/test.lua): its first generation is the test
+ * file, the scripts under test are loaded by it as later ones. Functions run on the script thread.
+ */
+struct mr_script_test {
+  uint32_t size;
+  const char *root, *only; /* where t.load looks first; run only tests with this in their name, or NULL */
+  int timeout_ms;          /* real time of one test */
+  void (*advance)(void *ud, int64_t us);                       /* moves the runtime's clocks */
+  size_t (*logged)(void *ud, size_t from, char *to, size_t n); /* as strlcpy, of the log from a byte on */
+  void (*result)(void *ud, struct mr_str json); /* of one test: {"name","ok","where","message","seconds"} */
+  void *ud;
+};
+
 struct mr_script_opts {
   uint32_t size;            /* sizeof(struct mr_script_opts) */
   const char *const *paths; /* script files and directories, loaded in this order; may be none */
@@ -34,6 +48,7 @@ struct mr_script_opts {
   int burst_ms;              /* CPU time: longest run of a task without waiting; 0 = 10,000 */
   int tasks_max;             /* live tasks; 0 = 10,000 */
   int jit;                   /* LuaJIT only: leave the compiler on (no time budgets then) */
+  const struct mr_script_test *test; /* runs tests; NULL = not */
 };
 
 /*

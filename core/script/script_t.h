@@ -57,6 +57,8 @@ struct mr_lua_pend {
   struct mr_lua_pend **list;           /* joins: the list this is in */
   struct mr_lua_pend *next;
   struct mr_lua_stream *stream;
+  struct mr_lua_http *http;
+  struct mr_lua_new *made;
   bool is_download;
   char *buf; /* downloads: what came so far, when it goes to a string */
   size_t n, cap;
@@ -151,7 +153,9 @@ struct mr_lua_vm {
   struct mr_lua_file *replay; /* load from these, not from disk */
   struct mr_lua_vm *before;   /* the one whose place this takes, until it has its scripts */
   struct mr_lua_stream *streams;
-  int outstanding; /* pends, streams, records that a callback of the core will free */
+  struct mr_lua_http *https; /* streamed responses */
+  struct mr_lua_new *news;   /* runtimes of rig.new */
+  int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool listens; /* to the control channel */
   bool control_wanted;
@@ -166,11 +170,14 @@ struct mr_lua_vm {
   uint64_t watches[256];
   int nwatches;
   bool main_done;
-  int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt;
+  int ref_tasks, ref_ids, ref_entries, ref_errmt, ref_arraymt, ref_intmt, ref_boxmt, ref_streammt, ref_httpmt,
+      ref_newmt;
   int ref_stamps, ref_parents;
   char last_error[384];
-  int64_t error_us; /* when that was, since 1970 */
-  int late_code;    /* rig.main that ends after mr_script_run_main gave up */
+  int64_t error_us;                     /* when that was, since 1970 */
+  struct mr_lua_test *test;             /* the test kit's, or NULL */
+  void (*between)(struct mr_lua_vm *s); /* of the kit: after each dispatch, outside of tasks */
+  int late_code;                        /* rig.main that ends after mr_script_run_main gave up */
   struct mr_err late_err;
 };
 
@@ -275,9 +282,14 @@ void mr_lua_pend_fail(struct mr_lua_pend *p, int code, const struct mr_err *err)
 LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t);
 LJMP int mr_lua_fail_now(lua_State *L, struct mr_lua_vm *s, const struct mr_err *err); /* true, nil, err */
 extern const luaL_Reg mr_lua_op_natives[], mr_lua_call_natives[], mr_lua_stream_natives[], mr_lua_io_natives[],
-    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[];
+    mr_lua_json_natives[], mr_lua_base_natives[], mr_lua_model_natives[], mr_lua_http_natives[],
+    mr_lua_new_natives[];
 LJMP void mr_lua_stream_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_streams_cancel(struct mr_lua_vm *s); /* of a VM that was given up */
+LJMP void mr_lua_http_open(lua_State *L, struct mr_lua_vm *s);
+void mr_lua_https_cancel(struct mr_lua_vm *s); /* likewise, streamed responses */
+LJMP void mr_lua_new_open(lua_State *L, struct mr_lua_vm *s);
+void mr_lua_news_close(struct mr_lua_vm *s); /* likewise, runtimes of rig.new */
 
 /* ---- reload.c, files.c: generations */
 struct mr_lua_gen *mr_lua_gen_here(struct mr_lua_vm *s); /* of the running task, or of what loads, or current */
@@ -357,6 +369,10 @@ LJMP void mr_lua_lint_call(lua_State *L, struct mr_lua_vm *s, int g, const char 
 
 /* ---- guard.c: the thread that runs a VM, and the one that watches it */
 int mr_lua_guard(struct mr_script *h, bool main);
+
+/* ---- test.c: the natives of the test kit, in the VM of a test file alone. native: the table of natives. */
+LJMP void mr_lua_test_open(lua_State *L, struct mr_lua_vm *s);
+void mr_lua_test_close(struct mr_lua_vm *s);
 
 /* ---- tool.c, hook.c, model.c: what the core calls. plan: index of the generation's plan (boot.lua). */
 bool mr_lua_gone(const struct mr_lua_vm *s); /* closing, or given up: nothing of it may be run */

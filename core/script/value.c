@@ -420,7 +420,7 @@ static int n_encode(lua_State *L)
   return 2;
 }
 
-/* json_decode(text) -> value | nil, err */
+/* json_decode(text, wire) -> value | nil, err */
 static int n_decode(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
@@ -428,6 +428,7 @@ static int n_decode(lua_State *L)
   struct mr_str text;
   struct mr_doc *doc = NULL;
   text.p = luaL_checklstring(L, 1, &text.n);
+  lua_settop(L, 2);
   struct mr_lua_box *box = mr_lua_box(L, s, drop_doc);
   if (s->ext->parse(s->rt, text, &doc, &err) != MR_OK) {
     lua_pushnil(L);
@@ -435,7 +436,7 @@ static int n_decode(lua_State *L)
     return 2;
   }
   box->p = doc;
-  mr_lua_push_val(L, s, s->ext->doc_root(doc), 0);
+  mr_lua_push_val(L, s, s->ext->doc_root(doc), lua_toboolean(L, 2) ? MR_V_WIRE : 0);
   mr_lua_box_drop(L, -2);
   return 1;
 }

@@ -432,7 +432,10 @@ static int open_state(lua_State *L)
   mr_lua_op_open(L, s);
   mr_lua_value_open(L, s);
   mr_lua_stream_open(L, s);
+  mr_lua_http_open(L, s);
+  mr_lua_new_open(L, s);
   preload(L, s);
+  if (s->o.test) mr_lua_test_open(L, s);
   lua_getglobal(L, "require");
   lua_pushliteral(L, "moonrig.boot");
   lua_call(L, 1, 0);
@@ -455,7 +458,8 @@ LJMP int mr_lua_native(lua_State *L)
   static const luaL_Reg *const lists[] = {mr_lua_task_natives,   mr_lua_op_natives,    mr_lua_call_natives,
                                           mr_lua_stream_natives, mr_lua_io_natives,    mr_lua_json_natives,
                                           mr_lua_base_natives,   mr_lua_model_natives, mr_lua_file_natives,
-                                          mr_lua_status_natives, mr_lua_folder_natives};
+                                          mr_lua_http_natives,   mr_lua_new_natives,   mr_lua_status_natives,
+                                          mr_lua_folder_natives};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
     for (const luaL_Reg *r = lists[i]; r->name; r++) {

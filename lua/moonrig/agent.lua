@@ -1,5 +1,6 @@
 -- rig.agent and rig.environment: declared ones are created or updated when their generation becomes
--- current; a name or id looks one up.
+-- current; a name or id looks one up. On a client of another runtime (M.new) nothing is declared: a table creates or
+-- updates at once.
 local native = require "moonrig.native"
 local api = require "moonrig.api"
 local declare = require "moonrig.declare"
@@ -27,10 +28,10 @@ local kinds = {
 }
 
 ---All objects of this kind, from the server, as name to list; or only those of one name.
-local function by_name(kind, only)
+local function by_name(transport, kind, only)
   local k, found, page = kinds[kind], {}, nil
   repeat
-    local p, e = api.call(k.list, { limit = 100, page = page })
+    local p, e = transport.call(k.list, { limit = 100, page = page })
     if not p then return nil, e end
     for _, o in ipairs(p.data) do
       if o.name == only or not only then
@@ -50,8 +51,8 @@ local function ambiguous(kind, name, found)
     ("%d %ss are named %q: %s; give the id"):format(#found, kind, name, table.concat(ids, ", ")))
 end
 
-local function one(kind, name)
-  local all, e = by_name(kind, name)
+local function one(transport, kind, name)
+  local all, e = by_name(transport, kind, name)
   if not all then return nil, e end
   local found = all[name] or {}
   if #found == 0 then return nil, err.new("not_found_error", ("no %s is named %q"):format(kind, name)) end
@@ -60,20 +61,28 @@ local function one(kind, name)
 end
 
 local function resolve_handle(kind, h)
-  if not h.id and not h.err and h.spec then
+  if not h.id and not h.err and h.spec and not h.transport then
     local g = native.generation()
     if g and g.starting and native.current() ~= g.starting then join(g.starting) end
   end
   if h.id then return h.id end
   if h.err then return nil, h.err end
-  local o, e = one(kind, h.name)
+  local o, e = one(h.transport or api, kind, h.name)
   if not o then return nil, e end
   h.id = o.id
   return h.id
 end
 
-function Agent.resolve(h) return resolve_handle("agent", h) end
-function Environment.resolve(h) return resolve_handle("environment", h) end
+---The id of a handle at a transport; a handle of another runtime is found there by its name.
+local function resolve_at(kind, h, transport)
+  if (h.transport or api) == (transport or api) then return resolve_handle(kind, h) end
+  local o, e = one(transport or api, kind, h.name)
+  if not o then return nil, e end
+  return o.id
+end
+
+function Agent.resolve(h, transport) return resolve_at("agent", h, transport) end
+function Environment.resolve(h, transport) return resolve_at("environment", h, transport) end
 
 ---The id of a handle, an id, a name or a wire object.
 ---@return string? id
@@ -89,7 +98,7 @@ function M.id(kind, x)
     for _, d in ipairs(g and g.decls[kind] or {}) do
       if d.decl.name == x then return resolve_handle(kind, d.decl) end
     end
-    local o, e = one(kind, x)
+    local o, e = one(api, kind, x)
     if not o then return nil, e end
     return o.id
   end
@@ -106,7 +115,7 @@ local function singular(kind)
       end
       if loading then return setmetatable({ name = o, id = o:find(k.prefix) and o or nil }, k.mt) end
       if o:find(k.prefix) then return api.call((k.list:gsub("list$", "retrieve")), { [k.key] = o }) end
-      return one(kind, o)
+      return one(api, kind, o)
     end
     if type(o) ~= "table" then err.misuse("%s takes a table or a name, got %s", what, type(o)) end
     local g = native.generation()
@@ -182,21 +191,21 @@ local function changes(kind, spec, wire)
   return fields
 end
 
-local function upsert(kind, h, all)
+local function upsert(transport, kind, h, all)
   local k, found = kinds[kind], all[h.name] or {}
   if #found > 1 then return nil, ambiguous(kind, h.name, found) end
-  if #found == 0 then return api.call(k.create, h.spec) end
-  return api.call(k.update, changes(kind, h.spec, found[1])) -- makes no new version if nothing changed
+  if #found == 0 then return transport.call(k.create, h.spec) end
+  return transport.call(k.update, changes(kind, h.spec, found[1])) -- makes no new version if nothing changed
 end
 
 local function upsert_all(kind, decls, failures)
   if #decls == 0 then return end
-  local all, why = by_name(kind)
+  local all, why = by_name(api, kind)
   for _, d in ipairs(decls) do
     local h, o, e = d.decl, nil, why
     if all then
       local ok
-      ok, o, e = pcall(upsert, kind, h, all)
+      ok, o, e = pcall(upsert, api, kind, h, all)
       if not ok then
         if native.cancelled() then error(o, 0) end
         o, e = nil, err.new("invalid_request_error", err.text(o))
@@ -218,6 +227,46 @@ function M.start(g)
   upsert_all("agent", g.decls.agent, failures)
   for _, f in ipairs(failures) do native.log(0, "script", f) end
   if failures[1] then native.failed(failures[1]) end
+end
+
+-- -------------------------------------------------------------------------------------------- other runtimes
+
+---agent, environment and id of a client of another runtime.
+---@param transport moonrig.Transport
+function M.new(transport)
+  local c = {}
+
+  ---The id of a handle, an id, a name or a wire object there. A handle declared here is found there by its name.
+  function c.id(kind, x)
+    local k = kinds[kind]
+    if type(x) == "table" and getmetatable(x) == k.mt then return resolve_at(kind, x, transport) end
+    if type(x) == "table" and type(x.id) == "string" then return x.id end
+    if type(x) ~= "string" then err.misuse("an %s is a handle, an id or a name; got %s", kind, type(x)) end
+    if x:find(k.prefix) then return x end
+    local o, e = one(transport, kind, x)
+    if not o then return nil, e end
+    return o.id
+  end
+
+  for kind, k in pairs(kinds) do
+    local what = "client." .. kind
+    c[kind] = function(o)
+      if type(o) == "string" then
+        if o:find(k.prefix) then return transport.call((k.list:gsub("list$", "retrieve")), { [k.key] = o }) end
+        return one(transport, kind, o)
+      end
+      if type(o) ~= "table" then err.misuse("%s takes a table or a name, got %s", what, type(o)) end
+      declare.check(what, o, "name", "string", true)
+      local all, e = by_name(transport, kind, o.name)
+      if not all then return nil, e end
+      local h, wire = setmetatable({ name = o.name, spec = o, transport = transport }, k.mt), nil
+      wire, e = upsert(transport, kind, h, all)
+      if not wire then return nil, e end
+      h.id = wire.id
+      return h
+    end
+  end
+  return c
 end
 
 return M

@@ -2,6 +2,11 @@
 -- made from the core's operation table. Wire objects in, wire objects out; a member that is null reads as
 -- nil.
 --
+-- What carries an operation out is a transport: call(name, params, opts) -> result | nil, err, stream_open(name,
+-- params, opts) -> stream | nil, err, stream_next(stream) -> event | nothing | nil, err, stream_close(stream). This
+-- module's own is the runtime that the scripts run in; moonrig.remote has another over HTTP. opts: timeout (seconds),
+-- body ({ path | bytes, filename, media_type }, uploads), to (downloads: a path, or "" for the bytes).
+--
 --   rig.sessions.retrieve(id)                      path parameters first, a handle where an id goes
 --   rig.agents.create{ name = ..., model = ... }
 --   rig.sessions.events.list(id, { limit = 10 })   then the table of query or body fields
@@ -14,10 +19,17 @@
 local native = require "moonrig.native"
 local wait = require "moonrig.wait"
 local err = require "moonrig.err"
+local form = require "moonrig.form"
 
-local M = {}
-local call = wait(native.call)
-local next_event = wait(native.stream_next)
+---@class moonrig.Transport
+---@field call fun(name: string, params: table, opts?: table): any, moonrig.Error?
+---@field stream_open fun(name: string, params: table, opts?: table): any, moonrig.Error?
+---@field stream_next fun(stream: any): table?, moonrig.Error?
+---@field stream_close fun(stream: any)
+
+---@class moonrig.Api: moonrig.Transport
+local M = { call = wait(native.call), stream_open = native.stream_open, stream_next = wait(native.stream_next),
+  stream_close = native.stream_close }
 
 -- ------------------------------------------------------------------------------------------------- pages
 
@@ -64,9 +76,9 @@ function Page:all()
   end
 end
 
-local function fetcher(name)
+local function fetcher(transport, name)
   local function fetch(params, opts)
-    local page, e = call(name, params, opts)
+    local page, e = transport.call(name, params, opts)
     if not page then return nil, e end
     page.data = page.data or {}
     origin[page] = { fetch = fetch, params = params, opts = opts }
@@ -82,17 +94,17 @@ local function has_id(v)
 end
 
 ---A handle that must ask for its id (an agent declared in the same scripts) becomes that id.
-local function resolved(v)
+local function resolved(transport, v)
   local mt = type(v) == "table" and getmetatable(v)
-  if type(mt) == "table" and mt.resolve then return mt.resolve(v) end
+  if type(mt) == "table" and mt.resolve then return mt.resolve(v, transport) end
   return v
 end
 
 ---Arguments of a call to one table: ids for the path, then fields. params, opts; or nil, err.
-local function arguments(op, ...)
+local function arguments(transport, op, ...)
   local args, params, at = { ... }, {}, 1
   for _, name in ipairs(op.params) do
-    local v, e = resolved(args[at])
+    local v, e = resolved(transport, args[at])
     if e then return nil, e end
     if not has_id(v) then break end
     params[name] = type(v) == "table" and v.id or v
@@ -104,7 +116,7 @@ local function arguments(op, ...)
   end
   for k, v in pairs(fields or {}) do
     local e
-    params[k], e = resolved(v)
+    params[k], e = resolved(transport, v)
     if e then return nil, e end
   end
   for _, name in ipairs(op.params) do
@@ -115,11 +127,7 @@ end
 
 -- -------------------------------------------------------------------------------- uploads and downloads
 
-local media = { txt = "text/plain", md = "text/markdown", csv = "text/csv", json = "application/json",
-  pdf = "application/pdf", xml = "application/xml", html = "text/html", png = "image/png", jpg = "image/jpeg",
-  jpeg = "image/jpeg", gif = "image/gif", webp = "image/webp", zip = "application/zip", lua = "text/x-lua" }
-
-local function upload(op)
+local function upload(transport, op)
   return function(what, fields, opts)
     local o = {}
     for k, v in pairs(type(what) == "table" and what or { path = what }) do o[k] = v end
@@ -129,20 +137,20 @@ local function upload(op)
     end
     local name = o.filename or (o.path and o.path:match "[^/]+$") or "upload"
     local body = { path = o.path, bytes = o.bytes, filename = name,
-      media_type = o.media_type or media[(name:match "%.([%w]+)$" or ""):lower()] or "application/octet-stream" }
+      media_type = o.media_type or form.media_type(name) }
     o.path, o.bytes, o.filename, o.media_type = nil, nil, nil, nil
-    return call(op.name, o, { body = body, timeout = opts and opts.timeout })
+    return transport.call(op.name, o, { body = body, timeout = opts and opts.timeout })
   end
 end
 
-local function download(op)
+local function download(transport, op)
   return function(...)
-    local params, opts = arguments(op, ...)
+    local params, opts = arguments(transport, op, ...)
     if not params then return nil, opts end
     local to = params.to
     params.to = nil
     if to ~= nil and (type(to) ~= "string" or to == "") then err.misuse("rig.%s: to is a path", op.name) end
-    return call(op.name, params, { to = to or "", timeout = opts and opts.timeout })
+    return transport.call(op.name, params, { to = to or "", timeout = opts and opts.timeout })
   end
 end
 
@@ -153,31 +161,31 @@ local Stream = {}
 Stream.__index = Stream
 function Stream.__call(self)
   if not self.handle then return nil end
-  local ev, e = next_event(self.handle)
+  local ev, e = self.transport.stream_next(self.handle)
   if e then error(e, 0) end
   return ev
 end
 
 ---Ends it; a task that waits for its next event gets nothing.
 function Stream:close()
-  if self.handle then native.stream_close(self.handle) end
+  if self.handle then self.transport.stream_close(self.handle) end
   self.handle = nil
 end
 
-local function stream(op)
+local function stream(transport, op)
   return function(...)
-    local params, opts = arguments(op, ...)
+    local params, opts = arguments(transport, op, ...)
     if not params then return nil, opts end
-    local handle, e = native.stream_open(op.name, params)
+    local handle, e = transport.stream_open(op.name, params, opts)
     if not handle then return nil, e end
-    return setmetatable({ handle = handle }, Stream)
+    return setmetatable({ handle = handle, transport = transport }, Stream)
   end
 end
 
-local function plain(op)
-  local send = op.list and fetcher(op.name) or function(...) return call(op.name, ...) end
+local function plain(transport, op)
+  local send = op.list and fetcher(transport, op.name) or function(...) return transport.call(op.name, ...) end
   return function(...)
-    local params, opts = arguments(op, ...)
+    local params, opts = arguments(transport, op, ...)
     if not params then return nil, opts end
     return send(params, opts)
   end
@@ -192,11 +200,23 @@ local function each(list)
   end
 end
 
----Puts a function for each operation into the table.
-function M.install(rig)
-  for _, op in ipairs(native.ops()) do
+---All operations, with the names of their path parameters.
+---@return table[]
+function M.operations()
+  local ops = native.ops()
+  for _, op in ipairs(ops) do
     op.params = {}
     for name in op.path:gmatch "{([%w_]+)}" do op.params[#op.params + 1] = name end
+  end
+  return ops
+end
+
+---Puts a function for each operation into the table.
+---@param rig table
+---@param transport? moonrig.Transport default: the runtime of these scripts
+function M.install(rig, transport)
+  transport = transport or M
+  for _, op in ipairs(M.operations()) do
     local at, last = rig, nil
     for part in op.name:gmatch "[^%.]+" do
       if last then
@@ -205,12 +225,10 @@ function M.install(rig)
       end
       last = part
     end
-    at[last] = (op.stream and stream or op.upload and upload or op.download and download or plain)(op)
+    local make = op.stream and stream or op.upload and upload or op.download and download or plain
+    at[last] = make(transport, op)
     if op.list and last == "list" then at.each = each(at.list) end
   end
 end
-
----A call by name, for the library.
-M.call = call
 
 return M

@@ -38,7 +38,7 @@ end
 
 -- ----------------------------------------------------------------------------------------------- require
 
-local public = { ["moonrig"] = true }
+local public = { ["moonrig"] = true, ["moonrig.test"] = true }
 
 ---A module beside an agent: its folder's own, for code of that folder.
 local function find_in_folder(g, name)

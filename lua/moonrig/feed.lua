@@ -1,15 +1,15 @@
 -- A session's events without gap: the stream is opened first, then history is listed up to where the
 -- stream takes over. When the stream breaks (the script fell behind, the server dropped it) the feed does
--- the same again from the last event it gave out.
+-- the same again from the last event it gave out. It works on any transport (moonrig.api).
+--
+-- Times: limit(seconds) sets when next() gives up, with a timeout_error; the feed can go on after that.
 local native = require "moonrig.native"
 local api = require "moonrig.api"
 local err = require "moonrig.err"
 local task = require "moonrig.task"
-local wait = require "moonrig.wait"
 
 local Feed = {}
 Feed.__index = Feed
-local next_event = wait(native.stream_next)
 
 local MAX_BREAKS, PAGE = 20, 1000 -- breaks in a row, without an event between them
 
@@ -22,14 +22,50 @@ local MAX_BREAKS, PAGE = 20, 1000 -- breaks in a row, without an event between t
 
 ---@param session_id string
 ---@param o moonrig.FeedOptions
-function Feed.new(session_id, o)
+---@param transport? moonrig.Transport default: the runtime of these scripts
+function Feed.new(session_id, o, transport)
   return setmetatable({ id = session_id, after = o.after, live = (o.live or o.turn) and not o.after, turn = o.turn,
-    since = o.since, deltas = o.deltas, breaks = 0 }, Feed)
+    since = o.since, deltas = o.deltas, breaks = 0, transport = transport or api }, Feed)
 end
 
+-- ---------------------------------------------------------------------------------------------------- limits
+
+---next() gives up this long from now; nil: never. Returns what takes the limit away again.
+---@param seconds? number
+---@return fun()
+function Feed:limit(seconds)
+  if not seconds then
+    self.ends = nil
+    return function() end
+  end
+  self.ends, self.late = native.mono() + seconds, false
+  local dog = task.spawn(function()
+    task.sleep(seconds)
+    self.late = true
+    if self.stream then -- who waits for its next event gets nothing
+      self.transport.stream_close(self.stream)
+      self.stream = nil
+    end
+  end)
+  return function()
+    self.ends, self.late = nil, false
+    if not dog.done then dog:cancel() end
+  end
+end
+
+---Options of a call within the limit.
+function Feed:opts()
+  return self.ends and { timeout = math.max(self.ends - native.mono(), 0.001) } or nil
+end
+
+local function too_late() return err.new("timeout_error", "nothing came in time", { retryable = true }) end
+
+-- --------------------------------------------------------------------------------------------------- reading
+
 ---The id of the newest event that is in the log.
-local function newest(id)
-  local page, e = api.call("sessions.events.list", { session_id = id, order = "desc", limit = 100 })
+function Feed:newest()
+  local page, e = self.transport.call("sessions.events.list",
+    { session_id = self.id, order = "desc", limit = 100 }, self:opts())
   if not page then return nil, e end
   for _, ev in ipairs(page.data) do
     if ev.processed_at then return ev.id end
@@ -40,20 +76,24 @@ end
 function Feed:open()
   local params = { session_id = self.id }
   if self.deltas then params.event_deltas = { "agent.message" } end
-  local st, e = native.stream_open("sessions.events.stream", params)
+  local st, e = self.transport.stream_open("sessions.events.stream", params, self:opts())
   if not st then return nil, e end
-  self.stream, self.seen, self.page = st, {}, nil
+  self.stream, self.seen, self.page, self.opened = st, {}, nil, true
   self.listing = not self.live
   if self.live and not self.turn then
-    self.after, e = newest(self.id)
-    if e then return nil, e end
+    self.after, e = self:newest()
+    if e then
+      self.transport.stream_close(st)
+      self.stream = nil
+      return nil, e
+    end
   end
   self.live = false
   return true
 end
 
 function Feed:close()
-  if self.stream then native.stream_close(self.stream) end
+  if self.stream then self.transport.stream_close(self.stream) end
   self.stream, self.page, self.ended = nil, nil, true
 end
 
@@ -63,6 +103,7 @@ function Feed:turn_page()
   if page and self.at <= #page.data then return page end
   if page and not page.next_page then
     self.listing, self.page = false, nil
+    if self.on_live then self.on_live() end
     if self.skipping then
       return nil, err.new("not_found_error", ("the session has no event %s"):format(self.after))
     end
@@ -70,8 +111,8 @@ function Feed:turn_page()
   end
   local e
   if not page then self.range = self.since and not self.after and { gte = self.since } or nil end
-  page, e = api.call("sessions.events.list",
-    { session_id = self.id, limit = PAGE, page = page and page.next_page, created_at = self.range })
+  page, e = self.transport.call("sessions.events.list",
+    { session_id = self.id, limit = PAGE, page = page and page.next_page, created_at = self.range }, self:opts())
   if not page then return nil, e end
   if not self.page then self.skipping = self.after ~= nil end
   self.page, self.at = page, 1
@@ -108,10 +149,10 @@ end
 
 ---After the stream ended: true to go on, or nil, err.
 function Feed:broke(e)
-  native.stream_close(self.stream)
+  if self.stream then self.transport.stream_close(self.stream) end
   self.stream = nil
   self.breaks = self.breaks + 1
-  if self.breaks > MAX_BREAKS or (e and e.status and e.status < 500) then
+  if self.breaks > MAX_BREAKS or (e and e.status and e.status < 500 and not e.retryable) then
     self.ended = true
     return nil, e or err.new("closed", "the event stream ended")
   end
@@ -119,36 +160,49 @@ function Feed:broke(e)
   return true
 end
 
----The next event; nothing after the session's last; nil, err.
+---The next event of the stream; nothing when there is none to give out yet; nil, err.
+function Feed:live_event()
+  local ev, e = self.transport.stream_next(self.stream)
+  if self.late or self.ended then return nil end
+  if not ev then
+    local _, why = self:broke(e)
+    return nil, why
+  end
+  if self:known(ev) then return nil end
+  if ev.id and ev.processed_at then
+    self.after = ev.id
+    if next(self.seen) then self.seen = {} end -- the stream is past what was listed
+  end
+  return ev
+end
+
+---May it go on after this failure to open or list? true, or nil, err.
+function Feed:survives(e)
+  if self.ends and e.type == "timeout_error" then return nil, e end
+  if e.retryable and self.opened then return self:broke(e) end
+  self:close()
+  return nil, e
+end
+
+---The next event; nothing after the session's last; nil, err. After a timeout_error it can be called again.
 function Feed:next()
   while not self.ended do
+    if self.late or (self.ends and native.mono() >= self.ends) then return nil, too_late() end
     local ev, e, ok
     if not self.stream then
       ok, e = self:open()
-      if not ok then
-        self:close()
-        return nil, e
-      end
+      if not ok then ok, e = self:survives(e) end
+      if not ok then return nil, e end
     end
-    if self.listing then
+    if self.stream and self.listing then
       ev, e = self:history()
-      if e then
-        self:close()
-        return nil, e
-      end
+      if e then ok, e = self:survives(e) end
     end
-    if not ev and not self.listing then
-      ev, e = next_event(self.stream)
-      if not ev then
-        ok, e = self:broke(e)
-        if not ok then return nil, e end
-      elseif self:known(ev) then
-        ev = nil
-      elseif ev.id and ev.processed_at then
-        self.after = ev.id
-        if next(self.seen) then self.seen = {} end -- the stream is past what was listed
-      end
+    if not ev and not e and not self.listing and self.stream then
+      ev, e = self:live_event()
+      if e then self:close() end
     end
+    if e then return nil, e end
     if ev then
       self.breaks = 0
       if over(ev) then self:close() end

@@ -18,6 +18,8 @@ local rig = {
   on = require("moonrig.on").on,
   provider = require "moonrig.model",
   http = require "moonrig.http",
+  connect = require("moonrig.connect").connect,
+  new = require("moonrig.connect").new,
   fs = require "moonrig.fs",
   json = json,
   log = require "moonrig.log",
@@ -88,7 +90,7 @@ end
 require("moonrig.api").install(rig)
 
 -- Of the scripting face, but of later versions: a clear word instead of "attempt to index a nil value".
-local later = { kv = true, workflow = true, schedule = true, route = true, connect = true, new = true }
+local later = { kv = true, workflow = true, schedule = true, route = true }
 
 return setmetatable(rig, {
   __index = function(_, key)

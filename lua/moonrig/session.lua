@@ -2,11 +2,19 @@
 local native = require "moonrig.native"
 local api = require "moonrig.api"
 local agents = require "moonrig.agent"
+local answer = require "moonrig.answer"
 local declare = require "moonrig.declare"
 local err = require "moonrig.err"
 local Feed = require "moonrig.feed"
 
 local M = {}
+
+---Whose sessions they are: a transport, what finds ids of agents and environments, and the tools answered here.
+---@class moonrig.Side
+---@field transport moonrig.Transport
+---@field id fun(kind: string, x: any): string?, moonrig.Error?
+---@field tools? table<string, moonrig.Tool> of a client of another runtime
+local here = { transport = api, id = agents.id }
 
 ---@class moonrig.Session
 ---@field id string
@@ -23,17 +31,29 @@ function Session.__eq(a, b) return a.id == b.id end
 
 ---A session object for an id, without asking the server.
 ---@param id string
+---@param wire? table
+---@param side? moonrig.Side default: the runtime of these scripts
 ---@return moonrig.Session
-function M.handle(id, wire)
-  return setmetatable({ id = id, wire = wire }, Session)
+function M.handle(id, wire, side)
+  return setmetatable({ id = id, wire = wire, side = side }, Session)
 end
 
-local function content_of(content)
-  if type(content) == "string" then return { { type = "text", text = content } } end
-  if type(content) ~= "table" then err.misuse("content is text or a list of blocks, got %s", type(content)) end
-  if content.type then return { content } end
-  return content
+local function side_of(s) return rawget(s, "side") or here end
+
+local function call(s, name, params, o)
+  params.session_id = s.id
+  return side_of(s).transport.call(name, params, o and { timeout = o.timeout } or nil)
 end
+
+local function options(what, o, allowed)
+  o = o or {}
+  declare.keys(what, o, allowed)
+  declare.check(what, o, "timeout", "number")
+  if o.timeout and not (o.timeout > 0) then err.misuse("%s: timeout is seconds, more than 0", what) end
+  return o
+end
+
+local content_of = answer.content_of
 
 ---A file (as rig.files.upload gave it) goes where a resource goes.
 local function resources_of(list)
@@ -64,43 +84,49 @@ end
 
 local known = "agent environment environment_id title metadata resources vault_ids budget initial_events"
 
----Creates a session: { agent = handle | name | id, environment = name | id (default "default"), title =,
----metadata =, resources = { file | wire }, vault_ids =, budget = { usd = 5 }, initial_events = { text | wire } };
----or looks one up by id.
----@param o table|string
----@return moonrig.Session?
----@return moonrig.Error?
-function M.session(o)
-  if declare.loading() then
-    native.raise("rig.session waits, and nothing may wait while scripts load: call it in rig.main or in a handler")
-  end
-  if type(o) == "table" and getmetatable(o) == Session then return o end
-  if type(o) == "string" then
-    local wire, e = api.call("sessions.retrieve", { session_id = o })
-    if not wire then return nil, e end
-    return M.handle(o, wire)
-  end
+local function create(side, o)
   declare.keys("rig.session", o, known)
   local params, e = {}, nil
   for k, v in pairs(o) do params[k] = v end
   if type(o.agent) ~= "table" or getmetatable(o.agent) or not o.agent.type or o.agent.name then
-    params.agent, e = agents.id("agent", o.agent)
+    params.agent, e = side.id("agent", o.agent)
     if not params.agent then return nil, e end
   end -- else a wire form: pinned version or overrides
-  params.environment_id, e = agents.id("environment", o.environment or o.environment_id or "default")
+  params.environment_id, e = side.id("environment", o.environment or o.environment_id or "default")
   if not params.environment_id then return nil, e end
   params.environment = nil
   params.budget = budget_of(o.budget)
   if o.resources then params.resources = resources_of(o.resources) end
   if o.initial_events then params.initial_events = events_of(o.initial_events) end
   local wire
-  wire, e = api.call("sessions.create", params)
+  wire, e = side.transport.call("sessions.create", params)
   if not wire then return nil, e end
-  return M.handle(wire.id, wire)
+  return M.handle(wire.id, wire, side)
 end
 
-local function send(id, event)
-  local r, e = api.call("sessions.events.send", { session_id = id, events = { event } })
+---rig.session for a side.
+---@param side moonrig.Side
+function M.new(side)
+  return function(o)
+    if declare.loading() then
+      native.raise("rig.session waits, and nothing may wait while scripts load: call it in rig.main or in a handler")
+    end
+    if type(o) == "table" and getmetatable(o) == Session then return o end
+    if type(o) ~= "string" then return create(side, o) end
+    local wire, e = side.transport.call("sessions.retrieve", { session_id = o })
+    if not wire then return nil, e end
+    return M.handle(o, wire, side)
+  end
+end
+
+---Creates a session: { agent = handle | name | id, environment = name | id (default "default"), title =,
+---metadata =, resources = { file | wire }, vault_ids =, budget = { usd = 5 }, initial_events = { text | wire } };
+---or looks one up by id.
+---@type fun(o: table|string): moonrig.Session?, moonrig.Error?
+M.session = M.new(here)
+
+local function send(s, event, o)
+  local r, e = call(s, "sessions.events.send", { events = { event } }, o)
   if not r then return nil, e end
   return r.data[1]
 end
@@ -116,7 +142,7 @@ local Pending = {}
 Pending.__index = Pending
 
 local function answered(p, event)
-  local r, e = send(p.turn.session.id, event)
+  local r, e = send(p.turn.session, event)
   if not r then return nil, e end
   p.turn.answered[p.id] = true
   return true
@@ -137,20 +163,8 @@ function Pending:deny(why)
 end
 
 local function result(p, content, is_error)
-  local ev = { is_error = is_error or nil }
-  if p.event.type == "agent.custom_tool_use" then
-    ev.type, ev.custom_tool_use_id = "user.custom_tool_result", p.id
-  else
-    ev.type, ev.tool_use_id = "user.tool_result", p.id
-  end
-  if type(content) == "table" and not (content.type or (content[1] and content[1].type)) then
-    local text, e = native.json_encode(content)
-    if not text then return nil, e end
-    content = text
-  elseif content ~= nil and type(content) ~= "table" then
-    content = tostring(content)
-  end
-  if content ~= nil then ev.content = content_of(content) end
+  local ev, e = answer.event(p.event, content, is_error)
+  if not ev then return nil, e end
   return answered(p, ev)
 end
 
@@ -205,7 +219,7 @@ end
 local function pending_of(turn, ids)
   local list = {}
   for _, id in ipairs(ids or {}) do
-    if not turn.answered[id] then
+    if not turn.answered[id] and not (turn.answers and turn.answers:owns(id)) then
       local ev = turn.uses[id] or { id = id, type = "unknown" }
       list[#list + 1] = setmetatable(
         { id = id, name = ev.name, input = ev.input, kind = kind_of(ev), event = ev, turn = turn }, Pending)
@@ -221,12 +235,14 @@ end
 ---An event of the turn: true when the turn has stopped.
 local function stopped(turn, ev)
   take(turn, ev)
+  if turn.answers then turn.answers:see(ev) end
   if turn.on_event then turn.on_event(ev) end
   if ended(ev) then
     turn.stop_reason, turn.pending = "terminated", {}
   elseif ev.type == "session.status_idle" then
     local why = ev.stop_reason or {}
     turn.stop_reason, turn.stop_details, turn.blocked = why.type, ev.stop_details, why.event_ids
+    if turn.answers then turn.answers:act() end
     turn.pending = why.type == "requires_action" and pending_of(turn, why.event_ids) or {}
     if why.type == "requires_action" and #turn.pending == 0 then return false end -- all answered meanwhile
   else
@@ -236,95 +252,148 @@ local function stopped(turn, ev)
   return true
 end
 
----Goes on after the pending calls were answered: waits for the next end of the turn.
+local function pack(...) return { n = select("#", ...), ... } end
+local unpack = table.unpack or unpack
+
+---Runs fn within so many seconds of a feed's waits.
+local function within(feed, seconds, fn)
+  if not seconds then return fn() end
+  local lift = feed:limit(seconds)
+  local r = pack(pcall(fn))
+  lift()
+  if not r[1] then error(r[2], 0) end
+  return unpack(r, 2, r.n)
+end
+
+local function to_the_stop(turn)
+  while true do
+    local ev, e = turn.feed:next()
+    if not ev then
+      e = turn.answers and turn.answers.failed or e
+      return nil, e or err.new("closed", "the session's events ended before the turn did")
+    end
+    turn.started = turn.started or ev.id == turn.message_id
+    if turn.started and stopped(turn, ev) then return turn end
+    if not turn.started and ended(ev) then return nil, err.new("closed", "the session ended") end
+  end
+end
+
+---Goes on after the pending calls were answered: waits for the next end of the turn. After a timeout_error it can be
+---called again.
+---@param o? { timeout?: number } seconds
 ---@return moonrig.Turn?
 ---@return moonrig.Error?
-function Turn:wait()
+function Turn:wait(o)
+  o = options("turn:wait", o, "timeout")
   if self.stop_reason and self.stop_reason ~= "requires_action" then return self end
   if self.stop_reason and #self.pending > 0 and #pending_of(self, self.blocked) == #self.pending then
     return nil, err.new("invalid_request_error", "nothing of turn.pending was answered: the turn would wait for ever")
   end
   self.pending = {}
-  while true do
-    local ev, e = self.feed:next()
-    if not ev then return nil, e or err.new("closed", "the session's events ended before the turn did") end
-    self.started = self.started or ev.id == self.message_id
-    if self.started and stopped(self, ev) then return self end
-    if not self.started and ended(ev) then return nil, err.new("closed", "the session ended") end
-  end
+  return within(self.feed, o.timeout, function() return to_the_stop(self) end)
 end
 
 -- --------------------------------------------------------------------------------------------- methods
 
+local function begin(turn, blocks)
+  local feed = turn.feed
+  local ok, e = feed:open()
+  local sent
+  if ok then sent, e = send(turn.session, { type = "user.message", content = blocks }, feed:opts()) end
+  if not sent then return nil, e end
+  turn.message_id = sent.id
+  return to_the_stop(turn)
+end
+
 ---Sends text or content blocks and waits until the turn is over.
 ---@param content string|table
----@param o? { deltas?: boolean, on_event?: fun(ev: table) } on_event sees each event as it comes
+---@param o? { deltas?: boolean, on_event?: fun(ev: table), timeout?: number } on_event sees each event as it comes;
+---timeout: seconds until nil, err (the turn itself goes on)
 ---@return moonrig.Turn?
 ---@return moonrig.Error?
 function methods:ask(content, o)
-  o = o or {}
-  declare.keys("session:ask", o, "deltas on_event")
-  local blocks = content_of(content)
-  local feed = Feed.new(self.id, { turn = true, deltas = o.deltas })
-  local ok, e = feed:open()
-  if not ok then return nil, e end
-  local sent
-  sent, e = send(self.id, { type = "user.message", content = blocks })
-  if not sent then
-    feed:close()
-    return nil, e
-  end
-  local turn = setmetatable({ session = self, feed = feed, message_id = sent.id, events = {}, uses = {},
-    answered = {}, pending = {}, usage = { input_tokens = 0, output_tokens = 0 }, text = "",
-    on_event = o.on_event }, Turn)
-  return turn:wait()
+  o = options("session:ask", o, "deltas on_event timeout")
+  local blocks, side = content_of(content), side_of(self)
+  local feed = Feed.new(self.id, { turn = true, deltas = o.deltas }, side.transport)
+  local turn = setmetatable({ session = self, feed = feed, events = {}, uses = {}, answered = {}, pending = {},
+    usage = { input_tokens = 0, output_tokens = 0 }, text = "", on_event = o.on_event }, Turn)
+  if side.tools then turn.answers = answer.new(side, self, feed) end
+  local done, e = within(feed, o.timeout, function() return begin(turn, blocks) end)
+  if not done then feed:close() end
+  return done, e
 end
 
 ---Sends text or content blocks; does not wait for the agent.
 ---@param content string|table
+---@param o? { timeout?: number } seconds
 ---@return table? event as stored
 ---@return moonrig.Error?
-function methods:send(content)
-  return send(self.id, { type = "user.message", content = content_of(content) })
+function methods:send(content, o)
+  o = options("session:send", o, "timeout")
+  return send(self, { type = "user.message", content = content_of(content) }, o)
 end
 
 ---@class moonrig.Follower calling it gives the next event; raises when it cannot go on
 local Follower = {}
 Follower.__index = Follower
 function Follower.__call(self)
-  local ev, e = self.feed:next()
+  local ev, e = within(self.feed, self.timeout, function() return self.feed:next() end)
+  local answers = self.answers
+  if not ev and answers then e = answers.failed or e end
   if e then error(e, 0) end
+  if ev and answers then
+    answers:see(ev)
+    if not self.feed.listing then answers:act() end
+  end
   return ev
 end
 
----Stops following; one that was left alone is closed when it is collected.
-function Follower:close() self.feed:close() end
+---Stops following, and handlers of a client's tools that it started; one that was left alone is closed when it is
+---collected.
+function Follower:close()
+  self.feed:close()
+  if self.answers then self.answers:stop() end
+end
 
 ---Iterates over events: history from the start (or after an event id), then live, with no gap, until the
----session ends. Raises when it cannot go on.
----@param o? { after?: string, deltas?: boolean, live?: boolean } live: from now on, no history
+---session ends. Raises when it cannot go on. timeout: seconds without an event until it raises a timeout_error; it can
+---be called again after that.
+---@param o? { after?: string, deltas?: boolean, live?: boolean, timeout?: number } live: from now on, no history
 ---@return moonrig.Follower
 function methods:follow(o)
-  o = o or {}
-  declare.keys("session:follow", o, "after deltas live")
-  return setmetatable({ feed = Feed.new(self.id, o) }, Follower)
+  o = options("session:follow", o, "after deltas live timeout")
+  local side = side_of(self)
+  local feed = Feed.new(self.id, { after = o.after, deltas = o.deltas, live = o.live }, side.transport)
+  local f = setmetatable({ feed = feed, timeout = o.timeout }, Follower)
+  if side.tools then
+    local answers = answer.new(side, self, feed)
+    f.answers = answers
+    feed.on_live = function() answers:act() end
+  end
+  return f
 end
 
 ---Stops what the agent does now.
-function methods:interrupt()
-  return send(self.id, { type = "user.interrupt" })
+---@param o? { timeout?: number } seconds
+function methods:interrupt(o)
+  o = options("session:interrupt", o, "timeout")
+  return send(self, { type = "user.interrupt" }, o)
 end
 
 ---Ends the session for good; its history stays.
-function methods:archive()
-  return api.call("sessions.archive", { session_id = self.id })
+---@param o? { timeout?: number } seconds
+function methods:archive(o)
+  o = options("session:archive", o, "timeout")
+  return call(self, "sessions.archive", {}, o)
 end
 
 ---Reads the session again from the server; its fields are then up to date.
+---@param o? { timeout?: number } seconds
 ---@return moonrig.Session?
 ---@return moonrig.Error?
-function methods:refresh()
-  local wire, e = api.call("sessions.retrieve", { session_id = self.id })
+function methods:refresh(o)
+  o = options("session:refresh", o, "timeout")
+  local wire, e = call(self, "sessions.retrieve", {}, o)
   if not wire then return nil, e end
   rawset(self, "wire", wire)
   return self

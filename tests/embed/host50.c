@@ -1,16 +1,5 @@
-/* host50 - a whole host in fifty lines: a tool and a model in C, one turn, the answer on stdout. */
-#include <moonrig_ext.h>
-#include <stdio.h>
-#include <string.h>
-#define S(text) ((struct mr_str){text, strlen(text)})
-
-static const struct mr_val *at(const struct mr_val *v, const char *key, int n) /* the n-th of v[key] */
-{
-  struct mr_iter it = {.of = mr_ext()->get(v, S(key))};
-  for (; n >= 0 && mr_ext()->next(&it); n--) continue;
-  return n < 0 ? it.val : NULL;
-}
-
+/* host50 - a host in fifty lines: a tool in C, one turn, the answer on stdout (the model is played by played.h). */
+#include "played.h"
 static void weather(void *ud, struct mr_use *use) /* finishes at once; could do so any number of frames later */
 {
   struct mr_str city = mr_ext()->as_str(mr_ext()->get(mr_use_input_val(use), S("city")));
@@ -18,24 +7,12 @@ static void weather(void *ud, struct mr_use *use) /* finishes at once; could do 
   snprintf(result, sizeof result, "\"18 degrees in %.*s\"", (int)city.n, city.p);
   mr_use_finish(&use, result);
 }
-
-static void model(void *ud, struct mr_model_use *use) /* asks the tool, then says what the tool said */
-{
-  const struct mr_val *result = at(at(mr_model_use_request(use), "messages", 2), "content", 0);
-  struct mr_str text = mr_ext()->as_str(mr_ext()->get(at(result, "content", 0), S("text")));
-  char reply[300] = "{\"content\":[{\"type\":\"tool_use\",\"name\":\"weather\",\"input\":{\"city\":\"Bergen\"}}]}";
-  if (text.n)
-    snprintf(reply, sizeof reply, "{\"content\":[{\"type\":\"text\",\"text\":\"It is %.*s.\"}]}", (int)text.n, text.p);
-  mr_model_use_finish(&use, reply);
-}
-
 static void answered(void *done, const struct mr_reply *r)
 {
   struct mr_str text = mr_ext()->as_str(mr_ext()->get(r->val, S("text")));
   printf("%.*s%s\n", (int)text.n, text.p, r->err ? r->err->message : "");
   *(int *)done = 1;
 }
-
 static const char *create(struct mr_runtime *rt, char id[64], const char *op, const char *json) /* the new object's id */
 {
   struct mr_err err = {.size = sizeof err};
@@ -46,10 +23,9 @@ static const char *create(struct mr_runtime *rt, char id[64], const char *op, co
   mr_free(rt, reply);
   return id;
 }
-
 int main(void)
 {
-  struct mr_provider p = {.size = sizeof p, .name = "played", .models = "test", .run = model};
+  struct mr_provider p = {.size = sizeof p, .name = "played", .models = "test", .run = played};
   struct mr_tool t = {.size = sizeof t, .name = "weather", .run = weather};
   struct mr_callbacks cbs = {.size = sizeof cbs, .reply = answered};
   struct mr_runtime *rt;
@@ -57,7 +33,6 @@ int main(void)
   struct mr_err err = {.size = sizeof err};
   char json[300], agent[64], env[64], session[64];
   int done = 0;
-
   mr_config_init(&c);
   c.store = ":memory:";
   if (mr_open(&rt, &c, &err) || mr_tool_add(rt, &t, &err) || mr_provider_add(rt, &p, &err)) return puts(err.message), 1;

@@ -58,6 +58,9 @@ static int ext_http(struct mr_runtime *rt, const struct mr_ext_http_req *req, co
   x->b_key(b, (struct mr_str){"timeout_ms", 10}), x->b_int(b, req->timeout_ms);
   x->b_key(b, (struct mr_str){"max_body", 8}), x->b_int(b, req->max_body);
   x->b_key(b, (struct mr_str){"follow", 6}), x->b_int(b, req->follow);
+  if (req->unix_path) put_str(b, "unix_path", (struct mr_str){req->unix_path, strlen(req->unix_path)});
+  if (req->idle_ms) x->b_key(b, (struct mr_str){"idle_ms", 7}), x->b_int(b, req->idle_ms);
+  if (req->connect_ms) x->b_key(b, (struct mr_str){"connect_ms", 10}), x->b_int(b, req->connect_ms);
   x->b_key(b, (struct mr_str){"headers", 7}), x->b_open(b, 1);
   for (int i = 0; req->headers && req->headers[i]; i++)
     x->b_str(b, (struct mr_str){req->headers[i], strlen(req->headers[i])});
@@ -66,6 +69,7 @@ static int ext_http(struct mr_runtime *rt, const struct mr_ext_http_req *req, co
   struct fake_call *c = fake_call_new("http", doc, ud);
   c->is_http = 1;
   c->http = *cbs;
+  c->reply_chunks = cbs->chunk != NULL;
   *id = c->id;
   fake_push(fake_call_ask, c, NULL);
   return MR_OK;
@@ -74,7 +78,15 @@ static void ext_http_cancel(struct mr_runtime *rt, uint64_t id)
 {
   (void)rt;
   struct fake_call *c = fake_call_by_id(id);
-  if (c) fake_call_settle(c, NULL, MR_E_CANCELLED, "cancelled", 0, "");
+  if (!c) return;
+  c->cancelled = 1;
+  fake_call_settle(c, NULL, MR_E_CANCELLED, "cancelled", 0, "");
+}
+static void ext_http_pause(struct mr_runtime *rt, uint64_t id, int pause)
+{
+  (void)rt;
+  struct fake_call *c = fake_call_by_id(id);
+  if (c) c->http_paused = pause;
 }
 
 struct filejob { void (*done)(void *, const struct mr_reply *, struct mr_str); void *ud; char *json, *raw; size_t n;
@@ -227,7 +239,7 @@ static void ext_control_done(struct mr_runtime *rt, uint64_t id, int code, struc
 void fake_ext_table(struct mr_ext *t)
 {
   t->now_us = ext_now, t->wall_us = ext_wall, t->timer = ext_timer, t->timer_cancel = ext_timer_cancel;
-  t->post = ext_post, t->http = ext_http, t->http_cancel = ext_http_cancel, t->file = ext_file;
+  t->post = ext_post, t->http = ext_http, t->http_cancel = ext_http_cancel, t->http_pause = ext_http_pause, t->file = ext_file;
   t->watch = ext_watch, t->watch_cancel = ext_watch_cancel, t->log = ext_log;
   t->set_generation = ext_set_generation, t->set_scripts = ext_set_scripts;
   t->on_control = ext_on_control, t->control_done = ext_control_done;

@@ -107,6 +107,36 @@ int mr_wait(struct mr_runtime *rt, int timeout_ms)
   _exit(9);
 }
 
+/* ---------------------------------------------- a second runtime: rig.new opens one, on a thread of its own */
+
+void mr_config_init(struct mr_config *c)
+{
+  memset(c, 0, sizeof *c);
+  c->size = sizeof *c;
+}
+int mr_open(struct mr_runtime **out, const struct mr_config *c, struct mr_err *err)
+{
+  if (strcmp(c->store, "busy") == 0) return fake_fail(err, MR_E_BUSY, "another process holds it");
+  c->log(c->ud, MR_LOG_INFO, (struct mr_str){c->options, strlen(c->options)});
+  *out = calloc(1, 1);
+  fake.second++;
+  return MR_OK;
+}
+int mr_listen(struct mr_runtime *rt, const char *spec, char *actual, size_t n, struct mr_err *err)
+{
+  (void)rt, (void)err;
+  snprintf(actual, n, "%s", spec);
+  return MR_OK;
+}
+int mr_stop(struct mr_runtime *rt, unsigned grace_ms) { (void)rt, (void)grace_ms; return MR_OK; }
+int mr_close(struct mr_runtime **rt)
+{
+  free(*rt);
+  *rt = NULL;
+  fake.second--;
+  return MR_OK;
+}
+
 int mr_fd(const struct mr_runtime *rt) { (void)rt; return -1; }
 
 

@@ -5,6 +5,7 @@
 #define FAKE_HOST_T_H
 #include <dirent.h>
 #include <errno.h>
+#include <stdatomic.h>
 #include <fcntl.h>
 #include <lauxlib.h>
 #include <lua.h>
@@ -31,6 +32,7 @@ struct fake_call {
   void *ud;
   struct mr_op *handle;
   int is_http, settled, cancelled;
+  int reply_chunks, http_told, http_paused; /* http with a chunk callback */
   char *json;
   struct mr_err err;
   char *body;
@@ -73,6 +75,7 @@ struct fake {
   int docs, builds, texts, ops, uses_open, controls;
   int full;                  /* calls answer MR_E_FULL */
   int refuse_tool;           /* the tool named "refused" is refused */
+  atomic_int second;         /* open runtimes of rig.new */
   int no_memory_timer;       /* timers cannot be made */
   char logs[1 << 16];
   int64_t generation;
@@ -99,6 +102,7 @@ struct fake_call *fake_call_new(const char *op, struct mr_doc *params, void *ud)
 struct fake_call *fake_call_by_id(uint64_t id);
 void fake_call_ask(void *call, void *unused); /* asks the test's handler; for the queue */
 void fake_call_settle(struct fake_call *c, const char *json, int code, const char *msg, int status, const char *type);
+void fake_http_chunks(struct fake_call *c, yyjson_val *root);
 void fake_ops_table(struct mr_ext *t);
 void fake_uses_table(struct mr_ext *t);
 void fake_ext_table(struct mr_ext *t);

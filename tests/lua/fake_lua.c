@@ -28,6 +28,43 @@ static int h_fail(lua_State *L) /* fail(id, code, message, status, type): ends a
   lua_pushboolean(L, c != NULL);
   return 1;
 }
+struct http_bit { uint64_t id; int status; size_t n; char bytes[]; };
+static void run_http_bit(void *a, void *b)
+{
+  struct http_bit *x = a;
+  struct fake_call *c = fake_call_by_id(x->id);
+  (void)b;
+  if (c && c->is_http && !c->cancelled && !c->settled) {
+    c->http_told = 1;
+    if (x->status)
+      c->http.head(c->ud, x->status, (struct mr_str){x->bytes, x->n});
+    else
+      c->http.chunk(c->ud, (struct mr_str){x->bytes, x->n});
+  }
+  free(x);
+}
+static int http_bit(lua_State *L, int status, int idx)
+{
+  size_t n;
+  const char *t = luaL_optlstring(L, idx, "", &n);
+  struct http_bit *x = calloc(1, sizeof *x + n + 1);
+  x->id = (uint64_t)luaL_checknumber(L, 1), x->status = status, x->n = n;
+  memcpy(x->bytes, t, n);
+  fake_push(run_http_bit, x, NULL);
+  return 0;
+}
+static int h_http_head(lua_State *L) /* http_head(id, status, "name: value\n" lines) */
+{
+  return http_bit(L, (int)luaL_checknumber(L, 2), 3);
+}
+static int h_http_chunk(lua_State *L) { return http_bit(L, 0, 2); } /* http_chunk(id, bytes) */
+static int h_http_paused(lua_State *L)                                /* nil: it is over */
+{
+  struct fake_call *c = fake_call_by_id((uint64_t)luaL_checknumber(L, 1));
+  if (!c) return 0;
+  lua_pushboolean(L, c->http_paused);
+  return 1;
+}
 static struct mr_use *use_by_id(uint64_t id)
 {
   struct mr_use *u = fake.uses;
@@ -244,8 +281,8 @@ static int h_open(lua_State *L) /* open() -> what is open, as one line */
   for (struct fake_timer *x = fake.timers; x; x = x->next) nt++;
   for (struct fake_call *x = fake.calls; x; x = x->next) nc++;
   if (fake.stats) fake.stats(more, sizeof more, 0);
-  snprintf(t, sizeof t, "timers=%d calls=%d uses=%d docs=%d builds=%d texts=%d ops=%d queue=%d fds=%d%s", nt, nc,
-           fake.uses_open, fake.docs, fake.builds, fake.texts, fake.ops, fake_queued(), open_fds(), more);
+  snprintf(t, sizeof t, "timers=%d calls=%d uses=%d docs=%d builds=%d texts=%d ops=%d queue=%d second=%d fds=%d%s", nt, nc,
+           fake.uses_open, fake.docs, fake.builds, fake.texts, fake.ops, fake_queued(), fake.second, open_fds(), more);
   lua_pushstring(L, t);
   return 1;
 }
@@ -301,7 +338,7 @@ static int h_clock(lua_State *L) { lua_pushnumber(L, (lua_Number)fake.now_us / 1
 __attribute__((visibility("default"))) int luaopen_host(lua_State *L);
 int luaopen_host(lua_State *L)
 {
-  static const luaL_Reg fns[] = {{"op", h_op}, {"reply", h_reply}, {"fail", h_fail}, {"event", h_event}, {"use", h_use},
+  static const luaL_Reg fns[] = {{"op", h_op}, {"reply", h_reply}, {"fail", h_fail}, {"event", h_event}, {"http_head", h_http_head}, {"http_chunk", h_http_chunk}, {"http_paused", h_http_paused}, {"use", h_use},
       {"hook", h_hook}, {"model", h_model}, {"state", h_state}, {"cancel_use", h_cancel_use},
       {"cancelled_calls", h_cancelled_calls}, {"control", h_control}, {"control_answer", h_control_answer},
       {"generation", h_generation}, {"scripts", h_scripts}, {"lint", h_lint}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count}, {"registered", h_registered},

@@ -25,6 +25,7 @@ static void deliver(void *a, void *b)
   (void)b;
   if (c->json) fake_parse(NULL, (struct mr_str){c->json, strlen(c->json)}, &doc, NULL);
   if (c->is_http) {
+    if (c->reply_chunks) fake_http_chunks(c, doc ? fake_yy(doc) : NULL);
     struct mr_ext_http_reply r = {.size = sizeof r, .code = c->err.code, .err = c->err.code ? &c->err : NULL};
     yyjson_val *root = doc ? fake_yy(doc) : NULL, *body = yyjson_obj_get(root, "body"),
                *headers = yyjson_obj_get(root, "headers");
@@ -204,4 +205,24 @@ struct fake_call *fake_call_by_id(uint64_t id)
   return c;
 }
 
-void fake_ops_table(struct mr_ext *t) { t->call = ext_call, t->op_at = op_at; }
+/* Streamed requests: what the handler answers at once comes as a head and small chunks. */
+void fake_http_chunks(struct fake_call *c, yyjson_val *root)
+{
+  yyjson_val *body = yyjson_obj_get(root, "body"), *headers = yyjson_obj_get(root, "headers");
+  struct mr_str b = {yyjson_get_str(body), yyjson_get_len(body)}, h = {yyjson_get_str(headers), yyjson_get_len(headers)};
+  if (!root || c->cancelled || c->http_told) return;
+  c->http_told = 1;
+  if (c->http.head) c->http.head(c->ud, yyjson_get_int(yyjson_obj_get(root, "status")), h);
+  for (size_t at = 0; at < b.n && !c->cancelled; at += 5)
+    c->http.chunk(c->ud, (struct mr_str){b.p + at, b.n - at < 5 ? b.n - at : 5});
+}
+
+static const char *op_beta(int i)
+{
+  const char *verb, *path;
+  unsigned flags;
+  const char *name = op_at(i, &verb, &path, &flags);
+  return name && (strncmp(name, "agents.", 7) == 0 || strncmp(name, "sessions.", 9) == 0) ? "managed-agents-2026-04-01" : NULL;
+}
+
+void fake_ops_table(struct mr_ext *t) { t->call = ext_call, t->op_at = op_at, t->op_beta = op_beta; }

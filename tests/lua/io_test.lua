@@ -180,7 +180,7 @@ t.test("cjson, when it is installed", function()
   t.equal(require "cjson", cjson)
 end)
 t.test("what is not there says so", function()
-  for _, name in ipairs { "kv", "workflow", "schedule", "route", "connect", "new" } do
+  for _, name in ipairs { "kv", "workflow", "schedule", "route" } do
     t.raises("rig." .. name .. " is not in this version", function() return rig[name] end)
   end
   t.equal(rig.no_such_thing, nil)

@@ -70,11 +70,11 @@ static int h_generation(lua_State *L)
   lua_pushinteger(L, (lua_Integer)mr_script_generation(script));
   return 1;
 }
-static int h_listen(lua_State *L) /* listen() -> "http://127.0.0.1:PORT"; blocks a moment */
+static int h_listen(lua_State *L) /* listen(address) -> "http://127.0.0.1:PORT"; blocks a moment */
 {
   char actual[100];
   struct mr_err err = {.size = sizeof err};
-  if (mr_listen(rt, "127.0.0.1:0", actual, sizeof actual, &err)) return luaL_error(L, "%s", err.message);
+  if (mr_listen(rt, luaL_optstring(L, 1, "127.0.0.1:0"), actual, sizeof actual, &err)) return luaL_error(L, "%s", err.message);
   lua_pushstring(L, actual);
   return 1;
 }

@@ -27,6 +27,7 @@ rig.hook { phase = "permit", agent = "tester", tool = "pay", fail = "closed", ru
   if call.input.amount == 666 then error "the hook broke" end
   if call.input.amount > 1000 then return "deny", "too much" end
   if call.input.amount == 500 then return "rewrite", { amount = 50 } end
+  if call.input.amount == 400 then return "ask", "above 300" end
   return "allow"
 end }
 
@@ -229,5 +230,19 @@ t.test("rig.http against the runtime's own listener", function()
   t.equal(none, nil)
   t.ok(e.message)
   t.quiet = nil
+end)
+t.test("a hook's ask holds back a tool that a handler answers", function()
+  for _, case in ipairs { { "allow", "paid 400" }, { "deny", "error: The user denied this tool call: not by me" } } do
+    local s = session()
+    local turn = assert(s:ask 'use pay {"amount":400}')
+    t.equal(turn.stop_reason, "requires_action")
+    local call = turn.pending[1]
+    t.equal(call.kind .. " " .. call.name, "confirm pay")
+    local _, e = call:answer "mine"
+    t.equal(e.status, 400) -- the handler's, not ours
+    assert(call[case[1]](call, "not by me"))
+    turn = assert(turn:wait())
+    t.equal(turn.text, case[2])
+  end
 end)
 rig.main(t.run)

@@ -27,6 +27,10 @@ local function count(op) S.calls[op] = (S.calls[op] or 0) + 1 end
 local function op(name, fn)
   host.op(name, function(params, id)
     count(name)
+    if (S.down or 0) > 0 then -- this many calls find no server
+      S.down = S.down - 1
+      return fail(503, "api_error", "away")
+    end
     return fn(params, id)
   end)
 end
@@ -187,7 +191,7 @@ op("sessions.events.stream", with(function(s, p, id)
 end))
 
 function S.reset()
-  S.calls, S.behave, S.refuse, S.hold, S.on_stream, S.page = {}, nil, nil, nil, nil, 1000
+  S.calls, S.behave, S.refuse, S.hold, S.on_stream, S.page, S.down = {}, nil, nil, nil, nil, 1000, nil
 end
 
 return S
