@@ -328,6 +328,8 @@ LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char 
 LJMP void mr_lua_load_file(lua_State *L, struct mr_lua_vm *s, int g, const char *path, const char *name);
 LJMP void mr_lua_load_replay(lua_State *L, struct mr_lua_vm *s, int g); /* the scripts of s->replay, in order */
 LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_lua_vm *s); /* pushes it; NULL: pushes nothing */
+/* No frame from level on is of the file that loads: it called in tail position, those there are its requirer's. */
+bool mr_lua_tail_called(lua_State *L, int level, const char *file);
 extern const luaL_Reg mr_lua_file_natives[];
 
 bool mr_lua_paths_skipped(const char *name); /* of a file or directory that is not run */

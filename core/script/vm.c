@@ -177,13 +177,13 @@ static bool in_user_code(lua_State *L, int level, char *out, size_t n)
   return false;
 }
 
-/* ... or the file that loads. */
+/* ... or the file that loads, when it called in tail position. */
 static void position(lua_State *L, int level, char *out, size_t n)
 {
-  if (in_user_code(L, level, out, n)) return;
+  bool found = in_user_code(L, level, out, n);
   const char *file = mr_lua_loading_file(L, mr_lua_self(L));
   if (!file) return;
-  snprintf(out, n, "%s: ", file);
+  if (!found || mr_lua_tail_called(L, level, file)) snprintf(out, n, "%s: ", file);
   lua_pop(L, 1);
 }
 
@@ -203,16 +203,6 @@ LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
   vsnprintf(msg, sizeof msg, fmt, ap);
   va_end(ap);
   return mr_lua_raise_text(L, msg);
-}
-
-void mr_lua_log(struct mr_lua_vm *s, int level, const char *source, const char *text)
-{
-  while (*text) {
-    size_t n = strcspn(text, "\n");
-    if (n) s->ext->log(s->rt, level, source, (struct mr_str){text, n});
-    text += n;
-    if (*text) text++;
-  }
 }
 
 /* ----------------------------------------------------------------- budgets */

@@ -193,9 +193,18 @@ local function split(files, message, path)
   local at, line, text = first:match "^(.-):(%d+): (.*)$"
   local name = at and (full_name(files, at) or (native.is_file(at) and at))
   if name then return name, tonumber(line), text end
-  text = first:match "^.-: (.*)$"
-  if text and first:sub(1, #path + 2) == path .. ": " then return path, 1, text end
+  name, text = first:match "^(.-): (.*)$"
+  name = name and (full_name(files, name) or (native.is_file(name) and name))
+  if name then return name, nil, text end
   return path, 1, first
+end
+
+---The line of the call that a file ends in: return rig.tool { ... }.
+local function tail_line(file)
+  for _, c in ipairs(file and file.facts and file.facts.calls or {}) do
+    if c.tail and c.fn.main then return c.line end
+  end
+  return 1
 end
 
 local function rule_of(message)
@@ -227,6 +236,7 @@ local function judge(self, files, n)
     local _, stop = text:find "module '.-' not found"
     if stop then text = text:sub(1, stop) end
     if n.syntax or text:find " near " or text:find "'.-' expected" then rule = "syntax" end
+    line = line or tail_line(files[file])
     local call = rule == "unknown-phase" and call_at(files[file], "rig.hook", line)
     local at = call and line_of(call.args[1], { "phase" })
     self.add(file, at or line, rule, text, rule == "syntax" and "mend the syntax" or nil)

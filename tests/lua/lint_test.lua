@@ -156,6 +156,16 @@ t.test("several programs in a directory are looked at one by one", function()
   t.equal(report.files, 3)
   put {}
 end)
+t.test("a module that returns its declaration is where the mistake is", function()
+  put { ["init.lua"] = "local rig = require 'moonrig'\nlocal t = require 'tool'\nlocal h = require 'hook'\nreturn t, h, rig",
+    ["tool.lua"] = "local rig = require 'moonrig'\n\nreturn rig.tool {\n  name = 't', description = 'x',\n  timout = 5,\n  run = function() end }",
+    ["hook.lua"] = "local rig = require 'moonrig'\n\n\nreturn rig.hook { phase = 'premit', run = function() end }" }
+  local report = lint(dir)
+  t.equal(found(report), "4 unknown-phase, 5 unknown-field", rig.json.encode(report.problems))
+  t.equal(report.problems[1].file, dir .. "/hook.lua")
+  t.equal(report.problems[2].file, dir .. "/tool.lua")
+  put {}
+end)
 t.test("a declaration without its name does not hide others", function()
   put { ["x.lua"] = "local rig = require 'moonrig'\nrig.on { event = 'session.error', run = function() end }\nrig.provider { models = 'm', run = function() end }\n"
     .. "rig.tool { description = 'x', run = function() end }\nrig.hook { phase = 'permit' }\nrig.agent { model = 'm' }\nrig.state { version = 1 }\n"
