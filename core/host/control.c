@@ -11,7 +11,7 @@
 
 #include <stdio.h>
 
-enum { COMMANDS_MAX = 64, ANSWER_US = 120 * 1000 * 1000 };
+enum { COMMANDS_MAX = 64, SCRIPTS_MAX = 16384, ANSWER_US = 120 * 1000 * 1000 };
 
 struct command {
   struct command *next; /* the lock */
@@ -36,6 +36,7 @@ struct mr_control {
   void *ud;
   int64_t generation;
   char last_error[384];
+  char *scripts; /* JSON; NULL: none */
   struct command *commands;
   int n;
   uint64_t next_id;
@@ -196,6 +197,20 @@ void mr_x_set_generation(struct mr_runtime *rt, int64_t generation, struct mr_st
   pthread_mutex_unlock(&ct->lock);
 }
 
+void mr_x_set_scripts(struct mr_runtime *rt, struct mr_str json)
+{
+  char *copy, *old;
+
+  if (mr_ext_check(rt, NULL) != MR_OK || json.n > SCRIPTS_MAX) return;
+  copy = mr_mem_strdup(mr_rt_mem(rt), json);
+  if (!copy) return;
+  pthread_mutex_lock(&rt->control->lock);
+  old = rt->control->scripts;
+  rt->control->scripts = copy;
+  pthread_mutex_unlock(&rt->control->lock);
+  mr_mem_free(mr_rt_mem(rt), old);
+}
+
 int mr_x_on_control(struct mr_runtime *rt,
                     void (*fn)(void *ud, const char *command, const struct mr_val *arg, uint64_t id), void *ud)
 {
@@ -221,6 +236,7 @@ static void health(void *ud, struct mr_buf *out)
     mr_json_quote(out, mr_str_c(ct->last_error));
   else
     mr_buf_c(out, "null");
+  mr_buf_printf(out, ",\"scripts\":%s", ct->scripts ? ct->scripts : "null");
   pthread_mutex_unlock(&ct->lock);
 }
 
@@ -250,6 +266,7 @@ void mr_control_free(struct mr_runtime *rt)
     command_free(c);
   }
   pthread_mutex_destroy(&ct->lock);
+  mr_mem_free(mr_rt_mem(rt), ct->scripts);
   mr_mem_free(mr_rt_mem(rt), ct);
   rt->control = NULL;
 }

@@ -261,6 +261,7 @@ const struct mr_ext *mr_ext(void)
                                       .watch_cancel = mr_x_watch_cancel,
                                       .log = x_log,
                                       .set_generation = mr_x_set_generation,
+                                      .set_scripts = mr_x_set_scripts,
                                       .on_control = mr_x_on_control,
                                       .control_done = mr_x_control_done,
                                       .readable = mr_x_readable,

@@ -127,6 +127,7 @@ int mr_roots_resolve(struct mr_runtime *rt, const char *path, bool itself, char 
 
 /* ---- control.c ---- */
 void mr_x_set_generation(struct mr_runtime *rt, int64_t generation, struct mr_str last_error);
+void mr_x_set_scripts(struct mr_runtime *rt, struct mr_str json);
 int mr_x_on_control(struct mr_runtime *rt,
                     void (*fn)(void *ud, const char *command, const struct mr_val *arg, uint64_t id), void *ud);
 void mr_x_control_done(struct mr_runtime *rt, uint64_t id, int code, struct mr_str json);

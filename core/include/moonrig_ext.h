@@ -218,6 +218,9 @@ struct mr_ext {
   void (*http_pause)(struct mr_runtime *rt, uint64_t id, int pause);
   /* What anthropic-beta must hold for the operation op_at names by this index; NULL = nothing. */
   const char *(*op_beta)(int index);
+
+  /* --- what /health shows as "scripts": a JSON object as text, at most 16 KiB (a longer one changes nothing). */
+  void (*set_scripts)(struct mr_runtime *rt, struct mr_str json);
 };
 
 enum { MR_JSON_SORTED = 1, MR_JSON_PRETTY = 2 };

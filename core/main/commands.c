@@ -1,4 +1,4 @@
-/* commands.c - the small commands that ask a server, or the data directory: key, env, reload, api. */
+/* commands.c - the small commands that ask a server, or the data directory: key, env, api. */
 #include "main/client.h"
 #include "base/buf.h"
 
@@ -105,43 +105,6 @@ static int env(int argc, char **argv)
 const struct command mr_cmd_env = {"env", "[OPTIONS]",
                                    "print the exports that point the official SDKs at the server",
                                    CLIENT_OPTIONS "Use it as: eval \"$(moonrig env --key sk-mr-...)\"\n", env};
-
-/* ---- reload ---- */
-
-static int reload(int argc, char **argv)
-{
-  struct settings s;
-  int status = mr_settings_read(&s, &mr_cmd_reload, TAKES_CLIENT | TAKES_RELOAD, argc, argv);
-  char *in, *out = NULL;
-
-  if (status) return status;
-  if (s.npaths > 0 || (s.rollback && s.status))
-    return mr_main_usage(&mr_cmd_reload, "no arguments; one of --rollback and --status");
-  in = json_with("command", s.rollback ? "rollback" : s.status ? "status" : "reload");
-  status = mr_client_control(&s, in, &out);
-  if (status == EXIT_OK) {
-    yyjson_doc *doc = yyjson_read(out, strlen(out), 0);
-    struct mr_str error = mr_json_get_str(yyjson_doc_get_root(doc), "error");
-    if (s.json)
-      printf("%s\n", out);
-    else
-      printf("generation %lld%s" MR_FMT "\n",
-             (long long)mr_json_get_int(yyjson_doc_get_root(doc), "generation", 0), error.n ? ": " : "",
-             MR_ARG(error));
-    if (error.n && !s.status) status = EXIT_FAILED;
-    yyjson_doc_free(doc);
-  }
-  mr_main_free(in);
-  mr_main_free(out);
-  mr_settings_free(&s);
-  return status;
-}
-
-const struct command mr_cmd_reload = {
-    "reload", "[--rollback | --status] [OPTIONS]", "load the scripts of a running server again",
-    "  --rollback    back to the generation before\n"
-    "  --status      only say which generation runs, and the last error\n" CLIENT_OPTIONS,
-    reload};
 
 /* ---- api ---- */
 

@@ -35,6 +35,7 @@ static const struct flag flags[] = {
     {"--json", F_BOOL, AT(json), TAKES_CLIENT | TAKES_JSON},
     {"--rollback", F_BOOL, AT(rollback), TAKES_RELOAD},
     {"--status", F_BOOL, AT(status), TAKES_RELOAD},
+    {"--drain", F_BOOL, AT(drain), TAKES_RELOAD},
     {"--only", F_STR, AT(only), TAKES_TEST},
     {"--timeout", F_INT, AT(timeout_s), TAKES_TEST},
     {"--dir", F_STR, AT(dir), TAKES_NEW},

@@ -16,9 +16,9 @@ struct settings {
   const char *url, *key; /* of commands that speak to a server */
   const char *session;   /* chat */
   bool watch, insecure_http, json, quiet;
-  bool rollback, status; /* reload */
-  const char *only;      /* test */
-  const char *dir;       /* new */
+  bool rollback, status, drain; /* reload */
+  const char *only;             /* test */
+  const char *dir;              /* new */
   int timeout_s;
   bool data_given;       /* --data, or MOONRIG_DATA */
   bool key_given;        /* --key, or MOONRIG_API_KEY */

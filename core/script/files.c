@@ -7,7 +7,7 @@
  * is noted before it is read (watch.c), so that an edit made meanwhile is seen.
  *
  * Text only: bytecode could do what no budget holds. Script thread. Reading is plain blocking I/O: it
- * happens while scripts load, or when a task requires a file late.
+ * happens while scripts load, or when a task requires a file late. Directories that are agents: folder.c.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -65,7 +65,7 @@ static bool is_lua(const char *name)
   return n > 4 && strcmp(name + n - 4, ".lua") == 0;
 }
 
-static bool skipped(const char *name)
+bool mr_lua_paths_skipped(const char *name)
 {
   size_t n = strlen(name);
   return name[0] == '.' || name[0] == '_' || strcmp(name, "test") == 0 || strcmp(name, "tests") == 0 ||
@@ -79,11 +79,15 @@ static void walk(const char *dir, int depth, struct mr_lua_paths *files, struct 
   struct stat st;
   char path[PATH_MAX];
   if (!d) return;
+  const char *base = strrchr(dir, '/');
+  bool agents = depth == 1 && base && strcmp(base, "/agents") == 0;
   if (dirs) mr_lua_paths_add(dirs, dir);
   while ((e = readdir(d)) != NULL) {
-    if (skipped(e->d_name)) continue;
+    if (mr_lua_paths_skipped(e->d_name)) continue;
     if (snprintf(path, sizeof path, "%s/%s", dir, e->d_name) >= (int)sizeof path || stat(path, &st)) continue;
-    if (S_ISDIR(st.st_mode))
+    if (S_ISDIR(st.st_mode) && agents && mr_lua_is_folder(path, true)) {
+      if (dirs) mr_lua_folder_files(path, files, dirs);
+    } else if (S_ISDIR(st.st_mode))
       walk(path, depth + 1, files, dirs);
     else if (S_ISREG(st.st_mode) && is_lua(e->d_name))
       mr_lua_paths_add(files, path);
@@ -93,7 +97,10 @@ static void walk(const char *dir, int depth, struct mr_lua_paths *files, struct 
 
 void mr_lua_paths_walk(const char *dir, struct mr_lua_paths *files, struct mr_lua_paths *dirs)
 {
-  walk(dir, 0, files, dirs);
+  if (mr_lua_is_folder(dir, false))
+    mr_lua_folder_files(dir, files, dirs);
+  else
+    walk(dir, 0, files, dirs);
 }
 
 void mr_lua_dir_of(const char *path, char *out, size_t n)
@@ -184,6 +191,7 @@ static void record(struct mr_lua_gen *g, const char *path, const char *real, con
   f->script = script;
   *g->files_tail = f;
   g->files_tail = &f->next;
+  g->nfiles++;
 }
 
 static int get_text(struct mr_lua_vm *s, const char *path, struct text *t)
@@ -225,7 +233,7 @@ static LJMP void load_chunk(lua_State *L, struct mr_lua_vm *s, const char *path,
 static int traced(lua_State *L)
 {
   struct mr_lua_vm *s = mr_lua_self(L);
-  if (s->loading && !s->current && !s->traced) {
+  if (s->loading && !s->current && !s->traced && !s->lint) {
     s->traced = true;
     luaL_traceback(L, L, lua_tostring(L, 1), 1);
     mr_lua_log(s, MR_LOG_ERROR, "script", lua_tostring(L, -1));
@@ -299,8 +307,22 @@ static void add_root(lua_State *L, int g, const char *dir)
   lua_pop(L, 1);
 }
 
+static int lint_file(lua_State *L) /* (generation table, path) */
+{
+  mr_lua_load_file(L, mr_lua_self(L), 1, luaL_checkstring(L, 2), NULL);
+  return 0;
+}
+
 static LJMP void run_file(lua_State *L, struct mr_lua_vm *s, int g, const char *path)
 {
+  if (s->lint && mr_lua_lint_skips(s, path)) return;
+  if (s->lint) {
+    lua_pushcfunction(L, lint_file);
+    lua_pushvalue(L, g);
+    lua_pushstring(L, path);
+    mr_lua_lint_call(L, s, g, path, 2);
+    return;
+  }
   mr_lua_load_file(L, s, g, path, NULL);
   lua_pop(L, 1);
 }
@@ -316,6 +338,11 @@ LJMP void mr_lua_load_replay(lua_State *L, struct mr_lua_vm *s, int g)
   for (const struct mr_lua_file *f = s->replay; f; f = f->next)
     if (f->script && !(s->o.offline_model && strcmp(f->path, s->o.offline_model) == 0))
       run_file(L, s, g, f->path);
+  for (size_t i = 0; i < s->o.npaths; i++)
+    if (mr_lua_is_folder(s->o.paths[i], false))
+      mr_lua_folder_load(L, s, g, s->o.paths[i]);
+    else
+      mr_lua_folders_load(L, s, g, s->o.paths[i]);
 }
 
 LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char *path)
@@ -330,9 +357,14 @@ LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char 
     return;
   }
   add_root(L, g, path);
+  if (mr_lua_is_folder(path, false)) {
+    mr_lua_folder_load(L, s, g, path);
+    return;
+  }
   if (snprintf(buf, sizeof buf, "%s/init.lua", path) >= (int)sizeof buf) mr_lua_raise(L, "%s: too long", path);
   if (stat(buf, &st) == 0) {
     run_file(L, s, g, buf);
+    mr_lua_folders_load(L, s, g, path);
     return;
   }
   struct mr_lua_box *box = mr_lua_box(L, s, mr_lua_paths_free);
@@ -344,6 +376,7 @@ LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char 
   for (int i = 0; i < l->n; i++)
     run_file(L, s, g, l->v[i]);
   mr_lua_box_drop(L, -1);
+  mr_lua_folders_load(L, s, g, path);
 }
 
 /* load_file(generation table, path, name) -> the file's value; once a generation. For require. */

@@ -63,12 +63,32 @@ static int n_mono(lua_State *L)
   return 1;
 }
 
+void mr_lua_log(struct mr_lua_vm *s, int level, const char *source, const char *text)
+{
+  while (*text) {
+    size_t n = strcspn(text, "\n");
+    if (n) s->ext->log(s->rt, level, source, (struct mr_str){text, n});
+    text += n;
+    if (*text) text++;
+  }
+}
+
 /* log(level, source, text); level: 0 error .. 3 debug */
 static int n_log(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
   mr_lua_log(s, (int)luaL_checkinteger(L, 1), luaL_checkstring(L, 2), luaL_checkstring(L, 3));
   return 0;
+}
+
+bool mr_lua_tail_called(lua_State *L, int level, const char *file)
+{
+  lua_Debug ar;
+  for (; lua_getstack(L, level, &ar); level++) {
+    lua_getinfo(L, "S", &ar);
+    if (ar.source[0] == '@' && strcmp(ar.source + 1, file) == 0) return false;
+  }
+  return true;
 }
 
 /* where() -> source file and line of the calling user code; the file alone when it called in tail
@@ -80,6 +100,8 @@ static int n_where(lua_State *L)
   for (int level = 1; lua_getstack(L, level, &ar); level++) {
     lua_getinfo(L, "Sl", &ar);
     if (ar.source[0] != '@') continue;
+    const char *file = mr_lua_loading_file(L, s);
+    if (file && mr_lua_tail_called(L, level, file)) return 1;
     lua_pushstring(L, ar.source + 1);
     lua_pushinteger(L, ar.currentline);
     return 2;
@@ -108,14 +130,8 @@ static int n_generation(lua_State *L)
 static int n_failed(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
-  struct mr_str m;
-  m.p = luaL_checklstring(L, 1, &m.n);
-  if (s->current && s->cur && s->current->gen == s->cur) {
-    size_t n = m.n < sizeof s->last_error - 1 ? m.n : sizeof s->last_error - 1;
-    memcpy(s->last_error, m.p, n);
-    s->last_error[n] = 0;
-    s->ext->set_generation(s->rt, s->cur->number, m);
-  }
+  const char *m = luaL_checkstring(L, 1);
+  if (s->current && s->cur && s->current->gen == s->cur) mr_lua_status_fail(s, m);
   return 0;
 }
 

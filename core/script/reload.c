@@ -102,7 +102,31 @@ static int load_all(lua_State *L)
   return 0;
 }
 
-static int load_generation(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err)
+/* Tells the library's entry of this name about the generation: "current" or "refused". */
+struct news {
+  struct mr_lua_vm *s;
+  struct mr_lua_gen *g;
+  const char *entry;
+};
+
+static int tell_library(lua_State *L)
+{
+  struct news *n = lua_touserdata(L, 1);
+  lua_settop(L, 0);
+  mr_lua_entry(L, n->s, n->entry);
+  mr_lua_gen_push(L, n->g);
+  lua_call(L, 1, 0);
+  return 0;
+}
+
+static void tell(struct mr_lua_vm *s, struct mr_lua_gen *g, const char *entry)
+{
+  struct news n = {s, g, entry};
+  char msg[256];
+  if (mr_lua_protect(s, tell_library, &n, msg, sizeof msg) != MR_OK) mr_lua_log(s, MR_LOG_ERROR, "script", msg);
+}
+
+int mr_lua_gen_new(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err)
 {
   char msg[384];
   struct mr_lua_gen *g = mr_lua_alloc(sizeof *g);
@@ -114,18 +138,32 @@ static int load_generation(struct mr_lua_vm *s, struct mr_lua_gen **out, struct 
   g->next = s->gens;
   s->gens = g;
   struct load l = {s, g, err, MR_OK};
-  mr_lua_make_room(s);
-  mr_lua_stamps_restart(s, g->number);
-  s->traced = false;
   int rc = mr_lua_protect(s, begin, &l, msg, sizeof msg);
-  if (rc == MR_OK) {
-    s->loading = g;
-    mr_lua_slice_begin(s, s->L, s->o.load_ms);
-    rc = mr_lua_protect(s, load_all, &l, msg, sizeof msg);
-    mr_lua_slice_end(s, s->L);
-    s->loading = NULL;
-  }
   if (rc) {
+    mr_lua_gen_unref(s, g);
+    return mr_lua_err(err, rc, "%s", msg);
+  }
+  *out = g;
+  return MR_OK;
+}
+
+static int load_generation(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err)
+{
+  char msg[384];
+  struct mr_lua_gen *g = NULL;
+  mr_lua_make_room(s);
+  mr_lua_stamps_restart(s, s->last_number + 1);
+  s->traced = false;
+  int rc = mr_lua_gen_new(s, &g, err);
+  if (rc) return rc;
+  struct load l = {s, g, err, MR_OK};
+  s->loading = g;
+  mr_lua_slice_begin(s, s->L, s->o.load_ms);
+  rc = mr_lua_protect(s, load_all, &l, msg, sizeof msg);
+  mr_lua_slice_end(s, s->L);
+  s->loading = NULL;
+  if (rc) {
+    tell(s, g, "refused");
     mr_lua_gen_unref(s, g);
     return mr_lua_err(err, rc, "%s", msg);
   }
@@ -167,8 +205,7 @@ static void start_failed(struct mr_lua_task *t, const char *msg)
 {
   struct mr_lua_vm *s = t->s;
   if (t->cancelled || t->gen != s->cur) return;
-  snprintf(s->last_error, sizeof s->last_error, "%s", msg);
-  s->ext->set_generation(s->rt, s->cur->number, (struct mr_str){s->last_error, strlen(s->last_error)});
+  mr_lua_status_fail(s, msg);
 }
 
 static struct mr_lua_task *start_task(lua_State *L, struct mr_lua_vm *s)
@@ -195,21 +232,19 @@ static int start(lua_State *L)
   return 0;
 }
 
-static void report(struct mr_lua_vm *s, const char *why, int rc, const struct mr_err *err)
+static void report(struct mr_lua_vm *s, struct mr_lua_try *t, int rc, const struct mr_err *err)
 {
   char line[512];
   if (rc) {
-    snprintf(s->last_error, sizeof s->last_error, "%s", err->message);
-    snprintf(line, sizeof line, "%s refused, %s%lld stays: %s", why, s->cur ? "generation " : "",
+    snprintf(t->error, sizeof t->error, "%s", err->message);
+    snprintf(line, sizeof line, "%s refused, %s%lld stays: %s", t->what, s->cur ? "generation " : "",
              s->cur ? (long long)s->cur->number : 0LL, err->message);
     mr_lua_log(s, MR_LOG_ERROR, "script", line);
   } else {
-    s->last_error[0] = 0;
-    snprintf(line, sizeof line, "%s: generation %lld is current", why, (long long)s->cur->number);
+    snprintf(line, sizeof line, "%s: generation %lld is current", t->what, (long long)s->cur->number);
     mr_lua_log(s, MR_LOG_INFO, "script", line);
   }
-  s->ext->set_generation(s->rt, s->cur ? s->cur->number : 0,
-                         (struct mr_str){s->last_error, strlen(s->last_error)});
+  mr_lua_status_note(s, t);
 }
 
 /* Makes g current; takes over the caller's reference. */
@@ -231,6 +266,7 @@ static int make_current(struct mr_lua_vm *s, struct mr_lua_gen *g, struct mr_err
   mr_lua_hooks_keep(s, g);
   s->prev = s->cur;
   s->cur = g;
+  tell(s, g, "current");
   for (struct mr_lua_task *t = s->tasks; t; t = t->next)
     if (t->kind == MR_TASK_START) mr_lua_task_cancel(t, "other scripts are current now");
   if (mr_lua_protect(s, start, s, msg, sizeof msg) != MR_OK) mr_lua_log(s, MR_LOG_ERROR, "script", msg);
@@ -241,13 +277,19 @@ int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err)
 {
   struct mr_err e = {.size = sizeof e};
   struct mr_lua_gen *g = NULL, *old = s->prev;
+  struct mr_lua_try t = {.at_us = s->ext->wall_us(s->rt), .number = s->last_number + 1};
+  int64_t began = mr_lua_mono_us();
+  snprintf(t.what, sizeof t.what, "%s", s->cur ? "reload" : "load");
   int rc = load_generation(s, &g, &e);
   if (rc == MR_OK) {
     s->last_number = g->number;
+    t.files = g->nfiles;
     rc = make_current(s, g, &e);
+    if (rc) tell(s, g, "refused");
     mr_lua_gen_unref(s, rc ? g : old);
   }
-  report(s, s->last_number <= 1 ? "load" : "reload", rc, &e);
+  t.took_us = mr_lua_mono_us() - began;
+  report(s, &t, rc, &e);
   if (rc && err) *err = e;
   return rc;
 }
@@ -255,9 +297,13 @@ int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err)
 int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err)
 {
   struct mr_err e = {.size = sizeof e};
-  int rc =
-      s->prev ? make_current(s, s->prev, &e) : mr_lua_err(&e, MR_E_STATE, "there is no previous generation");
-  report(s, "rollback", rc, &e);
+  struct mr_lua_gen *to = s->prev;
+  struct mr_lua_try t = {.what = "rollback", .at_us = s->ext->wall_us(s->rt)};
+  int64_t began = mr_lua_mono_us();
+  if (to) t.number = to->number, t.files = to->nfiles;
+  int rc = to ? make_current(s, to, &e) : mr_lua_err(&e, MR_E_STATE, "there is no previous generation");
+  t.took_us = mr_lua_mono_us() - began;
+  report(s, &t, rc, &e);
   if (rc && err) *err = e;
   return rc;
 }

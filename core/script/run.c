@@ -45,7 +45,6 @@ int mr_lua_vm_new(struct mr_lua_vm **out, struct mr_script *h, struct mr_lua_vm 
     mr_lua_vm_end(&s);
     return rc;
   }
-  s->ext->on_control(s->rt, on_control, s);
   *out = s;
   return MR_OK;
 }
@@ -54,6 +53,8 @@ int mr_lua_vm_load(struct mr_lua_vm *s, struct mr_err *err)
 {
   struct mr_lua_vm *before = s->before;
   int rc;
+  s->ext->on_control(s->rt, on_control, s);
+  s->listens = true;
   s->before = NULL;
   if (before && before->cur) {
     s->last_number = before->cur->number - 1;
@@ -86,31 +87,9 @@ static struct mr_str text(const char *p)
 static void answer_control(struct mr_lua_vm *s, int rc)
 {
   const struct mr_ext *x = s->ext;
-  struct mr_build *b = x->build(s->rt);
-  struct mr_doc *doc = NULL;
+  struct mr_doc *doc = mr_lua_status(s);
   char *json = NULL;
   size_t n = 0;
-  if (b) {
-    x->b_open(b, 0);
-    x->b_key(b, text("generation"));
-    x->b_int(b, s->cur ? s->cur->number : 0);
-    x->b_key(b, text("previous"));
-    if (s->prev)
-      x->b_int(b, s->prev->number);
-    else
-      x->b_null(b);
-    x->b_key(b, text("tasks"));
-    x->b_int(b, s->ntasks);
-    x->b_key(b, text("memory_bytes"));
-    x->b_int(b, (int64_t)s->mem_used);
-    x->b_key(b, text("error"));
-    if (s->last_error[0])
-      x->b_str(b, text(s->last_error));
-    else
-      x->b_null(b);
-    x->b_close(b);
-    x->build_done(&b, &doc, NULL);
-  }
   if (doc) x->write(s->rt, x->doc_root(doc), 0, &json, &n);
   x->control_done(s->rt, s->control_id, rc, json ? (struct mr_str){json, n} : text("{}"));
   mr_free(s->rt, json);
@@ -138,6 +117,7 @@ static void commands(struct mr_lua_vm *s)
     s->control_wanted = false;
     answer_control(s, rc);
   }
+  mr_lua_reloads_run(s);
   if (atomic_exchange(&s->h->asked, 0)) mr_lua_vm_reload(s, 0, &err);
   if (s->watch_hit) {
     s->watch_hit = false;
@@ -151,7 +131,7 @@ static void commands(struct mr_lua_vm *s)
 int mr_lua_vm_turn(struct mr_lua_vm *s)
 {
   int rc;
-  if (!s->ready) {
+  if (!s->ready && !s->reloads) {
     rc = mr_wait(s->rt, s->between ? BETWEEN_MS : -1);
     if (rc < 0 && rc != MR_E_TIMEOUT) return rc;
   }
@@ -284,7 +264,7 @@ void mr_lua_vm_end(struct mr_lua_vm **ps)
   *ps = NULL;
   s->closing = true;
   if (s->L) {
-    s->ext->on_control(s->rt, NULL, NULL);
+    if (s->listens) s->ext->on_control(s->rt, NULL, NULL);
     mr_lua_vm_refuse_control(s, "the program is closing");
     mr_lua_recs_remove(s);
     mr_lua_unwatch(s);

@@ -57,8 +57,8 @@ static void free_script(struct mr_script *h)
   mr_lua_free(h);
 }
 
-int mr_script_open(struct mr_script **out, struct mr_runtime *rt, const struct mr_script_opts *o,
-                   struct mr_err *err)
+static int make(struct mr_script **out, struct mr_runtime *rt, const struct mr_script_opts *o,
+                struct mr_err *err)
 {
   struct mr_script *h = mr_lua_alloc(sizeof *h);
   pthread_condattr_t a;
@@ -78,14 +78,43 @@ int mr_script_open(struct mr_script **out, struct mr_runtime *rt, const struct m
     mr_lua_err(err, rc, "out of memory");
   else
     rc = mr_lua_vm_new(&h->vm, h, NULL, err);
-  if (rc == MR_OK) rc = mr_lua_vm_load(h->vm, err);
-  if (rc && h->vm && h->o.watch && !h->vm->cur) rc = MR_OK; /* waits for the files to be mended */
-  if (rc == MR_OK) {
+  if (rc)
+    free_script(h);
+  else
     *out = h;
-    return rc;
-  }
+  return rc;
+}
+
+static void unmake(struct mr_script *h)
+{
   if (h->vm) mr_lua_vm_end(&h->vm);
   free_script(h);
+}
+
+int mr_script_open(struct mr_script **out, struct mr_runtime *rt, const struct mr_script_opts *o,
+                   struct mr_err *err)
+{
+  struct mr_script *h;
+  int rc = make(&h, rt, o, err);
+  *out = NULL;
+  if (rc) return rc;
+  rc = mr_lua_vm_load(h->vm, err);
+  if (rc && h->o.watch && !h->vm->cur) rc = MR_OK; /* waits for the files to be mended */
+  if (rc)
+    unmake(h);
+  else
+    *out = h;
+  return rc;
+}
+
+int mr_script_lint(struct mr_runtime *rt, const struct mr_script_opts *o, const char *stored,
+                   void (*fn)(void *ud, const char *p, size_t n), void *ud, struct mr_err *err)
+{
+  struct mr_script *h;
+  int rc = make(&h, rt, o, err);
+  if (rc) return rc;
+  rc = mr_lua_lint(h->vm, stored, fn, ud, err);
+  unmake(h);
   return rc;
 }
 

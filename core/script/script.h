@@ -96,6 +96,16 @@ int64_t mr_script_generation(const struct mr_script *s); /* 0: none */
 int mr_script_close(struct mr_script **s);
 
 /*
+ * Loads the scripts in a VM of their own, without making them current, reads them besides, and writes what is wrong
+ * with them as one JSON object through fn, once: {"files", "problems": [{"file","line","rule","message","fix"}],
+ * "changes"}. stored: JSON {"agents": [...], "environments": [...]} of a server to compare with, or NULL ("changes"
+ * is null then). Nothing is registered, no handler runs. rt: any runtime; it keeps nothing. MR_OK also when there
+ * are problems; MR_E_NOTFOUND for a path that is not there. Any thread that may call mr_dispatch.
+ */
+int mr_script_lint(struct mr_runtime *rt, const struct mr_script_opts *o, const char *stored,
+                   void (*fn)(void *ud, const char *p, size_t n), void *ud, struct mr_err *err);
+
+/*
  * Runs a configuration file (Lua that returns a table) in a VM of its own and writes the table as JSON text
  * through fn. MR_E_INVALID: err.message has file, line and reason. Any thread.
  */

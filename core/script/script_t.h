@@ -53,6 +53,7 @@ struct mr_lua_gen {
   int refs;                                /* tasks, and being current or previous */
   int ref;                                 /* registry: the generation's Lua table */
   struct mr_lua_file *files, **files_tail; /* in the order in which they were run */
+  int nfiles;
 };
 
 struct mr_lua_pend {
@@ -99,6 +100,7 @@ struct mr_lua_task {
   char why[96];               /* of the cancellation */
   struct mr_lua_alarm *alarm; /* of the deadline; NULL = none */
   char label[80];             /* for the log: "tool purchase_order" */
+  int64_t began_us;           /* when it was made, on the runtime's monotonic clock */
   /* How the owner hears: finish, in protected mode with nres values on L (may raise, then fail is
    * called); fail must not touch Lua. */
   LJMP void (*finish)(lua_State *L, struct mr_lua_task *t, int nres);
@@ -168,12 +170,16 @@ struct mr_lua_vm {
   struct mr_lua_new *news;   /* runtimes of rig.new */
   int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
+  bool listens; /* to the control channel */
   bool control_wanted;
   uint64_t control_id;
   char control[16];
-  bool watch_hit;  /* something changed below a watched directory */
-  int64_t stamped; /* generation number of the last load attempt, whose file stamps are kept */
-  bool traced;     /* the traceback of this load's error was logged */
+  struct mr_lua_pend *reloads; /* of tasks that asked for one; code: roll back */
+  bool watch_hit;              /* something changed below a watched directory */
+  int64_t stamped;             /* generation number of the last load attempt, whose file stamps are kept */
+  const struct mr_lua_paths *lint_programs; /* not run in this pass */
+  bool lint;   /* scripts are only checked: errors are noted, and the next file is loaded */
+  bool traced; /* the traceback of this load's error was logged */
   uint64_t watches[256];
   int nwatches;
   bool main_done;
@@ -182,21 +188,33 @@ struct mr_lua_vm {
       ref_newmt, ref_webmt;
   int ref_stamps, ref_parents;
   char last_error[384];
+  int64_t error_us;                     /* when that was, since 1970 */
   struct mr_lua_test *test;             /* the test kit's, or NULL */
   void (*between)(struct mr_lua_vm *s); /* of the kit: after each dispatch, outside of tasks */
   int late_code;                        /* rig.main that ends after mr_script_run_main gave up */
   struct mr_err late_err;
 };
 
+/* An attempt to load, reload or roll back. */
+struct mr_lua_try {
+  char what[12], error[384]; /* error: "" = it became current */
+  int64_t at_us, took_us;    /* since 1970; how long */
+  int64_t number;            /* of the generation that was tried; a rollback's: the one before */
+  int files;
+};
+enum { MR_LUA_TRIES = 8 };
+
 struct mr_script {
   struct mr_lua_vm *vm;
   struct mr_runtime *rt;
   const struct mr_ext *ext;
-  struct mr_script_opts o; /* strings are own copies */
-  atomic_int stop;         /* mr_script_stop */
-  atomic_int asked;        /* mr_script_ask_reload */
-  int given_up;            /* VMs whose thread is stuck, or was */
-  pthread_mutex_t lock;    /* over, rc */
+  struct mr_script_opts o;               /* strings are own copies */
+  atomic_int stop;                       /* mr_script_stop */
+  atomic_int asked;                      /* mr_script_ask_reload */
+  int given_up;                          /* VMs whose thread is stuck, or was */
+  struct mr_lua_try tries[MR_LUA_TRIES]; /* script thread: a ring; VMs that follow one another share it */
+  int ntries;                            /* ever */
+  pthread_mutex_t lock;                  /* over, rc */
   pthread_cond_t cond;
   bool over; /* the worker has ended, with rc */
   int rc;
@@ -298,8 +316,16 @@ void mr_lua_gen_ref(struct mr_lua_gen *g);
 void mr_lua_gen_unref(struct mr_lua_vm *s, struct mr_lua_gen *g);
 LJMP void mr_lua_gen_push(lua_State *L, struct mr_lua_gen *g);
 LJMP void mr_lua_entry(lua_State *L, struct mr_lua_vm *s, const char *name); /* pushes a library function */
+int mr_lua_gen_new(struct mr_lua_vm *s, struct mr_lua_gen **out, struct mr_err *err); /* nothing loaded yet */
 int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err);
 int mr_lua_gen_rollback(struct mr_lua_vm *s, struct mr_err *err);
+
+/* ---- status.c: what is known of the generations */
+void mr_lua_status_note(struct mr_lua_vm *s, const struct mr_lua_try *t); /* and tells /health */
+void mr_lua_status_fail(struct mr_lua_vm *s, const char *msg);            /* the current one's start failed */
+struct mr_doc *mr_lua_status(struct mr_lua_vm *s);                        /* a document for doc_free, or NULL */
+void mr_lua_reloads_run(struct mr_lua_vm *s); /* carries out what tasks asked for; outside of callbacks */
+extern const luaL_Reg mr_lua_status_natives[];
 
 /* ---- files.c: what is run. A generation's scripts as a list of paths (sorted: without doubles). */
 enum { MR_LUA_PATHS_MAX = 2000 };
@@ -321,7 +347,20 @@ LJMP void mr_lua_load_path(lua_State *L, struct mr_lua_vm *s, int g, const char 
 LJMP void mr_lua_load_file(lua_State *L, struct mr_lua_vm *s, int g, const char *path, const char *name);
 LJMP void mr_lua_load_replay(lua_State *L, struct mr_lua_vm *s, int g); /* the scripts of s->replay, in order */
 LJMP const char *mr_lua_loading_file(lua_State *L, struct mr_lua_vm *s); /* pushes it; NULL: pushes nothing */
+/* No frame from level on is of the file that loads: it called in tail position, those there are its requirer's. */
+bool mr_lua_tail_called(lua_State *L, int level, const char *file);
 extern const luaL_Reg mr_lua_file_natives[];
+
+bool mr_lua_paths_skipped(const char *name); /* of a file or directory that is not run */
+
+/* ---- folder.c: directories that are agents */
+bool mr_lua_is_folder(const char *path, bool below_agents);
+/* Its files that count; dirs as above. */
+void mr_lua_folder_files(const char *dir, struct mr_lua_paths *files, struct mr_lua_paths *dirs);
+void mr_lua_folders_of(const char *dir, struct mr_lua_paths *out); /* those of dir/agents, sorted */
+LJMP void mr_lua_folder_load(lua_State *L, struct mr_lua_vm *s, int g, const char *path);
+LJMP void mr_lua_folders_load(lua_State *L, struct mr_lua_vm *s, int g, const char *dir);
+extern const luaL_Reg mr_lua_folder_natives[];
 
 /* ---- watch.c: did they change? */
 void mr_lua_stamps_restart(struct mr_lua_vm *s, int64_t number); /* a load attempt begins */
@@ -340,6 +379,14 @@ int mr_lua_vm_main(struct mr_lua_vm *s, int argc, char **argv, int *exit_code,
                    struct mr_err *err); /* starts it */
 void mr_lua_vm_end(struct mr_lua_vm **s);
 void mr_lua_vm_refuse_control(struct mr_lua_vm *s, const char *why);
+
+/* ---- lint.c */
+/* In a VM without scripts; see mr_script_lint. */
+int mr_lua_lint(struct mr_lua_vm *s, const char *stored, void (*fn)(void *ud, const char *p, size_t n),
+                void *ud, struct mr_err *err);
+bool mr_lua_lint_skips(const struct mr_lua_vm *s, const char *path);
+/* Calls the function below nargs arguments; pops all. An error is noted for path. */
+LJMP void mr_lua_lint_call(lua_State *L, struct mr_lua_vm *s, int g, const char *path, int nargs);
 
 /* ---- guard.c: the thread that runs a VM, and the one that watches it */
 int mr_lua_guard(struct mr_script *h, bool main);

@@ -82,6 +82,7 @@ LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_lua_vm *s, stru
   t->nargs = nargs;
   t->kind = kind;
   t->gen = gen;
+  t->began_us = s->ext->now_us(s->rt);
   t->res = t->handle = LUA_NOREF;
   mr_lua_gen_ref(gen);
   snprintf(t->label, sizeof t->label, "%s", label);

@@ -177,13 +177,13 @@ static bool in_user_code(lua_State *L, int level, char *out, size_t n)
   return false;
 }
 
-/* ... or the file that loads. */
+/* ... or the file that loads, when it called in tail position. */
 static void position(lua_State *L, int level, char *out, size_t n)
 {
-  if (in_user_code(L, level, out, n)) return;
+  bool found = in_user_code(L, level, out, n);
   const char *file = mr_lua_loading_file(L, mr_lua_self(L));
   if (!file) return;
-  snprintf(out, n, "%s: ", file);
+  if (!found || mr_lua_tail_called(L, level, file)) snprintf(out, n, "%s: ", file);
   lua_pop(L, 1);
 }
 
@@ -203,16 +203,6 @@ LJMP int mr_lua_raise(lua_State *L, const char *fmt, ...)
   vsnprintf(msg, sizeof msg, fmt, ap);
   va_end(ap);
   return mr_lua_raise_text(L, msg);
-}
-
-void mr_lua_log(struct mr_lua_vm *s, int level, const char *source, const char *text)
-{
-  while (*text) {
-    size_t n = strcspn(text, "\n");
-    if (n) s->ext->log(s->rt, level, source, (struct mr_str){text, n});
-    text += n;
-    if (*text) text++;
-  }
 }
 
 /* ----------------------------------------------------------------- budgets */
@@ -461,7 +451,8 @@ LJMP int mr_lua_native(lua_State *L)
                                           mr_lua_base_natives,   mr_lua_model_natives,  mr_lua_file_natives,
                                           mr_lua_crypto_natives, mr_lua_sqlite_natives, mr_lua_tty_natives,
                                           mr_lua_http_natives,   mr_lua_new_natives,    mr_lua_route_natives,
-                                          mr_lua_kv_natives,     mr_lua_on_natives};
+                                          mr_lua_kv_natives,     mr_lua_on_natives,     mr_lua_status_natives,
+                                          mr_lua_folder_natives};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
     for (const luaL_Reg *r = lists[i]; r->name; r++) {

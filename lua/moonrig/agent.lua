@@ -5,6 +5,7 @@ local native = require "moonrig.native"
 local api = require "moonrig.api"
 local declare = require "moonrig.declare"
 local err = require "moonrig.err"
+local fields = require "moonrig.fields"
 local wait = require "moonrig.wait"
 
 local M = {}
@@ -117,10 +118,13 @@ local function singular(kind)
       return one(api, kind, o)
     end
     if type(o) ~= "table" then err.misuse("%s takes a table or a name, got %s", what, type(o)) end
-    declare.check(what, o, "name", "string", true)
-    local spec = {}
+    local g = native.generation()
+    local folder = kind == "agent" and g and g.folder or nil -- in an agent's folder its name is the default
+    local spec = { name = folder and folder.name }
     for key, v in pairs(o) do spec[key] = v end
-    local h = setmetatable({ name = o.name, spec = spec }, k.mt)
+    declare.keys(what, spec, fields[kind])
+    declare.check(what, spec, "name", "string", true)
+    local h = setmetatable({ name = spec.name, spec = spec }, k.mt)
     declare.add(kind, what, h)
     return h
   end

@@ -40,6 +40,18 @@ end
 
 local public = { ["moonrig"] = true, ["moonrig.test"] = true }
 
+---A module beside an agent: its folder's own, for code of that folder.
+local function find_in_folder(g, name)
+  if not g.folders[1] then return nil end
+  local file = native.where() or ""
+  for _, folder in ipairs(g.folders) do
+    if file:sub(1, #folder.dir + 1) == folder.dir .. "/" then
+      local path = ("%s/%s.lua"):format(folder.dir, (name:gsub("%.", "/")))
+      return native.is_file(path) and path or nil
+    end
+  end
+end
+
 local function find(g, env, name)
   local rel, tried = name:gsub("%.", "/"), {}
   for _, root in ipairs(g.roots) do
@@ -70,6 +82,8 @@ local function requirer(g, env)
   local package = env.package
   return function(name)
     if type(name) ~= "string" then native.raise("require needs a module name, got " .. type(name)) end
+    local own = find_in_folder(g, name) -- kept by path: another agent may have one of the same name
+    if own then return native.load_file(g, own, name), own end
     local v = package.loaded[name]
     if v then return v end
     if name:find "^moonrig%." and not public[name] then
@@ -119,6 +133,8 @@ local function environments(env)
     return base_setfenv(level(f), t), nil
   end
 end
+
+M.find = find -- for those who look whether a module is there
 
 ---@param g table the generation
 ---@param rig table

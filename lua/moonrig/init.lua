@@ -4,6 +4,7 @@ local declare = require "moonrig.declare"
 local err = require "moonrig.err"
 local agents = require "moonrig.agent"
 local json = require "moonrig.json"
+local reload = require "moonrig.reload"
 local task = require "moonrig.task"
 
 ---@class moonrig
@@ -40,6 +41,11 @@ local rig = {
   now = native.now,
   time = require "moonrig.time",
   error = err.new,
+  reload = reload.reload,
+  generations = reload.generations,
+  check = reload.check,
+  state = reload.state,
+  defaults = reload.defaults,
 }
 
 ---Environment variables, read-only: rig.env.HOME.

@@ -218,6 +218,11 @@ static void ext_set_generation(struct mr_runtime *rt, int64_t g, struct mr_str e
   fake.generation = g;
   snprintf(fake.generation_error, sizeof fake.generation_error, "%.*s", (int)e.n, e.p);
 }
+static void ext_set_scripts(struct mr_runtime *rt, struct mr_str json)
+{
+  (void)rt;
+  snprintf(fake.scripts, sizeof fake.scripts, "%.*s", (int)json.n, json.p);
+}
 static int ext_on_control(struct mr_runtime *rt, void (*fn)(void *, const char *, const struct mr_val *, uint64_t), void *ud)
 {
   (void)rt;
@@ -236,5 +241,6 @@ void fake_ext_table(struct mr_ext *t)
   t->now_us = ext_now, t->wall_us = ext_wall, t->timer = ext_timer, t->timer_cancel = ext_timer_cancel;
   t->post = ext_post, t->http = ext_http, t->http_cancel = ext_http_cancel, t->http_pause = ext_http_pause, t->file = ext_file;
   t->watch = ext_watch, t->watch_cancel = ext_watch_cancel, t->log = ext_log;
-  t->set_generation = ext_set_generation, t->on_control = ext_on_control, t->control_done = ext_control_done;
+  t->set_generation = ext_set_generation, t->set_scripts = ext_set_scripts;
+  t->on_control = ext_on_control, t->control_done = ext_control_done;
 }

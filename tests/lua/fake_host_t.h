@@ -65,6 +65,7 @@ struct fake_reg {
 struct fake {
   lua_State *L;
   host_stats_fn stats;
+  host_lint_fn lint;
   int64_t now_us, wall0;
   uint64_t next_id;
   struct fake_timer *timers;
@@ -80,10 +81,10 @@ struct fake {
   int kv_fail;               /* so many requests for values fail */
   char logs[1 << 16];
   int64_t generation;
-  char generation_error[1000];
+  char generation_error[1000], scripts[16385];
   void (*control_fn)(void *, const char *, const struct mr_val *, uint64_t);
   void *control_ud;
-  char control_answer[1000];
+  char control_answer[20000];
 };
 extern struct fake fake;
 

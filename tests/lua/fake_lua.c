@@ -334,6 +334,20 @@ static int h_json(lua_State *L) /* json{encode=, decode=}: set once by the kit *
   lua_setfield(L, LUA_REGISTRYINDEX, "host.json");
   return 0;
 }
+static void push_report(void *ud, const char *p, size_t n) { lua_pushlstring(ud, p, n); }
+static int h_lint(lua_State *L) /* lint(path, stored) -> report as JSON */
+{
+  char why[400];
+  int top = lua_gettop(L);
+  if (fake.lint(luaL_checkstring(L, 1), luaL_optstring(L, 2, NULL), push_report, L, why, sizeof why))
+    return luaL_error(L, "%s", why);
+  return lua_gettop(L) - top;
+}
+static int h_scripts(lua_State *L) /* what /health shows */
+{
+  lua_pushstring(L, fake.scripts);
+  return 1;
+}
 static int h_globals(lua_State *L) /* the VM's own globals, under those of a generation */
 {
 #if LUA_VERSION_NUM >= 504
@@ -352,7 +366,7 @@ int luaopen_host(lua_State *L)
       {"hook", h_hook}, {"model", h_model}, {"seen", h_seen}, {"serve", h_serve},
       {"put_schedule", h_put_schedule}, {"get_schedule", h_get_schedule}, {"set_wall", h_set_wall}, {"state", h_state}, {"cancel_use", h_cancel_use},
       {"cancelled_calls", h_cancelled_calls}, {"control", h_control}, {"control_answer", h_control_answer},
-      {"generation", h_generation}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count}, {"registered", h_registered},
+      {"generation", h_generation}, {"scripts", h_scripts}, {"lint", h_lint}, {"logs", h_logs}, {"touch", h_touch}, {"watched", h_watched}, {"tool", h_tool}, {"count", h_count}, {"registered", h_registered},
       {"set", h_set}, {"open", h_open}, {"alive", h_alive}, {"clear_uses", h_clear_uses}, {"json", h_json}, {"clock", h_clock}, {"globals", h_globals}, {NULL, NULL}};
   fake.L = L;
   lua_newtable(L);
@@ -368,6 +382,7 @@ int luaopen_host(lua_State *L)
   return 1;
 }
 
+void host_set_lint(host_lint_fn fn) { fake.lint = fn; }
 void host_set_stats(host_stats_fn fn) { fake.stats = fn; }
 
 int host_end(char *out, size_t n)

@@ -348,6 +348,37 @@ static void t_stuck_watcher(void)
   CHECK(mr_script_close(&x.s) == MR_OK);
   usleep(2200 * 1000);
 }
+static void t_stuck_folder(void)
+{
+  struct mr_script_opts o = {.stuck_ms = 300};
+  char scripts[500], name[600];
+  snprintf(scripts, sizeof scripts, "%s/f", dir);
+  snprintf(name, sizeof name, "mkdir -p '%s/agents/a/tools'", scripts);
+  CHECK(system(name) == 0);
+  file("f/agents/a/agent.lua", "return { model = 'm' }");
+  file("f/agents/a/tools/t.lua",
+       "local rig = require 'moonrig'\n"
+       "rig.tool{ name = 'hang', description = 'x', run = function() os.execute 'sleep 2' end }\n"
+       "rig.tool{ name = 'quick', description = 'x', run = function(_, c) return c.generation end }\n");
+  struct opened x = open_with(scripts, o);
+  CHECK(x.rc == MR_OK, "%s", x.err.message);
+  file("f/agents/a/tools/t.lua", "return = broken");
+  file("f/agents/a/tools/new.lua", "error 'new'");
+  pthread_t t;
+  pthread_create(&t, NULL, loop_of, &x);
+  const struct mr_use *hang = host_inject('t', "hang");
+  CHECK(settles(hang, 1.5) && hang->error, "hang");
+  const struct mr_use *quick = NULL;
+  for (int i = 0; i < 100 && !(quick && quick->result); i++) { /* the first may come to the old VM */
+    quick = host_inject('t', "quick");
+    CHECK(settles(quick, 1), "quick");
+  }
+  CHECK(quick && quick->result && strcmp(quick->result, "1") == 0, "%s", fake.logs);
+  mr_script_stop(x.s);
+  pthread_join(t, NULL);
+  CHECK(mr_script_close(&x.s) == MR_OK);
+  usleep(2200 * 1000);
+}
 static void t_stuck_too_often(void)
 {
   struct opened x = open_stuck();
@@ -382,7 +413,8 @@ int main(int argc, char **argv)
   static const struct { const char *name; void (*fn)(void); } stuck[] = {
       {"a tool that is stuck in C code is given up", t_stuck_tool},
       {"a hook and a model too", t_stuck_hook_and_model}, {"a route too", t_stuck_route},
-      {"a watcher: who only waited comes again", t_stuck_watcher}, {"not for ever", t_stuck_too_often},
+      {"a watcher: who only waited comes again", t_stuck_watcher}, {"an agent's folder is as it was", t_stuck_folder},
+      {"not for ever", t_stuck_too_often},
       {"stop while main reads", t_stop_while_reading}};
   char left[300];
   int bad = 0;

@@ -30,6 +30,17 @@ static void stats(char *out, size_t n, int long_lived)
              vm->L ? lua_gettop(vm->L) : 0);
 }
 
+static int lint(const char *path, const char *stored, void (*fn)(void *ud, const char *p, size_t n), void *ud, char *out,
+                size_t n)
+{
+  struct mr_script_opts o = {.size = sizeof o, .paths = &path, .npaths = 1, .load_ms = 500};
+  struct mr_err err = {.size = sizeof err};
+  o.lua_path = getenv("MOONRIG_LUA_PATH");
+  int rc = mr_script_lint(NULL, &o, stored, fn, ud, &err);
+  snprintf(out, n, "%s", err.message);
+  return rc;
+}
+
 int main(int argc, char **argv)
 {
   struct mr_script_opts o = {.size = sizeof o, .memory_max = (size_t)64 << 20, .burst_ms = 300, .load_ms = 500};
@@ -49,6 +60,7 @@ int main(int argc, char **argv)
   o.npaths = (size_t)(argc - optind);
   o.lua_path = getenv("MOONRIG_LUA_PATH");
   host_set_stats(stats);
+  host_set_lint(lint);
   int rc = mr_script_open(&script, NULL, &o, &err);
   if (rc) {
     printf("not ok open\n  %s\n", err.message);

@@ -66,6 +66,8 @@ static void on_control(void *ud, const char *command, const struct mr_val *arg, 
   }
 }
 
+static const char long_text[16385]; /* one more than /health takes */
+
 TEST(listen_and_answer)
 {
   struct mr_runtime *rt = open_key();
@@ -79,6 +81,10 @@ TEST(listen_and_answer)
   CHECK(strstr(http(rt, actual, "GET", "/v1/agents", KEY, ""), "\"data\":[]"));
   X()->set_generation(rt, 3, S("a \"broken\" file"));
   CHECK(strstr(http(rt, actual, "GET", "/health", "", ""), "\"generation\":3,\"script_error\":\"a \\\"broken\\\" file\""));
+  CHECK(strstr(http(rt, actual, "GET", "/health", "", ""), "\"scripts\":null"));
+  X()->set_scripts(rt, S("{\"files\":2}"));
+  X()->set_scripts(rt, (struct mr_str){long_text, sizeof long_text});
+  CHECK(strstr(http(rt, actual, "GET", "/health", "", ""), "\"scripts\":{\"files\":2}"));
   CHECK(strstr(http(rt, actual, "POST", "/moonrig/v1/control", KEY, "{\"command\":\"status\"}"), "501"));
   CHECK_INT(X()->on_control(rt, on_control, rt), MR_OK);
   CHECK(strstr(http(rt, actual, "POST", "/moonrig/v1/control", KEY, "{\"command\":\"status\"}"), "{\"generation\":7}"));

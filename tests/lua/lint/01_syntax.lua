@@ -1,0 +1,3 @@
+local rig = require "moonrig"
+local t = { 1, 2
+rig.tool(t) --! syntax

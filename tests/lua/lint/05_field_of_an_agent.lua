@@ -1,0 +1,6 @@
+local rig = require "moonrig"
+rig.agent {
+  name = "a",
+  model = "m",
+  sytem = "be brief", --! unknown-field
+}

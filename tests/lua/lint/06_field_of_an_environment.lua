@@ -1,0 +1,3 @@
+local rig = require "moonrig"
+rig.environment { name = "e",
+  networking = {} } --! unknown-field

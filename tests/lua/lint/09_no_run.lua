@@ -1,0 +1,2 @@
+local rig = require "moonrig"
+rig.tool { name = "a", description = "x" } --! missing-field

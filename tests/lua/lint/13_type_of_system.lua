@@ -1,0 +1,4 @@
+local rig = require "moonrig"
+rig.agent { name = "a", model = "m",
+  system = { "be brief" }, --! wrong-type
+}

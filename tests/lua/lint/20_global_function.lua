@@ -1,0 +1,6 @@
+local M = {}
+function helper(x) --! global-write
+  return x
+end
+M.helper = helper
+return M

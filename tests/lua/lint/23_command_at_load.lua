@@ -1,0 +1,3 @@
+local rig = require "moonrig"
+local version = io.popen("git describe"):read "*a" --! blocking-at-load
+return version

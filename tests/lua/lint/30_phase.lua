@@ -1,0 +1,4 @@
+local rig = require "moonrig"
+rig.hook {
+  phase = "premit", --! unknown-phase
+  run = function() end }

@@ -1,0 +1,3 @@
+local rig = require "moonrig"
+local dates = require "lib.dates" --! missing-module
+return rig, dates
