@@ -151,10 +151,28 @@ local function restrict(g)
   end
 end
 
+---A declaration that raises is noted, and the file goes on.
+local function forgive(g, self)
+  local rig = g.env.package.loaded.moonrig
+  for _, name in ipairs { "tool", "agent", "environment", "hook", "on", "provider", "route", "schedule", "state", "main",
+    "check", "defaults" } do
+    local declare = rawget(rig, name)
+    if type(declare) == "function" then
+      rawset(rig, name, function(...)
+        local r = { pcall(declare, ...) }
+        if r[1] then return r[2], r[3] end
+        self.failed(native.where() or "", r[2])
+        return {}
+      end)
+    end
+  end
+end
+
 native.entry("lint_begin", function(g)
   local self = new(g)
   g.linter, g.lint = self, self.lint
   restrict(g)
+  forgive(g, self)
 end)
 
 native.entry("lint_failed", function(g, path, message)
@@ -295,7 +313,7 @@ end
 
 local function check_events(self, files)
   for _, d in ipairs(self.g.decls.on) do
-    for name in pairs(d.decl.types or {}) do
+    for _, name in ipairs(d.decl.events or {}) do
       local there = false
       for _, e in ipairs(events) do there = there or e == name end
       if not there then

@@ -66,7 +66,8 @@ t.test("nothing in the manual's scripts", function()
     local _, from = text:find("\n```lua[^\n]*\n", at)
     if not from then break end
     local to = text:find("\n```", from, true)
-    local task = text:sub(1, from):match "```lua task\n$"
+    local kind = text:sub(1, from):match "```lua ?([^\n]*)\n$"
+    local task = kind ~= "" and kind ~= "test"
     local code = text:sub(from + 1, to)
     at = to + 4
     n = n + 1
