@@ -262,6 +262,7 @@ const struct mr_ext *mr_ext(void)
                                       .log = x_log,
                                       .set_generation = mr_x_set_generation,
                                       .set_scripts = mr_x_set_scripts,
+                                      .use_input_drop = mr_use_input_drop,
                                       .on_control = mr_x_on_control,
                                       .control_done = mr_x_control_done,
                                       .readable = mr_x_readable,

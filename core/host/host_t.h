@@ -226,6 +226,7 @@ int mr_players_new(struct mr_runtime *rt);
 void mr_players_free(struct mr_runtime *rt);
 /* The answers with parsed documents; text is their front. They release the handle, whatever they return. */
 int mr_use_finish_val(struct mr_use **u, yyjson_val *result);
+void mr_use_input_drop(struct mr_use *u);
 int mr_hook_decide_val(struct mr_hook_call **c, yyjson_val *decision);
 int mr_model_finish_val(struct mr_model_use **u, yyjson_val *reply);
 

@@ -33,13 +33,16 @@ struct mr_tools {
   struct slot *slots; /* never freed before the runtime ends */
 };
 
+enum { EVENT_ID, SESSION_ID, THREAD_ID, AGENT, INPUT, STRINGS };
+
+/* One for each call that waits for the host: many. */
 struct mr_use {
   struct mr_given g;
   struct slot *slot;
   struct mr_use *next; /* loop: waiting */
   bool waiting;
   struct mr_tool_run *run; /* loop: NULL once settled */
-  struct mr_str name, input, event_id, session_id, thread_id, agent;
+  uint32_t n[STRINGS];     /* lengths of the texts in strings; each ends with a zero byte */
   int attempt;
   int64_t deadline_us;
   yyjson_doc *doc;                              /* input, parsed when handed out */
@@ -233,14 +236,13 @@ static int concurrency_of(struct mr_runtime *rt, const struct slot *s)
   return n;
 }
 
-static struct mr_str put(char **at, struct mr_str s)
+static struct mr_str text_of(const struct mr_use *u, int which)
 {
-  struct mr_str out = mr_str_n(*at, s.n);
+  const char *p = u->strings;
 
-  if (s.n) memcpy(*at, s.p, s.n);
-  (*at)[s.n] = '\0';
-  *at += s.n + 1;
-  return out;
+  for (int i = 0; i < which; i++)
+    p += u->n[i] + 1;
+  return mr_str_n(p, u->n[which]);
 }
 
 static void use_free(struct mr_given *g)
@@ -260,9 +262,11 @@ static void on_answer(struct mr_post *p);
 static int start(void *ud, struct mr_tool_run *run)
 {
   struct mr_runtime *rt = ud;
-  size_t n = run->name.n + run->input.n + run->event_id.n + run->session_id.n + run->thread_id.n +
-             run->agent_name.n + 6;
-  struct mr_use *u = mr_mem_alloc(mr_rt_mem(rt), sizeof *u + n);
+  struct mr_str texts[STRINGS] = {run->event_id, run->session_id, run->thread_id, run->agent_name, run->input};
+  size_t n = STRINGS;
+  for (int i = 0; i < STRINGS; i++)
+    n += texts[i].n;
+  struct mr_use *u = n < UINT32_MAX ? mr_mem_alloc(mr_rt_mem(rt), sizeof *u + n) : NULL;
   struct slot *s;
   char *at;
   int concurrency = 0;
@@ -282,12 +286,12 @@ static int start(void *ud, struct mr_tool_run *run)
   }
   mr_given_init(&u->g, rt, run_use, run_cancel, on_answer, use_free);
   at = u->strings;
-  u->name = put(&at, run->name);
-  u->input = put(&at, run->input);
-  u->event_id = put(&at, run->event_id);
-  u->session_id = put(&at, run->session_id);
-  u->thread_id = put(&at, run->thread_id);
-  u->agent = put(&at, run->agent_name);
+  for (int i = 0; i < STRINGS; i++) {
+    if (texts[i].n) memcpy(at, texts[i].p, texts[i].n);
+    u->n[i] = (uint32_t)texts[i].n;
+    at += texts[i].n;
+    *at++ = '\0';
+  }
   u->attempt = run->attempt;
   u->deadline_us = mr_loop_now_us(rt->loop) + run->timeout_ms * 1000;
   u->slot = s;
@@ -371,7 +375,7 @@ static void run_use(struct mr_entry *e)
   u->cancel = u->slot->cancel;
   u->ud = ud = u->slot->ud;
   pthread_mutex_unlock(&rt->tools->lock);
-  if (run && mr_json_parse(mr_rt_mem(rt), u->input, SIZE_MAX, &u->doc, NULL) == MR_OK) {
+  if (run && mr_json_parse(mr_rt_mem(rt), text_of(u, INPUT), SIZE_MAX, &u->doc, NULL) == MR_OK) {
     if (mr_given_take(&u->g)) run(ud, u);
     return;
   }
@@ -461,27 +465,27 @@ int mr_use_fail(struct mr_use **up, const char *message)
 
 struct mr_str mr_use_name(const struct mr_use *u)
 {
-  return u->name;
+  return mr_str_c(u->slot->name);
 }
 struct mr_str mr_use_input(const struct mr_use *u)
 {
-  return u->input;
+  return text_of(u, INPUT);
 }
 struct mr_str mr_use_id(const struct mr_use *u)
 {
-  return u->event_id;
+  return text_of(u, EVENT_ID);
 }
 struct mr_str mr_use_session(const struct mr_use *u)
 {
-  return u->session_id;
+  return text_of(u, SESSION_ID);
 }
 struct mr_str mr_use_thread(const struct mr_use *u)
 {
-  return u->thread_id;
+  return text_of(u, THREAD_ID);
 }
 struct mr_str mr_use_agent(const struct mr_use *u)
 {
-  return u->agent;
+  return text_of(u, AGENT);
 }
 int mr_use_attempt(const struct mr_use *u)
 {
@@ -491,6 +495,12 @@ int mr_use_attempt(const struct mr_use *u)
 const struct mr_val *mr_use_input_val(const struct mr_use *u)
 {
   return (const struct mr_val *)yyjson_doc_get_root(u->doc);
+}
+
+void mr_use_input_drop(struct mr_use *u)
+{
+  yyjson_doc_free(u->doc);
+  u->doc = NULL;
 }
 
 int64_t mr_use_deadline_ms(const struct mr_use *u)

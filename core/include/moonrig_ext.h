@@ -221,6 +221,9 @@ struct mr_ext {
 
   /* --- what /health shows as "scripts": a JSON object as text, at most 16 KiB (a longer one changes nothing). */
   void (*set_scripts)(struct mr_runtime *rt, struct mr_str json);
+
+  /* --- frees what mr_use_input_val gave, which is NULL from then on; on the dispatching thread. */
+  void (*use_input_drop)(struct mr_use *u);
 };
 
 enum { MR_JSON_SORTED = 1, MR_JSON_PRETTY = 2 };

@@ -26,14 +26,15 @@ struct reply {
 static void push_reply(lua_State *L, void *ud)
 {
   struct reply *x = ud;
-  if (x->p->path) {
+  const struct mr_lua_transfer *b = x->p->body;
+  if (b && b->path) {
     lua_createtable(L, 0, 2);
-    lua_pushstring(L, x->p->path);
+    lua_pushstring(L, b->path);
     lua_setfield(L, -2, "path");
-    lua_pushnumber(L, (lua_Number)x->p->n);
+    lua_pushnumber(L, (lua_Number)b->n);
     lua_setfield(L, -2, "size");
-  } else if (x->p->is_download)
-    lua_pushlstring(L, x->p->buf ? x->p->buf : "", x->p->n);
+  } else if (b && b->is_download)
+    lua_pushlstring(L, b->buf ? b->buf : "", b->n);
   else if (x->r->val)
     mr_lua_push_val(L, x->p->s, x->r->val, MR_V_WIRE);
   else
@@ -41,33 +42,34 @@ static void push_reply(lua_State *L, void *ud)
 }
 
 /* The file of a download gets its name; or why not, in err. */
-static int finish_file(struct mr_lua_pend *p, struct mr_err *err)
+static int finish_file(struct mr_lua_transfer *b, struct mr_err *err)
 {
-  int rc = close(p->fd);
-  p->fd = -1;
-  if (rc == 0) rc = rename(p->part, p->path);
-  if (rc) return mr_lua_err(err, MR_E_IO, "%s: %s", p->path, strerror(errno));
-  mr_lua_free(p->part);
-  p->part = NULL;
+  int rc = close(b->fd);
+  b->fd = -1;
+  if (rc == 0) rc = rename(b->part, b->path);
+  if (rc) return mr_lua_err(err, MR_E_IO, "%s: %s", b->path, strerror(errno));
+  mr_lua_free(b->part);
+  b->part = NULL;
   return MR_OK;
 }
 
 static void on_reply(void *ud, const struct mr_reply *r)
 {
   struct mr_lua_pend *p = ud;
+  struct mr_lua_transfer *b = p->body;
   struct mr_err err = {.size = sizeof err};
   struct reply x = {p, r};
   mr_op_release(p->op);
   p->op = NULL;
-  if (p->code) { /* we cancelled it: the reason is ours */
-    if (p->code == MR_E_IO)
-      mr_lua_err(&err, p->code, "%s: %s", p->path, strerror(p->os_error));
+  if (b && b->code) { /* we cancelled it: the reason is ours */
+    if (b->code == MR_E_IO)
+      mr_lua_err(&err, b->code, "%s: %s", b->path, strerror(b->os_error));
     else
-      mr_lua_err(&err, p->code, "the download is larger than %d bytes; give { to = path }", DOWNLOAD_MAX);
-    mr_lua_pend_fail(p, p->code, &err);
+      mr_lua_err(&err, b->code, "the download is larger than %d bytes; give { to = path }", DOWNLOAD_MAX);
+    mr_lua_pend_fail(p, b->code, &err);
   } else if (r->code) {
     mr_lua_pend_fail(p, r->code, r->err);
-  } else if (p->task && p->path && finish_file(p, &err) != MR_OK) {
+  } else if (p->task && b && b->path && finish_file(b, &err) != MR_OK) {
     mr_lua_pend_fail(p, err.code, &err);
   } else {
     mr_lua_pend_value(p, push_reply, &x);
@@ -78,21 +80,23 @@ static void on_reply(void *ud, const struct mr_reply *r)
 
 static void stop(struct mr_lua_pend *p, int code)
 {
-  p->code = code;
-  p->os_error = errno;
+  struct mr_lua_transfer *b = p->body;
+  b->code = code;
+  b->os_error = errno;
   mr_op_cancel(p->op);
 }
 
 static void to_file(struct mr_lua_pend *p, struct mr_str chunk)
 {
+  struct mr_lua_transfer *b = p->body;
   while (chunk.n) {
-    ssize_t n = write(p->fd, chunk.p, chunk.n);
+    ssize_t n = write(b->fd, chunk.p, chunk.n);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) {
       stop(p, MR_E_IO);
       return;
     }
-    p->n += (size_t)n;
+    b->n += (size_t)n;
     chunk.p += n;
     chunk.n -= (size_t)n;
   }
@@ -101,40 +105,42 @@ static void to_file(struct mr_lua_pend *p, struct mr_str chunk)
 static void on_body(void *ud, struct mr_str chunk)
 {
   struct mr_lua_pend *p = ud;
-  if (!p->task || p->code) return;
-  if (p->path) {
+  struct mr_lua_transfer *b = p->body;
+  if (!p->task || b->code) return;
+  if (b->path) {
     to_file(p, chunk);
     return;
   }
-  size_t need = p->n + chunk.n;
-  if (need > p->cap) {
+  size_t need = b->n + chunk.n;
+  if (need > b->cap) {
     size_t cap = need < 65536 ? 65536 : need * 2;
-    char *q = need > DOWNLOAD_MAX ? NULL : mr_lua_realloc(p->buf, cap);
+    char *q = need > DOWNLOAD_MAX ? NULL : mr_lua_realloc(b->buf, cap);
     if (!q) {
       stop(p, MR_E_TOO_LARGE);
       return;
     }
-    p->buf = q;
-    p->cap = cap;
+    b->buf = q;
+    b->cap = cap;
   }
-  if (chunk.n) memcpy(p->buf + p->n, chunk.p, chunk.n);
-  p->n = need;
+  if (chunk.n) memcpy(b->buf + b->n, chunk.p, chunk.n);
+  b->n = need;
 }
 
 static int open_download(struct mr_lua_pend *p, const char *to, struct mr_err *err)
 {
+  struct mr_lua_transfer *b = p->body;
   size_t n = strlen(to) + 64;
-  p->is_download = true;
+  b->is_download = true;
   if (!*to) return MR_OK;
-  p->path = mr_lua_strdup(to);
-  p->part = mr_lua_alloc(n);
-  if (!p->path || !p->part) return mr_lua_err(err, MR_E_NOMEM, "out of memory");
-  snprintf(p->part, n, "%s.part-%ld-%llu", to, (long)getpid(), (unsigned long long)++p->s->next_id);
-  p->fd = open(p->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (p->fd >= 0) return MR_OK;
+  b->path = mr_lua_strdup(to);
+  b->part = mr_lua_alloc(n);
+  if (!b->path || !b->part) return mr_lua_err(err, MR_E_NOMEM, "out of memory");
+  snprintf(b->part, n, "%s.part-%ld-%llu", to, (long)getpid(), (unsigned long long)++p->s->next_id);
+  b->fd = open(b->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (b->fd >= 0) return MR_OK;
   mr_lua_err(err, MR_E_IO, "%s: %s", to, strerror(errno));
-  mr_lua_free(p->part);
-  p->part = NULL;
+  mr_lua_free(b->part);
+  b->part = NULL;
   return err->code;
 }
 
@@ -142,17 +148,17 @@ static int open_download(struct mr_lua_pend *p, const char *to, struct mr_err *e
 
 static int64_t read_body(void *ud, char *buf, size_t cap)
 {
-  struct mr_lua_pend *p = ud;
-  if (p->fd >= 0) {
+  struct mr_lua_transfer *b = ((struct mr_lua_pend *)ud)->body;
+  if (b->fd >= 0) {
     ssize_t n;
     do
-      n = read(p->fd, buf, cap);
+      n = read(b->fd, buf, cap);
     while (n < 0 && errno == EINTR);
     return n < 0 ? MR_E_IO : n;
   }
-  size_t left = p->upn - p->upoff, n = left < cap ? left : cap;
-  if (n) memcpy(buf, p->up + p->upoff, n);
-  p->upoff += n;
+  size_t left = b->upn - b->upoff, n = left < cap ? left : cap;
+  if (n) memcpy(buf, b->up + b->upoff, n);
+  b->upoff += n;
   return (int64_t)n;
 }
 
@@ -163,6 +169,7 @@ struct upload {
 
 static int open_upload(struct mr_lua_pend *p, const struct upload *u, struct mr_body *body, struct mr_err *err)
 {
+  struct mr_lua_transfer *b = p->body;
   struct stat st;
   *body = (struct mr_body){.size = sizeof *body,
                            .filename = u->filename,
@@ -171,17 +178,17 @@ static int open_upload(struct mr_lua_pend *p, const struct upload *u, struct mr_
                            .ud = p,
                            .length = (int64_t)u->bytes.n};
   if (u->path) {
-    p->fd = open(u->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (p->fd < 0 || fstat(p->fd, &st) != 0)
+    b->fd = open(u->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (b->fd < 0 || fstat(b->fd, &st) != 0)
       return mr_lua_err(err, errno == ENOENT ? MR_E_NOTFOUND : MR_E_IO, "%s: %s", u->path, strerror(errno));
     if (!S_ISREG(st.st_mode)) return mr_lua_err(err, MR_E_INVALID, "%s is not a plain file", u->path);
     body->length = st.st_size;
     return MR_OK;
   }
-  p->up = mr_lua_alloc(u->bytes.n + 1);
-  if (!p->up) return mr_lua_err(err, MR_E_NOMEM, "out of memory");
-  memcpy(p->up, u->bytes.p, u->bytes.n);
-  p->upn = u->bytes.n;
+  b->up = mr_lua_alloc(u->bytes.n + 1);
+  if (!b->up) return mr_lua_err(err, MR_E_NOMEM, "out of memory");
+  memcpy(b->up, u->bytes.p, u->bytes.n);
+  b->upn = u->bytes.n;
   return MR_OK;
 }
 
@@ -232,7 +239,10 @@ static int n_call(lua_State *L)
   if (!doc) return mr_lua_fail_now(L, s, &err);
   /* Nothing below raises before all is given away or freed. */
   struct mr_lua_pend *p = mr_lua_pend_new(s, undo_call);
-  int rc = p ? MR_OK : mr_lua_err(&err, MR_E_NOMEM, "out of memory");
+  if (p && (upload || to)) p->body = mr_lua_alloc(sizeof *p->body);
+  if (p && p->body) p->body->fd = -1;
+  bool ready = p && (p->body || !(upload || to));
+  int rc = ready ? MR_OK : mr_lua_err(&err, MR_E_NOMEM, "out of memory");
   if (rc == MR_OK && upload) {
     rc = open_upload(p, &up, &body, &err);
     req.body = &body;

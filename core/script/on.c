@@ -15,7 +15,7 @@
 
 static void log_late(struct mr_lua_task *t)
 {
-  if (t->cancelled && strcmp(t->why, "the deadline passed") == 0)
+  if (t->cancelled && strcmp(mr_lua_task_why(t), "the deadline passed") == 0)
     mr_lua_log(t->s, MR_LOG_ERROR, t->label, "cancelled: it was over its time");
 }
 

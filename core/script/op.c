@@ -14,7 +14,7 @@
 LJMP int mr_lua_raise_cancelled(lua_State *L, struct mr_lua_task *t)
 {
   struct mr_err e = {.size = sizeof e};
-  mr_lua_err(&e, MR_E_CANCELLED, "%s", t->why);
+  mr_lua_err(&e, MR_E_CANCELLED, "%s", mr_lua_task_why(t));
   mr_lua_push_err(L, t->s, &e);
   return lua_error(L);
 }
@@ -73,7 +73,6 @@ struct mr_lua_pend *mr_lua_pend_new(struct mr_lua_vm *s, void (*undo)(struct mr_
   p->s = s;
   p->task = s->current;
   p->undo = undo;
-  p->fd = -1;
   s->outstanding++;
   return p;
 }
@@ -81,14 +80,17 @@ struct mr_lua_pend *mr_lua_pend_new(struct mr_lua_vm *s, void (*undo)(struct mr_
 void mr_lua_pend_drop(struct mr_lua_pend *p)
 {
   if (!p) return;
+  struct mr_lua_transfer *b = p->body;
   p->s->outstanding--;
-  if (p->fd >= 0) close(p->fd);
-  if (p->part) unlink(p->part);
-  mr_lua_free(p->path);
-  mr_lua_free(p->part);
-  mr_lua_free(p->buf);
-  mr_lua_free(p->up);
   mr_lua_free(p);
+  if (!b) return;
+  if (b->fd >= 0) close(b->fd);
+  if (b->part) unlink(b->part);
+  mr_lua_free(b->path);
+  mr_lua_free(b->part);
+  mr_lua_free(b->buf);
+  mr_lua_free(b->up);
+  mr_lua_free(b);
 }
 
 int mr_lua_pend_wait(lua_State *L, struct mr_lua_pend *p)

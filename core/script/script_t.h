@@ -61,14 +61,22 @@ struct mr_lua_pend {
   struct mr_lua_task *task;            /* NULL: abandoned, the callback only frees */
   void (*undo)(struct mr_lua_pend *p); /* task is gone from it; make the work stop; frees p or leaves it to
                                           the callback */
-  struct mr_op *op;                    /* operations */
   uint64_t id;                         /* timer or http request */
-  struct mr_lua_pend **list;           /* joins: the list this is in */
-  struct mr_lua_pend *next;
-  struct mr_lua_stream *stream;
-  struct mr_lua_web *web; /* writes of routes */
-  struct mr_lua_http *http;
-  struct mr_lua_new *made;
+  struct mr_lua_pend *next;            /* in the list of what it waits for */
+  union {                              /* by undo */
+    struct mr_op *op;                  /* operations */
+    struct mr_lua_pend **list;         /* joins: the list this is in */
+    struct mr_lua_stream *stream;
+    struct mr_lua_web *web; /* writes of routes */
+    struct mr_lua_http *http;
+    struct mr_lua_new *made;
+    bool rollback; /* reloads */
+  };
+  struct mr_lua_transfer *body; /* operations with one */
+};
+
+/* The body of an operation, in or out. */
+struct mr_lua_transfer {
   bool is_download;
   char *buf; /* downloads: what came so far, when it goes to a string */
   size_t n, cap;
@@ -97,9 +105,8 @@ struct mr_lua_task {
   int res;        /* registry reference of the result, LUA_NOREF = nothing */
   struct mr_lua_pend *pend;
   struct mr_lua_pend *joiners;
-  char why[96];               /* of the cancellation */
+  char *why;                  /* of the cancellation; NULL: none, or no memory for it (mr_lua_task_why) */
   struct mr_lua_alarm *alarm; /* of the deadline; NULL = none */
-  char label[80];             /* for the log: "tool purchase_order" */
   int64_t began_us;           /* when it was made, on the runtime's monotonic clock */
   /* How the owner hears: finish, in protected mode with nres values on L (may raise, then fail is
    * called); fail must not touch Lua. */
@@ -114,6 +121,7 @@ struct mr_lua_task {
   const char *on_fail; /* hooks: the answer when the handler fails; NULL: no opinion */
   int *exit_code;      /* rig.main */
   struct mr_err *err;  /* rig.main: where the failure goes */
+  char label[];        /* for the log: "tool purchase_order", at most 79 bytes */
 };
 
 struct mr_lua_rec { /* user data of what is registered in the core; tools and providers keep theirs */
@@ -174,7 +182,7 @@ struct mr_lua_vm {
   bool control_wanted;
   uint64_t control_id;
   char control[16];
-  struct mr_lua_pend *reloads; /* of tasks that asked for one; code: roll back */
+  struct mr_lua_pend *reloads; /* of tasks that asked for one */
   bool watch_hit;              /* something changed below a watched directory */
   int64_t stamped;             /* generation number of the last load attempt, whose file stamps are kept */
   const struct mr_lua_paths *lint_programs; /* not run in this pass */
@@ -276,7 +284,8 @@ LJMP void mr_lua_value_open(lua_State *L, struct mr_lua_vm *s);
 /* Takes the function and nargs arguments from L's stack. */
 LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_lua_vm *s, struct mr_lua_gen *gen,
                                          enum mr_lua_kind kind, int nargs, const char *label);
-void mr_lua_task_cancel(struct mr_lua_task *t, const char *why);
+void mr_lua_task_cancel(struct mr_lua_task *t, const char *why); /* why: the first 95 bytes of it */
+const char *mr_lua_task_why(const struct mr_lua_task *t);
 LJMP struct mr_lua_task *mr_lua_task_find(lua_State *L, struct mr_lua_vm *s, uint64_t id);
 void mr_lua_task_deadline(struct mr_lua_task *t, int64_t us);
 void mr_lua_tasks_drop(struct mr_lua_vm *s, const char *why); /* owners hear, waits are undone; no Lua */

@@ -202,7 +202,7 @@ static int n_reload(lua_State *L)
   mr_lua_may_wait(L, s, "rig.reload");
   struct mr_lua_pend *p = mr_lua_pend_new(s, undo_reload), **at = &s->reloads;
   if (!p) return luaL_error(L, "out of memory");
-  p->code = rollback;
+  p->rollback = rollback;
   while (*at)
     at = &(*at)->next;
   *at = p;
@@ -219,7 +219,7 @@ void mr_lua_reloads_run(struct mr_lua_vm *s)
   while (s->reloads) {
     struct mr_err err = {.size = sizeof err};
     struct mr_lua_pend *p = s->reloads;
-    int rc = mr_lua_vm_reload(s, p->code, &err);
+    int rc = mr_lua_vm_reload(s, p->rollback, &err);
     int64_t number = s->cur ? s->cur->number : 0;
     if (s->reloads != p) continue; /* it was a watcher's, which ends with its generation */
     s->reloads = p->next;

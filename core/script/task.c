@@ -13,8 +13,10 @@
 #include "script/script_t.h"
 
 enum {
+  LABEL_MAX = 79,
+  WHY_MAX = 95,
   CLOSE_MS = 200
-}; /* for what a task does when it is over: cancelled at the end, to-be-closed variables */
+}; /* the last: for what a task does when it is over: cancelled at the end, to-be-closed variables */
 
 struct mr_lua_alarm {
   struct mr_lua_task *t;
@@ -67,7 +69,8 @@ LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_lua_vm *s, stru
   if (s->ntasks >= s->o.tasks_max) mr_lua_raise(L, "too many tasks: %d are alive", s->ntasks);
   luaL_checkstack(L, 8, "task");
   struct mr_lua_box *box = mr_lua_box(L, s, free_task);
-  struct mr_lua_task *t = box->p = mr_lua_alloc(sizeof *t);
+  size_t n = strnlen(label, LABEL_MAX);
+  struct mr_lua_task *t = box->p = mr_lua_alloc(sizeof *t + n + 1);
   if (!t) luaL_error(L, "out of memory");
   t->id = ++s->next_id;
   t->co = lua_newthread(L);
@@ -85,7 +88,7 @@ LJMP struct mr_lua_task *mr_lua_task_new(lua_State *L, struct mr_lua_vm *s, stru
   t->began_us = s->ext->now_us(s->rt);
   t->res = t->handle = LUA_NOREF;
   mr_lua_gen_ref(gen);
-  snprintf(t->label, sizeof t->label, "%s", label);
+  memcpy(t->label, label, n);
   t->next = s->tasks;
   if (s->tasks) s->tasks->prev = t;
   s->tasks = t;
@@ -146,11 +149,18 @@ static void drop_alarm(struct mr_lua_task *t)
 
 /* ------------------------------------------------------------ cancelling */
 
+const char *mr_lua_task_why(const struct mr_lua_task *t)
+{
+  return t->why ? t->why : "cancelled";
+}
+
 void mr_lua_task_cancel(struct mr_lua_task *t, const char *why)
 {
   if (t->cancelled || t->state == MR_TS_DEAD) return;
   t->cancelled = true;
-  snprintf(t->why, sizeof t->why, "%s", why);
+  size_t n = strnlen(why, WHY_MAX);
+  t->why = mr_lua_alloc(n + 1);
+  if (t->why) memcpy(t->why, why, n);
   if (t->pend && !t->settled) {
     struct mr_lua_pend *p = t->pend;
     t->pend = NULL;
@@ -241,7 +251,7 @@ static void end_task(struct mr_lua_task *t, bool ok, int nres)
   } else {
     if (nres >= 0 && mr_lua_protect(s, end_error, &e, msg, sizeof msg) != MR_OK)
       snprintf(e.msg, sizeof e.msg, "%s", msg);
-    if (nres < 0) snprintf(e.msg, sizeof e.msg, "cancelled: %s", t->why);
+    if (nres < 0) snprintf(e.msg, sizeof e.msg, "cancelled: %s", mr_lua_task_why(t));
     t->fail(t, e.msg);
     mr_lua_slice_begin(s, t->co, CLOSE_MS); /* its to-be-closed variables are user code */
     mr_compat_reset(t->co, s->L);
@@ -263,6 +273,7 @@ static void end_task(struct mr_lua_task *t, bool ok, int nres)
   mr_lua_protect(s, forget, t, msg, sizeof msg);
   unlink_task(t);
   mr_lua_gen_unref(s, t->gen);
+  mr_lua_free(t->why);
   mr_lua_free(t);
 }
 
@@ -272,7 +283,7 @@ static int push_cancelled(lua_State *L)
 {
   struct mr_lua_task *t = lua_touserdata(L, 1);
   struct mr_err e = {.size = sizeof e};
-  mr_lua_err(&e, MR_E_CANCELLED, "%s", t->why);
+  mr_lua_err(&e, MR_E_CANCELLED, "%s", mr_lua_task_why(t));
   mr_lua_push_err(L, t->s, &e);
   t->res = luaL_ref(L, LUA_REGISTRYINDEX);
   return 0;
@@ -459,6 +470,14 @@ static int n_current(lua_State *L)
   return 1;
 }
 
-const luaL_Reg mr_lua_task_natives[] = {{"spawn", n_spawn},     {"join", n_join},
-                                        {"cancel", n_cancel},   {"cancelled", n_cancelled},
-                                        {"current", n_current}, {NULL, NULL}};
+/* label() -> what the log calls the running task: "tool purchase_order" */
+static int n_label(lua_State *L)
+{
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
+  lua_pushstring(L, s->current ? s->current->label : "script");
+  return 1;
+}
+
+const luaL_Reg mr_lua_task_natives[] = {
+    {"spawn", n_spawn},     {"join", n_join},   {"cancel", n_cancel}, {"cancelled", n_cancelled},
+    {"current", n_current}, {"label", n_label}, {NULL, NULL}};

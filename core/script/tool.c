@@ -143,7 +143,7 @@ static int start_call(lua_State *L)
   lua_settop(L, 2); /* entry, declaration */
   if (!lua_istable(L, 2)) return luaL_error(L, "no handler for this tool is loaded any more");
   mr_lua_push_val(L, s, mr_use_input_val(c->use), 0);
-  lua_createtable(L, 0, 8);
+  lua_createtable(L, 0, 8); /* the handler's ctx; lua/moonrig/tool.lua fills it up */
   set_str(L, "tool_use_id", mr_use_id(c->use));
   set_str(L, "session_id", mr_use_session(c->use));
   set_str(L, "thread", mr_use_thread(c->use));
@@ -151,13 +151,14 @@ static int start_call(lua_State *L)
   lua_pushinteger(L, mr_use_attempt(c->use));
   lua_setfield(L, -2, "attempt");
   lua_pushnumber(L, (lua_Number)mr_use_deadline_ms(c->use) / 1000);
-  lua_setfield(L, -2, "left");
+  lua_setfield(L, -2, "deadline"); /* from now */
   snprintf(label, sizeof label, "tool %s", c->rec->name);
   struct mr_lua_task *t = mr_lua_task_new(L, s, s->cur, MR_TASK_TOOL, 3, label);
   t->finish = tool_finish;
   t->fail = tool_fail;
   t->use = c->use;
   c->use = NULL;
+  s->ext->use_input_drop(t->use);
   return 0;
 }
 

@@ -199,7 +199,7 @@ function t.call(name, input, o)
   if not text then fail("t.call: input: " .. err.text(e)) end
   S.tool_entry(stand_in, assert(native.json_decode(text)), { session_id = session, thread = "sthr_test",
     tool_use_id = o.tool_use_id or ("sevt_test%04d"):format(calls), agent = o.agent or "test",
-    attempt = o.attempt or 1, left = decl.timeout or 120 })
+    attempt = o.attempt or 1, deadline = decl.timeout or 120 })
   return unpack(results, 1, results.n)
 end
 

@@ -21,6 +21,7 @@ local Tool = { __mr = "wire", __name = "moonrig.tool" }
 
 ---@class moonrig.ToolContext
 ---@field session moonrig.Session
+---@field session_id string
 ---@field thread string
 ---@field tool_use_id string
 ---@field agent string
@@ -62,9 +63,16 @@ end
 -- How long records of ctx:once are kept: longer than any call can be under way.
 local ONCE_TTL = 90 * 86400
 
----What all contexts share; a context's own fields are made for each call.
+---What all contexts share. A context is the one table of a call, with seven fields: many calls may wait.
 local Context = {}
-Context.__index = Context
+local methods = {}
+
+function Context.__index(ctx, key)
+  if key ~= "session" then return methods[key] end
+  local session = require("moonrig.session").handle(ctx.session_id)
+  rawset(ctx, "session", session)
+  return session
+end
 local busy = setmetatable({}, { __mode = "k" }) -- context to the keys of ctx:once that are under way
 
 local function check_once(self, what, key)
@@ -75,7 +83,7 @@ local function check_once(self, what, key)
 end
 
 ---A string that is the same in each attempt of this call and in no other call.
-function Context:idempotency_key(key)
+function methods:idempotency_key(key)
   check_once(self, "ctx:idempotency_key", key)
   return ("%s/%s/%s"):format(self.session.id, self.tool_use_id, key)
 end
@@ -100,7 +108,7 @@ end
 ---What fn(idempotency_key) returned, recorded when it finished; a finished one is never started again, not in a
 ---later attempt of the call either. nil, err is not recorded, nor is an error that fn raises. Between fn's effect
 ---and the record a crash can repeat it: give the key on to the remote side.
-function Context:once(key, fn)
+function methods:once(key, fn)
   check_once(self, "ctx:once", key)
   if type(fn) ~= "function" then err.misuse("ctx:once needs a function, got %s", type(fn)) end
   local mine = busy[self] or {}
@@ -113,25 +121,24 @@ function Context:once(key, fn)
   return value, e
 end
 
-native.entry("tool", function(decl, input, info)
-  local session = require "moonrig.session"
-  local g = native.generation()
-  local ctx = {
-    session = session.handle(info.session_id), thread = info.thread, tool_use_id = info.tool_use_id,
-    agent = info.agent, attempt = info.attempt, deadline = native.now() + info.left, generation = g.number,
-  }
-  function ctx.cancelled() return native.cancelled() end
-  function ctx.log(...)
-    local parts = {}
-    for i = 1, select("#", ...) do
-      local v = select(i, ...)
-      if v ~= ctx then parts[#parts + 1] = tostring(v) end
-    end
-    native.log(2, "tool " .. decl.name, table.concat(parts, " "))
+---A line in the log. With or without a colon: no context is shown in it.
+function methods.log(...)
+  local parts = {}
+  for i = 1, select("#", ...) do
+    local v = select(i, ...)
+    if getmetatable(v) ~= Context then parts[#parts + 1] = tostring(v) end
   end
-  ctx.progress = ctx.log
-  setmetatable(ctx, Context)
-  local value, e = decl.run(input, ctx)
+  native.log(2, native.label(), table.concat(parts, " "))
+end
+methods.progress = methods.log
+
+function methods.cancelled() return native.cancelled() end
+
+---input, and a ctx with session_id, thread, tool_use_id, agent, attempt, and the seconds it has as deadline.
+native.entry("tool", function(decl, input, ctx)
+  ctx.deadline = native.now() + ctx.deadline
+  ctx.generation = native.generation().number
+  local value, e = decl.run(input, setmetatable(ctx, Context))
   if value == nil and e ~= nil then return false, err.text(e) end
   return true, value
 end)

@@ -28,6 +28,7 @@ int64_t mr_use_deadline_ms(const struct mr_use *u) { (void)u; return 5000; }
 int mr_use_cancelled(const struct mr_use *u) { return u->settled; }
 int mr_use_finish(struct mr_use **u, const char *json) { return use_end(u, json ? json : "", NULL); }
 int mr_use_fail(struct mr_use **u, const char *message) { return use_end(u, NULL, message); }
+static void use_input_drop(struct mr_use *u) { (void)u; }
 static int finish_doc(struct mr_use **u, struct mr_doc **doc)
 {
   char *t = fake_text(*doc);
@@ -122,5 +123,5 @@ int mr_provider_remove(struct mr_runtime *rt, const char *name) { (void)rt; drop
 
 void fake_uses_table(struct mr_ext *t)
 {
-  t->use_finish = finish_doc, t->hook_decide = hook_decide, t->model_finish = model_finish;
+  t->use_input_drop = use_input_drop, t->use_finish = finish_doc, t->hook_decide = hook_decide, t->model_finish = model_finish;
 }

@@ -33,6 +33,13 @@ rig.tool { name = "kinds", description = "Results of all kinds", timeout = 7.5, 
       return "late"
     end
     if k == "log" then ctx.log("line", 1) ctx:log("two") return "x" end
+    if k == "ctx" then
+      local fields, s = {}, ctx.session
+      if s ~= ctx.session or not rawequal(s, ctx.session) or ctx.nothing ~= nil then return nil, "another session" end
+      for name in pairs(ctx) do fields[#fields + 1] = name end
+      table.sort(fields)
+      return table.concat(fields, " ")
+    end
     if k == "deadline" then return ctx.deadline - rig.now() end
   end }
 rig.tool { name = "raiser", description = "Raises", run = function(input)
@@ -48,6 +55,13 @@ rig.tool { name = "client", description = "Elsewhere", answered_by = "client" }
 rig.tool { name = "scoped", description = "For all", run = function(_, ctx) return "all " .. ctx.agent end }
 rig.tool { name = "scoped", description = "For one", agent = "payer", run = function() return "payer's" end }
 rig.tool { name = "keep", description = "Keeps its words", run = function(input) return input end }
+
+t.test("a context is one table; its methods are shared, its session is made when it is asked for", function()
+  for _ = 1, 2 do
+    t.match(t.use("kinds", { kind = "ctx" }),
+      "^\"agent attempt deadline generation session session_id thread tool_use_id\"$")
+  end
+end)
 
 t.test("a call gets input and context", function()
   local out = json.decode(t.use("echo", { id = "PO-1", n = rig.int "9007199254740993", e = rig.array(), o = {}, z = rig.null }, 2))

@@ -32,6 +32,8 @@ static void answer(struct mr_use *use)
   char result[100];
   struct mr_str at = X()->as_str(X()->get(mr_use_input_val(use), S("at")));
   snprintf(result, sizeof result, "\"seen %.*s\"", (int)at.n, at.p);
+  X()->use_input_drop(use);
+  CHECK(mr_use_input_val(use) == NULL && mr_use_input(use).n > 0);
   CHECK_INT(mr_use_finish(&use, result), MR_OK);
   CHECK(use == NULL);
 }
