@@ -87,6 +87,7 @@ static bool give_up(struct mr_lua_vm *s, const char *why)
   mr_lua_streams_cancel(s);
   mr_lua_https_cancel(s);
   mr_lua_news_close(s);
+  mr_lua_dbs_close(s);
   mr_lua_unwatch(s);
   mr_lua_vm_refuse_control(s, "the scripts got stuck and were started again");
   return true;

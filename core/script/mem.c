@@ -62,7 +62,7 @@ static void box_free(struct mr_lua_box *b)
 
 static int box_gc(lua_State *L)
 {
-  box_free(lua_touserdata(L, 1));
+  if (atomic_load(&mr_lua_self(L)->slice) != MR_SLICE_GONE) box_free(lua_touserdata(L, 1));
   return 0;
 }
 

@@ -177,6 +177,7 @@ struct mr_lua_vm {
   struct mr_lua_stream *streams;
   struct mr_lua_http *https; /* streamed responses */
   struct mr_lua_new *news;   /* runtimes of rig.new */
+  struct mr_lua_db *dbs;     /* open, of rig.sqlite */
   int outstanding;           /* pends, streams, records that a callback of the core will free */
   bool closing;
   bool listens; /* to the control channel */
@@ -315,6 +316,7 @@ LJMP void mr_lua_http_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_https_cancel(struct mr_lua_vm *s); /* likewise, streamed responses */
 LJMP void mr_lua_new_open(lua_State *L, struct mr_lua_vm *s);
 void mr_lua_news_close(struct mr_lua_vm *s); /* likewise, runtimes of rig.new */
+void mr_lua_dbs_close(struct mr_lua_vm *s);  /* likewise, databases of rig.sqlite */
 
 /* ---- crypto.c: bytes as base64, into out of 4 * ((n + 2) / 3) bytes; and back, pushed, or *bad = where it broke */
 size_t mr_lua_base64(const char *data, size_t n, bool url, char *out);

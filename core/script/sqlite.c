@@ -2,17 +2,48 @@
  * sqlite - SQLite files as natives that wait; lua/moonrig/sqlite.lua is their public side: transactions, forms of
  * parameters, iterators.
  *
- * A connection is a box: closed when Lua says so or collects it. Bytes that are not UTF-8 travel as base64, so that
+ * A connection is a box: closed when Lua says so or collects it, and when its VM is given up, as an open transaction
+ * would lock the file for ever. Bytes that are not UTF-8 travel as base64, so that
  * Lua gives and gets plain strings. Script thread only; the work is done on threads of the runtime.
  */
 #include "script/script_t.h"
 
 /* ----------------------------------------------------------------- opening */
 
+struct mr_lua_db {
+  struct mr_lua_db *prev, *next; /* of the VM */
+  struct mr_ext_db *db;
+};
+
 static void close_db(struct mr_lua_vm *s, void *p)
 {
-  struct mr_ext_db *db = p;
-  s->ext->db_close(&db);
+  struct mr_lua_db *d = p;
+  s->ext->db_close(&d->db);
+  if (d->prev)
+    d->prev->next = d->next;
+  else
+    s->dbs = d->next;
+  if (d->next) d->next->prev = d->prev;
+  mr_lua_free(d);
+}
+
+void mr_lua_dbs_close(struct mr_lua_vm *s)
+{
+  for (struct mr_lua_db *d = s->dbs; d; d = d->next)
+    s->ext->db_close(&d->db);
+}
+
+static LJMP struct mr_lua_box *check_db(lua_State *L, struct mr_lua_vm *s)
+{
+  struct mr_lua_box *b = lua_touserdata(L, 1);
+  int same = 0;
+  if (b && !lua_islightuserdata(L, 1) && lua_getmetatable(L, 1)) {
+    lua_rawgeti(L, LUA_REGISTRYINDEX, s->ref_boxmt);
+    same = lua_rawequal(L, -1, -2) && b->free == close_db;
+    lua_pop(L, 2);
+  }
+  if (!same) luaL_error(L, "a database expected, got %s", luaL_typename(L, 1));
+  return b;
 }
 
 struct opened {
@@ -24,8 +55,14 @@ static void push_db(lua_State *L, void *ud)
 {
   struct opened *o = ud;
   struct mr_lua_box *b = mr_lua_box(L, o->s, close_db);
-  b->p = o->db;
+  struct mr_lua_db *d = mr_lua_alloc(sizeof *d);
+  if (!d) luaL_error(L, "out of memory");
+  d->db = o->db;
   o->db = NULL;
+  d->next = o->s->dbs;
+  if (d->next) d->next->prev = d;
+  o->s->dbs = d;
+  b->p = d;
 }
 
 static void on_open(void *ud, int code, struct mr_ext_db *db, const struct mr_err *err)
@@ -68,7 +105,7 @@ static int n_db_open(lua_State *L)
 /* db_close(db) */
 static int n_db_close(lua_State *L)
 {
-  luaL_checktype(L, 1, LUA_TUSERDATA);
+  check_db(L, lua_touserdata(L, lua_upvalueindex(1)));
   lua_settop(L, 1);
   mr_lua_box_drop(L, -1);
   return 0;
@@ -248,7 +285,7 @@ static int n_db_run(lua_State *L)
   struct mr_err err = {.size = sizeof err};
   struct mr_ext_db_run q = {.size = sizeof q};
   struct mr_doc *doc = NULL;
-  struct mr_lua_box *db = lua_touserdata(L, 1), *params = NULL;
+  struct mr_lua_box *box = check_db(L, s), *params = NULL;
   q.sql.p = luaL_checklstring(L, 2, &q.sql.n);
   q.max_rows = (int)mr_lua_field_int(L, 5, "max_rows", 0);
   q.max_bytes = mr_lua_field_int(L, 5, "max_bytes", 0);
@@ -256,14 +293,15 @@ static int n_db_run(lua_State *L)
   q.flags = (unsigned)mr_lua_field_int(L, 5, "flags", 0);
   if (lua_istable(L, 3)) params = build_params(L, s, 3, (int)luaL_checkinteger(L, 4));
   mr_lua_may_wait(L, s, "rig.sqlite");
-  int rc = db && db->p ? MR_OK : mr_lua_err(&err, MR_E_CLOSED, "the database is closed");
+  struct mr_lua_db *d = box->p;
+  int rc = d ? MR_OK : mr_lua_err(&err, MR_E_CLOSED, "the database is closed");
   if (rc == MR_OK && params) {
     struct mr_build *b = params->p;
     params->p = NULL;
     rc = s->ext->build_done(&b, &doc, &err);
   }
   struct mr_lua_pend *p = rc ? NULL : mr_lua_pend_new(s, undo_run);
-  if (rc == MR_OK) rc = p ? s->ext->db_run(db->p, &q, &doc, on_run, p, &p->id, &err) : MR_E_NOMEM;
+  if (rc == MR_OK) rc = p ? s->ext->db_run(d->db, &q, &doc, on_run, p, &p->id, &err) : MR_E_NOMEM;
   s->ext->doc_free(doc);
   return rc ? refused(L, s, p, rc, &err) : mr_lua_pend_wait(L, p);
 }
@@ -279,10 +317,10 @@ static void on_undone(void *ud, const struct mr_reply *r)
 static int n_db_rollback(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
-  struct mr_lua_box *db = lua_touserdata(L, 1);
+  struct mr_lua_db *d = check_db(L, s)->p;
   struct mr_ext_db_run q = {
       .size = sizeof q, .sql = {"ROLLBACK", 8}, .flags = MR_DB_TRANSACTION | MR_DB_CONTROL};
-  if (db && db->p && s->ext->db_run(db->p, &q, NULL, on_undone, s, NULL, NULL) == MR_OK) s->outstanding++;
+  if (d && s->ext->db_run(d->db, &q, NULL, on_undone, s, NULL, NULL) == MR_OK) s->outstanding++;
   return 0;
 }
 
