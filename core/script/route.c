@@ -341,11 +341,11 @@ static int n_write(lua_State *L)
   struct mr_err err = {.size = sizeof err};
   struct mr_str bytes;
   bytes.p = luaL_checklstring(L, 2, &bytes.n);
+  mr_lua_may_wait(L, s, "res:write");
   if (!web->w || mr_web_closed(web->w)) {
     mr_lua_err(&err, MR_E_CLOSED, "the client is gone, or the response is ended");
     return mr_lua_fail_now(L, s, &err);
   }
-  mr_lua_may_wait(L, s, "res:write");
   struct mr_lua_pend *p = mr_lua_pend_new(s, undo_write);
   if (!p) return luaL_error(L, "out of memory");
   int rc = mr_web_write(web->w, bytes, on_drained, web);

@@ -39,6 +39,7 @@ rig.route { path = "/x/stream", run = function(_, res)
     local ok, e = res:write("line " .. i .. "\n")
     if not ok then
       seen.gone = e.type
+      seen.again = select(2, pcall(res.write, res, "more")).type
       seen.later = select(2, pcall(rig.sleep, 1)).type
       return
     end
@@ -172,6 +173,7 @@ t.test("a client that goes: nil, err; then the task is cancelled", function()
   t.equal(ended(id), "fail")
   t.wait(function() return seen.later end)
   t.equal(seen.gone, "closed")
+  t.equal(seen.again, "cancelled")
   t.equal(seen.later, "cancelled")
   t.equal(seen.at, 1)
   id = ask("GET", "/x/wait")
