@@ -9,9 +9,9 @@ local M = {}
 ---@param attempt integer those that were made
 ---@param headers? table of the answer, if there was one
 function M.pause(attempt, headers)
-  local text = headers and headers["retry-after"]
-  local date = text and url.date(text)
-  local after = tonumber(text) or date and date - native.now() or 0
+  local text = headers and headers["retry-after"] or ""
+  local date = url.date(text)
+  local after = tonumber(text:match "^%d+$") or date and date - native.now() or 0
   local s = math.min(0.2 * 2 ^ (attempt - 1), 10) * (0.75 + math.random() / 2)
   task.sleep(math.max(s, math.min(after, 60)))
 end

@@ -67,6 +67,12 @@ t.test("http: expect and retry", function()
   from = host.clock()
   assert(rig.http.get("http://x.test", { retry = 1 }))
   t.ok(host.clock() - from >= 7, "retry-after")
+  for _, odd in ipairs { "nan", "-1", "inf", "soon" } do
+    http({ status = 429, body = "", headers = "retry-after: " .. odd .. "\n" })
+    from = host.clock()
+    assert(rig.http.get("http://x.test", { retry = 1 }))
+    t.ok(host.clock() - from < 1, odd)
+  end
   http({ status = 500, body = "", headers = "" }, { status = 500, body = "", headers = "" })
   t.equal(assert(rig.http.get("http://x.test", { retry = 1 })).status, 500)
   http({ fail = -14, message = "timed out" })
