@@ -2,6 +2,7 @@
 -- A tool declared on a client answers over the stream: when a session that this client follows or asks waits for it,
 -- its handler runs in a task of its own, and what it returns is sent. A call is answered once, whoever sees it.
 local native = require "moonrig.native"
+local context = require "moonrig.context"
 local err = require "moonrig.err"
 local retry = require "moonrig.retry"
 local task = require "moonrig.task"
@@ -93,36 +94,30 @@ local function take(side, id)
   side.taken[id], side.taken[n] = true, id
 end
 
-local function context(self, tool, use)
-  local ctx = { session = self.session, thread = use.session_thread_id, tool_use_id = use.id, attempt = 1,
+local function context_of(self, tool, use)
+  local ctx = { session = self.session, session_id = self.session.id, thread = use.session_thread_id, tool_use_id = use.id, attempt = 1,
     deadline = native.now() + (tool.timeout or TIMEOUT) }
   local agent = self.session.agent
   ctx.agent = type(agent) == "table" and agent.name or nil
   local g = native.generation()
   ctx.generation = g and g.number or 0
-  function ctx.cancelled() return native.cancelled() end
-  function ctx.log(...)
-    local parts = {}
-    for i = 1, select("#", ...) do
-      local v = select(i, ...)
-      if v ~= ctx then parts[#parts + 1] = tostring(v) end
-    end
-    native.log(2, "tool " .. tool.name, table.concat(parts, " "))
-  end
-  return ctx
+  function ctx.log(...) native.log(2, "tool " .. tool.name, context.words(ctx, ...)) end
+  ctx.progress = ctx.log
+  return setmetatable(ctx, context.Context)
 end
 
 ---What the handler makes of it: value, or nil and a text.
 local function run(self, tool, use)
-  local ctx, limit = context(self, tool, use), tool.timeout or TIMEOUT
+  local ctx, limit = context_of(self, tool, use), tool.timeout or TIMEOUT
   local ok, who, value, e = xpcall(task.race, task.traced, {
     run = function() return tool.run(use.input, ctx) end,
     late = function() task.sleep(limit) end,
   })
   if native.cancelled() then error("cancelled", 0) end
   if not ok then
-    native.log(0, "tool " .. tool.name, err.text(who))
-    return nil, err.text(who)
+    local text = err.text(who)
+    native.log(0, "tool " .. tool.name, text)
+    return nil, text:match "^(.-)\nstack traceback:" or text -- that is for the log, not for the model
   end
   if who == "late" then return nil, ("the tool gave no answer within %g seconds"):format(limit) end
   if value == nil and e ~= nil then return nil, err.text(e) end
@@ -131,8 +126,12 @@ end
 
 local function answer(self, tool, use)
   local value, why = run(self, tool, use)
-  local ev, e = M.event(use, why or value, why ~= nil)
-  if not ev then ev = M.event(use, err.text(e), true) end
+  local ok, ev, e = pcall(M.event, use, why or value, why ~= nil)
+  if not ok then ev, e = nil, ev end -- what has no form in JSON
+  if not ev then
+    native.log(0, "tool " .. tool.name, err.text(e))
+    ev = M.event(use, err.text(e), true)
+  end
   for attempt = 1, ATTEMPTS do
     local sent
     sent, e = self.side.transport.call("sessions.events.send", { session_id = self.session.id, events = { ev } })

@@ -1,6 +1,7 @@
 -- rig.hook: a say in what agents do, at each phase of a turn. What a handler returns is turned into the answer that
 -- the core reads; moonrig.h (mr_hook_add) has the table of phases.
 local native = require "moonrig.native"
+local context = require "moonrig.context"
 local declare = require "moonrig.declare"
 
 ---@class moonrig.HookOptions
@@ -130,9 +131,7 @@ native.entry("hook", function(decl, call)
   if id then call.session = session.handle(id) end
   if decl.phase == "tools" then call.text = text_of(call.content) end
   local ctx = { generation = g.number, session = call.session }
-  function ctx.log(...)
-    native.log(2, "hook " .. (decl.name or decl.phase), table.concat({ ... }, " "))
-  end
+  function ctx.log(...) native.log(2, "hook " .. (decl.name or decl.phase), context.words(ctx, ...)) end
   local value, detail = decl.run(call, ctx)
   if decl.phase == "idle" then return nil end
   if value == false and decl.phase ~= "permit" then

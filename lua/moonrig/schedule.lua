@@ -3,6 +3,7 @@
 -- restart starts nothing twice, and knows what was missed. Only where scripts serve; a job (moonrig run) ends
 -- with its rig.main and runs no schedules.
 local native = require "moonrig.native"
+local context = require "moonrig.context"
 local declare = require "moonrig.declare"
 local err = require "moonrig.err"
 local kv = require "moonrig.kv"
@@ -96,14 +97,7 @@ end
 local function run(d, at, generation)
   local ctx = { name = d.name, generation = generation }
   function ctx.cancelled() return native.cancelled() end
-  function ctx.log(...)
-    local parts = {}
-    for i = 1, select("#", ...) do
-      local v = select(i, ...)
-      if v ~= ctx then parts[#parts + 1] = tostring(v) end
-    end
-    log(d, 2, "%s", table.concat(parts, " "))
-  end
+  function ctx.log(...) log(d, 2, "%s", context.words(ctx, ...)) end
   d.run(at, ctx)
 end
 
@@ -113,12 +107,17 @@ local function fire(g, d, at)
     return
   end
   local mine = {}
-  running[d.name] = mine
-  mine.id = native.detach("schedule " .. d.name, d.timeout, function()
+  local started, id = pcall(native.detach, "schedule " .. d.name, d.timeout, function()
     local ok, e = xpcall(run, task.traced, d, at, g.number)
     if running[d.name] == mine then running[d.name] = nil end
     if not ok then error(e, 0) end
   end)
+  if not started then
+    log(d, 0, "the run of %s is left out: %s", time.format(at), err.text(id))
+    return
+  end
+  mine.id = id
+  running[d.name] = mine
 end
 
 ---Is the run of this name over, though it could not say so (its budget was spent)?
@@ -153,8 +152,9 @@ local function follow(g, d)
       local at = last_before(d, due, now)
       local missed = first and not d.catch_up
       if missed then log(d, 2, "missed %s", time.format(at)) end
-      join(native.detach("schedule " .. d.name, CLAIM, claim, g, d, state, not missed and at or nil,
-        following(d, due, now)))
+      local started, id = pcall(native.detach, "schedule " .. d.name, CLAIM, claim, g, d, state,
+        not missed and at or nil, following(d, due, now))
+      if started then join(id) else state.failed = id end
       if state.due == due then
         log(d, 1, "its next time cannot be kept: %s", err.text(state.failed or "time is over"))
         task.sleep(RETRY)

@@ -96,6 +96,8 @@ local function tools()
       if input.n == 3 then error "broken" end
       if input.n == 4 then rig.sleep(60) end
       if input.n == 5 then return end
+      if input.n == 16 then return { what = print } end
+      if input.n == 17 then ctx.progress("half", true) return ctx:idempotency_key "k" end
       rig.sleep(0.02)
       return "seat " .. input.n
     end }
@@ -115,12 +117,14 @@ t.test("tools of a client are answered over the stream", function()
   t.equal(asked[1].session, s.id)
   t.match(asked[1].id, "^sevt_")
   t.equal(assert(s:ask 'use book {"n":2}').text, "error: no seat")
-  t.match(assert(s:ask 'use book {"n":3}').text, "^error: .*broken")
+  t.match(assert(s:ask 'use book {"n":3}').text, "^error: [^\n]*: broken$")
+  t.match(assert(s:ask 'use book {"n":16}').text, "^error: .*cannot encode a function in field what")
+  t.match(assert(s:ask 'use book {"n":17}').text, "^" .. s.id .. "/sevt_%w+/k$")
   t.match(host.logs(), "broken")
   t.match(assert(s:ask 'use book {"n":4}').text, "^error: .*no answer within 0.5 seconds")
   t.equal(assert(s:ask 'use book {"n":5}').text, "")
   t.equal(assert(s:ask 'use book {"n":6} use book {"n":7} use book {"n":8}').text, "seat 6 | seat 7 | seat 8")
-  t.equal(#asked, 8)
+  t.equal(#asked, 10)
 end)
 t.test("what has no handler stays pending beside what has one", function()
   connect()
@@ -270,6 +274,10 @@ t.test("what a client cannot do says so", function()
   connect()
   for _, name in ipairs { "main", "hook", "on", "provider", "route", "schedule", "workflow", "kv", "connect", "new" } do
     t.raises("client." .. name .. " is not there", function() return c[name] end)
+  end
+  for name in pairs(rig) do -- all of rig is there, or its absence says why
+    local ok, v = pcall(function() return c[name] end)
+    t.ok(ok and v ~= nil or not ok and v:find("client." .. name .. " is not there", 1, true), name)
   end
   t.equal(c.no_such_thing, nil)
   t.raises("scripts add nothing", function() c.mine = 1 end)
