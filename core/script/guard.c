@@ -135,7 +135,7 @@ static int start(struct mr_script *h, pthread_t *thread, bool main, bool fresh)
 static int replace(struct mr_script *h)
 {
   struct mr_err err = {.size = sizeof err};
-  struct mr_lua_vm *vm = NULL, *before = h->vm;
+  struct mr_lua_vm *vm = NULL, *before = h->vm->before ? h->vm->before : h->vm; /* whose records the core has */
   if (h->given_up > GIVE_UP_MAX) {
     mr_lua_log(before, MR_LOG_ERROR, "script", "the scripts got stuck too often");
     return MR_E_INTERNAL;
@@ -144,7 +144,7 @@ static int replace(struct mr_script *h)
   if (rc)
     mr_lua_log(before, MR_LOG_ERROR, "script", err.message);
   else
-    h->vm = vm;
+    vm->hung = before != h->vm, h->vm = vm;
   return rc;
 }
 

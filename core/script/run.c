@@ -55,9 +55,8 @@ int mr_lua_vm_load(struct mr_lua_vm *s, struct mr_err *err)
   int rc;
   s->ext->on_control(s->rt, on_control, s);
   s->listens = true;
-  s->before = NULL;
-  if (before && before->cur) {
-    s->last_number = before->cur->number - 1;
+  if (before && before->cur) s->last_number = before->cur->number - 1;
+  if (before && before->cur && !s->hung) {
     s->replay = before->cur->files;
     rc = mr_lua_gen_reload(s, err);
     s->replay = NULL;
@@ -66,6 +65,7 @@ int mr_lua_vm_load(struct mr_lua_vm *s, struct mr_err *err)
     rc = mr_lua_gen_reload(s, err);
   }
   if (before) mr_lua_recs_replace(s, before);
+  s->before = NULL;
   mr_lua_watch(s);
   return rc;
 }

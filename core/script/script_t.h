@@ -174,6 +174,7 @@ struct mr_lua_vm {
   atomic_uint beat;           /* counts looks of the hook, and slices: stands still in a C function */
   struct mr_lua_file *replay; /* load from these, not from disk */
   struct mr_lua_vm *before;   /* the one whose place this takes, until it has its scripts */
+  bool hung;                  /* another that loaded those of before got stuck: load what lies on disk */
   struct mr_lua_stream *streams;
   struct mr_lua_http *https; /* streamed responses */
   struct mr_lua_new *news;   /* runtimes of rig.new */
