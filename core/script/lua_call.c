@@ -14,7 +14,7 @@
 #include <sys/stat.h>
 #include "script/script_t.h"
 
-enum { DOWNLOAD_MAX = 256 * 1024 * 1024 };
+enum { DOWNLOAD_MAX = 256 * 1024 * 1024, TIMEOUT_MAX = 1000000 /* as of HTTP requests */ };
 
 /* ------------------------------------------------------------------ results */
 
@@ -227,7 +227,10 @@ static int n_call(lua_State *L)
   lua_settop(L, 3);
   if (lua_istable(L, 3)) {
     lua_getfield(L, 3, "timeout");
-    req.deadline_ms = (int64_t)(lua_tonumber(L, -1) * 1000);
+    lua_Number sec = lua_isnil(L, -1) ? 0 : luaL_checknumber(L, -1);
+    if (!(sec >= 0 && sec <= TIMEOUT_MAX))
+      return mr_lua_raise(L, "rig.%s: timeout is seconds, more than 0, at most %d", req.op, TIMEOUT_MAX);
+    req.deadline_ms = (int64_t)(sec * 1000);
     to = mr_lua_field(L, 3, "to", NULL);
     lua_getfield(L, 3, "body");
     upload = lua_istable(L, -1);

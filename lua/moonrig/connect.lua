@@ -100,7 +100,9 @@ function M.connect(o)
   for k, kind in pairs { base_url = "string", api_key = "string", timeout = "number" } do
     declare.check("rig.connect", o, k, kind)
   end
-  if o.timeout and not (o.timeout > 0) then err.misuse("rig.connect: timeout is seconds, more than 0") end
+  if o.timeout and not (o.timeout > 0 and o.timeout <= 1e6) then
+    err.misuse("rig.connect: timeout is seconds, more than 0, at most 1e6")
+  end
   local base_url, key = o.base_url or os.getenv "MOONRIG_URL", o.api_key or os.getenv "MOONRIG_API_KEY"
   if not base_url or base_url == "" then err.misuse("rig.connect: base_url is missing (or set MOONRIG_URL)") end
   if key == "" then key = nil end
@@ -136,7 +138,9 @@ function M.new(o)
   for k, kind in pairs { store = "string", options = "table", timeout = "number" } do
     declare.check("rig.new", o, k, kind)
   end
-  if o.timeout and not (o.timeout > 0) then err.misuse("rig.new: timeout is seconds, more than 0") end
+  if o.timeout and not (o.timeout > 0 and o.timeout <= 1e6) then
+    err.misuse("rig.new: timeout is seconds, more than 0, at most 1e6")
+  end
   local options = {}
   for k, v in pairs(o.options or {}) do options[k] = v end
   options.api_key = options.api_key or "sk-mr-" .. hex(20)

@@ -49,7 +49,9 @@ local function options(what, o, allowed)
   o = o or {}
   declare.keys(what, o, allowed)
   declare.check(what, o, "timeout", "number")
-  if o.timeout and not (o.timeout > 0) then err.misuse("%s: timeout is seconds, more than 0", what) end
+  if o.timeout and not (o.timeout > 0 and o.timeout <= 1e6) then
+    err.misuse("%s: timeout is seconds, more than 0, at most 1e6", what)
+  end
   return o
 end
 

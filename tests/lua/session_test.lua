@@ -351,6 +351,10 @@ t.test("times: what is late is an error, and can go on", function()
   function server.behave(r) server.idle(r) end
   t.raises("oops", other.ask, other, "z", { timeout = 5, on_event = function() error "oops" end })
   t.raises("timeout must be a number", s.ask, s, "x", { timeout = "soon" })
+  t.raises("at most 1e6", s.ask, s, "x", { timeout = math.huge })
+  for _, timeout in ipairs { math.huge, 0 / 0, -1 } do
+    t.raises("timeout is seconds", rig.sessions.list, {}, { timeout = timeout })
+  end
   t.raises("unknown option when", s.send, s, "x", { when = 1 })
 end)
 rig.main(t.run)
