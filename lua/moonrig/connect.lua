@@ -53,7 +53,8 @@ local function copy(t)
   if type(t) ~= "table" then return t end
   local c = {}
   for k, v in next, t do c[k] = copy(v) end
-  return setmetatable(c, getmetatable(t))
+  debug.setmetatable(c, debug.getmetatable(t)) -- returns true on LuaJIT
+  return c
 end
 
 local names = {}

@@ -29,7 +29,8 @@ end
 local function copy_deep(t)
   local c = {}
   for k, v in next, t do c[k] = type(v) == "table" and copy_deep(v) or v end
-  return setmetatable(c, getmetatable(t))
+  debug.setmetatable(c, debug.getmetatable(t)) -- returns true on LuaJIT
+  return c
 end
 
 local function refused(name, why)
@@ -161,6 +162,11 @@ function M.new(g, rig)
   function env.dofile(path) return assert(env.loadfile(path))() end
   return env
 end
+
+-- Strings have one metatable, the library's too: no generation changes it. `string` is the place.
+getmetatable("").__metatable = setmetatable({}, { __index = { __index = string }, __newindex = function()
+  native.raise("the metatable of strings belongs to all scripts; put functions into `string`")
+end, __metatable = false })
 
 -- A string's methods: the library's, then what the caller's generation put into its own `string`.
 setmetatable(string, { __index = function(_, key)

@@ -52,6 +52,7 @@ local rig = {
 rig.env = setmetatable({}, {
   __index = function(_, name) return os.getenv(name) end,
   __newindex = function() native.raise("rig.env is read-only") end,
+  __metatable = false, -- all generations share it
 })
 
 ---The bytes of a file; a relative path is relative to the script that calls. For prompts and the like, at
@@ -108,4 +109,5 @@ return setmetatable(rig, {
   __newindex = function(_, key)
     native.raise(("rig.%s: scripts add nothing to rig; keep it in a table of your own"):format(tostring(key)))
   end,
+  __metatable = false, -- all generations share it
 })

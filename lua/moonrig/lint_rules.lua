@@ -57,7 +57,8 @@ function M.names(f, rig, add)
     local at = rig
     for i = 2, #use.path do
       local name = use.path[i]
-      local open = getmetatable(at) and getmetatable(at).__index and at ~= rig
+      local meta = debug.getmetatable(at)
+      local open = meta and meta.__index and at ~= rig
       if type(at) ~= "table" or open then break end
       local v = rawget(at, name)
       if v == nil and not (at == rig and (name == "cjson" or name == "workflow" or name == "connect" or name == "new")) then

@@ -51,6 +51,14 @@ t.test("what a broken generation did is gone too", function()
   t.equal(result "return { string.broken == nil, rig.log.info ~= nil, leaked == nil, package.preload.x == nil }"[4], true)
   t.equal(t.use "r", "[true,true,true,true]")
 end)
+t.test("the metatables that all generations share cannot be changed", function()
+  for _, code in ipairs { "getmetatable(rig).__index = print", "getmetatable(rig.env).__newindex = nil",
+    "setmetatable(rig, {})", "getmetatable('').__index = print", "getmetatable('').__concat = print" } do
+    assert(not load_script(code))
+  end
+  t.match(select(2, load_script "getmetatable('').__mod = string.format"), "put functions into `string`")
+  t.equal(result "return { ('x'):upper(), getmetatable('').__index == ('x').rep or 1, rig.env.HOME ~= nil }"[1], "X")
+end)
 t.test("a strict mode on _G works, and only there", function()
   assert(load_script [[
     setmetatable(_G, { __index = function(_, k) error("undeclared " .. k, 2) end,
