@@ -83,7 +83,7 @@ local function client_of(transport, close)
   })
 end
 
----@class moonrig.Client: moonrig what of it is refused is in `refused` above
+---@class moonrig.Client: moonrig without what is for a runtime's own scripts: declarations, kv, reload, main
 ---@field close fun(): boolean?, moonrig.Error? ends a runtime of rig.new; of rig.connect nothing is left to do
 
 ---@class moonrig.ConnectOptions
