@@ -444,6 +444,7 @@ function methods:export(o)
   return { session = wire, events = events }
 end
 
+---@private of a later version
 function methods:fork()
   err.misuse "session:fork is not in this version of moonrig"
 end

@@ -68,8 +68,10 @@ local function collect(path)
     end
     local var, method, args = line:match "^function ([%w_]+):([%w_]+)(%b())"
     if var and vars[var] then
-      local list = classes[vars[var]].methods
-      list[#list + 1] = { name = method, args = args, docs = docs_above(lines, i) }
+      local list, docs = classes[vars[var]].methods, docs_above(lines, i)
+      if not (docs[1] or ""):find "^%-%-%-@private" then
+        list[#list + 1] = { name = method, args = args, docs = docs }
+      end
     end
   end
 end

@@ -718,6 +718,13 @@ function Session:archive(o) end
 ---@return moonrig.Error?
 function Session:refresh(o) end
 
+---The session and all its events as one table, which `rig.json.encode` writes and `t.replay` reads; what
+---`moonrig record` writes.
+---@param o? { timeout?: number } seconds, for each page
+---@return { session: table, events: table[] }?
+---@return moonrig.Error?
+function Session:export(o) end
+
 ---@class moonrig.SessionOptions
 ---@field agent moonrig.Agent|string|table handle, name, id or wire form
 ---@field environment? moonrig.Environment|string handle, name or id; default "default"
