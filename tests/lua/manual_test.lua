@@ -76,6 +76,23 @@ t.test("the manual's code is found, and only kinds that the tests run", function
   t.ok(not has(code { console = true }, "rig.http.get"))
 end)
 
+t.test("the contents name every section, and lead there", function()
+  local linked, n = {}, 0
+  for title, anchor in read "lua/README.md":match("^(.-)\n## "):gsub("%s+", " "):gmatch "%[([^%]]+)%]%(#([^)]+)%)" do
+    linked[title] = anchor
+  end
+  for line in io.lines "lua/README.md" do
+    local title = line:match "^## (.*)$"
+    if title then
+      n = n + 1
+      t.equal(linked[title], (title:lower():gsub("[^%w%s%-_]", ""):gsub("%s", "-")), title)
+      linked[title] = nil
+    end
+  end
+  t.ok(n > 15, n .. " sections")
+  t.equal(next(linked), nil, "a section that is not there")
+end)
+
 t.test("every function of rig is in a snippet", function()
   local missing, n = {}, 0
   for _, paths in ipairs(functions()) do
