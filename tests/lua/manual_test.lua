@@ -191,4 +191,22 @@ t.test("the types for editors are Lua, and name all of rig", function()
   none(missing, "without a type")
 end)
 
+t.test("the types for editors name the arguments that there are", function()
+  for _, file in ipairs { "rig", "operations", "test" } do
+    local docs, n = {}, 0
+    for line in io.lines(META .. file .. ".lua") do
+      local args = line:match "^function [^%(]*(%b())"
+      local param = line:match "^%-%-%-@param ([%w_%.]+)"
+      if param then docs[param] = true end
+      for name in (args or ""):gmatch "[%w_%.]+" do
+        t.ok(docs[name], ("%s: a type of %s in %s"):format(file, name, line))
+        docs[name], n = nil, n + 1
+      end
+      if args then t.equal(next(docs), nil, ("%s: no argument of %s"):format(file, line)) end
+      if not line:find "^%-%-%-" then docs = {} end
+    end
+    t.ok(n > 20, n .. " arguments")
+  end
+end)
+
 rig.main(t.run)
