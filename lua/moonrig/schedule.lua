@@ -108,7 +108,7 @@ local function fire(g, d, at)
   end
   local mine = {}
   local started, id = pcall(native.detach, "schedule " .. d.name, d.timeout, function()
-    local ok, e = xpcall(run, task.traced, d, at, g.number)
+    local ok, e = xpcall(run, err.traced, d, at, g.number)
     if running[d.name] == mine then running[d.name] = nil end
     if not ok then error(e, 0) end
   end)
