@@ -398,9 +398,10 @@ struct mr_route {
 };
 enum { MR_ROUTE_PUBLIC = 1 /* no API key is asked for */ };
 
-/* A route on the server's port under /x/. The same method and path again replaces it; requests that were
- * accepted keep theirs. The most exact path wins. Wrong method: 405, none: 404; GET answers HEAD. MR_E_INVALID for a
- * path that is none, MR_E_FULL beyond 1,000 routes. */
+/* A route on the server's port under /x/. The same method and path again replaces it; requests that were accepted
+ * keep theirs, also after mr_route_remove: ud must outlive them. The most exact path wins. Wrong method: 405, none:
+ * 404; GET answers HEAD (which ends the answer at its head: closed is called, the rest is MR_E_CLOSED). MR_E_INVALID
+ * for a path that is none, MR_E_FULL beyond 1,000 routes; remove: MR_E_NOTFOUND. */
 MR_API int mr_route_add(struct mr_runtime *rt, const struct mr_route *r, struct mr_err *err);
 MR_API int mr_route_remove(struct mr_runtime *rt, const char *method, const char *path);
 MR_API struct mr_str mr_web_method(const struct mr_web *w);
@@ -416,7 +417,8 @@ MR_API int mr_web_closed(const struct mr_web *w);
  * once; MR_E_INVALID for a line with control characters or one that is the server's to say (content-length, connection,
  * transfer-encoding, ...). length -1: streamed, the head leaves at once; else with the first bytes.
  * write: takes at most 64 MiB. MR_OK; MR_MORE: taken, but more than 256 KiB wait for the client: drained is called once,
- * inside mr_dispatch, when it is time to go on, or the client is gone; who goes on without gets MR_E_FULL above 4 MiB;
+ * inside mr_dispatch, when it is time to go on, or the client is gone (of several writes that said so, the last one's);
+ * who goes on without gets MR_E_FULL above 4 MiB;
  * MR_E_CLOSED when the client is gone, MR_E_INVALID beyond the length.
  * end: once, always, or fail instead; without a start both answer 500. fail: what was begun is cut, so that the client
  * notices. No drained comes after them. */

@@ -397,6 +397,34 @@ TEST(a_slow_client_holds_the_writer_back)
   end();
 }
 
+TEST(a_write_without_drained_leaves_the_one_that_is_due)
+{
+  ssize_t k;
+  int code = MR_OK, before, fd;
+  char in[65536];
+
+  begin();
+  add("GET", "/x/h", MR_ROUTE_PUBLIC, hold, closed, NULL);
+  fd = held_by("GET /x/h HTTP/1.0\r\nhost: x\r\n\r\n", 4096);
+  CHECK_INT(mr_web_start(held, 200, NULL, -1), MR_OK);
+  for (before = drains; code != MR_E_FULL;) {
+    code = mr_web_write(held, (struct mr_str){block, sizeof block}, drained, &drains);
+    if (code == MR_MORE) code = mr_web_write(held, S("x"), NULL, NULL);
+    CHECK(code == MR_OK || code == MR_MORE || code == MR_E_FULL);
+    if (code == MR_MORE) host_turn(rt, 1);
+    if (drains != before) break;
+  }
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  while (drains == before) {
+    while ((k = read(fd, in, sizeof in)) > 0)
+      continue;
+    host_turn(rt, 5);
+  }
+  CHECK_INT(mr_web_fail(&held), MR_OK);
+  close(fd);
+  end();
+}
+
 TEST(a_client_that_goes_is_told_once)
 {
   int fd, code;
