@@ -1,4 +1,5 @@
-/* server_file.c - see server_file.h. */
+/* server_file.c - see server_file.h. The file is made new and renamed into place: nobody reads half of it, nor has the
+ * old one open, whatever its mode was, when the key goes in. */
 #include "main/server_file.h"
 #include "base/buf.h"
 
@@ -13,10 +14,14 @@ void mr_server_file_write(struct server_file *f, const char *data, const char *u
   struct mr_mem mem;
   struct mr_buf b;
   struct mr_jw w;
-  int fd;
+  char temp[4096];
+  int fd, n;
 
   snprintf(f->path, sizeof f->path, "%s/server.json", data);
-  fd = open(f->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  n = snprintf(temp, sizeof temp, "%s.new", f->path);
+  if (n >= (int)sizeof temp) n = 0;
+  if (n) unlink(temp); /* of one that crashed: the lock of the directory is ours */
+  fd = n ? open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
   if (fd < 0) { /* ":memory:", or a directory that is gone: the other commands need --url then */
     f->path[0] = '\0';
     return;
@@ -29,8 +34,10 @@ void mr_server_file_write(struct server_file *f, const char *data, const char *u
   mr_jw_kc(&w, "url", url);
   mr_jw_kc(&w, "key", key);
   mr_jw_obj_end(&w);
-  if (fchmod(fd, 0600) != 0 || write(fd, b.p, b.n) != (ssize_t)b.n)
+  if (fchmod(fd, 0600) != 0 || write(fd, b.p, b.n) != (ssize_t)b.n || rename(temp, f->path) != 0) {
     fprintf(stderr, "moonrig: %s: not written\n", f->path);
+    unlink(temp);
+  }
   close(fd);
   mr_buf_free(&b);
 }

@@ -310,12 +310,14 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
 {
   struct mr_err err = {0};
   const char *offline_flag;
-  bool project;
+  bool project, data_flag;
   int status;
 
   *s = (struct settings){.grace_s = -1, .timeout_s = 10};
   status = read_flags(s, c, takes, argc, argv);
   if (status) return status;
+  s->url_given = s->url != NULL;
+  data_flag = s->data != NULL;
   if (!s->data) s->data = env("MOONRIG_DATA");
   if ((takes & TAKES_SERVER) || ((takes & TAKES_REPL) && !s->url)) {
     if (s->nlisten == 0 && env("MOONRIG_LISTEN")) s->listen[s->nlisten++] = env("MOONRIG_LISTEN");
@@ -331,7 +333,7 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   s->data_given = s->data != NULL;
   if (!s->data) s->data = "./moonrig-data";
   if (takes & TAKES_CLIENT) {
-    if (!s->url && !(takes & TAKES_REPL)) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
+    if (!s->url && !data_flag && !(takes & TAKES_REPL)) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
     s->key_given = s->key || env("MOONRIG_API_KEY");
     if (!s->key) s->key = first_env("MOONRIG_API_KEY", "ANTHROPIC_API_KEY");
   }

@@ -380,7 +380,7 @@ static int record(int argc, char **argv)
 
 const struct command mr_cmd_record = {
     "record", "SESSION [OPTIONS]", "print a session and its events, as t.replay of a test reads them",
-    "  --url URL     the server (default: the one that serves --data; MOONRIG_URL)\n"
+    "  --url URL     the server (MOONRIG_URL, ANTHROPIC_BASE_URL; default: the one that serves --data)\n"
     "  --key KEY     an API key of that server (MOONRIG_API_KEY, ANTHROPIC_API_KEY)\n"
     "  --data DIR    the data directory (default ./moonrig-data, or MOONRIG_DATA)\n"
     "For example: moonrig record sesn_... > tests/refund.json\n",
