@@ -155,6 +155,10 @@ TEST(what_is_refused)
   CHECK(strstr(ask("GET", "/x/p/%0a", "", ""), "400 Bad Request"));
   CHECK(strstr(ask("GET", "/x/p/..", "", ""), "400 Bad Request"));
   CHECK(strstr(ask("GET", "/x/p/a%2F..%2Fb", "", ""), "400 Bad Request"));
+  CHECK(strstr(ask("GET", "/x/p/%2Fetc", "", ""), "400 Bad Request"));
+  CHECK_INT(add("GET", "/x/all/*", MR_ROUTE_PUBLIC, show, NULL, "all"), MR_OK);
+  CHECK(strstr(ask("GET", "/x/all//etc/passwd", "", ""), "400 Bad Request"));
+  CHECK(strstr(ask("GET", "/x/all/a//b", "", ""), "*=a//b "));
   CHECK(strstr(ask("GET", "/x/p/a?b=%80", "", ""), "\"field\":\"query\""));
   CHECK(strstr(ask("GET", "/x/key", "", ""), "401 Unauthorized"));
   CHECK(strstr(ask("GET", "/x/key", "x-api-key: wrong\r\n", ""), "401 Unauthorized"));
