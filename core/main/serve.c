@@ -306,13 +306,12 @@ static int serve(int argc, char **argv)
   return status != EXIT_OK ? status : a.exit_code;
 }
 
-#define SERVER_OPTIONS(CONFIG)                                                                                 \
+#define SERVER_OPTIONS                                                                                         \
   "  --listen ADDR       127.0.0.1:8400, [::1]:8400, unix:/path[,mode] or fd:N; several are fine\n"            \
   "                      (port 0: any free one; default 127.0.0.1:8400)\n"                                     \
   "  --tls-cert FILE, --tls-key FILE   PEM; listeners speak HTTPS\n"                                           \
   "  --insecure-http     allow a plain listener that is not loopback\n"                                        \
   "  --data DIR          where everything is kept (default ./moonrig-data, or MOONRIG_DATA)\n"                 \
-  "  --config FILE.lua   settings: a Lua file that returns a table" CONFIG "\n"                                \
   "  --offline MODEL.lua a Lua function that plays every model: no key, no network\n"                          \
   "  --watch             reload the scripts when their files change\n"                                         \
   "  --grace S           seconds for running work after SIGTERM (default 10)\n"                                \
@@ -321,7 +320,8 @@ static int serve(int argc, char **argv)
 const struct command mr_cmd_serve = {
     "serve", "[OPTIONS] [DIR|FILE.lua ...]",
     "serve the API, with the tools, hooks and agents of the given scripts",
-    SERVER_OPTIONS(" (default DIR/moonrig.conf)")
+    SERVER_OPTIONS
+    "  --config FILE.lua   settings: a Lua file that returns a table (default DIR/moonrig.conf)\n"
     "SIGTERM stops gracefully, a second one at once; SIGHUP reloads the scripts.\n",
     serve};
 
@@ -360,7 +360,7 @@ static int run(int argc, char **argv)
 
 const struct command mr_cmd_run = {
     "run", "[OPTIONS] SCRIPT.lua [ARGS ...]", "run the function that a script gives to rig.main",
-    SERVER_OPTIONS("")
-    "The exit status is the integer that rig.main's function returns. Options after the script\n"
-    "are the script's. Without --listen nothing is served.\n",
+    SERVER_OPTIONS "  --config FILE.lua   settings: a Lua file that returns a table\n"
+                   "The exit status is the integer that rig.main's function returns. Options after the script\n"
+                   "are the script's. Without --listen nothing is served.\n",
     run};
