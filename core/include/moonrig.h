@@ -368,7 +368,9 @@ enum { MR_ON_DURABLE = 1 /* goes on after a restart where it was: at least once 
  * sessions side by side (at most 64 at once; a watcher that is behind reads on from the log, it never misses
  * any). Without MR_ON_DURABLE it begins with what is committed from now on. The same name again replaces the
  * function and the filter and keeps the position. A durable position moves past an event once it and all
- * before it are done.
+ * before it are done. MR_E_INVALID names the field; MR_E_FULL beyond 1,000 watchers, or 10,000 names in the life of the
+ * runtime. What is read of an event is valid until it is done. mr_on_remove: MR_E_NOTFOUND; what was handed out is
+ * still to be ended.
  */
 MR_API int mr_on(struct mr_runtime *rt, const struct mr_watcher *w, struct mr_err *err);
 MR_API int mr_on_remove(struct mr_runtime *rt, const char *name); /* keeps a durable position */
@@ -404,6 +406,7 @@ enum { MR_ROUTE_PUBLIC = 1 /* no API key is asked for */ };
  * for a path that is none, MR_E_FULL beyond 1,000 routes; remove: MR_E_NOTFOUND. */
 MR_API int mr_route_add(struct mr_runtime *rt, const struct mr_route *r, struct mr_err *err);
 MR_API int mr_route_remove(struct mr_runtime *rt, const char *method, const char *path);
+/* What is read of a request is valid until mr_web_end; p is NULL for a name that is not there. Any thread. */
 MR_API struct mr_str mr_web_method(const struct mr_web *w);
 MR_API struct mr_str mr_web_path(const struct mr_web *w);                    /* decoded */
 MR_API struct mr_str mr_web_query(const struct mr_web *w);                   /* raw, without '?' */
@@ -411,7 +414,7 @@ MR_API struct mr_str mr_web_param(const struct mr_web *w, const char *name); /* 
 MR_API struct mr_str mr_web_header(const struct mr_web *w, const char *name);
 MR_API struct mr_str mr_web_headers(const struct mr_web *w); /* "name: value\n" lines, names in lower case */
 MR_API struct mr_str mr_web_body(const struct mr_web *w);
-MR_API struct mr_str mr_web_remote(const struct mr_web *w); /* the client's address */
+MR_API struct mr_str mr_web_remote(const struct mr_web *w); /* "127.0.0.1:5123", "[::1]:5123" or "unix" */
 MR_API int mr_web_closed(const struct mr_web *w);
 /* The answer, from any thread. start: status 200 to 599 and "Name: value" lines (NULL-terminated, or NULL; at most 60),
  * once; MR_E_INVALID for a line with control characters or one that is the server's to say (content-length, connection,
