@@ -241,5 +241,8 @@ def the_local_key_is_for_its_owner_and_dies_with_the_server(tmp, serve):
     with open(f) as spy:  # opened while others could
         s.start()
         assert spy.read() == "left over" and f.stat().st_mode & 0o777 == 0o600
+    f.chmod(0o622)  # somebody else may have written it
+    assert run_cli("reload", "--status", "--data", str(tmp / "data")).returncode == 3
+    f.chmod(0o600)
     assert s.request("GET", "/v1/agents", headers=h)[0] == 401
     assert run_cli("reload", "--status", "--data", str(tmp / "data"), env={"ANTHROPIC_API_KEY": "sk-ant-x"}).returncode == 0
