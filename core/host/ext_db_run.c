@@ -15,6 +15,8 @@
 
 enum { PROGRESS_OPS = 1000, VALUE_MAX = 64 << 20, BUSY_STEP_MS = 5, BUSY_STEPS = 4, COLUMNS_MAX = 1000 };
 
+#define MEMORY_MAX "PRAGMA page_size = 4096; PRAGMA max_page_count = 65536" /* 256 MiB */
+
 int mr_db_fail(struct mr_db_run *r, int code, const char *message)
 {
   r->code = mr_err_set(&r->err, code, NULL, "%s", message);
@@ -89,15 +91,29 @@ static int failed(struct mr_ext_db *db, struct mr_db_run *r)
 
 /* ---- opening ---- */
 
-/* Not what is of the whole process, the server's store too; nor maps, which die with SIGBUS when a file shrinks. */
-static bool pragma_ok(const char *name, bool set)
+static bool in_memory(const struct mr_ext_db *db)
+{
+  return strcmp(db->path, ":memory:") == 0;
+}
+
+static bool one_of(const char *name, const char *const *list)
+{
+  for (; *list; list++)
+    if (sqlite3_stricmp(name, *list) == 0) return true;
+  return false;
+}
+
+/* Not what is of the whole process, the server's store too; nor maps, which die with SIGBUS when a file shrinks; nor
+ * what lifts the bound of a database in memory. */
+static bool pragma_ok(const struct mr_ext_db *db, const char *name, bool set)
 {
   static const char *const process[] = {"temp_store_directory", "data_store_directory", "soft_heap_limit",
-                                        "hard_heap_limit"};
+                                        "hard_heap_limit", NULL};
+  static const char *const files[] = {"mmap_size", "temp_store", NULL};
+  static const char *const memory[] = {"max_page_count", "page_size", NULL};
 
-  for (size_t i = 0; i < sizeof process / sizeof *process; i++)
-    if (sqlite3_stricmp(name, process[i]) == 0) return false;
-  return !set || sqlite3_stricmp(name, "mmap_size") != 0;
+  if (one_of(name, process)) return false;
+  return !set || !(one_of(name, files) || (in_memory(db) && one_of(name, memory)));
 }
 
 static int authorize(void *ud, int action, const char *a, const char *b, const char *schema,
@@ -109,11 +125,11 @@ static int authorize(void *ud, int action, const char *a, const char *b, const c
   (void)schema;
   (void)trigger;
   switch (action) {
-  case SQLITE_ATTACH: return a && !a[0] ? SQLITE_OK : SQLITE_DENY; /* VACUUM's own has no name */
+  case SQLITE_ATTACH: return a && !a[0] && db->stepping ? SQLITE_OK : SQLITE_DENY; /* VACUUM's own */
   case SQLITE_TRANSACTION: return db->stepping || flags & MR_DB_CONTROL ? SQLITE_OK : SQLITE_DENY;
   case SQLITE_SAVEPOINT:
     return db->stepping || flags & (MR_DB_CONTROL | MR_DB_TRANSACTION) ? SQLITE_OK : SQLITE_DENY;
-  case SQLITE_PRAGMA: return pragma_ok(a ? a : "", b != NULL) ? SQLITE_OK : SQLITE_DENY;
+  case SQLITE_PRAGMA: return pragma_ok(db, a ? a : "", b != NULL) ? SQLITE_OK : SQLITE_DENY;
   default: return SQLITE_OK;
   }
 }
@@ -131,7 +147,7 @@ static bool is_ours(struct mr_ext_db *db)
   char parent[PATH_MAX], real[PATH_MAX], store[PATH_MAX];
   struct stat a, b;
 
-  if (strcmp(db->path, ":memory:") == 0 || strcmp(dir, ":memory:") == 0 || !slash) return false;
+  if (in_memory(db) || strcmp(dir, ":memory:") == 0 || !slash) return false;
   if (realpath(db->path, real)) { /* exists: where links lead */
     snprintf(store, sizeof store, "%s/store.db", dir);
     return below(real, dir) ||
@@ -148,7 +164,7 @@ static int resolve(struct mr_ext_db *db, struct mr_err *err)
   char path[PATH_MAX], *copy;
   int code;
 
-  if (strcmp(db->path, ":memory:") == 0) return MR_OK;
+  if (in_memory(db)) return MR_OK;
   code = mr_roots_resolve(db->rt, db->path, false, path, err);
   if (code != MR_OK) return code;
   copy = mr_mem_strdup(mr_rt_mem(db->rt), mr_str_c(path));
@@ -173,6 +189,7 @@ static int open_file(struct mr_ext_db *db)
   sqlite3_limit(db->h, SQLITE_LIMIT_COLUMN, COLUMNS_MAX);
   sqlite3_busy_handler(db->h, on_busy, db);
   sqlite3_progress_handler(db->h, PROGRESS_OPS, on_progress, db);
+  if (in_memory(db)) sqlite3_exec(db->h, MEMORY_MAX, NULL, NULL, NULL);
   sqlite3_set_authorizer(db->h, authorize, db);
   return sqlite3_exec(db->h, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL); /* is it one? */
 }

@@ -147,6 +147,7 @@ TEST(other_files_and_transactions_by_hand_are_refused)
   CHECK(strstr(run(rt, db, sql, NULL), "not authorized"));
   CHECK(strstr(run(rt, db, "SELECT load_extension('x')", NULL), "not authorized"));
   CHECK(strstr(run(rt, db, "PRAGMA temp_store_directory = '/tmp'", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "ATTACH '' AS o", NULL), "not authorized"));
   CHECK(strstr(run(rt, db, "PRAGMA hard_heap_limit = 1000", NULL), "not authorized"));
   CHECK(strstr(run(rt, db, "PRAGMA soft_heap_limit(1000)", NULL), "not authorized"));
   CHECK(strstr(run(rt, db, "PRAGMA mmap_size = 1000000", NULL), "not authorized"));
@@ -317,6 +318,26 @@ TEST(a_locked_file_is_waited_for)
   run_q(rt, ro, query("DELETE FROM t"), NULL, &g);
   CHECK_INT(g.code, MR_E_DENIED);
   X()->db_close(&ro);
+  X()->db_close(&db);
+  CHECK_INT(mr_close(&rt), MR_OK);
+  CHECK_INT(test_allocs(), 0);
+}
+
+TEST(a_database_in_memory_is_bounded)
+{
+  struct mr_runtime *rt = host_open(":memory:");
+  struct mr_ext_db *db = open_db(rt, ":memory:", 0);
+  struct said g;
+
+  CHECK(strstr(run(rt, db, "PRAGMA max_page_count = 1000000", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "PRAGMA page_size = 65536", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "PRAGMA temp_store = memory", NULL), "not authorized"));
+  run(rt, db, "CREATE TABLE t(a)", NULL);
+  run_q(rt, db, query("WITH c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300) "
+                      "INSERT INTO t SELECT zeroblob(1048576) FROM c"), NULL, &g);
+  CHECK_INT(g.code, MR_E_UNAVAILABLE);
+  CHECK(strstr(run(rt, db, "SELECT count(*) FROM t", NULL), "[[0]]"));
+  CHECK(!strstr(run(rt, db, "VACUUM", NULL), "not"));
   X()->db_close(&db);
   CHECK_INT(mr_close(&rt), MR_OK);
   CHECK_INT(test_allocs(), 0);
