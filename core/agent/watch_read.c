@@ -15,7 +15,7 @@ static int64_t position(const struct mr_watch *w)
 
   while (e && e->state == MR_WATCH_DONE)
     e = e->next;
-  return e ? e->shown.pos - 1 : w->read;
+  return e && e->shown.pos - 1 < w->read ? e->shown.pos - 1 : w->read; /* another filter takes read back */
 }
 
 /* ---- the position ---- */

@@ -65,7 +65,7 @@ bool mr_watch_wants(const struct mr_watch *w, struct mr_str type, struct mr_str 
                     struct mr_str agent_name);
 void mr_watch_entry_free(struct mr_watch_entry *e);
 void mr_watch_entry_done(struct mr_watch_entry *e); /* its text goes, its place stays */
-void mr_watch_trim(struct mr_watch *w);             /* those at the front that are done are of no more use */
+void mr_watch_trim(struct mr_watch *w);             /* what is done at the front, and read past */
 void mr_watch_hand_out(struct mr_watch *w);
 void mr_watch_drop(struct mr_watch *w); /* what is out is not waited for any more */
 
