@@ -42,7 +42,8 @@ enum mr_lua_kind {
   MR_TASK_START,
   MR_TASK_SPAWN,
   MR_TASK_ROUTE,
-  MR_TASK_EVENT
+  MR_TASK_EVENT,
+  MR_TASK_KINDS /* how many there are */
 };
 enum mr_lua_state { MR_TS_NEW, MR_TS_READY, MR_TS_RUNNING, MR_TS_WAITING, MR_TS_DEAD };
 

@@ -96,13 +96,12 @@ static void put_settled(struct mr_lua_vm *s, struct doc *d)
   put_history(s, d);
 }
 
-static const char *const kinds[] = {"main", "tool", "hook", "model", "start", "spawn"};
-enum { KINDS = sizeof kinds / sizeof *kinds };
+static const char *const kinds[MR_TASK_KINDS] = {"main", "tool", "hook", "model", "start", "spawn", "route", "event"};
 
 static void put_live(struct mr_lua_vm *s, struct doc *d, const struct mr_lua_gen *g)
 {
   int64_t oldest = 0, now = s->ext->now_us(s->rt);
-  int by_kind[KINDS] = {0}, total = 0;
+  int by_kind[MR_TASK_KINDS] = {0}, total = 0;
   for (const struct mr_lua_task *t = s->tasks; t; t = t->next) {
     if (t->gen != g) continue;
     by_kind[t->kind]++;
@@ -115,7 +114,7 @@ static void put_live(struct mr_lua_vm *s, struct doc *d, const struct mr_lua_gen
   put_int(d, "running", total);
   key(d, "tasks");
   d->x->b_open(d->b, 0);
-  for (int i = 0; i < KINDS; i++)
+  for (int i = 0; i < MR_TASK_KINDS; i++)
     if (by_kind[i]) put_int(d, kinds[i], by_kind[i]);
   d->x->b_close(d->b);
   key(d, "oldest_s");

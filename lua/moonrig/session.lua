@@ -399,4 +399,26 @@ function methods:refresh(o)
   return self
 end
 
+---The session and all its events as one table, which `rig.json.encode` writes and `t.replay` reads; what
+---`moonrig record` writes.
+---@param o? { timeout?: number } seconds, for each page
+---@return { session: table, events: table[] }?
+---@return moonrig.Error?
+function methods:export(o)
+  o = options("session:export", o, "timeout")
+  local wire, e = call(self, "sessions.retrieve", {}, o)
+  if not wire then return nil, e end
+  local events, page = {}, nil
+  repeat
+    page, e = call(self, "sessions.events.list", { limit = 1000, page = page and page.next_page }, o)
+    if not page then return nil, e end
+    for _, ev in ipairs(page.data) do events[#events + 1] = ev end
+  until not page.next_page
+  return { session = wire, events = events }
+end
+
+function methods:fork()
+  err.misuse "session:fork is not in this version of moonrig"
+end
+
 return M

@@ -20,8 +20,7 @@ local M = {}
 ---@param s moonrig.Session
 ---@param path string
 function M.record(s, path)
-  local wire = assert(api.call("sessions.retrieve", { session_id = s.id }))
-  local text = assert(native.json_encode({ session = wire, events = S.events_of(s) }, true))
+  local text = assert(native.json_encode(assert(s:export()), true))
   local f, why = io.open(path, "wb")
   if not f then S.fail_here("t.record: " .. why) end
   f:write(text, "\n")
