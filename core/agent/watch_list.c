@@ -44,7 +44,9 @@ void mr_watch_entry_done(struct mr_watch_entry *e)
 
 void mr_watch_trim(struct mr_watch *w)
 {
-  while (w->first && w->first->state == MR_WATCH_DONE && w->first->shown.pos <= w->read)
+  bool full = w->nlist > MR_WATCH_LIST_MAX - MR_WATCH_PAGE; /* better shown twice than not read on */
+
+  while (w->first && w->first->state == MR_WATCH_DONE && (full || w->first->shown.pos <= w->read))
     mr_watch_entry_free(w->first);
 }
 
