@@ -72,6 +72,9 @@ void mr_watch_drop(struct mr_watch *w); /* what is out is not waited for any mor
 /* watch_read.c */
 void mr_watch_step(struct mr_ready *r);
 void mr_watch_timer(struct mr_timer *t);
+/* Where it began, unless it has a position. Commits are made in order: nothing that is committed from here on
+ * is durable without it, so a kill right after the first registration leaves nothing out. */
+void mr_watch_save_first(struct mr_watch *w);
 void mr_watch_save(struct mr_watch *w);      /* now, if it is durable and has moved */
 void mr_watch_save_soon(struct mr_watch *w); /* likewise, a little later */
 void mr_watch_free(struct mr_watch *w);

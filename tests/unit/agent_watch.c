@@ -114,6 +114,40 @@ static void a1_and_b1_are_out(struct rig *g)
   CHECK_INT(f.n, 2);
 }
 
+/* Commits that are over; waits for them, while the loop stands still. */
+static uint64_t commits(struct rig *g, uint64_t want)
+{
+  struct pollfd none = {-1, 0, 0};
+  struct mr_store_stats st;
+  for (int i = 0; i < 5000; i++) {
+    mr_store_stats(g->store, &st);
+    if (st.commits + st.failed >= want)
+      break;
+    poll(&none, 1, 1);
+  }
+  return st.commits + st.failed;
+}
+
+/* What is committed after a durable watcher was added is never durable without its first position. */
+TEST(the_first_position_is_on_its_way_at_once)
+{
+  struct rig g;
+  struct mr_watch_opts o = {.name = MR_S("v")};
+  play(&g, test_dir());
+  rig_session(&g, "[]");
+  for (int i = 0; i < 20; i++)
+    rig_pump(&g); /* nothing else is written any more */
+  uint64_t before = commits(&g, 0);
+  watch(&g, 1);
+  CHECK_INT(commits(&g, before + 1), before + 1);
+  CHECK_INT(mr_watch_add(g.d, &o, NULL), MR_OK);
+  o.durable = true; /* one that becomes durable likewise */
+  CHECK_INT(mr_watch_add(g.d, &o, NULL), MR_OK);
+  CHECK_INT(commits(&g, before + 2), before + 2);
+  rig_close(&g);
+  CHECK_INT(test_allocs(), 0);
+}
+
 /* With another filter a2 is read again. Stopped before that, the position is before a2 all the same, though an
  * event behind it is still in the list. */
 TEST(another_filter_and_a_stop_skip_nothing)
