@@ -66,6 +66,12 @@ static int help(void)
   return EXIT_OK;
 }
 
+static int help_of(const struct command *c)
+{
+  printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
+  return EXIT_OK;
+}
+
 static bool asks_help(int argc, char **argv)
 {
   for (int i = 1; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++)
@@ -75,8 +81,10 @@ static bool asks_help(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+  bool asked = argc > 2 && strcmp(argv[1], "help") == 0; /* help COMMAND */
+
   if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-      strcmp(argv[1], "help") == 0) {
+      (argc == 2 && strcmp(argv[1], "help") == 0)) {
     help();
     return argc < 2 ? EXIT_USAGE : EXIT_OK;
   }
@@ -86,13 +94,10 @@ int main(int argc, char **argv)
   }
   for (int i = 0; i < COMMANDS; i++) {
     const struct command *c = commands[i];
-    if (strcmp(argv[1], c->name) != 0) continue;
-    if (asks_help(argc - 1, argv + 1)) {
-      printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
-      return EXIT_OK;
-    }
+    if (strcmp(argv[asked ? 2 : 1], c->name) != 0) continue;
+    if (asked || asks_help(argc - 1, argv + 1)) return help_of(c);
     return c->run(argc - 1, argv + 1);
   }
-  fprintf(stderr, "moonrig: no such command: %s (moonrig --help lists them)\n", argv[1]);
+  fprintf(stderr, "moonrig: no such command: %s (moonrig --help lists them)\n", argv[asked ? 2 : 1]);
   return EXIT_USAGE;
 }

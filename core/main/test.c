@@ -306,7 +306,9 @@ static int test(int argc, char **argv)
     status = run_path(&r, &s, s.paths[i]);
   if (status == EXIT_OK && s.json) printf("{\"passed\":%d,\"failed\":%d}\n", r.passed, r.failed);
   if (status == EXIT_OK && !s.json) printf("%d passed, %d failed\n", r.passed, r.failed);
-  if (status == EXIT_OK && r.passed + r.failed == 0)
+  if (status == EXIT_OK && r.passed + r.failed == 0 && s.only)
+    fprintf(stderr, "moonrig test: no test has \"%s\" in its name\n", s.only);
+  else if (status == EXIT_OK && r.passed + r.failed == 0)
     fprintf(stderr, "moonrig test: no test was found (files are named *_test.lua)\n");
   if (status == EXIT_OK && (r.failed > 0 || r.passed == 0)) status = EXIT_FAILED;
   mr_settings_free(&s);

@@ -237,12 +237,20 @@ static void report(struct mr_lua_vm *s, struct mr_lua_try *t, int rc, const stru
   char line[512];
   if (rc) {
     snprintf(t->error, sizeof t->error, "%s", err->message);
-    snprintf(line, sizeof line, "%s refused, %s%lld stays: %s", t->what, s->cur ? "generation " : "",
-             s->cur ? (long long)s->cur->number : 0LL, err->message);
+    if (s->cur)
+      snprintf(line, sizeof line, "%s refused, generation %lld stays: %s", t->what, (long long)s->cur->number,
+               err->message);
+    else
+      snprintf(line, sizeof line, "%s refused: %s", t->what, err->message);
     mr_lua_log(s, MR_LOG_ERROR, "script", line);
   } else {
     snprintf(line, sizeof line, "%s: generation %lld is current", t->what, (long long)s->cur->number);
     mr_lua_log(s, MR_LOG_INFO, "script", line);
+    if (s->cur->nfiles == 0 && s->o.npaths > 0) {
+      snprintf(line, sizeof line, "there is no script in %.200s%s: no .lua file, and no agent in agents/",
+               s->o.paths[0], s->o.npaths > 1 ? " and the others" : "");
+      mr_lua_log(s, MR_LOG_WARN, "script", line);
+    }
   }
   mr_lua_status_note(s, t);
 }

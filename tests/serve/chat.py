@@ -198,7 +198,7 @@ def chat_says_what_is_missing(tmp, serve):
     r = chat(tmp, "")
     assert r.returncode == 2 and "which agent? " in r.stderr and "other" in r.stderr and "teller" in r.stderr, r
     r = chat(tmp, "", "nobody")
-    assert r.returncode == 1 and 'no agent is named "nobody"' in r.stderr, r
+    assert r.returncode == 1 and 'no agent is named "nobody"; there is: ' in r.stderr and "teller" in r.stderr, r
     r = chat(tmp, "", "--key", "sk-mr-wrong-key", "teller")
     assert r.returncode == 1 and "--key" in r.stderr, r
     r = chat(tmp, "", "--session", "sesn_nowhere")
