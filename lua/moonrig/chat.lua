@@ -91,8 +91,11 @@ function Chat:ask_about(use)
       if sent and (word == "a" or word == "always") then self.always[use.name] = true end
       return sent, e
     elseif word == "w" or word == "why" or word == "?" then
-      self:note(("  %s (%s) asks because its permission is \"%s\"; its input:"):format(tostring(use.name), use.type,
-        tostring(use.evaluated_permission or "ask")))
+      local judged = type(use.evaluation) == "table" and use.evaluation.evaluated_permission
+      local reason = type(judged) == "table" and judged.reason
+      self:note(("  %s (%s) asks because %s; its input:"):format(tostring(use.name), use.type,
+        reason and "the policy says: " .. term.clean(tostring(reason))
+        or ("its permission is \"%s\""):format(tostring(use.evaluated_permission or "ask"))))
       self:note(term.clean((json.encode(use.input or {}, { pretty = true }))))
     elseif not self.term.tty then
       self.term:complain(("%s waits for y, n, a or n REASON, not for %q"):format(use.name, line:sub(1, 60)))

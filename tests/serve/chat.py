@@ -76,7 +76,7 @@ def chat_streams_and_asks_at_a_terminal(tmp, serve):
         t.type("call pay 5\n")
         t.expect(r"\* pay \{\"arg\":\"5\"\}.*allow pay.*w\(hy\): ")
         t.type("why\n")
-        t.expect(r"\"arg\": \"5\".*w\(hy\): ")
+        t.expect(r"the policy says: money;.*\"arg\": \"5\".*w\(hy\): ")
         t.type("y\n")
         t.expect(r"= paid 5.*result: paid 5\r\n.*> ")
         t.type("call pay 6\n")
