@@ -289,6 +289,8 @@ int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err)
   int64_t began = mr_lua_mono_us();
   snprintf(t.what, sizeof t.what, "%s", s->cur ? "reload" : "load");
   int rc = load_generation(s, &g, &e);
+  char *places = rc ? strstr(e.message, ":\n\tno file ") : NULL;
+  if (places) *places = '\0'; /* where a module was looked for: the log has them all */
   if (rc == MR_OK) {
     s->last_number = g->number;
     t.files = g->nfiles;
