@@ -87,6 +87,8 @@ local function advice(message)
   if message:find "module '.-' not found" then return "put it beside the scripts, or set LUA_PATH" end
   if message:find "time budget spent" then return "do the work in a handler, or in rig.main" end
   if message:find "front matter" then return "begin the file with: ---, name: ..., description: ..., ---" end
+  local todo = message:match "; (%l[^;]+)$"
+  if todo then return todo end
   local should = (message:match "must be (.+)$" or ""):gsub(", got [%w ]+$", "")
   should = should ~= "" and should or message:match "is not there; (.-) is"
   if should then return "make it " .. should end
