@@ -132,6 +132,7 @@ int mr_phase_read(const struct mr_mem *m, enum mr_phase p, yyjson_val *input, yy
 struct mr_answer {   /* of all hooks of a phase together; borrowed by done */
   unsigned said;     /* 0: nobody had an opinion */
   struct mr_str why; /* MR_SAID_REFUSE: for people */
+  int code;          /* MR_E_NOMEM: a refusal of nobody's, they could not be asked; else 0 */
   yyjson_doc *value; /* else what mr_phase_read wrote, unless said is 0; done may take it (set it to NULL) */
 };
 struct mr_question { /* the domain's; see mr_question_ask in session_t.h */

@@ -232,6 +232,8 @@ static void on_accept(struct mr_question *q, struct mr_answer *ans)
 
   if (a->c->d->cut) {
     code = mr_err_set(&a->c->err, MR_E_CLOSED, NULL, "the server is stopping");
+  } else if (ans->code != MR_OK) {
+    code = mr_err_set(&a->c->err, ans->code, NULL, MR_FMT, MR_ARG(ans->why));
   } else if (ans->said & MR_SAID_REFUSE) {
     code = mr_err_set(&a->c->err, MR_E_DENIED, NULL, MR_FMT,
                       MR_ARG(ans->why.n ? ans->why : MR_S("these events are not accepted")));

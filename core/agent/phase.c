@@ -335,7 +335,8 @@ int mr_phase_read(const struct mr_mem *m, enum mr_phase p, yyjson_val *input, yy
 static void on_unasked(struct mr_ready *r)
 {
   struct mr_question *q = MR_OF(r, struct mr_question, unasked);
-  struct mr_answer a = {.said = MR_SAID_REFUSE, .why = MR_S("The hooks could not be asked: out of memory.")};
+  struct mr_answer a = {
+      .said = MR_SAID_REFUSE, .why = MR_S("The hooks could not be asked: out of memory."), .code = MR_E_NOMEM};
   q->done(q, &a);
 }
 

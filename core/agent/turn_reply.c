@@ -98,7 +98,9 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
   int owns = 0;
 
   if (u->kind != MR_TOOL_BUILTIN && u->perm != MR_PERM_DENY) owns = mr_tools_owned(s, u->name);
-  if (u->perm != MR_PERM_DENY && !owns) return;
+  /* What is guarded is claimed also when its handler went meanwhile: without the claim it would be a tool of the
+   * sandbox when the log is read. */
+  if (u->perm != MR_PERM_DENY && !owns && u->kind != MR_TOOL_GUARDED) return;
   mr_buf_init(&b, s->d->mem, 1 << 20);
   mr_jw_init(&w, &b);
   mr_jw_obj(&w);

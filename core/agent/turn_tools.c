@@ -181,7 +181,7 @@ static bool hook_ask(struct mr_tcall *c)
   struct mr_jw w;
 
   who.tool = c->name;
-  if (!mr_hooks_any(s->d, MR_PHASE_TOOLS, &who)) return false;
+  if (s->d->cut || !mr_hooks_any(s->d, MR_PHASE_TOOLS, &who)) return false;
   mr_question_begin(s->d, &b, &w, mr_str_c(s->id), &who);
   mr_jw_kstr(&w, "name", c->name);
   mr_jw_kraw(&w, "input", c->input);

@@ -121,7 +121,7 @@ static int replace(struct mr_watch *w, const struct mr_watch_opts *o)
   if (o->durable && !w->durable) {
     w->durable = true;
     w->saved = -1;
-    mr_timer_set(w->d->loop, &w->timer, MR_WATCH_SAVE_US);
+    mr_watch_save(w);
   }
   w->durable = o->durable;
   if (same_filter(w, o)) return MR_OK;
@@ -170,6 +170,7 @@ int mr_watch_add(struct mr_domain *d, const struct mr_watch_opts *o, struct mr_e
   w->began = w->read = ws->pos;
   w->saved = -1;
   w->loaded = !o->durable;
+  if (o->durable) mr_watch_save_first(w);
   w->next = ws->list;
   ws->list = w;
   ws->n++;

@@ -2,8 +2,9 @@
  * watch_list.c - a watcher's list of events, in order of position, and what is handed out of it: the first
  * that waits of each session of which none is out.
  *
- * Events that are done stay in the list, without their text, until all before them are: they tell what a
- * second reading of the log must not bring again, and the first that is not done is the watcher's position.
+ * Events that are done stay in the list, without their text, until all before them are and the log has been
+ * read past them: they tell what a second reading must not bring again, and the first that is not done is the
+ * watcher's position.
  *
  * Invariant: each position is in the list once; w->out holds the entries in state OUT, and their sessions
  * are all different. Loop thread.
@@ -43,7 +44,9 @@ void mr_watch_entry_done(struct mr_watch_entry *e)
 
 void mr_watch_trim(struct mr_watch *w)
 {
-  while (w->first && w->first->state == MR_WATCH_DONE)
+  bool full = w->nlist > MR_WATCH_LIST_MAX - MR_WATCH_PAGE; /* better shown twice than not read on */
+
+  while (w->first && w->first->state == MR_WATCH_DONE && (full || w->first->shown.pos <= w->read))
     mr_watch_entry_free(w->first);
 }
 

@@ -15,7 +15,7 @@ static int64_t position(const struct mr_watch *w)
 
   while (e && e->state == MR_WATCH_DONE)
     e = e->next;
-  return e ? e->shown.pos - 1 : w->read;
+  return e && e->shown.pos - 1 < w->read ? e->shown.pos - 1 : w->read; /* another filter takes read back */
 }
 
 /* ---- the position ---- */
@@ -39,6 +39,24 @@ void mr_watch_release(struct mr_watch *w)
   if (w->removed && !w->asking && !w->saving) mr_watch_free(w);
 }
 
+static struct mr_commit *position_commit(struct mr_watch *w, int64_t pos, int64_t expect)
+{
+  struct mr_commit *c = mr_commit_new(w->d->store, &(struct mr_origin){.workspace = w->d->default_ws});
+  char value[64];
+
+  snprintf(value, sizeof value, "{\"pos\":%lld}", (long long)pos);
+  mr_commit_kv_put(
+      c, &(struct mr_kv_row){.space = MR_S("on"), .key = mr_str_c(w->name), .value = mr_str_c(value)}, expect);
+  mr_commit_label(c, "watch.position");
+  return c;
+}
+
+void mr_watch_save_first(struct mr_watch *w)
+{
+  struct mr_commit *c = position_commit(w, w->began, 0);
+  mr_commit_submit(&c, NULL, NULL); /* if it fails, what is read next tells */
+}
+
 static void on_saved(void *ud, const struct mr_commit_result *r)
 {
   struct mr_watch *w = ud;
@@ -56,16 +74,11 @@ static void on_saved(void *ud, const struct mr_commit_result *r)
 void mr_watch_save(struct mr_watch *w)
 {
   struct mr_commit *c;
-  char value[64];
   int64_t pos = position(w);
 
   if (!w->durable || !w->loaded || w->saving || w->saved == pos) return;
-  c = mr_commit_new(w->d->store, &(struct mr_origin){.workspace = w->d->default_ws});
+  c = position_commit(w, pos, -1);
   if (!c) return;
-  snprintf(value, sizeof value, "{\"pos\":%lld}", (long long)pos);
-  mr_commit_kv_put(
-      c, &(struct mr_kv_row){.space = MR_S("on"), .key = mr_str_c(w->name), .value = mr_str_c(value)}, -1);
-  mr_commit_label(c, "watch.position");
   w->saved = pos;
   w->saving = true;
   mr_commit_submit(&c, on_saved, w);

@@ -65,13 +65,16 @@ bool mr_watch_wants(const struct mr_watch *w, struct mr_str type, struct mr_str 
                     struct mr_str agent_name);
 void mr_watch_entry_free(struct mr_watch_entry *e);
 void mr_watch_entry_done(struct mr_watch_entry *e); /* its text goes, its place stays */
-void mr_watch_trim(struct mr_watch *w);             /* those at the front that are done are of no more use */
+void mr_watch_trim(struct mr_watch *w);             /* what is done at the front, and read past */
 void mr_watch_hand_out(struct mr_watch *w);
 void mr_watch_drop(struct mr_watch *w); /* what is out is not waited for any more */
 
 /* watch_read.c */
 void mr_watch_step(struct mr_ready *r);
 void mr_watch_timer(struct mr_timer *t);
+/* Where it began, unless it has a position. Commits are made in order: nothing that is committed from here on
+ * is durable without it, so a kill right after the first registration leaves nothing out. */
+void mr_watch_save_first(struct mr_watch *w);
 void mr_watch_save(struct mr_watch *w);      /* now, if it is durable and has moved */
 void mr_watch_save_soon(struct mr_watch *w); /* likewise, a little later */
 void mr_watch_free(struct mr_watch *w);

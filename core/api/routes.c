@@ -4,7 +4,7 @@
  * A pattern is segments: text, {name} for one that is not empty, and at the end * for all the rest. The most exact
  * pattern wins: where two differ first, text goes before {name}, and that before *. Paths are decoded segment by
  * segment, so an encoded slash stays within its parameter; what decodes to a control character, bad UTF-8, "." or ".."
- * is refused, because handlers make file names of it.
+ * is refused, because handlers make file names of it; so is a parameter that would begin with a slash.
  *
  * Invariant: a route lives until it is out of the table and its last request is over. Loop thread.
  */
@@ -277,7 +277,8 @@ static int fill(struct mr_arena *arena, const struct path *p, struct mr_api_matc
     if (k == TEXT) continue;
     m->name[m->n] = name_of(s);
     m->value[m->n] = k == ONE ? p->v[i] : join(arena, p, i, false);
-    if (!m->value[m->n++].p) return MR_E_NOMEM;
+    if (!m->value[m->n].p) return MR_E_NOMEM;
+    if (mr_str_starts(m->value[m->n++], MR_S("/"))) return MR_E_INVALID;
   }
   return m->path.p ? MR_OK : MR_E_NOMEM;
 }

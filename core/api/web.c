@@ -153,7 +153,8 @@ static int look_up(struct mr_exchange *q)
     fail_as(q, MR_E_INVALID, 405, text);
   } else if (code == MR_E_INVALID) {
     mr_exchange_fail(q, code, "path",
-                     "path: cannot be decoded as UTF-8, or holds . or .. or control characters");
+                     "path: cannot be decoded as UTF-8, or holds . or .. or control characters, or a parameter "
+                     "that begins with a slash");
   } else if (code != MR_OK) {
     mr_exchange_fail(q, code, NULL, "no such path: %.*s", shown, path.p);
   }

@@ -295,7 +295,9 @@ static void on_sent(struct mr_call *c)
   struct mr_str id = {0};
 
   a->send = NULL;
-  if (c->code != MR_OK) {
+  if (c->code != MR_OK && a->op->why) {
+    give_up(a);
+  } else if (c->code != MR_OK) {
     over(a, c->code, &c->err);
   } else if (mr_json_parse(a->mem, mr_buf_get(&c->out), SIZE_MAX, &doc, &c->err) == MR_OK) {
     id = mr_json_get_str(yyjson_arr_get(mr_json_get(yyjson_doc_get_root(doc), "data"), 0), "id");
@@ -314,8 +316,10 @@ static void on_sent(struct mr_call *c)
     h->next = NULL;
     held_free(a, &h);
   }
-  if (a->over) end_stream(a);
-  check(a);
+  if (a->over && a->op->c)
+    end_stream(a); /* the stream's end makes the reply, after which the ask may be gone */
+  else
+    check(a);
 }
 
 static void on_opened(struct mr_call *c)
@@ -370,8 +374,12 @@ void mr_ask_start(struct mr_op *op, struct mr_call *c)
 
 void mr_ask_end(struct mr_op *op)
 {
-  if (op->c) /* the message, if it was sent, is not taken back */
-    end_stream(op->ask);
+  struct mr_ask *a = op->ask;
+
+  if (a->send && a->send->cancel) /* hooks are asked about the message: it is not stored yet */
+    a->send->cancel(a->send);
+  else if (op->c) /* one that was stored is not taken back */
+    end_stream(a);
 }
 
 /* ---- on the host's thread ---- */

@@ -348,11 +348,13 @@ void mr_op_end(struct mr_op *op, int why)
     return;
   }
   if (c->cancel) {
+    mr_op_ref(op); /* the reply may be read, and the op be gone, before cancel returns */
     c->cancel(c);
     if (op->paused && op->c && c->out_drained) { /* it waits for room: let it look */
       op->paused = false;
       c->out_drained(c);
     }
+    mr_op_unref(op);
     return;
   }
   read_only = strcmp(op->def->verb, "GET") == 0;

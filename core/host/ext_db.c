@@ -140,7 +140,10 @@ static void on_done(struct mr_job *job)
   lock(db);
   db->busy = false;
   if (!db->h) db->closed = true; /* was closed, or could not be opened */
-  if (db->head) run_tell(db);
+  if (db->head && db->head->again)
+    db->head->again = false;
+  else if (db->head)
+    run_tell(db);
   db_next(db);
   unlock(db);
 }
@@ -355,7 +358,8 @@ void mr_x_db_close(struct mr_ext_db **dbp)
 
   if (!db) return;
   *dbp = NULL;
-  if (!db->rt->ext) { /* the runtime is closed: nobody else knows of it */
+  if (getpid() != db->rt->pid) return; /* in a forked process nothing is released */
+  if (!db->rt->ext) {                  /* the runtime is closed: nobody else knows of it */
     db_free(db);
     return;
   }

@@ -13,7 +13,9 @@
 #include <sys/stat.h>
 #include <time.h>
 
-enum { PROGRESS_OPS = 1000, VALUE_MAX = 64 << 20, BUSY_STEP_MS = 5, COLUMNS_MAX = 1000 };
+enum { PROGRESS_OPS = 1000, VALUE_MAX = 64 << 20, BUSY_STEP_MS = 5, BUSY_STEPS = 4, COLUMNS_MAX = 1000 };
+
+#define MEMORY_MAX "PRAGMA page_size = 4096; PRAGMA max_page_count = 65536" /* 256 MiB */
 
 int mr_db_fail(struct mr_db_run *r, int code, const char *message)
 {
@@ -37,13 +39,16 @@ static int on_progress(void *ud)
   return must_stop(ud);
 }
 
-/* Somebody else writes: again, until the time is over. */
+/* Somebody else writes: again, until the time is over. But the thread is only held for a moment: the one that holds
+ * the lock may need it to end its transaction. */
 static int on_busy(void *ud, int n)
 {
   const struct timespec step = {0, BUSY_STEP_MS * 1000000L};
+  struct mr_ext_db *db = ud;
 
-  (void)n;
-  if (must_stop(ud)) return 0;
+  if (must_stop(db)) return 0;
+  db->yields = n >= BUSY_STEPS && db->again_ok;
+  if (db->yields) return 0;
   nanosleep(&step, NULL);
   return 1;
 }
@@ -86,47 +91,71 @@ static int failed(struct mr_ext_db *db, struct mr_db_run *r)
 
 /* ---- opening ---- */
 
+static bool in_memory(const struct mr_ext_db *db)
+{
+  return strcmp(db->path, ":memory:") == 0;
+}
+
+static bool one_of(const char *name, const char *const *list)
+{
+  for (; *list; list++)
+    if (sqlite3_stricmp(name, *list) == 0) return true;
+  return false;
+}
+
+/* Not what is of the whole process, the server's store too; nor maps, which die with SIGBUS when a file shrinks; nor
+ * what lifts the bound of a database in memory. */
+static bool pragma_ok(const struct mr_ext_db *db, const char *name, bool set)
+{
+  static const char *const process[] = {"temp_store_directory", "data_store_directory", "soft_heap_limit",
+                                        "hard_heap_limit", NULL};
+  static const char *const files[] = {"mmap_size", "temp_store", NULL};
+  static const char *const memory[] = {"max_page_count", "page_size", NULL};
+
+  if (one_of(name, process)) return false;
+  return !set || !(one_of(name, files) || (in_memory(db) && one_of(name, memory)));
+}
+
 static int authorize(void *ud, int action, const char *a, const char *b, const char *schema,
                      const char *trigger)
 {
   struct mr_ext_db *db = ud;
   unsigned flags = db->now ? db->now->flags : 0;
 
-  (void)b;
   (void)schema;
   (void)trigger;
   switch (action) {
-  case SQLITE_ATTACH: return a && !a[0] ? SQLITE_OK : SQLITE_DENY; /* VACUUM's own has no name */
+  case SQLITE_ATTACH: return a && !a[0] && db->stepping ? SQLITE_OK : SQLITE_DENY; /* VACUUM's own */
   case SQLITE_TRANSACTION: return db->stepping || flags & MR_DB_CONTROL ? SQLITE_OK : SQLITE_DENY;
   case SQLITE_SAVEPOINT:
     return db->stepping || flags & (MR_DB_CONTROL | MR_DB_TRANSACTION) ? SQLITE_OK : SQLITE_DENY;
-  case SQLITE_PRAGMA: /* these two are of the whole process */
-    return a && (sqlite3_stricmp(a, "temp_store_directory") == 0 ||
-                 sqlite3_stricmp(a, "data_store_directory") == 0)
-               ? SQLITE_DENY
-               : SQLITE_OK;
+  case SQLITE_PRAGMA: return pragma_ok(db, a ? a : "", b != NULL) ? SQLITE_OK : SQLITE_DENY;
   default: return SQLITE_OK;
   }
 }
 
-/* Is it of the data directory, by its place or (a link) by its inode? */
+static bool below(const char *path, const char *dir)
+{
+  size_t n = strlen(dir);
+  return strncmp(path, dir, n) == 0 && (path[n] == '/' || path[n] == '\0');
+}
+
+/* Is it in the data directory, by its place or (a link) by its inode? */
 static bool is_ours(struct mr_ext_db *db)
 {
   const char *dir = mr_store_dir(db->rt->store), *slash = strrchr(db->path, '/');
   char parent[PATH_MAX], real[PATH_MAX], store[PATH_MAX];
   struct stat a, b;
 
-  if (strcmp(db->path, ":memory:") == 0 || strcmp(dir, ":memory:") == 0 || !slash) return false;
+  if (in_memory(db) || strcmp(dir, ":memory:") == 0 || !slash) return false;
   if (realpath(db->path, real)) { /* exists: where links lead */
     snprintf(store, sizeof store, "%s/store.db", dir);
-    if (stat(real, &a) == 0 && stat(store, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino)
-      return true;
-    slash = strrchr(real, '/');
-    *(char *)(uintptr_t)slash = '\0';
-    return strcmp(real[0] ? real : "/", dir) == 0;
+    return below(real, dir) ||
+           (stat(real, &a) == 0 && stat(store, &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino);
   }
+  if (lstat(db->path, &a) == 0) return true; /* a link to nowhere: what it names would be made */
   snprintf(parent, sizeof parent, "%.*s", (int)(slash - db->path) + 1, db->path);
-  return realpath(parent, real) && strcmp(real, dir) == 0;
+  return realpath(parent, real) && below(real, dir);
 }
 
 /* The path as script.roots allows it, in place of the one that was given. */
@@ -135,7 +164,7 @@ static int resolve(struct mr_ext_db *db, struct mr_err *err)
   char path[PATH_MAX], *copy;
   int code;
 
-  if (strcmp(db->path, ":memory:") == 0) return MR_OK;
+  if (in_memory(db)) return MR_OK;
   code = mr_roots_resolve(db->rt, db->path, false, path, err);
   if (code != MR_OK) return code;
   copy = mr_mem_strdup(mr_rt_mem(db->rt), mr_str_c(path));
@@ -160,6 +189,7 @@ static int open_file(struct mr_ext_db *db)
   sqlite3_limit(db->h, SQLITE_LIMIT_COLUMN, COLUMNS_MAX);
   sqlite3_busy_handler(db->h, on_busy, db);
   sqlite3_progress_handler(db->h, PROGRESS_OPS, on_progress, db);
+  if (in_memory(db)) sqlite3_exec(db->h, MEMORY_MAX, NULL, NULL, NULL);
   sqlite3_set_authorizer(db->h, authorize, db);
   return sqlite3_exec(db->h, "SELECT count(*) FROM sqlite_schema", NULL, NULL, NULL); /* is it one? */
 }
@@ -171,7 +201,8 @@ void mr_db_do_open(struct mr_ext_db *db, struct mr_db_run *r)
   r->code = resolve(db, &r->err);
   if (r->code != MR_OK) return;
   if (is_ours(db)) {
-    mr_db_fail(r, MR_E_DENIED, "path: is in the server's data directory; keep scripts' files elsewhere");
+    mr_db_fail(r, MR_E_DENIED,
+               "path: is in the server's data directory, or a link to nowhere; keep scripts' files elsewhere");
     return;
   }
   r->until_us = mr_mono_us(&db->rt->sys) + 60000000;
@@ -367,6 +398,7 @@ static int run_all(struct rows *x)
     if (code == MR_OK) code = bind_all(x->db, x->r, st);
     if (code == MR_OK) code = step_all(x, st);
     sqlite3_finalize(st);
+    x->db->again_ok = false;
   }
   return x->r->code = code;
 }
@@ -398,16 +430,18 @@ static void give_result(struct rows *x)
 void mr_db_do_run(struct mr_ext_db *db, struct mr_db_run *r)
 {
   struct rows x;
+  int code;
 
   if ((r->flags & MR_DB_TRANSACTION) && sqlite3_get_autocommit(db->h)) {
     mr_db_fail(r, MR_E_STATE, "the transaction was rolled back");
     return;
   }
   db->now = r;
-  if (!rows_init(&x, db, r))
-    mr_db_fail(r, MR_E_NOMEM, "out of memory");
-  else if (run_all(&x) == MR_OK)
-    give_result(&x);
+  db->yields = false;
+  db->again_ok = true;
+  code = rows_init(&x, db, r) ? run_all(&x) : mr_db_fail(r, MR_E_NOMEM, "out of memory");
+  r->again = code == MR_E_TIMEOUT && db->yields && !atomic_load(&r->stop);
+  if (code == MR_OK) give_result(&x);
   yyjson_mut_doc_free(x.doc);
   db->now = NULL;
 }

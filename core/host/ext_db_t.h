@@ -13,6 +13,7 @@ struct mr_db_run {
   bool opens;           /* the first run of a connection */
   uint64_t id;          /* in the table, while it can be cancelled; 0 = never */
   atomic_int stop;      /* MR_E_CANCELLED, MR_E_CLOSED: end it */
+  bool again;           /* the file was locked, nothing was done: it has another turn */
   char *text;
   size_t text_n;
   yyjson_doc *params;
@@ -43,6 +44,7 @@ struct mr_ext_db {
   bool readonly;
   struct mr_db_run *now; /* on the pool: what runs */
   bool stepping;         /* on the pool: a statement is, not prepared */
+  bool again_ok, yields; /* on the pool: no statement of the run is over; it gave up waiting for a lock */
 };
 
 int mr_db_fail(struct mr_db_run *r, int code, const char *message); /* sets both; returns code */

@@ -22,6 +22,7 @@ struct filejob {
   struct mr_runtime *rt;
   int (*work)(struct filejob *j);
   char *path;
+  int nofollow;      /* O_NOFOLLOW when the path is resolved (script.roots): a link there now came later */
   struct mr_str arg; /* in the arena, as all */
   struct mr_arena *arena;
   void (*done)(void *ud, const struct mr_reply *r, struct mr_str raw);
@@ -82,7 +83,7 @@ static int read_all(struct filejob *j, int fd)
 
 static int do_read(struct filejob *j)
 {
-  int fd = open(j->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK), code;
+  int fd = open(j->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | j->nofollow), code;
 
   if (fd < 0) return failed(j, j->path);
   code = read_all(j, fd);
@@ -112,7 +113,8 @@ static int do_write(struct filejob *j)
   mode_t mode = 0644;
   int fd, code;
 
-  if (!realpath(j->path, to) && snprintf(to, sizeof to, "%s", j->path) >= (int)sizeof to) /* a link's target */
+  if ((j->nofollow || !realpath(j->path, to)) &&
+      snprintf(to, sizeof to, "%s", j->path) >= (int)sizeof to) /* a link's target */
     return mr_err_set(&j->err, MR_E_INVALID, "path", "path: too long");
   if (snprintf(temp, sizeof temp, "%s.XXXXXX", to) >= (int)sizeof temp)
     return mr_err_set(&j->err, MR_E_INVALID, "path", "path: too long");
@@ -131,7 +133,7 @@ static int do_write(struct filejob *j)
 
 static int do_append(struct filejob *j)
 {
-  int fd = open(j->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK, 0644), code;
+  int fd = open(j->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | j->nofollow, 0644), code;
 
   if (fd < 0) return failed(j, j->path);
   code = write_all(j, fd, j->path);
@@ -288,6 +290,7 @@ static int place(struct filejob *j)
     if (code == MR_OK) j->arg = mr_arena_str(j->arena, mr_str_c(to));
   }
   if (code != MR_OK) return code;
+  j->nofollow = mr_roots_set(j->rt) ? O_NOFOLLOW : 0;
   j->path = (char *)(uintptr_t)mr_arena_str(j->arena, mr_str_c(path)).p;
   return j->path && j->arg.p ? MR_OK : mr_err_nomem(&j->err);
 }

@@ -94,6 +94,11 @@ static bool within(const char *path, const char *root)
   return strncmp(path, real, n) == 0 && (path[n] == '/' || path[n] == '\0');
 }
 
+bool mr_roots_set(struct mr_runtime *rt)
+{
+  return yyjson_is_arr(roots_of(yyjson_doc_get_root(rt->options)));
+}
+
 int mr_roots_resolve(struct mr_runtime *rt, const char *path, bool itself, char *out, struct mr_err *err)
 {
   yyjson_val *roots = roots_of(yyjson_doc_get_root(rt->options)), *v;

@@ -122,6 +122,7 @@ int mr_x_kv(struct mr_runtime *rt, const struct mr_ext_kv *k, struct mr_doc **va
 
 /* ---- ext_roots.c ---- */
 int mr_roots_check(yyjson_val *options, struct mr_err *err); /* the option's form */
+bool mr_roots_set(struct mr_runtime *rt);
 /* The path to work on instead, in out (PATH_MAX); or MR_E_DENIED. itself: a link is not followed. */
 int mr_roots_resolve(struct mr_runtime *rt, const char *path, bool itself, char *out, struct mr_err *err);
 

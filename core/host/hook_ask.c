@@ -134,6 +134,10 @@ static void ask_next(struct ask *a)
       answer(a);
       return;
     }
+    if (atomic_load(&rt->closing)) { /* nobody dispatches any more */
+      if (failed(a, "was not asked: the program is closing.")) return;
+      continue;
+    }
     c = mr_mem_alloc(mr_rt_mem(rt), sizeof *c + a->n);
     if (c && mr_timer_set(rt->loop, &a->timer, DEADLINE_US) == MR_OK) break;
     mr_mem_free(mr_rt_mem(rt), c);

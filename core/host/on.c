@@ -11,7 +11,7 @@
  */
 #include "host/host_t.h"
 
-enum { NAME_MAX_BYTES = 128, TYPES_MAX = 100 };
+enum { NAME_MAX_BYTES = 128, TYPES_MAX = 100, SLOTS_MAX = 10000 };
 
 struct slot {
   struct slot *next;
@@ -23,6 +23,7 @@ struct slot {
 struct mr_onlookers {
   pthread_mutex_t lock;
   struct slot *slots; /* never freed before the runtime ends */
+  int n;
 };
 
 struct mr_seen {
@@ -221,11 +222,14 @@ static int set_slot(struct mr_runtime *rt, const struct mr_watcher *w, struct sl
   const struct mr_mem *m = mr_rt_mem(rt);
   struct slot *s, *made = mr_mem_zalloc(m, sizeof *made);
   char *name = mr_mem_strdup(m, mr_str_c(w->name));
+  int code = made && name ? MR_OK : MR_E_NOMEM;
 
   *was = (struct slot){0};
   pthread_mutex_lock(&rt->onlookers->lock);
   s = find(rt->onlookers, mr_str_c(w->name));
-  if (!s && made && name) {
+  if (!s && code == MR_OK && rt->onlookers->n >= SLOTS_MAX) code = MR_E_FULL;
+  if (!s && code == MR_OK) {
+    rt->onlookers->n++;
     s = made;
     s->name = name;
     s->next = rt->onlookers->slots;
@@ -241,7 +245,7 @@ static int set_slot(struct mr_runtime *rt, const struct mr_watcher *w, struct sl
   pthread_mutex_unlock(&rt->onlookers->lock);
   mr_mem_free(m, made);
   mr_mem_free(m, name);
-  return s ? MR_OK : MR_E_NOMEM;
+  return s ? MR_OK : code;
 }
 
 int mr_on(struct mr_runtime *rt, const struct mr_watcher *given, struct mr_err *err)
@@ -260,7 +264,9 @@ int mr_on(struct mr_runtime *rt, const struct mr_watcher *given, struct mr_err *
   memcpy(&w, given, sizeof w);
   code = check(&w, err);
   if (code == MR_OK) code = read_types(rt, w.events, &a, &doc, err);
-  if (code == MR_OK && set_slot(rt, &w, &was) != MR_OK) code = mr_err_nomem(err);
+  if (code == MR_OK && (code = set_slot(rt, &w, &was)) != MR_OK)
+    mr_err_set(err, code, "name", "%s",
+               code == MR_E_FULL ? "name: watchers had too many names: use those again" : mr_strerror(code));
   if (code == MR_OK) {
     a.o.name = mr_str_c(w.name);
     a.o.agent = mr_str_c(w.agent);

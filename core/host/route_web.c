@@ -116,6 +116,7 @@ static int keep(struct mr_web *w, struct mr_str bytes)
   if (w->length >= 0 && (int64_t)bytes.n > w->length - w->written) return MR_E_INVALID;
   if (bytes.n > MR_WEB_PIECE_MAX) return MR_E_TOO_LARGE;
   if (slow && w->out.n + bytes.n > MR_WEB_OUT_MAX) return MR_E_FULL;
+  if (w->broken) return MR_E_NOMEM;
   if (bytes.n == 0) return MR_OK;
   mr_buf_str(&w->out, bytes);
   if (w->out.failed) {
@@ -134,8 +135,8 @@ int mr_web_write(struct mr_web *w, struct mr_str bytes, void (*drained)(void *ud
   if (code != MR_OK) return code;
   pthread_mutex_lock(&w->lock);
   code = keep(w, bytes);
-  if (code == MR_MORE) {
-    w->wanted = drained != NULL;
+  if (code == MR_MORE && drained) { /* without one, that of an earlier write is still due */
+    w->wanted = true;
     w->drained = drained;
     w->drained_ud = ud;
   }

@@ -368,7 +368,9 @@ enum { MR_ON_DURABLE = 1 /* goes on after a restart where it was: at least once 
  * sessions side by side (at most 64 at once; a watcher that is behind reads on from the log, it never misses
  * any). Without MR_ON_DURABLE it begins with what is committed from now on. The same name again replaces the
  * function and the filter and keeps the position. A durable position moves past an event once it and all
- * before it are done.
+ * before it are done. MR_E_INVALID names the field; MR_E_FULL beyond 1,000 watchers, or 10,000 names in the life of the
+ * runtime. What is read of an event is valid until it is done. mr_on_remove: MR_E_NOTFOUND; what was handed out is
+ * still to be ended.
  */
 MR_API int mr_on(struct mr_runtime *rt, const struct mr_watcher *w, struct mr_err *err);
 MR_API int mr_on_remove(struct mr_runtime *rt, const char *name); /* keeps a durable position */
@@ -398,11 +400,13 @@ struct mr_route {
 };
 enum { MR_ROUTE_PUBLIC = 1 /* no API key is asked for */ };
 
-/* A route on the server's port under /x/. The same method and path again replaces it; requests that were
- * accepted keep theirs. The most exact path wins. Wrong method: 405, none: 404; GET answers HEAD. MR_E_INVALID for a
- * path that is none, MR_E_FULL beyond 1,000 routes. */
+/* A route on the server's port under /x/. The same method and path again replaces it; requests that were accepted
+ * keep theirs, also after mr_route_remove: ud must outlive them. The most exact path wins. Wrong method: 405, none:
+ * 404; GET answers HEAD (which ends the answer at its head: closed is called, the rest is MR_E_CLOSED). MR_E_INVALID
+ * for a path that is none, MR_E_FULL beyond 1,000 routes; remove: MR_E_NOTFOUND. */
 MR_API int mr_route_add(struct mr_runtime *rt, const struct mr_route *r, struct mr_err *err);
 MR_API int mr_route_remove(struct mr_runtime *rt, const char *method, const char *path);
+/* What is read of a request is valid until mr_web_end; p is NULL for a name that is not there. Any thread. */
 MR_API struct mr_str mr_web_method(const struct mr_web *w);
 MR_API struct mr_str mr_web_path(const struct mr_web *w);                    /* decoded */
 MR_API struct mr_str mr_web_query(const struct mr_web *w);                   /* raw, without '?' */
@@ -410,13 +414,14 @@ MR_API struct mr_str mr_web_param(const struct mr_web *w, const char *name); /* 
 MR_API struct mr_str mr_web_header(const struct mr_web *w, const char *name);
 MR_API struct mr_str mr_web_headers(const struct mr_web *w); /* "name: value\n" lines, names in lower case */
 MR_API struct mr_str mr_web_body(const struct mr_web *w);
-MR_API struct mr_str mr_web_remote(const struct mr_web *w); /* the client's address */
+MR_API struct mr_str mr_web_remote(const struct mr_web *w); /* "127.0.0.1:5123", "[::1]:5123" or "unix" */
 MR_API int mr_web_closed(const struct mr_web *w);
 /* The answer, from any thread. start: status 200 to 599 and "Name: value" lines (NULL-terminated, or NULL; at most 60),
  * once; MR_E_INVALID for a line with control characters or one that is the server's to say (content-length, connection,
  * transfer-encoding, ...). length -1: streamed, the head leaves at once; else with the first bytes.
  * write: takes at most 64 MiB. MR_OK; MR_MORE: taken, but more than 256 KiB wait for the client: drained is called once,
- * inside mr_dispatch, when it is time to go on, or the client is gone; who goes on without gets MR_E_FULL above 4 MiB;
+ * inside mr_dispatch, when it is time to go on, or the client is gone (of several writes that said so, the last one's);
+ * who goes on without gets MR_E_FULL above 4 MiB;
  * MR_E_CLOSED when the client is gone, MR_E_INVALID beyond the length.
  * end: once, always, or fail instead; without a start both answer 500. fail: what was begun is cut, so that the client
  * notices. No drained comes after them. */

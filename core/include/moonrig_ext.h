@@ -88,7 +88,8 @@ struct mr_ext_kv {
 struct mr_ext_db;
 enum {
   MR_DB_TRANSACTION = 1, /* part of one: MR_E_STATE when none is open (any more) */
-  MR_DB_CONTROL = 2 /* BEGIN, COMMIT and ROLLBACK are allowed; otherwise a run is a transaction of its own */
+  MR_DB_CONTROL =
+      2 /* BEGIN, COMMIT and ROLLBACK are allowed; else each statement is a transaction of its own */
 };
 struct mr_ext_db_run {
   uint32_t size;
@@ -201,10 +202,11 @@ struct mr_ext {
   int (*random)(struct mr_runtime *rt, void *buf, size_t n);
 
   /* --- SQLite files of scripts, each connection off the calling thread, its runs in the order in which they were
-   * asked for. ATTACH of files, extensions and the runtime's own store are refused. *params (array, or object for
-   * :names; may be NULL) is consumed always; {"base64":..} is a blob. reply.val: {"columns":[..],"rows":[[..]..],
-   * "changes","last_id"}, of the last statement that has columns; a blob, or text that is not UTF-8, is
-   * {"base64":..}. done comes once, after db_cancel with MR_E_CANCELLED if it was still on its way. */
+   * asked for. ATTACH of files, extensions, what lies in the data directory, and pragmas that set limits of the whole
+   * process are refused. ":memory:" holds 256 MiB. *params (array, or object for :names; may be NULL) is consumed
+   * always; {"base64":..} is a blob. reply.val: {"columns":[..],"rows":[[..]..],"changes","last_id"}, of the last
+   * statement that has columns; a blob, or text that is not UTF-8, is {"base64":..}. done comes once, after db_cancel
+   * with MR_E_CANCELLED if it was still on its way. */
   int (*db_open)(struct mr_runtime *rt, const char *path, int readonly,
                  void (*done)(void *ud, int code, struct mr_ext_db *db, const struct mr_err *err), void *ud,
                  struct mr_err *err);

@@ -4,6 +4,7 @@
 #include "main/server_file.h"
 
 #include <curl/curl.h>
+#include <unistd.h>
 
 enum { RESPONSE_MAX = 64 << 20, TIMEOUT_S = 60 };
 
@@ -249,6 +250,11 @@ int mr_client_op(struct settings *s, const char *op, const char *json, bool loca
   }
   s->url = mr_client_url(s);
   if (s->url) return remote(s, verb, path, json, out);
+  if (local && strcmp(verb, "GET") == 0 && strcmp(s->data, ":memory:") != 0 &&
+      access(s->data, F_OK) != 0) { /* what only looks makes no store */
+    fprintf(stderr, "moonrig: no server runs on %s, and it does not exist; give --data or --url\n", s->data);
+    return EXIT_UNREACHABLE;
+  }
   if (local) return in_place(s, op, json, out);
   fprintf(stderr, "moonrig: no server runs on %s; start one with moonrig serve, or give --url\n", s->data);
   return EXIT_UNREACHABLE;

@@ -9,7 +9,7 @@
 
 /* For the help of the commands that speak to a server. */
 #define CLIENT_OPTIONS                                                                                         \
-  "  --url URL     the server (default: the one that serves --data; MOONRIG_URL)\n"                            \
+  "  --url URL     the server (MOONRIG_URL, ANTHROPIC_BASE_URL; default: the one that serves --data)\n"        \
   "  --key KEY     an API key of that server (MOONRIG_API_KEY, ANTHROPIC_API_KEY)\n"                           \
   "  --data DIR    the data directory (default ./moonrig-data, or MOONRIG_DATA)\n"                             \
   "  --json        print the answer as JSON\n"

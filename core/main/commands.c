@@ -85,8 +85,9 @@ static int env(int argc, char **argv)
   const char *own;
 
   if (status) return status;
-  s.url = getenv("MOONRIG_URL") || !getenv("ANTHROPIC_BASE_URL") ? s.url : NULL;
+  if (!s.url_given && !getenv("MOONRIG_URL")) s.url = NULL; /* ANTHROPIC_BASE_URL is what is to be set */
   own = mr_client_url(&s);
+  if (own && strchr(own, '\'')) return mr_main_usage(&mr_cmd_env, "not a URL: %s", own);
   if (!own) own = "http://127.0.0.1:8400";
   if (strncmp(own, "unix:", 5) == 0)
     printf(

@@ -61,7 +61,8 @@ static int help(void)
   printf("moonrig COMMAND --help lists a command's options.\n"
          "Environment: MOONRIG_LISTEN, MOONRIG_DATA, MOONRIG_API_KEY (a key that clients may use),\n"
          "  MOONRIG_ANTHROPIC_API_KEY or ANTHROPIC_API_KEY, MOONRIG_ANTHROPIC_BASE_URL,\n"
-         "  MOONRIG_OPENAI_API_KEY or OPENAI_API_KEY, MOONRIG_OPENAI_BASE_URL (model providers)\n"
+         "  MOONRIG_OPENAI_API_KEY or OPENAI_API_KEY, MOONRIG_OPENAI_BASE_URL (model providers);\n"
+         "  MOONRIG_URL or ANTHROPIC_BASE_URL (the server that commands speak to)\n"
          "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not reachable or not possible here\n");
   return EXIT_OK;
 }
@@ -72,9 +73,10 @@ static int help_of(const struct command *c)
   return EXIT_OK;
 }
 
-static bool asks_help(int argc, char **argv)
+/* What follows the script of `run` is the script's. */
+static bool asks_help(const struct command *c, int argc, char **argv)
 {
-  for (int i = 1; i < argc && argv[i][0] == '-' && strcmp(argv[i], "--") != 0; i++)
+  for (int i = 1; i < argc && strcmp(argv[i], "--") != 0 && (c != &mr_cmd_run || argv[i][0] == '-'); i++)
     if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) return true;
   return false;
 }
@@ -95,7 +97,7 @@ int main(int argc, char **argv)
   for (int i = 0; i < COMMANDS; i++) {
     const struct command *c = commands[i];
     if (strcmp(argv[asked ? 2 : 1], c->name) != 0) continue;
-    if (asked || asks_help(argc - 1, argv + 1)) return help_of(c);
+    if (asked || asks_help(c, argc - 1, argv + 1)) return help_of(c);
     return c->run(argc - 1, argv + 1);
   }
   fprintf(stderr, "moonrig: no such command: %s (moonrig --help lists them)\n", argv[asked ? 2 : 1]);

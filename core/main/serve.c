@@ -97,8 +97,9 @@ static int first_key(struct app *a)
   char *out = NULL;
   yyjson_doc *doc;
   bool none;
+  const char *given = getenv("MOONRIG_API_KEY");
 
-  if (getenv("MOONRIG_API_KEY")) return EXIT_OK;
+  if (given && given[0]) return EXIT_OK;
   if (mr_call_wait(a->rt, "keys.list", "{}", 30000, &out, &err) != MR_OK)
     return mr_main_fail(EXIT_FAILED, &err);
   doc = yyjson_read(out, strlen(out), 0);
@@ -311,7 +312,6 @@ static int serve(int argc, char **argv)
   "  --tls-cert FILE, --tls-key FILE   PEM; listeners speak HTTPS\n"                                           \
   "  --insecure-http     allow a plain listener that is not loopback\n"                                        \
   "  --data DIR          where everything is kept (default ./moonrig-data, or MOONRIG_DATA)\n"                 \
-  "  --config FILE.lua   settings: a Lua file that returns a table (default DIR/moonrig.conf)\n"               \
   "  --offline MODEL.lua a Lua function that plays every model: no key, no network\n"                          \
   "  --watch             reload the scripts when their files change\n"                                         \
   "  --grace S           seconds for running work after SIGTERM (default 10)\n"                                \
@@ -320,7 +320,10 @@ static int serve(int argc, char **argv)
 const struct command mr_cmd_serve = {
     "serve", "[OPTIONS] [DIR|FILE.lua ...]",
     "serve the API, with the tools, hooks and agents of the given scripts",
-    SERVER_OPTIONS "SIGTERM stops gracefully, a second one at once; SIGHUP reloads the scripts.\n", serve};
+    SERVER_OPTIONS
+    "  --config FILE.lua   settings: a Lua file that returns a table (default DIR/moonrig.conf)\n"
+    "SIGTERM stops gracefully, a second one at once; SIGHUP reloads the scripts.\n",
+    serve};
 
 /* ---- run ---- */
 
@@ -357,6 +360,7 @@ static int run(int argc, char **argv)
 
 const struct command mr_cmd_run = {
     "run", "[OPTIONS] SCRIPT.lua [ARGS ...]", "run the function that a script gives to rig.main",
-    SERVER_OPTIONS "The exit status is the integer that rig.main's function returns. Options after the script\n"
+    SERVER_OPTIONS "  --config FILE.lua   settings: a Lua file that returns a table\n"
+                   "The exit status is the integer that rig.main's function returns. Options after the script\n"
                    "are the script's. Without --listen nothing is served.\n",
     run};

@@ -1,4 +1,5 @@
-/* server_file.c - see server_file.h. */
+/* server_file.c - see server_file.h. The file is made new and renamed into place: nobody reads half of it, nor has the
+ * old one open, whatever its mode was, when the key goes in. */
 #include "main/server_file.h"
 #include "base/buf.h"
 
@@ -13,10 +14,14 @@ void mr_server_file_write(struct server_file *f, const char *data, const char *u
   struct mr_mem mem;
   struct mr_buf b;
   struct mr_jw w;
-  int fd;
+  char temp[4096];
+  int fd, n;
 
   snprintf(f->path, sizeof f->path, "%s/server.json", data);
-  fd = open(f->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
+  n = snprintf(temp, sizeof temp, "%s.new", f->path);
+  if (n >= (int)sizeof temp) n = 0;
+  if (n) unlink(temp); /* of one that crashed: the lock of the directory is ours */
+  fd = n ? open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
   if (fd < 0) { /* ":memory:", or a directory that is gone: the other commands need --url then */
     f->path[0] = '\0';
     return;
@@ -29,8 +34,10 @@ void mr_server_file_write(struct server_file *f, const char *data, const char *u
   mr_jw_kc(&w, "url", url);
   mr_jw_kc(&w, "key", key);
   mr_jw_obj_end(&w);
-  if (fchmod(fd, 0600) != 0 || write(fd, b.p, b.n) != (ssize_t)b.n)
+  if (fchmod(fd, 0600) != 0 || write(fd, b.p, b.n) != (ssize_t)b.n || rename(temp, f->path) != 0) {
     fprintf(stderr, "moonrig: %s: not written\n", f->path);
+    unlink(temp);
+  }
   close(fd);
   mr_buf_free(&b);
 }
@@ -41,6 +48,26 @@ void mr_server_file_remove(struct server_file *f)
   f->path[0] = '\0';
 }
 
+/* Only what the server of this user has written is believed: the directory may be one that others can make, and a key
+ * goes where the file says. */
+static yyjson_doc *read_own(const char *path)
+{
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+  struct stat st;
+  yyjson_doc *doc = NULL;
+  FILE *f;
+
+  if (fd < 0) return NULL;
+  if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_mode & 022 ||
+      (st.st_uid != geteuid() && geteuid() != 0) || !(f = fdopen(fd, "r"))) {
+    close(fd);
+    return NULL;
+  }
+  doc = yyjson_read_fp(f, 0, NULL, NULL);
+  fclose(f);
+  return doc;
+}
+
 bool mr_server_file_read(const char *data, char *url, size_t n, char *key, size_t key_n)
 {
   char path[4096];
@@ -49,7 +76,7 @@ bool mr_server_file_read(const char *data, char *url, size_t n, char *key, size_
   bool alive;
 
   snprintf(path, sizeof path, "%s/server.json", data);
-  doc = yyjson_read_file(path, 0, NULL, NULL);
+  doc = read_own(path);
   pid = mr_json_get_int(yyjson_doc_get_root(doc), "pid", 0);
   alive = pid > 1 && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
   if (alive) {

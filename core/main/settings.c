@@ -126,25 +126,25 @@ static int read_file(struct settings *s, struct mr_err *err)
   return code;
 }
 
-static int file_listen(struct settings *s, yyjson_val *v, struct mr_err *err)
+/* take: they were not given on the command line or in the environment; what is wrong is said in either case. */
+static int file_listen(struct settings *s, yyjson_val *v, bool take, struct mr_err *err)
 {
   yyjson_arr_iter it = yyjson_arr_iter_with(v);
   yyjson_val *x;
 
-  if (s->nlisten > 0) return MR_OK;
-  if (yyjson_is_str(v))
+  if (yyjson_is_str(v) && take)
     s->listen[s->nlisten++] = yyjson_get_str(v);
-  else if (!yyjson_is_arr(v))
+  else if (!yyjson_is_str(v) && !yyjson_is_arr(v))
     return mr_err_set(err, MR_E_INVALID, "listen", "%s: listen: an address or a list of addresses", s->config);
   while (yyjson_is_arr(v) && (x = yyjson_arr_iter_next(&it))) {
-    if (!yyjson_is_str(x) || s->nlisten == LISTEN_MAX)
+    if (!yyjson_is_str(x) || yyjson_arr_size(v) > LISTEN_MAX)
       return mr_err_set(err, MR_E_INVALID, "listen", "%s: listen: at most %d addresses", s->config, LISTEN_MAX);
-    s->listen[s->nlisten++] = yyjson_get_str(x);
+    if (take) s->listen[s->nlisten++] = yyjson_get_str(x);
   }
   return MR_OK;
 }
 
-static int file_scripts(struct settings *s, yyjson_val *v, struct mr_err *err)
+static int file_scripts(struct settings *s, yyjson_val *v, bool take, struct mr_err *err)
 {
   yyjson_arr_iter it = yyjson_arr_iter_with(v);
   yyjson_val *x;
@@ -152,9 +152,9 @@ static int file_scripts(struct settings *s, yyjson_val *v, struct mr_err *err)
   if (!yyjson_is_arr(v))
     return mr_err_set(err, MR_E_INVALID, "scripts", "%s: scripts: a list of files and directories", s->config);
   while ((x = yyjson_arr_iter_next(&it))) {
-    if (!yyjson_is_str(x) || s->npaths == PATHS_MAX)
+    if (!yyjson_is_str(x) || yyjson_arr_size(v) > PATHS_MAX)
       return mr_err_set(err, MR_E_INVALID, "scripts", "%s: scripts: strings, at most %d", s->config, PATHS_MAX);
-    s->paths[s->npaths++] = yyjson_get_str(x);
+    if (take) s->paths[s->npaths++] = yyjson_get_str(x);
   }
   return MR_OK;
 }
@@ -171,8 +171,8 @@ static int file_setting(struct settings *s, struct mr_str key, yyjson_val *v, bo
              {"watch", F_BOOL, AT(watch)},    {"insecure_http", F_BOOL, AT(insecure_http)},
              {"grace", F_INT, AT(grace_s)}};
 
-  if (mr_str_is(key, "listen")) return file_listen(s, v, err);
-  if (mr_str_is(key, "scripts")) return scripts ? file_scripts(s, v, err) : MR_OK;
+  if (mr_str_is(key, "listen")) return file_listen(s, v, s->nlisten == 0, err);
+  if (mr_str_is(key, "scripts")) return file_scripts(s, v, scripts, err);
   for (size_t i = 0; i < sizeof own / sizeof *own; i++) {
     char *at = (char *)s + own[i].at;
     if (!mr_str_is(key, own[i].name)) continue;
@@ -310,12 +310,14 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
 {
   struct mr_err err = {0};
   const char *offline_flag;
-  bool project;
+  bool project, data_flag;
   int status;
 
   *s = (struct settings){.grace_s = -1, .timeout_s = 10};
   status = read_flags(s, c, takes, argc, argv);
   if (status) return status;
+  s->url_given = s->url != NULL;
+  data_flag = s->data != NULL;
   if (!s->data) s->data = env("MOONRIG_DATA");
   if ((takes & TAKES_SERVER) || ((takes & TAKES_REPL) && !s->url)) {
     if (s->nlisten == 0 && env("MOONRIG_LISTEN")) s->listen[s->nlisten++] = env("MOONRIG_LISTEN");
@@ -331,7 +333,7 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   s->data_given = s->data != NULL;
   if (!s->data) s->data = "./moonrig-data";
   if (takes & TAKES_CLIENT) {
-    if (!s->url && !(takes & TAKES_REPL)) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
+    if (!s->url && !data_flag && !(takes & TAKES_REPL)) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
     s->key_given = s->key || env("MOONRIG_API_KEY");
     if (!s->key) s->key = first_env("MOONRIG_API_KEY", "ANTHROPIC_API_KEY");
   }

@@ -20,6 +20,7 @@ struct settings {
   const char *only;             /* test */
   const char *dir;              /* new */
   int timeout_s;
+  bool url_given;        /* --url; the environment's is not used with --data */
   bool data_given;       /* --data, or MOONRIG_DATA */
   bool key_given;        /* --key, or MOONRIG_API_KEY */
   int grace_s;

@@ -307,7 +307,7 @@ static int test(int argc, char **argv)
   if (status == EXIT_OK && s.json) printf("{\"passed\":%d,\"failed\":%d}\n", r.passed, r.failed);
   if (status == EXIT_OK && !s.json) printf("%d passed, %d failed\n", r.passed, r.failed);
   if (status == EXIT_OK && r.passed + r.failed == 0 && s.only)
-    fprintf(stderr, "moonrig test: no test has \"%s\" in its name\n", s.only);
+    fprintf(stderr, "moonrig test: no test has %s in its name\n", s.only);
   else if (status == EXIT_OK && r.passed + r.failed == 0)
     fprintf(stderr, "moonrig test: no test was found (files are named *_test.lua)\n");
   if (status == EXIT_OK && (r.failed > 0 || r.passed == 0)) status = EXIT_FAILED;
@@ -382,7 +382,7 @@ static int record(int argc, char **argv)
 
 const struct command mr_cmd_record = {
     "record", "SESSION [OPTIONS]", "print a session and its events, as t.replay of a test reads them",
-    "  --url URL     the server (default: the one that serves --data; MOONRIG_URL)\n"
+    "  --url URL     the server (MOONRIG_URL, ANTHROPIC_BASE_URL; default: the one that serves --data)\n"
     "  --key KEY     an API key of that server (MOONRIG_API_KEY, ANTHROPIC_API_KEY)\n"
     "  --data DIR    the data directory (default ./moonrig-data, or MOONRIG_DATA)\n"
     "For example: moonrig record sesn_... > tests/refund.json\n",

@@ -15,7 +15,7 @@ local join = wait(native.join)
 ---@field name string
 ---@field id? string    once it is upserted
 local Agent = { __mr = "id", __name = "moonrig.agent" }
----@class moonrig.Environment
+---@class moonrig.Environment a handle
 ---@field name string
 ---@field id? string
 local Environment = { __mr = "id", __name = "moonrig.environment" }
@@ -130,16 +130,41 @@ local function singular(kind)
   end
 end
 
+---@class moonrig.AgentOptions fields of the API; what is left out is cleared
+---@field name string      1 to 256 characters
+---@field model? string|table  a name, or { id =, ... }; default that of rig.defaults
+---@field description? string
+---@field system? string
+---@field tools? (moonrig.Tool|table|string)[] handles, rig.toolset(), names of tools of these scripts, wire objects
+---@field mcp_servers? table[]
+---@field skills? table[]
+---@field multiagent? table
+---@field execution_identity? table
+---@field metadata? table<string, string>
+
+---@class moonrig.EnvironmentOptions
+---@field name string
+---@field description? string
+---@field config? table
+---@field scope? string
+---@field metadata? table<string, string>
+
+---@class moonrig.ToolsetOptions
+---@field [integer] string only these tools; without any: all
+---@field ask? string[]    a call of these asks first
+---@field allow? string[]  a call of these never asks
+---@field off? string[]    not these
+
 ---Declares an agent (name, model, system, tools = { handles or wire objects }, ...), or looks one up.
----@type fun(o: table|string): moonrig.Agent?, moonrig.Error?
+---@type fun(o: moonrig.AgentOptions|string): moonrig.Agent?, moonrig.Error?
 M.agent = singular "agent"
----@type fun(o: table|string): moonrig.Environment?, moonrig.Error?
+---@type fun(o: moonrig.EnvironmentOptions|string): moonrig.Environment?, moonrig.Error?
 M.environment = singular "environment"
 
 ---The built-in toolset as an entry of an agent's tools.
 ---rig.toolset() all of it; rig.toolset{ "read", "bash" } only these; ask = { "bash" } asks before these,
 ---off = { "web_search" } leaves these out.
----@param o? table
+---@param o? moonrig.ToolsetOptions
 ---@return table
 function M.toolset(o)
   local t, configs = { type = "agent_toolset_20260401" }, {}

@@ -115,7 +115,7 @@ end
 ---What the handler makes of it: value, or nil and a text.
 local function run(self, tool, use)
   local ctx, limit = context(self, tool, use), tool.timeout or TIMEOUT
-  local ok, who, value, e = xpcall(task.race, task.traced, {
+  local ok, who, value, e = xpcall(task.race, err.traced, {
     run = function() return tool.run(use.input, ctx) end,
     late = function() task.sleep(limit) end,
   })

@@ -157,6 +157,7 @@ end
 -- --------------------------------------------------------------------------------------------- functions
 
 ---@class moonrig.Stream calling it gives the next event
+---@overload fun(): table?
 local Stream = {}
 Stream.__index = Stream
 function Stream.__call(self)

@@ -16,7 +16,7 @@ local inside = "that is for a runtime's own scripts"
 local refused = { main = "it declares what `moonrig run` runs, here", on = "s:follow() watches a session",
   generation = "scripts have theirs here", reload = "`moonrig reload` does that", connect = "it is a client already",
   new = "it is a client already", hook = inside, provider = inside, route = inside, schedule = inside,
-  workflow = inside, kv = inside }
+  workflow = inside, kv = inside, check = inside, state = inside, defaults = inside, generations = inside }
 -- Of the script that calls, not of the other runtime.
 local own = { "http", "fs", "json", "log", "url", "null", "array", "int", "sleep", "spawn", "race", "task", "all",
   "map", "now", "time", "error", "env", "file", "toolset", "cjson", "crypto", "sqlite", "schema" }
@@ -83,7 +83,7 @@ local function client_of(transport, close)
   })
 end
 
----@class moonrig.Client: moonrig what of it is refused is in `refused` above
+---@class moonrig.Client: moonrig without what is for a runtime's own scripts: declarations, kv, reload, main
 ---@field close fun(): boolean?, moonrig.Error? ends a runtime of rig.new; of rig.connect nothing is left to do
 
 ---@class moonrig.ConnectOptions

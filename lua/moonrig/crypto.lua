@@ -92,6 +92,7 @@ local function broken(what, at)
   return nil, err.new("invalid_request_error", ("not %s: it breaks at byte %d"):format(what, at))
 end
 
+---Base64.
 ---@param s string
 ---@param o? { url?: boolean } url: the alphabet of URLs, without padding
 ---@return string
@@ -111,10 +112,12 @@ function M.base64.decode(s)
   return broken("base64", at)
 end
 
+---Hex digits in lower case.
 ---@param s string
 ---@return string
 function M.hex.encode(s) return native.hex(bytes("rig.crypto.hex.encode", s)) end
 
+---The bytes that hex digits stand for.
 ---@param s string
 ---@return string? bytes
 ---@return moonrig.Error? err

@@ -12,6 +12,7 @@ local native = require "moonrig.native"
 
 local M = {}
 
+---An error as functions give it back: return nil, rig.error("not_found_error", "no such order").
 ---@param type string
 ---@param message string
 ---@param more? table other fields
@@ -27,6 +28,12 @@ end
 function M.text(e)
   if type(e) == "table" and e.message then return tostring(e.message) end
   return tostring(e)
+end
+
+---A message handler: a traceback for texts, other values as they are.
+function M.traced(e)
+  if type(e) == "string" then return debug.traceback(e, 2) end
+  return e
 end
 
 ---Raises misuse at the caller's line in the user's script.

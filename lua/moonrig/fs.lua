@@ -2,9 +2,11 @@
 local native = require "moonrig.native"
 local wait = require "moonrig.wait"
 
+---@class moonrig.fs
 local M = {}
 local file = wait(native.file)
 
+---The whole file.
 ---@param path string
 ---@return string? bytes
 ---@return moonrig.Error? err
@@ -17,8 +19,11 @@ function M.read(path) return file("read", path) end
 ---@return moonrig.Error? err
 function M.write(path, bytes) return file("write", path, bytes) end
 
+---Adds to the end of a file; one that is not there is made.
 ---@param path string
 ---@param bytes string
+---@return boolean? ok
+---@return moonrig.Error? err
 function M.append(path, bytes) return file("append", path, bytes) end
 
 ---@class moonrig.FileInfo
@@ -38,19 +43,29 @@ function M.list(path)
   return l
 end
 
+---What is at a path; of a link, what it leads to.
 ---@param path string
 ---@return moonrig.FileInfo? info
 ---@return moonrig.Error? err
 function M.stat(path) return file("stat", path) end
 
 ---Makes a directory, its parents too; one that is there already is fine.
+---@param path string
+---@return boolean? ok
+---@return moonrig.Error? err
 function M.mkdir(path) return file("mkdir", path) end
 
 ---Removes a file or an empty directory.
+---@param path string
+---@return boolean? ok
+---@return moonrig.Error? err
 function M.remove(path) return file("remove", path) end
 
+---Gives a file another name; one that has it already is replaced.
 ---@param from string
 ---@param to string
+---@return boolean? ok
+---@return moonrig.Error? err
 function M.rename(from, to) return file("rename", from, to) end
 
 ---Iterates over the lines of a file, without their ends. Raises if it cannot be read.

@@ -10,6 +10,13 @@ local url = require "moonrig.url"
 local form = require "moonrig.form"
 local sse = require "moonrig.sse"
 
+---@class moonrig.http
+---@field get fun(url: string, options?: moonrig.HttpOptions): moonrig.Response?, moonrig.Error?
+---@field post fun(url: string, options?: moonrig.HttpOptions): moonrig.Response?, moonrig.Error?
+---@field put fun(url: string, options?: moonrig.HttpOptions): moonrig.Response?, moonrig.Error?
+---@field patch fun(url: string, options?: moonrig.HttpOptions): moonrig.Response?, moonrig.Error?
+---@field delete fun(url: string, options?: moonrig.HttpOptions): moonrig.Response?, moonrig.Error?
+---@field head fun(url: string, options?: moonrig.HttpOptions): moonrig.Response?, moonrig.Error?
 local M = {}
 local send = wait(native.http)
 local head_of, next_piece = wait(native.http_head), wait(native.http_read)
@@ -41,6 +48,7 @@ local head_of, next_piece = wait(native.http_head), wait(native.http_read)
 local Response = {}
 Response.__index = Response
 
+---The body as JSON.
 ---@return any value
 ---@return moonrig.Error? err
 function Response:json()
@@ -154,7 +162,8 @@ local function judge(o, req, res, e)
   return nil, e, e.retryable
 end
 
----@param o moonrig.HttpOptions
+---Sends a request, and waits for the whole response.
+---@param o moonrig.HttpOptions with url, and method (default GET)
 ---@return moonrig.Response? response
 ---@return moonrig.Error? err
 function M.request(o)

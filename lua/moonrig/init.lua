@@ -7,7 +7,18 @@ local json = require "moonrig.json"
 local reload = require "moonrig.reload"
 local task = require "moonrig.task"
 
+---@class moonrig.Null: userdata JSON's null; a value of its own, true in an if
+
 ---@class moonrig
+---@field session fun(o: moonrig.SessionOptions|string): moonrig.Session?, moonrig.Error? makes one, or finds it by its id
+---@field agent fun(o: moonrig.AgentOptions|string): moonrig.Agent?, moonrig.Error? declares an agent, or finds one
+---@field environment fun(o: moonrig.EnvironmentOptions|string): moonrig.Environment?, moonrig.Error? likewise
+---@field sleep fun(seconds: number) waits; other tasks run meanwhile
+---@field now fun(): number seconds since 1970
+---@field int fun(text: string): any a whole number of up to 64 bits, exact on LuaJIT too
+---@field null moonrig.Null
+---@field env table<string, string?> environment variables, read-only
+---@field cjson? table lua-cjson, where it is installed
 local rig = {
   tool = require "moonrig.tool",
   agent = agents.agent,
@@ -75,7 +86,7 @@ end
 
 ---Gives the script's own work: run by `moonrig run`, as a task; ignored by `serve`. An integer result is
 ---the exit code; nil, err is a failure.
----@param fn fun(args: string[]): integer?
+---@param fn fun(args: string[]): integer?, any
 function rig.main(fn)
   if type(fn) ~= "function" then err.misuse("rig.main takes a function, got %s", type(fn)) end
   local g, loading = native.generation()

@@ -6,7 +6,9 @@ local err = require "moonrig.err"
 local time = require "moonrig.time"
 local task = require "moonrig.task"
 
-local M = { public = {} }
+local M = {}
+---@class moonrig.kv
+M.public = {}
 local kv = wait(native.kv)
 local TRIES = 50
 

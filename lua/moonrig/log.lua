@@ -1,6 +1,12 @@
 -- Lines in the runtime's log, with the script's file and line.
 local native = require "moonrig.native"
 
+---@class moonrig.log
+---@overload fun(...: any)
+---@field error fun(...: any)
+---@field warn fun(...: any)
+---@field info fun(...: any)
+---@field debug fun(...: any)
 local M = {}
 
 local function line(level)

@@ -89,10 +89,15 @@ native.entry("model", function(decl, request, session_id)
   return normal(value, request, ctx.streamed)
 end)
 
+---@class moonrig.ProviderOptions
+---@field name string
+---@field models string|string[] names; "*" at the end of one stands for any rest
+---@field run fun(request: table, ctx: moonrig.ModelContext): any, any
+
 ---Declares a model provider: run(request, ctx) answers for these model ids.
 ---request: { model, system, messages, tools } as in the Messages API. It returns text, a list of content
 ---blocks, or { content, stop_reason, usage }; or nil, err.
----@param o { name: string, models: string|string[], run: fun(request: table, ctx: moonrig.ModelContext): any, any }
+---@param o moonrig.ProviderOptions
 local function provider(o)
   declare.keys("rig.provider", o, "name models run")
   declare.check("rig.provider", o, "name", "string", true)

@@ -115,7 +115,7 @@ local function fire(g, d, at)
   local mine = {}
   running[d.name] = mine
   mine.id = native.detach("schedule " .. d.name, d.timeout, function()
-    local ok, e = xpcall(run, task.traced, d, at, g.number)
+    local ok, e = xpcall(run, err.traced, d, at, g.number)
     if running[d.name] == mine then running[d.name] = nil end
     if not ok then error(e, 0) end
   end)

@@ -16,9 +16,18 @@ local M = {}
 ---@field tools? table<string, moonrig.Tool> of a client of another runtime
 local here = { transport = api, id = agents.id }
 
----@class moonrig.Session
+---@class moonrig.Session has the fields of the API's object as they were when it was read (see refresh)
 ---@field id string
+---@field status? string "idle", "running", "rescheduling", "terminated"
+---@field title? string
+---@field agent? table
+---@field environment_id? string
+---@field metadata? table<string, string>
+---@field usage? table
+---@field created_at? string
+---@field [string] any
 local Session = { __mr = "id", __name = "moonrig.session" }
+---@class moonrig.Session
 local methods = {}
 
 function Session.__index(s, key)
@@ -82,6 +91,17 @@ local function budget_of(b)
   return { type = "limit", max_list_cost = { amount = ("%d"):format(cents), currency = "USD" } }
 end
 
+---@class moonrig.SessionOptions
+---@field agent moonrig.Agent|string|table handle, name, id or wire form
+---@field environment? moonrig.Environment|string handle, name or id; default "default"
+---@field environment_id? string
+---@field title? string
+---@field metadata? table<string, string>
+---@field resources? (table|string)[] files as uploaded, ids of files, or wire form
+---@field vault_ids? string[]
+---@field budget? { usd: number }|table
+---@field initial_events? (string|table)[] texts or wire events
+
 local known = "agent environment environment_id title metadata resources vault_ids budget initial_events"
 
 local function create(side, o)
@@ -119,10 +139,8 @@ function M.new(side)
   end
 end
 
----Creates a session: { agent = handle | name | id, environment = name | id (default "default"), title =,
----metadata =, resources = { file | wire }, vault_ids =, budget = { usd = 5 }, initial_events = { text | wire } };
----or looks one up by id.
----@type fun(o: table|string): moonrig.Session?, moonrig.Error?
+---Creates a session, or looks one up by its id.
+---@type fun(o: moonrig.SessionOptions|string): moonrig.Session?, moonrig.Error?
 M.session = M.new(here)
 
 local function send(s, event, o)
@@ -156,6 +174,7 @@ end
 
 ---Refuses; the model reads why.
 ---@param why? string
+---@return boolean?, moonrig.Error?
 function Pending:deny(why)
   local message = why ~= nil and tostring(why) or nil
   return answered(self,
@@ -169,10 +188,13 @@ local function result(p, content, is_error)
 end
 
 ---Answers a client-side tool: text, a table (as JSON) or content blocks.
+---@param content any
+---@return boolean?, moonrig.Error?
 function Pending:answer(content) return result(self, content, false) end
 
 ---Answers with an error that the model reads.
 ---@param why? string
+---@return boolean?, moonrig.Error?
 function Pending:fail(why) return result(self, why and tostring(why) or "failed", true) end
 
 -- ----------------------------------------------------------------------------------------------- turns
@@ -334,6 +356,7 @@ function methods:send(content, o)
 end
 
 ---@class moonrig.Follower calling it gives the next event; raises when it cannot go on
+---@overload fun(): table?
 local Follower = {}
 Follower.__index = Follower
 function Follower.__call(self)
@@ -375,6 +398,8 @@ end
 
 ---Stops what the agent does now.
 ---@param o? { timeout?: number } seconds
+---@return table? event as stored
+---@return moonrig.Error? err
 function methods:interrupt(o)
   o = options("session:interrupt", o, "timeout")
   return send(self, { type = "user.interrupt" }, o)
@@ -382,6 +407,8 @@ end
 
 ---Ends the session for good; its history stays.
 ---@param o? { timeout?: number } seconds
+---@return table? session
+---@return moonrig.Error? err
 function methods:archive(o)
   o = options("session:archive", o, "timeout")
   return call(self, "sessions.archive", {}, o)
@@ -417,6 +444,7 @@ function methods:export(o)
   return { session = wire, events = events }
 end
 
+---@private of a later version
 function methods:fork()
   err.misuse "session:fork is not in this version of moonrig"
 end

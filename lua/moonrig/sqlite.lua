@@ -6,6 +6,7 @@ local err = require "moonrig.err"
 local task = require "moonrig.task"
 local json = require "moonrig.json"
 
+---@class moonrig.sqlite
 local M = {}
 local open, run, join = wait(native.db_open), wait(native.db_run), wait(native.join)
 local TRANSACTION, CONTROL = 1, 2 -- MR_DB_*
@@ -26,6 +27,7 @@ local Blob = { __name = "moonrig.blob" }
 
 ---Bytes that are stored as a blob even if they are UTF-8. (Text that is not is a blob by itself.)
 ---@param bytes string
+---@return table
 function M.blob(bytes)
   if type(bytes) ~= "string" then err.misuse("rig.sqlite.blob takes a string, got %s", type(bytes)) end
   return setmetatable({ blob = bytes }, Blob)

@@ -4,15 +4,16 @@ local native = require "moonrig.native"
 local wait = require "moonrig.wait"
 local err = require "moonrig.err"
 
-local M = {}
 local join = wait(native.join)
 
----Waits. Other tasks run meanwhile.
----@param seconds number
+---@class moonrig.task
+---@field sleep fun(seconds: number) waits; other tasks run meanwhile
+---@field cancelled fun(): boolean has the running task been cancelled? Its next wait raises then
+local M = {}
 M.sleep = wait(native.sleep)
 
 ---@class moonrig.Task
----@field done boolean
+---@field done boolean has it ended?
 local Task = {}
 Task.__index = Task
 
@@ -22,14 +23,8 @@ local NO_VALUE = err.new("api_error", "an error without a value (memory may have
 local function pack(...) return { n = select("#", ...), ... } end
 local unpack = table.unpack or unpack
 
----A message handler: a traceback for texts, other values as they are.
-function M.traced(e)
-  if type(e) == "string" then return debug.traceback(e, 2) end
-  return e
-end
-
 local function body(task, fn, ...)
-  local r = pack(xpcall(fn, M.traced, ...))
+  local r = pack(xpcall(fn, err.traced, ...))
   task.done, task.ok = true, r[1]
   if r[1] then
     task.results = r
@@ -45,6 +40,7 @@ end
 
 ---Starts fn(...) as a task of its own.
 ---@param fn function
+---@param ... any its arguments
 ---@return moonrig.Task
 function M.spawn(fn, ...)
   if type(fn) ~= "function" then err.misuse("rig.spawn needs a function, got %s", type(fn)) end
@@ -54,6 +50,7 @@ function M.spawn(fn, ...)
 end
 
 ---Waits for its end; returns what the function returned, raises what it raised.
+---@return any ...
 function Task:wait()
   self.watched = true
   if not self.done then join(self.id) end
@@ -72,6 +69,7 @@ end
 ---Waits for the end of a task, or of each of a list of tasks: their first results, in order. Raises what
 ---the first of them raised.
 ---@param task moonrig.Task|moonrig.Task[]
+---@return any ... of a list: a list
 function M.join(task)
   if getmetatable(task) == Task then return task:wait() end
   if type(task) ~= "table" then err.misuse("rig.task.join needs a task or a list of tasks, got %s", type(task)) end
@@ -80,8 +78,6 @@ function M.join(task)
   return results
 end
 
----Has the running task been cancelled? Its next wait raises then.
----@return boolean
 M.cancelled = native.cancelled
 
 local function cancel_all(tasks, why)
@@ -109,7 +105,7 @@ local function run_all(list, fn, concurrency, collect)
   local results, errors, failed, raised, next_index, workers = {}, {}, nil, nil, 0, {}
   local count = #list
   local function one(i)
-    local ok, v, e = xpcall(fn, M.traced, list[i], i)
+    local ok, v, e = xpcall(fn, err.traced, list[i], i)
     if not ok then
       raised = raised or { v }
     elseif v == nil and e ~= nil then
@@ -178,6 +174,8 @@ end
 ---Runs the functions at the same time; their first results, in order (or by key). As rig.map.
 ---@param fns table
 ---@param options? moonrig.MapOptions
+---@return table? results
+---@return any err with on_error = "collect" a table of the errors by key, if there are any
 function M.all(fns, options)
   local keys, list = by_key("rig.all", fns)
   options = check_options("rig.all", options)

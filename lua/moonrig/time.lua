@@ -2,6 +2,9 @@
 local native = require "moonrig.native"
 local err = require "moonrig.err"
 
+---@class moonrig.time
+---@field now fun(): number seconds since 1970
+---@field mono fun(): number seconds of a clock that nobody sets, for measuring
 local M = { now = native.now, mono = native.mono }
 
 ---Days from 1970-01-01 to a date of the Gregorian calendar.

@@ -1,12 +1,15 @@
 -- Percent-encoding and query strings.
+---@class moonrig.url
 local M = {}
 
+---Percent-encodes what is not a letter, a digit, or one of - . _ ~
 ---@param s string|number
 ---@return string
 function M.escape(s)
   return (tostring(s):gsub("[^%w%-%._~]", function(c) return ("%%%02X"):format(c:byte()) end))
 end
 
+---Undoes percent-encoding; "+" is a space.
 ---@param s string
 ---@return string
 function M.unescape(s)

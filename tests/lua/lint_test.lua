@@ -49,8 +49,13 @@ for _, path in ipairs(seeds) do
   end)
 end
 
-for _, path in ipairs { "examples/invoices", "examples/invoices/reconcile.lua", "examples/helpdesk",
-  "examples/helpdesk/offline_model.lua", "examples/helpdesk/agents/helpdesk" } do
+-- All examples: each directory as it is served, each script beside it, each agent alone.
+local examples = {}
+for path in io.popen "ls -d examples/*/ examples/*/*.lua examples/*/agents/*/":lines() do
+  examples[#examples + 1] = path:match "^(.-)/?$"
+end
+t.test("the examples are found", function() t.ok(#examples >= 20) end)
+for _, path in ipairs(examples) do
   t.test("nothing in " .. path, function()
     local report = lint(path)
     -- The agent alone has no init.lua that names its model.

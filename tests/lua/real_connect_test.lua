@@ -268,7 +268,7 @@ t.test("errors read as they do here", function()
 end)
 t.test("what a client cannot do says so", function()
   connect()
-  for _, name in ipairs { "main", "hook", "on", "provider", "route", "schedule", "workflow", "kv", "connect", "new" } do
+  for _, name in ipairs { "main", "hook", "on", "provider", "route", "schedule", "workflow", "kv", "check", "state", "defaults", "generations", "connect", "new" } do
     t.raises("client." .. name .. " is not there", function() return c[name] end)
   end
   t.equal(c.no_such_thing, nil)

@@ -11,7 +11,7 @@ end }, { __index = _G })
 
 local expected = {
   ["Digests, secrets, base64"] = "true\nba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad "
-    .. "a9993e364706816aba3e25717850c26c9cd0d89d 900150983cd24fb0d6963f7d28e17f72 128\ntrue hi\naGk/Pg== aGk_Pg hi?>\n"
+    .. "a9993e364706816aba3e25717850c26c9cd0d89d 900150983cd24fb0d6963f7d28e17f72 128\ntrue hi\naGk/Pg== aGk_Pg\nhi?>\n"
     .. "16 36\nnot base64: it breaks at byte 2",
   ["SQLite files"] = "1 1\ntea 450 2\ntea\n1\nnil too expensive 1",
 }

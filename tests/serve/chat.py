@@ -234,6 +234,15 @@ def the_local_key_is_for_its_owner_and_dies_with_the_server(tmp, serve):
     h = {"authorization": "Bearer " + key, "anthropic-version": "2023-06-01", "anthropic-beta": "managed-agents-2026-04-01"}
     assert s.request("GET", "/v1/agents", headers=h)[0] == 200
     assert "local" not in run_cli("key", "list", "--data", str(tmp / "data")).stdout  # it is in no store
-    s.restart()
+    s.stop()
+    assert not f.exists()
+    f.write_text("left over")
+    f.chmod(0o644)
+    with open(f) as spy:  # opened while others could
+        s.start()
+        assert spy.read() == "left over" and f.stat().st_mode & 0o777 == 0o600
+    f.chmod(0o622)  # somebody else may have written it
+    assert run_cli("reload", "--status", "--data", str(tmp / "data")).returncode == 3
+    f.chmod(0o600)
     assert s.request("GET", "/v1/agents", headers=h)[0] == 401
     assert run_cli("reload", "--status", "--data", str(tmp / "data"), env={"ANTHROPIC_API_KEY": "sk-ant-x"}).returncode == 0

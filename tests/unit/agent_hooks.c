@@ -17,7 +17,7 @@ static struct fake {
   struct rig *g;
   const char *say[MR_PHASES];     /* the answer; NULL: there is no hook */
   const char *first[MR_PHASES];   /* of the first time, if any */
-  bool hold[MR_PHASES];
+  bool hold[MR_PHASES], broken;
   struct open *held;
   int asked[MR_PHASES], dropped;
   char input[MR_PHASES][16384];
@@ -62,6 +62,10 @@ static int ask(void *ud, enum mr_phase p, const struct mr_subject *who, struct m
   struct open *o = calloc(1, sizeof *o);
   (void)ud;
   (void)who;
+  if (f.broken) {
+    free(o);
+    return MR_E_NOMEM;
+  }
   f.asked[p]++;
   snprintf(f.input[p], sizeof f.input[p], "%.*s", (int)input.n, input.p);
   o->q = q;
@@ -430,6 +434,8 @@ TEST(an_accept_hook_refuses_and_changes)
   rig_ok(&g, mr_sessions_events_send, g.session, NULL, SEND("{\"type\":\"user.interrupt\"}"));
   CHECK_INT(f.asked[MR_PHASE_ACCEPT], n);
   CHECK_INT(g.asked, 1);
+  f.broken = true; /* a fault of the server, not a refusal */
+  rig_refused(&g, mr_sessions_events_send, g.session, NULL, SEND(MESSAGE("hi")), MR_E_NOMEM, 503, "", "out of memory");
   rig_close(&g);
 }
 

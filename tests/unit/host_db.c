@@ -147,6 +147,11 @@ TEST(other_files_and_transactions_by_hand_are_refused)
   CHECK(strstr(run(rt, db, sql, NULL), "not authorized"));
   CHECK(strstr(run(rt, db, "SELECT load_extension('x')", NULL), "not authorized"));
   CHECK(strstr(run(rt, db, "PRAGMA temp_store_directory = '/tmp'", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "ATTACH '' AS o", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "PRAGMA hard_heap_limit = 1000", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "PRAGMA soft_heap_limit(1000)", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "PRAGMA mmap_size = 1000000", NULL), "not authorized"));
+  CHECK(!strstr(run(rt, db, "PRAGMA cache_size = -1000", NULL), "not"));
   CHECK(strstr(run(rt, db, "BEGIN", NULL), "not authorized"));
   CHECK(strstr(run(rt, db, "SAVEPOINT a", NULL), "not authorized"));
   CHECK(!strstr(run(rt, db, "VACUUM", NULL), "not"));
@@ -172,6 +177,14 @@ TEST(other_files_and_transactions_by_hand_are_refused)
   snprintf(path, sizeof path, "%s/../data/new.db", data);
   CHECK_INT(refused(rt, path, &g), MR_E_DENIED);
   CHECK(access(path, F_OK) != 0);
+  CHECK_INT(symlink(path, link_to), 0); /* to nowhere: opening it would make that file */
+  CHECK_INT(refused(rt, link_to, &g), MR_E_DENIED);
+  CHECK(access(path, F_OK) != 0);
+  unlink(link_to);
+  snprintf(path, sizeof path, "%s/blobs/new.db", data);
+  CHECK_INT(refused(rt, path, &g), MR_E_DENIED);
+  snprintf(path, sizeof path, "file:%s/store.db?mode=ro", data); /* a name like another, of no directory */
+  CHECK_INT(refused(rt, path, &g), MR_E_IO);
   snprintf(path, sizeof path, "%s/none/new.db", dir);
   CHECK_INT(refused(rt, path, &g), MR_E_IO);
   snprintf(path, sizeof path, "%s/text", dir);
@@ -306,6 +319,61 @@ TEST(a_locked_file_is_waited_for)
   CHECK_INT(g.code, MR_E_DENIED);
   X()->db_close(&ro);
   X()->db_close(&db);
+  CHECK_INT(mr_close(&rt), MR_OK);
+  CHECK_INT(test_allocs(), 0);
+}
+
+TEST(a_database_in_memory_is_bounded)
+{
+  struct mr_runtime *rt = host_open(":memory:");
+  struct mr_ext_db *db = open_db(rt, ":memory:", 0);
+  struct said g;
+
+  CHECK(strstr(run(rt, db, "PRAGMA max_page_count = 1000000", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "PRAGMA page_size = 65536", NULL), "not authorized"));
+  CHECK(strstr(run(rt, db, "PRAGMA temp_store = memory", NULL), "not authorized"));
+  run(rt, db, "CREATE TABLE t(a)", NULL);
+  run_q(rt, db, query("WITH c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 300) "
+                      "INSERT INTO t SELECT zeroblob(1048576) FROM c"), NULL, &g);
+  CHECK_INT(g.code, MR_E_UNAVAILABLE);
+  CHECK(strstr(run(rt, db, "SELECT count(*) FROM t", NULL), "[[0]]"));
+  CHECK(!strstr(run(rt, db, "VACUUM", NULL), "not"));
+  X()->db_close(&db);
+  CHECK_INT(mr_close(&rt), MR_OK);
+  CHECK_INT(test_allocs(), 0);
+}
+
+enum { WAITERS = 12 }; /* more than there are threads */
+
+TEST(who_waits_for_a_lock_leaves_a_thread_to_who_holds_it)
+{
+  struct mr_runtime *rt = host_open(":memory:");
+  struct mr_ext_db *holder, *db[WAITERS];
+  struct mr_ext_db_run begin = query("BEGIN IMMEDIATE"), q = query("INSERT INTO t VALUES(1)"), commit = query("COMMIT");
+  struct said g = {0}, w[WAITERS] = {0};
+  char path[400];
+
+  snprintf(path, sizeof path, "%s/a.db", test_dir());
+  holder = open_db(rt, path, 0);
+  run(rt, holder, "CREATE TABLE t(a)", NULL);
+  for (int i = 0; i < WAITERS; i++)
+    db[i] = open_db(rt, path, 0);
+  begin.flags = commit.flags = MR_DB_CONTROL;
+  run_q(rt, holder, begin, NULL, &g);
+  CHECK_INT(g.code, MR_OK);
+  q.timeout_ms = 20000;
+  for (int i = 0; i < WAITERS; i++)
+    CHECK_INT(X()->db_run(db[i], &q, NULL, on_run, &w[i], NULL, NULL), MR_OK);
+  host_turn(rt, 100);
+  run_q(rt, holder, commit, NULL, &g);
+  CHECK_INT(g.code, MR_OK);
+  for (int i = 0; i < WAITERS; i++) {
+    UNTIL(rt, w[i].n);
+    CHECK_INT(w[i].code, MR_OK);
+    X()->db_close(&db[i]);
+  }
+  IS(run(rt, holder, "SELECT count(*) AS n FROM t", NULL), "{\"columns\":[\"n\"],\"rows\":[[12]],\"changes\":0,\"last_id\":0}");
+  X()->db_close(&holder);
   CHECK_INT(mr_close(&rt), MR_OK);
   CHECK_INT(test_allocs(), 0);
 }

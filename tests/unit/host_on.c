@@ -346,6 +346,25 @@ TEST(what_is_refused)
   CHECK_INT(test_allocs(), 0);
 }
 
+TEST(names_are_bounded)
+{
+  static struct host h;
+  static struct look l;
+  char name[20];
+  int n = 0;
+
+  open_host(&h, ":memory:");
+  for (; n < 20000; n++) {
+    snprintf(name, sizeof name, "w%d", n);
+    if (watch(&h, &l, name, NULL, NULL, 0) != MR_OK) break;
+    CHECK_INT(mr_on_remove(h.rt, name), MR_OK);
+  }
+  CHECK_INT(n, 10000);
+  CHECK_INT(h.err.code, MR_E_FULL);
+  CHECK_INT(watch(&h, &l, "w7", NULL, NULL, 0), MR_OK);
+  CHECK_INT(mr_close(&h.rt), MR_OK);
+}
+
 /* Stop waits for a handler within grace; close does not. */
 TEST(stop_and_close_with_events_out)
 {

@@ -261,6 +261,37 @@ TEST(closing_with_questions_open_at_any_phase)
     }
 }
 
+/* Whoever asks may give up while a hook of accept has the message: that does not wait for the hook, and nothing
+ * is stored. */
+TEST(asking_is_given_up_while_a_hook_has_the_message)
+{
+  static struct host h;
+  static struct got g;
+  static struct hook k;
+  struct mr_op *op;
+
+  open_one(&h);
+  k = (struct hook){.hold = true};
+  add(&h, "accept", &k, NULL, 0);
+  memset(&g, 0, sizeof g);
+  CHECK_INT(mr_ask(h.rt, h.session, "hi", &got_cbs, &g, &op, NULL), MR_OK);
+  UNTIL(h.rt, k.held);
+  mr_op_cancel(op);
+  UNTIL(h.rt, g.replies);
+  CHECK_INT(g.code, MR_E_CANCELLED);
+  mr_op_release(op);
+  CHECK_INT(mr_hook_decide(&k.held, "null"), MR_OK); /* harmless by now */
+  k = (struct hook){.answer = "null"};
+  SAYS(&h, "again", "got again");
+  host_events(&h);
+  CHECK(!strstr(h.last, "\"hi\""));
+  k = (struct hook){.answer = "{\"refuse\":\"no\"}"};
+  for (int i = 0; i < 200; i++)
+    SAYS(&h, "hi", "no");
+  CHECK_INT(mr_close(&h.rt), MR_OK);
+  CHECK_INT(test_allocs(), 0);
+}
+
 TEST(a_hook_of_idle_hears_once_it_is_durable)
 {
   static struct host h;

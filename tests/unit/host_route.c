@@ -155,6 +155,10 @@ TEST(what_is_refused)
   CHECK(strstr(ask("GET", "/x/p/%0a", "", ""), "400 Bad Request"));
   CHECK(strstr(ask("GET", "/x/p/..", "", ""), "400 Bad Request"));
   CHECK(strstr(ask("GET", "/x/p/a%2F..%2Fb", "", ""), "400 Bad Request"));
+  CHECK(strstr(ask("GET", "/x/p/%2Fetc", "", ""), "400 Bad Request"));
+  CHECK_INT(add("GET", "/x/all/*", MR_ROUTE_PUBLIC, show, NULL, "all"), MR_OK);
+  CHECK(strstr(ask("GET", "/x/all//etc/passwd", "", ""), "400 Bad Request"));
+  CHECK(strstr(ask("GET", "/x/all/a//b", "", ""), "*=a//b "));
   CHECK(strstr(ask("GET", "/x/p/a?b=%80", "", ""), "\"field\":\"query\""));
   CHECK(strstr(ask("GET", "/x/key", "", ""), "401 Unauthorized"));
   CHECK(strstr(ask("GET", "/x/key", "x-api-key: wrong\r\n", ""), "401 Unauthorized"));
@@ -394,6 +398,34 @@ TEST(a_slow_client_holds_the_writer_back)
   CHECK(got > took && got < took + 2000); /* the head, and every byte */
   close(fd);
   CHECK_INT(closings, 0);
+  end();
+}
+
+TEST(a_write_without_drained_leaves_the_one_that_is_due)
+{
+  ssize_t k;
+  int code = MR_OK, before, fd;
+  char in[65536];
+
+  begin();
+  add("GET", "/x/h", MR_ROUTE_PUBLIC, hold, closed, NULL);
+  fd = held_by("GET /x/h HTTP/1.0\r\nhost: x\r\n\r\n", 4096);
+  CHECK_INT(mr_web_start(held, 200, NULL, -1), MR_OK);
+  for (before = drains; code != MR_E_FULL;) {
+    code = mr_web_write(held, (struct mr_str){block, sizeof block}, drained, &drains);
+    if (code == MR_MORE) code = mr_web_write(held, S("x"), NULL, NULL);
+    CHECK(code == MR_OK || code == MR_MORE || code == MR_E_FULL);
+    if (code == MR_MORE) host_turn(rt, 1);
+    if (drains != before) break;
+  }
+  fcntl(fd, F_SETFL, O_NONBLOCK);
+  while (drains == before) {
+    while ((k = read(fd, in, sizeof in)) > 0)
+      continue;
+    host_turn(rt, 5);
+  }
+  CHECK_INT(mr_web_fail(&held), MR_OK);
+  close(fd);
   end();
 }
 

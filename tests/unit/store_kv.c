@@ -1,6 +1,7 @@
 /* Durable values: writes with expectations, time to live, lists, the sweep; and the log of all sessions. On
  * files and in memory. */
 #include "store_kit.h"
+#include "store/sqlite/sqlite_t.h"
 
 static const char *const both[] = {NULL, ":memory:"}; /* NULL: a fresh directory */
 
@@ -124,6 +125,42 @@ TEST(kv_expired_is_absent_and_swept)
   ts_close(&t);
 }
 
+static int64_t work(struct ts *t) /* done by the writer's statements so far */
+{
+  struct mr_sqlite *q = t->s->self;
+  int64_t n = 0;
+  for (int i = 0; i < MR_W_COUNT; i++)
+    n += sqlite3_stmt_status(q->st[i], SQLITE_STMTSTATUS_VM_STEP, 0);
+  return n;
+}
+
+/* What stays costs the sweep nothing: not the values that last, not those whose time is to come. */
+TEST(kv_sweep_looks_at_what_is_over)
+{
+  struct ts t;
+  struct outcome o;
+  struct mr_commit *c;
+  int64_t now = mr_wall_us(test_sys()), before;
+  char key[16];
+
+  ts_open(&t, test_dir());
+  c = ts_commit(&t);
+  for (int i = 0; i < 3000; i++) {
+    snprintf(key, sizeof key, "k%d", i);
+    mr_commit_kv_put(c, &(struct mr_kv_row){.space = MR_S("kv"), .key = mr_str_c(key), .value = MR_S("1"),
+                                            .expires_us = i % 2 ? 0 : now + 3600000000}, -1);
+  }
+  CHECK_INT(ts_submit(&t, c, NULL), MR_OK);
+  CHECK_INT(put(&t, "over", "1", now - 1, -1, NULL), MR_OK);
+  before = work(&t);
+  c = ts_commit(&t);
+  mr_commit_kv_sweep(c, 300);
+  CHECK_INT(ts_submit(&t, c, &o), MR_OK);
+  CHECK_INT(o.swept, 1);
+  CHECK(work(&t) - before < 1500);
+  ts_close(&t);
+}
+
 TEST(kv_lists)
 {
   for (int i = 0; i < 2; i++) {
@@ -146,6 +183,12 @@ TEST(kv_lists)
     CHECK_INT(g.n, 1);
     CHECK(!g.more);
     CHECK_STR(g.kv[0].key, "a/\xC3\xA9");
+    ts_read(&t, &g, mr_read_kvs, t.ws, MR_S("kv"), MR_S("a/"), MR_S("B"), 9); /* past what is before them all */
+    CHECK_INT(g.n, 3);
+    ts_read(&t, &g, mr_read_kvs, t.ws, MR_S("kv"), MR_S("a/"), MR_S("a0"), 9); /* and behind them */
+    CHECK_INT(g.n, 0);
+    ts_read(&t, &g, mr_read_kvs, t.ws, MR_S("kv"), MR_S("a/1"), MR_S("a/1"), 9);
+    CHECK_INT(g.n, 0);
     ts_read(&t, &g, mr_read_kvs, t.ws, MR_S("other"), MR_S(""), MR_S(""), 2);
     CHECK_INT(g.n, 0);
     got_free(&g);

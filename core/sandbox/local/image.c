@@ -18,6 +18,16 @@
 extern const unsigned char mr_helper_launcher[], mr_helper_envd[];
 extern const size_t mr_helper_launcher_size, mr_helper_envd_size;
 
+/* The pages of the embedded bytes, 2 MB, would stay resident though nobody reads them again. They are constant: read
+ * again, they would come from the program's file. */
+static void let_go(const unsigned char *p, size_t n)
+{
+  uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)p + page - 1) & ~(page - 1),
+            to = ((uintptr_t)p + n) & ~(page - 1);
+
+  if (to > from) madvise((void *)from, to - from, MADV_DONTNEED);
+}
+
 static int sealed(const char *name, const unsigned char *p, size_t n, struct mr_err *err)
 {
   /* MFD_EXEC is refused before Linux 6.3, and asked for where vm.memfd_noexec is 1. */
@@ -31,6 +41,7 @@ static int sealed(const char *name, const unsigned char *p, size_t n, struct mr_
     if (got <= 0) goto bad;
     at += (size_t)got;
   }
+  let_go(p, n);
   if (fcntl(fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) == 0) return fd;
 bad:
   mr_err_errno(err, name);

@@ -51,16 +51,25 @@ static enum mr_applied put(struct mr_sqlite *q, struct mr_commit *c, const struc
   return rc == SQLITE_DONE ? MR_APPLIED : mr_sqlite_refused(q, c, rc);
 }
 
+/* Row by row, each found and deleted through an index: one DELETE with the keys of a subquery looks at every
+ * value of the workspace. */
 static enum mr_applied sweep(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)
 {
-  int rc;
+  sqlite3_stmt *find = q->st[MR_W_KV_EXPIRED], *del = q->st[MR_W_KV_DELETE];
+  int rc = SQLITE_DONE, bound = SQLITE_OK;
 
-  sqlite3_bind_int64(q->st[MR_W_KV_SWEEP], 1, c->now_us);
-  sqlite3_bind_int(q->st[MR_W_KV_SWEEP], 2, op->u.kv.limit);
-  rc = mr_sqlite_step(q, MR_W_KV_SWEEP);
-  if (rc != SQLITE_DONE) return mr_sqlite_refused(q, c, rc);
-  c->swept = sqlite3_changes(q->db);
-  return MR_APPLIED;
+  c->swept = 0; /* it may be applied again, in a transaction of its own */
+  sqlite3_bind_int64(find, 1, c->now_us);
+  while (c->swept < op->u.kv.limit && (rc = sqlite3_step(find)) == SQLITE_ROW) {
+    for (int i = 0; i < 3 && bound == SQLITE_OK; i++)
+      bound = sqlite3_bind_value(del, i + 1, sqlite3_column_value(find, i));
+    sqlite3_reset(find);
+    rc = bound == SQLITE_OK ? mr_sqlite_step(q, MR_W_KV_DELETE) : bound;
+    if (rc != SQLITE_DONE) break;
+    c->swept++;
+  }
+  sqlite3_reset(find);
+  return rc == SQLITE_DONE ? MR_APPLIED : mr_sqlite_refused(q, c, rc);
 }
 
 enum mr_applied mr_sqlite_apply_kv(struct mr_sqlite *q, struct mr_commit *c, const struct mr_commit_op *op)

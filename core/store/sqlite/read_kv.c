@@ -13,8 +13,9 @@ static void range_sql(const struct mr_read *rd, struct mr_sql *q)
 {
   struct mr_str prefix = rd->q.kv.key, end;
 
+  /* One lower bound, the later: the planner searches by one of two, and might take that of the first page. */
+  if (prefix.n && mr_str_cmp(rd->q.kv.after, prefix) < 0) mr_sql_str(q, " AND key >= ?", prefix);
   if (prefix.n) {
-    mr_sql_str(q, " AND key >= ?", prefix);
     end = mr_arena_str(rd->arena, prefix);
     if (end.p)
       ((char *)(uintptr_t)end.p)[end.n - 1]++;
@@ -22,7 +23,8 @@ static void range_sql(const struct mr_read *rd, struct mr_sql *q)
       q->failed = true;
     mr_sql_str(q, " AND key < ?", end);
   }
-  if (rd->q.kv.after.n) mr_sql_str(q, " AND key > ?", rd->q.kv.after);
+  if (rd->q.kv.after.n && mr_str_cmp(rd->q.kv.after, prefix) >= 0)
+    mr_sql_str(q, " AND key > ?", rd->q.kv.after);
   mr_sql_add(q, " ORDER BY key");
 }
 

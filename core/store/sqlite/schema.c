@@ -14,6 +14,7 @@
  * Invariant: a schema once released is never edited here; it gets a step. Opening thread.
  */
 #include "store/sqlite/sqlite_t.h"
+#include "store/blobs_t.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -178,7 +179,8 @@ static int backup(struct mr_sqlite *q, int schema, struct mr_err *err)
       sqlite3_bind_text(st, 1, tmp, -1, SQLITE_STATIC) != SQLITE_OK || sqlite3_step(st) != SQLITE_DONE)
     code = mr_sqlite_err(q->db, 0, "copy before migration", err);
   sqlite3_finalize(st);
-  if (code == MR_OK && (fsync(fd) != 0 || rename(tmp, to) != 0)) code = mr_err_errno(err, to);
+  if (code == MR_OK && (fsync(fd) != 0 || rename(tmp, to) != 0 || mr_blob_sync_dir(to) != 0))
+    code = mr_err_errno(err, to);
   close(fd);
   if (code != MR_OK) unlink(tmp);
   return code;

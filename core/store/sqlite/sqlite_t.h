@@ -70,7 +70,7 @@ enum mr_stmt {
   MR_W_KV_REV,
   MR_W_KV_PUT,
   MR_W_KV_DELETE,
-  MR_W_KV_SWEEP,
+  MR_W_KV_EXPIRED,
   MR_W_COUNT
 };
 
@@ -197,8 +197,8 @@ void mr_sql_range(struct mr_sql *q, const char *column, const struct mr_range *r
 void mr_sql_order(struct mr_sql *q, const char *prefix, const struct mr_cursor *after, bool ascending);
 struct mr_str mr_sqlite_text(struct mr_read *rd, sqlite3_stmt *st, int col, size_t *bytes);
 
-/* read_docs.c, read_sessions.c, read_log.c, read_kv.c: the SQL of a query, and a row of its result into rd->rows (capacity *cap;
- * adds the row's bytes). false: out of memory. */
+/* read_docs.c, read_sessions.c, read_log.c, read_kv.c: the SQL of a query, and a row of its result into
+ * rd->rows (capacity *cap; adds the row's bytes). false: out of memory. */
 void mr_sqlite_docs_sql(const struct mr_read *rd, struct mr_sql *q);
 bool mr_sqlite_docs_row(struct mr_read *rd, sqlite3_stmt *st, int *cap, size_t *bytes);
 void mr_sqlite_sessions_sql(const struct mr_read *rd, struct mr_sql *q);

@@ -75,9 +75,8 @@ static const char *const sql[MR_W_COUNT] = {
         "INSERT INTO kv(workspace_id, space, key, rev, expires_us, value) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
         " ON CONFLICT(workspace_id, space, key) DO UPDATE SET rev = ?4, expires_us = ?5, value = ?6",
     [MR_W_KV_DELETE] = "DELETE FROM kv WHERE workspace_id = ?1 AND space = ?2 AND key = ?3",
-    [MR_W_KV_SWEEP] =
-        "DELETE FROM kv WHERE (workspace_id, space, key) IN (SELECT workspace_id, space, key FROM kv"
-        " WHERE expires_us <> 0 AND expires_us <= ?1 LIMIT ?2)",
+    [MR_W_KV_EXPIRED] = "SELECT workspace_id, space, key FROM kv WHERE expires_us <> 0 AND expires_us <= ?1"
+                        " LIMIT 1",
 };
 
 int mr_sqlite_prepare(struct mr_sqlite *q, struct mr_err *err)
