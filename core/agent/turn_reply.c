@@ -70,6 +70,7 @@ static void evaluation(struct mr_jw *w, const struct mr_use *u)
     mr_jw_kc(w, "type", names[u->perm]);
     if (u->perm != MR_PERM_ALLOW)
       mr_jw_kc(w, "reason_code", u->perm == MR_PERM_ASK ? "indeterminate" : "high_risk");
+    if (u->perm == MR_PERM_ASK && u->message.n) mr_jw_kstr(w, "reason", u->message); /* for who is asked */
     mr_jw_obj_end(w);
   }
   mr_jw_obj_end(w);

@@ -10,7 +10,13 @@ enum { RESPONSE_MAX = 64 << 20, TIMEOUT_S = 60 };
 
 const char *mr_client_url(struct settings *s)
 {
-  if (s->url) return s->url;
+  if (s->url) { /* the server of this data directory, named by its address: its key is known, too */
+    if (!s->key_given &&
+        mr_server_file_read(s->data, s->url_buf, sizeof s->url_buf, s->key_buf, sizeof s->key_buf) &&
+        strcmp(s->url, s->url_buf) == 0 && s->key_buf[0])
+      s->key = s->key_buf;
+    return s->url;
+  }
   if (!mr_server_file_read(s->data, s->url_buf, sizeof s->url_buf, s->key_buf, sizeof s->key_buf)) return NULL;
   if (s->key_buf[0] && !s->key_given) s->key = s->key_buf; /* ANTHROPIC_API_KEY is the provider's, mostly */
   return s->url_buf;

@@ -95,8 +95,9 @@ static int env(int argc, char **argv)
         own);
   else
     printf("export ANTHROPIC_BASE_URL='%s'\n", own);
-  if (s.key && s.key != s.key_buf && strncmp(s.key, "sk-mr-", 6) == 0)
-    printf("export ANTHROPIC_API_KEY='%s'\n", s.key);
+  if (s.key && strncmp(s.key, "sk-mr-", 6) == 0)
+    printf("export ANTHROPIC_API_KEY='%s'%s\n", s.key,
+           s.key == s.key_buf ? "   # of this run of the server; a lasting one: moonrig key create" : "");
   else
     printf("export ANTHROPIC_API_KEY=   # one of `moonrig key create`\n");
   mr_settings_free(&s);
@@ -105,7 +106,7 @@ static int env(int argc, char **argv)
 
 const struct command mr_cmd_env = {"env", "[OPTIONS]",
                                    "print the exports that point the official SDKs at the server",
-                                   CLIENT_OPTIONS "Use it as: eval \"$(moonrig env --key sk-mr-...)\"\n", env};
+                                   CLIENT_OPTIONS "Use it as: eval \"$(moonrig env)\"\n", env};
 
 /* ---- api ---- */
 

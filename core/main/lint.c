@@ -124,6 +124,7 @@ static size_t show(const char *json, size_t n, bool quiet)
            str(x, "message"), str(x, "rule"), str(x, "fix"));
   if (!quiet) {
     show_changes(yyjson_obj_get(root, "changes"));
+    if (files == 0 && count == 0) fprintf(stderr, "moonrig lint: there is no script here\n");
     printf("%zu problem%s in %lld file%s\n", count, count == 1 ? "" : "s", files, files == 1 ? "" : "s");
   }
   yyjson_doc_free(doc);

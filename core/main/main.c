@@ -67,6 +67,12 @@ static int help(void)
   return EXIT_OK;
 }
 
+static int help_of(const struct command *c)
+{
+  printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
+  return EXIT_OK;
+}
+
 /* What follows the script of `run` is the script's. */
 static bool asks_help(const struct command *c, int argc, char **argv)
 {
@@ -77,8 +83,10 @@ static bool asks_help(const struct command *c, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+  bool asked = argc > 2 && strcmp(argv[1], "help") == 0; /* help COMMAND */
+
   if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
-      strcmp(argv[1], "help") == 0) {
+      (argc == 2 && strcmp(argv[1], "help") == 0)) {
     help();
     return argc < 2 ? EXIT_USAGE : EXIT_OK;
   }
@@ -88,13 +96,10 @@ int main(int argc, char **argv)
   }
   for (int i = 0; i < COMMANDS; i++) {
     const struct command *c = commands[i];
-    if (strcmp(argv[1], c->name) != 0) continue;
-    if (asks_help(c, argc - 1, argv + 1)) {
-      printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
-      return EXIT_OK;
-    }
+    if (strcmp(argv[asked ? 2 : 1], c->name) != 0) continue;
+    if (asked || asks_help(c, argc - 1, argv + 1)) return help_of(c);
     return c->run(argc - 1, argv + 1);
   }
-  fprintf(stderr, "moonrig: no such command: %s (moonrig --help lists them)\n", argv[1]);
+  fprintf(stderr, "moonrig: no such command: %s (moonrig --help lists them)\n", argv[asked ? 2 : 1]);
   return EXIT_USAGE;
 }

@@ -109,8 +109,11 @@ static int new (int argc, char **argv)
   int status = mr_settings_read(&s, &mr_cmd_new, TAKES_NEW, argc, argv);
 
   if (status) return status;
-  if (s.npaths != 1 || !good_name(s.paths[0]))
-    return mr_main_usage(&mr_cmd_new, "one name: letters, digits, _ - and ., at most 64");
+  if (s.npaths != 1) return mr_main_usage(&mr_cmd_new, "one name");
+  if (!good_name(s.paths[0]))
+    return mr_main_usage(&mr_cmd_new,
+                         "\"%s\" is not a name: letters, digits, _ - and ., at most 64; --dir says where",
+                         s.paths[0]);
   dir = s.dir ? s.dir : s.paths[0];
   status = check_free(dir);
   for (const struct mr_file *f = mr_new_files; f->name && status == EXIT_OK; f++)

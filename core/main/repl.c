@@ -9,6 +9,9 @@ static int repl(int argc, char **argv)
   int status = mr_settings_read(&s, &mr_cmd_repl, TAKES_CLIENT | TAKES_REPL, argc, argv);
 
   if (status) return status;
+  if (s.url) mr_client_url(&s); /* for its key */
+  if (s.url && !s.key)
+    fprintf(stderr, "moonrig: no key for %s: give one with --key or MOONRIG_API_KEY\n", s.url);
   p.store = s.data_given && !s.url ? s.data : ":memory:";
   p.options = s.url ? "{\"asleep\":true,\"sandbox\":{\"enabled\":false}}" : s.options;
   p.paths = s.paths;

@@ -156,4 +156,46 @@ static int n_folder_files(lua_State *L)
   return 1;
 }
 
-const luaL_Reg mr_lua_folder_natives[] = {{"folder_files", n_folder_files}, {NULL, NULL}};
+static void others(const char *dir, struct mr_lua_paths *l)
+{
+  DIR *d = opendir(dir);
+  struct dirent *e;
+  char path[PATH_MAX];
+  while (d && (e = readdir(d)) != NULL) {
+    size_t n = strlen(e->d_name);
+    if (n <= 4 || strcmp(e->d_name + n - 4, ".lua") != 0 || mr_lua_paths_skipped(e->d_name)) continue;
+    if (strcmp(e->d_name, "agent.lua") == 0 || strcmp(e->d_name, "hooks.lua") == 0) continue;
+    if (is_file(dir, e->d_name) && snprintf(path, sizeof path, "%s/%s", dir, e->d_name) < (int)sizeof path)
+      mr_lua_paths_add(l, path);
+  }
+  if (d) closedir(d);
+  mr_lua_paths_sort(l);
+}
+
+/* folder_others(g, dir) -> paths of the .lua files right in it that are not the agent's, and that nothing loaded */
+static int n_folder_others(lua_State *L)
+{
+  struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
+  const char *dir = luaL_checkstring(L, 2);
+  struct mr_lua_box *box = mr_lua_box(L, s, mr_lua_paths_free);
+  struct mr_lua_paths *l = box->p = mr_lua_alloc(sizeof *l);
+  char real[PATH_MAX];
+  int n = 0;
+  if (!l) return luaL_error(L, "out of memory");
+  if (!s->replay) others(dir, l);
+  lua_getfield(L, 1, "loaded");
+  lua_createtable(L, 0, 0);
+  for (int i = 0; i < l->n; i++) {
+    if (!realpath(l->v[i], real)) continue;
+    lua_getfield(L, -2, real);
+    bool loaded = !lua_isnil(L, -1);
+    lua_pop(L, 1);
+    if (loaded) continue;
+    lua_pushstring(L, l->v[i]);
+    lua_rawseti(L, -2, ++n);
+  }
+  return 1;
+}
+
+const luaL_Reg mr_lua_folder_natives[] = {
+    {"folder_files", n_folder_files}, {"folder_others", n_folder_others}, {NULL, NULL}};

@@ -237,12 +237,20 @@ static void report(struct mr_lua_vm *s, struct mr_lua_try *t, int rc, const stru
   char line[512];
   if (rc) {
     snprintf(t->error, sizeof t->error, "%s", err->message);
-    snprintf(line, sizeof line, "%s refused, %s%lld stays: %s", t->what, s->cur ? "generation " : "",
-             s->cur ? (long long)s->cur->number : 0LL, err->message);
+    if (s->cur)
+      snprintf(line, sizeof line, "%s refused, generation %lld stays: %s", t->what, (long long)s->cur->number,
+               err->message);
+    else
+      snprintf(line, sizeof line, "%s refused: %s", t->what, err->message);
     mr_lua_log(s, MR_LOG_ERROR, "script", line);
   } else {
     snprintf(line, sizeof line, "%s: generation %lld is current", t->what, (long long)s->cur->number);
     mr_lua_log(s, MR_LOG_INFO, "script", line);
+    if (s->cur->nfiles == 0 && s->o.npaths > 0) {
+      snprintf(line, sizeof line, "there is no script in %.200s%s: no .lua file, and no agent in agents/",
+               s->o.paths[0], s->o.npaths > 1 ? " and the others" : "");
+      mr_lua_log(s, MR_LOG_WARN, "script", line);
+    }
   }
   mr_lua_status_note(s, t);
 }
@@ -281,6 +289,8 @@ int mr_lua_gen_reload(struct mr_lua_vm *s, struct mr_err *err)
   int64_t began = mr_lua_mono_us();
   snprintf(t.what, sizeof t.what, "%s", s->cur ? "reload" : "load");
   int rc = load_generation(s, &g, &e);
+  char *places = rc ? strstr(e.message, ":\n\tno file ") : NULL;
+  if (places) *places = '\0'; /* where a module was looked for: the log has them all */
   if (rc == MR_OK) {
     s->last_number = g->number;
     t.files = g->nfiles;

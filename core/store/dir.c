@@ -64,7 +64,9 @@ static int lock_take(struct mr_store *s, int wait_ms, struct mr_err *err)
     if (errno == EINTR) continue;
     if (errno != EWOULDBLOCK) return mr_err_errno(err, path);
     if (wait_ms <= 0)
-      return mr_err_set(err, MR_E_BUSY, NULL, "%s belongs to process %ld", s->dir, lock_owner(s->lock_fd));
+      return mr_err_set(err, MR_E_BUSY, NULL,
+                        "%s is in use by process %ld: stop that one, or use another data directory", s->dir,
+                        lock_owner(s->lock_fd));
     nanosleep(&step, NULL);
     wait_ms -= LOCK_STEP_MS;
   }

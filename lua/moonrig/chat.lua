@@ -91,8 +91,11 @@ function Chat:ask_about(use)
       if sent and (word == "a" or word == "always") then self.always[use.name] = true end
       return sent, e
     elseif word == "w" or word == "why" or word == "?" then
-      self:note(("  %s (%s) asks because its permission is \"%s\"; its input:"):format(tostring(use.name), use.type,
-        tostring(use.evaluated_permission or "ask")))
+      local judged = type(use.evaluation) == "table" and use.evaluation.evaluated_permission
+      local reason = type(judged) == "table" and judged.reason
+      self:note(("  %s (%s) asks because %s; its input:"):format(tostring(use.name), use.type,
+        reason and "the policy says: " .. term.clean(tostring(reason))
+        or ("its permission is \"%s\""):format(tostring(use.evaluated_permission or "ask"))))
       self:note(term.clean((json.encode(use.input or {}, { pretty = true }))))
     elseif not self.term.tty then
       self.term:complain(("%s waits for y, n, a or n REASON, not for %q"):format(use.name, line:sub(1, 60)))
@@ -239,21 +242,34 @@ function Chat:join(id)
   return true
 end
 
+---The agents of the server, and their names in one line.
+function Chat:agents()
+  local list, names = {}, {}
+  for a in self.client.agents.each { limit = 100 } do
+    if a.archived_at == nil then
+      list[#list + 1] = a
+      if #list <= 20 then names[#list] = a.name end
+    end
+  end
+  if #list > #names then names[#names + 1] = "..." end
+  return list, table.concat(names, ", ")
+end
+
 ---The agent to talk to: the one that was named, the only one, or a choice.
 function Chat:pick(name)
-  if name and name ~= "" then return self.client.agent(name) end
-  local list = {}
-  for a in self.client.agents.each { limit = 100 } do
-    if a.archived_at == nil then list[#list + 1] = a end
+  if name and name ~= "" then
+    local agent, e = self.client.agent(name)
+    if agent or e.type ~= "not_found_error" then return agent, e end
+    local _, there = self:agents()
+    return nil, err.new(e.type, ("%s; there is: %s"):format(e.message, there ~= "" and there or "none"))
   end
+  local list, names = self:agents()
   if #list == 1 then return list[1] end
   if #list == 0 then
     return nil, err.new("not_found_error", "the server has no agent: declare one in a script (rig.agent), or create one")
   end
-  local names = {}
-  for i, a in ipairs(list) do names[i] = a.name end
   if not self.term.tty then
-    return nil, err.new("usage", "which agent? " .. table.concat(names, ", "))
+    return nil, err.new("usage", ("which agent? moonrig chat NAME, of: %s"):format(names))
   end
   for i, a in ipairs(list) do
     local about = self.term:cut(a.description or "", self.term.width - 28)

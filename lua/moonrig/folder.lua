@@ -12,6 +12,7 @@ local tool = require "moonrig.tool"
 
 local M = {}
 
+local declares = { tool = true, hook = true, on = true, schedule = true, route = true, provider = true, agent = true }
 local FILE_MAX, SKILLS_MAX = 256 * 1024, 4 * 1024 * 1024
 
 local function read(path)
@@ -151,6 +152,7 @@ local function spec_of(g, folder, value, path)
   agents.agent(value)
   local d = g.decls.agent[#g.decls.agent]
   d.where, d.file, d.folder = path .. ":1", path, folder
+  if folder.broken then g.linter.skip(d) end
   return d.decl.spec
 end
 
@@ -181,6 +183,28 @@ local function add_tools(g, folder, spec)
   if next(tools) then spec.tools = tools end
 end
 
+---A file that declares something and is not run: most likely it was meant to be.
+local function tell_others(g, dir)
+  for _, path in ipairs(native.folder_others(g, dir)) do
+    local ok, text = pcall(read, path)
+    local n = 1
+    for line in (ok and text or ""):gmatch "([^\n]*)\n?" do
+      local what = line:match "^%s*rig%.(%a+)%s*[{(]" or line:match "^return rig%.(%a+)%s*[{(]"
+      if what and declares[what] then
+        local message = ("rig.%s here is not run: of an agent's directory agent.lua, hooks.lua and tools/ are"):format(what)
+        local fix = "move it there, or require this file in agent.lua"
+        if g.lint then
+          g.linter.add(path, n, "not-run", message, fix)
+        else
+          native.log(1, ("%s:%d"):format(path, n), message .. "; " .. fix)
+        end
+        break
+      end
+      n = n + 1
+    end
+  end
+end
+
 ---Loads an agent's folder; called by core/script while scripts load.
 ---@param g table
 ---@param dir string
@@ -200,6 +224,7 @@ function M.load(g, dir, name)
     local ok, value = pcall(native.load_file, g, path, as)
     if ok then return value end
     g.linter.failed(path, value)
+    folder.broken = folder.broken or rel == "agent.lua"
     return {}
   end
   local value
@@ -220,6 +245,7 @@ function M.load(g, dir, name)
   if folder.order[1] and (spec.system == nil or type(spec.system) == "string") then
     spec.system = (spec.system and spec.system:match "^(.-)%s*$" .. "\n\n" or "") .. listed(folder)
   end
+  tell_others(g, dir)
 end
 
 return M

@@ -22,6 +22,8 @@ for name in ([[user.message user.interrupt user.tool_confirmation user.tool_resu
   events[#events + 1] = name
 end
 
+local built_in = { "bash", "read", "write", "edit", "glob", "grep", "web_fetch", "web_search", "read_skill" }
+
 -- -------------------------------------------------------------------------------------- where a problem is
 
 ---The calls of this function in a file, by what the scripts call it: "rig.tool".
@@ -83,8 +85,10 @@ local function advice(message)
   if other then return "rename one of them; the other is at " .. other end
   if message:find "nothing may wait" then return "move it into a handler, or into rig.main" end
   if message:find "module '.-' not found" then return "put it beside the scripts, or set LUA_PATH" end
-  if message:find "time budget spent" then return "do the work in a handler, or into rig.main" end
+  if message:find "time budget spent" then return "do the work in a handler, or in rig.main" end
   if message:find "front matter" then return "begin the file with: ---, name: ..., description: ..., ---" end
+  local todo = message:match "; (%l[^;]+)$"
+  if todo then return todo end
   local should = (message:match "must be (.+)$" or ""):gsub(", got [%w ]+$", "")
   should = should ~= "" and should or message:match "is not there; (.-) is"
   if should then return "make it " .. should end
@@ -113,6 +117,9 @@ local function new(g)
   end
 
   local function mark(file, line, what) return ("%s:%s:%s"):format(file or "?", line or "tail", what) end
+
+  ---What is missing in a declaration whose file did not load is no mistake of its own.
+  function self.skip(d) self.bad[mark(d.file, d.line, d.what)] = true end
 
   ---g.lint: called with a note of declare.lua, or to run a check of one declaration (boot.lua's each).
   function self.lint(n, fn, i)
@@ -311,6 +318,37 @@ local function check_tools(self, files, stored)
   end
 end
 
+---Of hooks and watchers: a name that is nearly one that is there. Others may be of a client, or of an MCP server.
+local function check_narrowed(self, files, stored)
+  local g, names, there = self.g, { tool = {}, agent = {} }, {}
+  local function known(kind, name)
+    if type(name) ~= "string" then return end
+    table.insert(names[kind], name)
+    there[kind .. name] = true
+  end
+  for _, name in ipairs(built_in) do known("tool", name) end
+  for _, d in ipairs(g.decls.tool) do known("tool", d.decl.name) end
+  for _, d in ipairs(g.decls.agent) do known("agent", d.decl.name) end
+  for _, a in ipairs(stored and stored.agents or {}) do
+    known("agent", a.name)
+    known("agent", a.id)
+    for _, t in ipairs(a.tools or {}) do known("tool", t.name) end
+  end
+  for _, kind in ipairs { "hook", "on" } do
+    for _, d in ipairs(g.decls[kind]) do
+      for _, key in ipairs { "tool", "agent" } do
+        local name = d.decl[key]
+        local close = type(name) == "string" and not there[key .. name] and similar(name, names[key])
+        if close then
+          local file, line = place(files, d, key)
+          self.add(file, line, "unknown-" .. key, ("no %s is named %q: this is never called"):format(key, name),
+            ("did you mean %q?"):format(close))
+        end
+      end
+    end
+  end
+end
+
 local function check_events(self, files)
   for _, d in ipairs(self.g.decls.on) do
     for _, name in ipairs(d.decl.events or {}) do
@@ -359,7 +397,14 @@ native.entry("lint_finish", function(g, list, stored)
   end
   for _, n in ipairs(self.notes) do judge(self, files, n) end
   check_tools(self, files, stored)
+  check_narrowed(self, files, stored)
   check_events(self, files)
+  for _, p in ipairs(self.problems) do -- what did not load was looked at, too
+    if p.file:find "%.lua$" and not total.files[p.file] then
+      total.files[p.file] = true
+      total.nfiles = total.nfiles + 1
+    end
+  end
   for _, c in ipairs(stored and drift.compare(g, stored, function(d, key, ...)
     local file, line = place(files, d, key)
     self.add(file, line, ...)

@@ -42,7 +42,8 @@ function M.globals(files, add)
       if not globals[r.name] and not written[r.name] then
         local close = similar(r.name, sorted_keys(globals))
         add(f.path, r.line, "global-read", ("nothing defines %s: it is nil"):format(r.name),
-          close and ("did you mean %s?"):format(close) or ("define it with local %s, or require what has it"):format(r.name))
+          r.name == "rig" and 'begin the file with local rig = require "moonrig"'
+          or close and ("did you mean %s?"):format(close) or ("define it with local %s, or require what has it"):format(r.name))
       end
     end
   end

@@ -26,6 +26,7 @@ local function result_line(chat, ev)
   local lines = select(2, text:gsub("\n", "\n")) + 1
   local more = lines > 1 and (" (%d lines)"):format(lines) or ""
   local mark = ev.is_error and "  ! " or "  = "
+  if text == "" then text = "(empty)" end
   chat.term:line(mark .. chat.term:cut(text, chat.term.width - 6 - #more) .. more, ev.is_error and "red" or "dim")
 end
 

@@ -37,8 +37,9 @@ local Tool = { __mr = "wire", __name = "moonrig.tool" }
 ---Declares a tool, or (with a name) finds one that is declared.
 ---@param o moonrig.ToolOptions|string
 ---@return moonrig.Tool?, moonrig.Error?
-local function tool(o)
+local function tool(o, ...)
   if type(o) == "string" then
+    if (...) ~= nil then err.misuse("rig.tool with a name finds a tool; declare one with rig.tool { name = %q, ... }", o) end
     local g = native.generation()
     for _, d in ipairs(g and g.decls.tool or {}) do
       if d.decl.name == o then return d.decl end

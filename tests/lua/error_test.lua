@@ -18,6 +18,7 @@ local function at_load(line, message, text)
   end)
 end
 at_load(2, "rig.tool takes a table, got nil", "rig.tool()")
+at_load(2, 'rig.tool with a name finds a tool; declare one with rig.tool { name = "n", ... }', "rig.tool('n', print)")
 at_load(3, "rig.tool: name must be a string, got nothing", "\nrig.tool{ description = 'x', run = print }")
 at_load(2, "rig.tool: run must be a function, got string", "rig.tool{ name = 'n', description = 'x', run = 'x' }")
 at_load(2, "rig.tool: unknown option descripton (known: name description", "rig.tool{ name = 'n', descripton = 'x' }")

@@ -111,6 +111,31 @@ t.test("a directory: mistakes do not hide one another, files of one agent neithe
   t.match(report.problems[1].fix, "write system")
   put {}
 end)
+t.test("an agent whose agent.lua does not load lacks nothing besides", function()
+  put {
+    ["agents/a/agent.lua"] = "local rig = require 'moonrig'\nlocal t = require 'agents.a.tools.t'\nreturn { model = 'm', tools = { t } }",
+    ["agents/a/tools/t.lua"] = "local rig = = 1",
+  }
+  local report = lint(dir)
+  t.equal(found(report), "1 syntax", rig.json.encode(report.problems))
+  t.equal(report.files, 2)
+  put { ["x.lua"] = "return {" }
+  t.equal(lint(dir).files, 1)
+  put {}
+end)
+t.test("a file beside agent.lua that declares and is not run", function()
+  put {
+    ["a/agent.lua"] = "local m = require 'used'\nreturn { model = 'm' }",
+    ["a/used.lua"] = "local rig = require 'moonrig'\nrig.tool { name = 't', description = 'x', run = function() end }",
+    ["a/policy.lua"] = "local rig = require 'moonrig'\n\nrig.hook { phase = 'permit', run = function() return 'deny', 'no' end }",
+    ["a/model.lua"] = "return function() return 'rig.hook {' end",
+    ["a/a_test.lua"] = "local rig = require 'moonrig'\nrig.tool { name = 'u', description = 'x', run = function() end }",
+  }
+  local report = lint(dir .. "/a")
+  t.equal(found(report), "3 not-run", rig.json.encode(report.problems))
+  t.match(report.problems[1].file, "a/policy.lua$")
+  put {}
+end)
 t.test("globals that a script may use", function()
   put { ["x.lua"] = [=====[
 local M, up, goto_ = {}, 1, 2

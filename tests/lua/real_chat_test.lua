@@ -8,13 +8,14 @@ local chat, repl, term = base.require "moonrig.chat", base.require "moonrig.repl
 local pay = rig.tool { name = "pay", description = "Pays", run = function(input) return "paid\n" .. tostring(input.amount) end,
   input_schema = { type = "object", properties = { amount = { type = "number" } } } }
 local ask = rig.tool { name = "ask_me", description = "Answered by the client", answered_by = "client" }
-rig.agent { name = "teller", model = "test-1", tools = { pay, ask } }
+local nothing = rig.tool { name = "nothing", description = "Returns nothing", run = function() end }
+rig.agent { name = "teller", model = "test-1", tools = { pay, ask, nothing } }
 rig.hook { phase = "permit", tool = "pay", run = function(call) if call.input.amount > 10 then return "ask" end end }
 rig.provider { name = "test", models = "test-*", run = function(request, ctx)
   local last = request.messages[#request.messages]
   local c = type(last.content) == "string" and { type = "text", text = last.content } or last.content[#last.content]
   if c.type == "tool_result" then
-    return "read " .. (type(c.content) == "string" and c.content or c.content[1] and c.content[1].text or "")
+    return "read " .. (type(c.content) == "string" and c.content or c.content and c.content[1] and c.content[1].text or "")
   end
   local name, input = c.text:match "^use (%S+) (.*)$"
   if name then return { { type = "tool_use", name = name, input = assert(rig.json.decode(input)) } } end
@@ -64,6 +65,9 @@ t.test("always, why, and a tool that nobody answers", function()
   t.match(text, "pay: allowed, as always\n")
   t.match(text, "nobody here does.\n  = an answer\nread an answer\n")
   t.match(text, "  ! nobody answers this tool in this chat\n")
+end)
+t.test("a result that is empty is seen", function()
+  t.match((talk { "use nothing {}" }), "%* nothing {}\n  = %(empty%)\n")
 end)
 t.test("left waiting, then joined", function()
   local text, code = talk { "use pay {\"amount\":50}" }

@@ -76,7 +76,7 @@ def chat_streams_and_asks_at_a_terminal(tmp, serve):
         t.type("call pay 5\n")
         t.expect(r"\* pay \{\"arg\":\"5\"\}.*allow pay.*w\(hy\): ")
         t.type("why\n")
-        t.expect(r"\"arg\": \"5\".*w\(hy\): ")
+        t.expect(r"the policy says: money;.*\"arg\": \"5\".*w\(hy\): ")
         t.type("y\n")
         t.expect(r"= paid 5.*result: paid 5\r\n.*> ")
         t.type("call pay 6\n")
@@ -198,7 +198,7 @@ def chat_says_what_is_missing(tmp, serve):
     r = chat(tmp, "")
     assert r.returncode == 2 and "which agent? " in r.stderr and "other" in r.stderr and "teller" in r.stderr, r
     r = chat(tmp, "", "nobody")
-    assert r.returncode == 1 and 'no agent is named "nobody"' in r.stderr, r
+    assert r.returncode == 1 and 'no agent is named "nobody"; there is: ' in r.stderr and "teller" in r.stderr, r
     r = chat(tmp, "", "--key", "sk-mr-wrong-key", "teller")
     assert r.returncode == 1 and "--key" in r.stderr, r
     r = chat(tmp, "", "--session", "sesn_nowhere")

@@ -1,9 +1,4 @@
-local rig = require "moonrig"
-local roll = require "agents.dice.tools.roll"
-
-return rig.agent {
-  name = "dice",
+-- The agent. Its name is the directory's, its system prompt is instructions.md, and what is in tools/ is its tools.
+return {
   model = "claude-opus-4-7",
-  system = rig.file "instructions.md",
-  tools = { roll },
 }
