@@ -36,6 +36,7 @@ local Tool = { __mr = "wire", __name = "moonrig.tool" }
 
 ---Declares a tool, or (with a name) finds one that is declared.
 ---@param o moonrig.ToolOptions|string
+---@param ... nil only one argument: a second one is refused
 ---@return moonrig.Tool?, moonrig.Error?
 local function tool(o, ...)
   if type(o) == "string" then

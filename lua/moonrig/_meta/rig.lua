@@ -145,8 +145,9 @@ function rig.state(o) end
 
 ---Declares a tool, or (with a name) finds one that is declared.
 ---@param o moonrig.ToolOptions|string
+---@param ... nil only one argument: a second one is refused
 ---@return moonrig.Tool?, moonrig.Error?
-function rig.tool(o) end
+function rig.tool(o, ...) end
 
 ---The built-in toolset as an entry of an agent's tools.
 ---rig.toolset() all of it; rig.toolset{ "read", "bash" } only these; ask = { "bash" } asks before these,
