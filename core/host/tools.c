@@ -33,7 +33,7 @@ struct mr_tools {
   struct slot *slots; /* never freed before the runtime ends */
 };
 
-enum { EVENT_ID, SESSION_ID, THREAD_ID, AGENT, INPUT, STRINGS };
+enum { NAME, EVENT_ID, SESSION_ID, THREAD_ID, AGENT, INPUT, STRINGS };
 
 /* One for each call that waits for the host: many. */
 struct mr_use {
@@ -262,7 +262,8 @@ static void on_answer(struct mr_post *p);
 static int start(void *ud, struct mr_tool_run *run)
 {
   struct mr_runtime *rt = ud;
-  struct mr_str texts[STRINGS] = {run->event_id, run->session_id, run->thread_id, run->agent_name, run->input};
+  struct mr_str texts[STRINGS] = {run->name,      run->event_id,   run->session_id,
+                                  run->thread_id, run->agent_name, run->input};
   size_t n = STRINGS;
   for (int i = 0; i < STRINGS; i++)
     n += texts[i].n;
@@ -465,7 +466,7 @@ int mr_use_fail(struct mr_use **up, const char *message)
 
 struct mr_str mr_use_name(const struct mr_use *u)
 {
-  return mr_str_c(u->slot->name);
+  return text_of(u, NAME); /* its own: a use may outlive the slots */
 }
 struct mr_str mr_use_input(const struct mr_use *u)
 {

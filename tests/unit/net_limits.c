@@ -549,7 +549,7 @@ TEST(socket_files_of_others_stay)
   struct mr_http_listen l = {.address = address};
   char actual[256];
   CHECK_INT(mr_http_server_listen(server, &l, actual, sizeof actual, &err), MR_E_IO); /* somebody listens */
-  CHECK(strstr(err.message, "in use"));
+  CHECK(strstr(err.message, "another program listens there"));
   unlink(path);
   FILE *f = fopen(path, "w"); /* replaced behind our back */
   fclose(f);
