@@ -126,6 +126,11 @@ static yyjson_val *custom_tool(struct mr_session *s, struct mr_str name)
   return NULL;
 }
 
+yyjson_val *mr_tool_schema(struct mr_session *s, struct mr_str name)
+{
+  return mr_json_get(custom_tool(s, name), "input_schema");
+}
+
 enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum mr_tool_kind *kind, bool *known)
 {
   yyjson_val *set = toolset(s);

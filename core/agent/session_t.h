@@ -156,6 +156,10 @@ int mr_history_prepare(struct mr_session *s); /* system and tools fragments */
 /* Kind and policy of a tool named by the model; MR_PERM_DENY + *known false when it is not enabled. */
 enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum mr_tool_kind *kind,
                                  bool *known);
+yyjson_val *mr_tool_schema(struct mr_session *s, struct mr_str name); /* of a custom tool; NULL: none */
+/* ---- input.c ---- */
+/* Does a tool's input fit its schema (a part of JSON Schema)? Else why says what is wrong with which field. */
+bool mr_input_fits(yyjson_val *schema, yyjson_val *input, char *why, size_t n);
 
 /* ---- txn.c: rows decided together ---- */
 struct mr_txn {

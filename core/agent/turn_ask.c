@@ -185,6 +185,20 @@ void mr_run_ask(struct mr_model_run *r)
 
 /* ---- permit: each call is put to the hooks, in order ---- */
 
+/* What a handler is to get fits its tool's schema, of the session's agent; else the call is refused. */
+static void check_input(struct mr_model_run *r, struct mr_use *u, yyjson_val *input)
+{
+  char why[400];
+
+  if (u->kind != MR_TOOL_CUSTOM || !mr_tools_owned(r->s, u->name) ||
+      mr_input_fits(mr_tool_schema(r->s, u->name), input, why, sizeof why))
+    return;
+  why[mr_utf8_cut(mr_str_c(why), sizeof why - 1)] = '\0';
+  u->judged = MR_JUDGED_INPUT;
+  u->perm = MR_PERM_DENY;
+  u->message = mr_arena_str(r->arena, mr_str_c(why));
+}
+
 static void on_permit(struct mr_question *q, struct mr_answer *a)
 {
   struct mr_model_run *r = MR_OF(q, struct mr_model_run, hook);
@@ -198,6 +212,7 @@ static void on_permit(struct mr_question *q, struct mr_answer *a)
       mr_run_refused(r, MR_S("what the permission hook made of an input could not be taken: out of memory"));
       return;
     }
+    check_input(r, u, mr_json_get(root, "input"));
   } else if (a->said) {
     u->judged = MR_JUDGED_HOOK;
     u->perm = mr_str_is(what, "allow") ? MR_PERM_ALLOW : mr_str_is(what, "ask") ? MR_PERM_ASK : MR_PERM_DENY;
@@ -227,7 +242,7 @@ void mr_run_permits(struct mr_model_run *r)
     }
     u = &r->uses[r->permits];
     who.tool = u->name;
-    if (u->judged != MR_JUDGED_UNKNOWN && mr_hooks_any(s->d, MR_PHASE_PERMIT, &who)) break;
+    if (u->judged < MR_JUDGED_INPUT && mr_hooks_any(s->d, MR_PHASE_PERMIT, &who)) break;
   }
   begin_question(r, &b, &w);
   mr_jw_kstr(&w, "name", u->name);
@@ -253,6 +268,7 @@ int mr_run_uses(struct mr_model_run *r)
     u->input = text_of(r, mr_json_get(v, "input"));
     u->perm = mr_tool_policy(r->s, u->name, &u->kind, &known);
     u->judged = known ? MR_JUDGED_POLICY : MR_JUDGED_UNKNOWN;
+    check_input(r, u, mr_json_get(v, "input"));
     if (!u->input.p || mr_id_make(r->s->d->sys, u->event_id, "sevt") != MR_OK) return MR_E_NOMEM;
     r->nuses++;
   }

@@ -18,7 +18,8 @@ struct mr_piece { /* text that waits for the commit of the span's start */
   int index;
   struct mr_str text;
 };
-enum mr_judged { MR_JUDGED_POLICY, MR_JUDGED_HOOK, MR_JUDGED_UNKNOWN };
+/* INPUT, UNKNOWN: refused before any policy. */
+enum mr_judged { MR_JUDGED_POLICY, MR_JUDGED_HOOK, MR_JUDGED_INPUT, MR_JUDGED_UNKNOWN };
 struct mr_use { /* a tool call of the reply, on its way through the permit phase */
   struct mr_str id, name, input, message;
   char event_id[MR_ID_LEN];

@@ -106,8 +106,12 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
   mr_jw_obj(&w);
   mr_jw_kc(&w, "event_id", u->event_id);
   if (u->perm == MR_PERM_DENY) {
-    const char *text = mr_arena_printf(t->arena, "Permission to use " MR_FMT " has been denied.%s" MR_FMT,
-                                       MR_ARG(u->name), u->message.n ? " " : "", MR_ARG(u->message));
+    const char *text =
+        u->judged == MR_JUDGED_INPUT
+            ? mr_arena_printf(t->arena, MR_FMT ": the input does not fit its schema: " MR_FMT, MR_ARG(u->name),
+                              MR_ARG(u->message))
+            : mr_arena_printf(t->arena, "Permission to use " MR_FMT " has been denied.%s" MR_FMT, MR_ARG(u->name),
+                              u->message.n ? " " : "", MR_ARG(u->message));
     mr_jw_key(&w, "is_error");
     mr_jw_bool(&w, true);
     mr_jw_key(&w, "content");

@@ -71,6 +71,18 @@ t.test("a turn", function()
   t.ok(r.usage.input_tokens > 0)
   t.quiet = nil -- connections to the store are open now
 end)
+t.test("an input that does not fit its schema meets no hook and no handler", function()
+  calls = {}
+  local r = turn 'use echo {"n":"one"}'
+  t.equal(r.text, "error: echo: the input does not fit its schema: n must be an integer, not a string")
+  t.equal(turn('use echo {}').text, "error: echo: the input does not fit its schema: the input needs the field n")
+  t.equal(turn('use pay {"amount":"666"}').text, -- the hook would break
+    "error: pay: the input does not fit its schema: amount must be a number, not a string")
+  t.equal(#calls, 0)
+  for _, ev in ipairs(r.events) do
+    if ev.type == "agent.custom_tool_use" then t.equal(ev.input.n, "one") end -- what the model wrote is in the log
+  end
+end)
 t.test("a tool: values, errors, raises, limits", function()
   calls = {}
   local s = session()
