@@ -3,12 +3,12 @@
  * a handler of this process answers; the model reads what is wrong and can mend it, and no handler meets a missing
  * field. What a client answers is the client's to check, as in the API.
  *
- * A part of JSON Schema, the one that schemas of tools are written in: type, enum, const, required, properties,
- * additionalProperties, items, lengths, bounds, pattern, allOf, anyOf, oneOf, not. What it does not know ($ref,
- * format, ...) it lets pass: it never refuses what another validator would take.
+ * A part of JSON Schema, the one that schemas of tools are written in: see known. What it does not know ($ref,
+ * format, ...) it lets pass, and it is unsure then, so that oneOf and not do not build on it: it never refuses what
+ * another validator would take.
  *
  * Loop thread. Bounded: DEPTH levels and STEPS values in all, what is beyond passes; patterns of PATTERN_MAX bytes on
- * texts of TEXT_MAX, and only those that mean the same to regcomp and repeat nothing more than REPEAT_MAX times.
+ * ASCII texts of TEXT_MAX, and only those that mean the same to regcomp and repeat nothing more than REPEAT_MAX times.
  */
 #include "agent/session_t.h"
 
@@ -24,7 +24,14 @@ struct fit {
   char *out;
   size_t n;
   int depth, steps;
+  bool unsure; /* something was let pass unseen */
 };
+
+static const char known[] =
+    " type enum const required properties additionalProperties items minLength maxLength pattern minimum "
+    "maximum"
+    " exclusiveMinimum exclusiveMaximum minItems maxItems allOf anyOf oneOf not"
+    " title description default examples deprecated readOnly writeOnly $schema $id $comment $defs definitions ";
 
 static bool fits(struct fit *f, yyjson_val *schema, yyjson_val *v);
 
@@ -45,7 +52,7 @@ static bool at_key(struct fit *f, yyjson_val *schema, struct mr_str key, yyjson_
   size_t was = strlen(f->path);
   bool ok;
 
-  snprintf(f->path + was, sizeof f->path - was, "%s%.*s", was ? "." : "", (int)(key.n < 60 ? key.n : 60), key.p);
+  snprintf(f->path + was, sizeof f->path - was, "%s%.*s", was ? "." : "", (int)mr_utf8_cut(key, 60), key.p);
   ok = fits(f, schema, v);
   f->path[was] = '\0';
   return ok;
@@ -107,20 +114,26 @@ static bool type_fits(struct fit *f, yyjson_val *type, yyjson_val *v)
   return wrong(f, "is %s, which is not one of its types", kind(v));
 }
 
+static bool same(yyjson_val *a, yyjson_val *b)
+{
+  if (yyjson_is_num(a) && yyjson_is_num(b)) return yyjson_get_num(a) == yyjson_get_num(b); /* 5 is 5.0 */
+  return yyjson_equals(a, b);
+}
+
 static bool enum_fits(struct fit *f, yyjson_val *list, yyjson_val *v)
 {
   yyjson_arr_iter it = yyjson_arr_iter_with(list);
   yyjson_val *x;
-  char known[200];
+  char names[200];
   size_t n = 0;
 
-  known[0] = '\0';
+  names[0] = '\0';
   while ((x = yyjson_arr_iter_next(&it))) {
-    if (yyjson_equals(x, v)) return true;
-    if (yyjson_is_str(x) && n < sizeof known)
-      n += (size_t)snprintf(known + n, sizeof known - n, "%s%.60s", n ? ", " : "", yyjson_get_str(x));
+    if (same(x, v)) return true;
+    if (yyjson_is_str(x) && n < sizeof names)
+      n += (size_t)snprintf(names + n, sizeof names - n, "%s%.60s", n ? ", " : "", yyjson_get_str(x));
   }
-  return known[0] ? wrong(f, "must be one of: %s", known) : wrong(f, "has a value that is not in its enum");
+  return names[0] ? wrong(f, "must be one of: %s", names) : wrong(f, "has a value that is not in its enum");
 }
 
 /* ---- strings ---- */
@@ -158,6 +171,7 @@ static bool translate(struct mr_str p, char *out, size_t n)
     const char *put = NULL;
     if (k + 20 > n || c >= 0x80 || c == 0) return false;
     if (c == '(' && next == '?') return false;
+    if (c == '{' && !in_set && (next < '0' || next > '9')) return false; /* a brace, elsewhere */
     if (c == '[' && in_set) return false;
     if (c == '[' && (next == ']' || (next == '^' && i + 2 < p.n && p.p[i + 2] == ']'))) return false;
     if (c == '[' || c == ']') in_set = c == '[';
@@ -186,22 +200,20 @@ static bool pattern_fits(struct fit *f, struct mr_str pattern, struct mr_str tex
 {
   char re[PATTERN_MAX * 14];
   regex_t compiled;
+  bool ascii = true; /* regcomp may count bytes */
   int miss;
 
-  if (!pattern.n || pattern.n > PATTERN_MAX || repeats(pattern) > REPEAT_MAX || text.n > TEXT_MAX || memchr(text.p, 0, text.n) ||
-      !translate(pattern, re, sizeof re) || regcomp(&compiled, re, REG_EXTENDED | REG_NOSUB) != 0)
+  if (!pattern.p) return true;
+  for (size_t i = 0; i < text.n; i++)
+    ascii = ascii && text.p[i] > 0;
+  if (!ascii || text.n > TEXT_MAX || pattern.n > PATTERN_MAX || repeats(pattern) > REPEAT_MAX ||
+      !translate(pattern, re, sizeof re) || regcomp(&compiled, re, REG_EXTENDED | REG_NOSUB) != 0) {
+    f->unsure = true;
     return true;
+  }
   miss = regexec(&compiled, text.p, 0, NULL, 0);
   regfree(&compiled);
   return miss == REG_NOMATCH ? wrong(f, "must match " MR_FMT, MR_ARG(pattern)) : true;
-}
-
-static int64_t characters(struct mr_str s)
-{
-  int64_t n = 0;
-  for (size_t i = 0; i < s.n; i++)
-    n += ((unsigned char)s.p[i] & 0xC0) != 0x80;
-  return n;
 }
 
 static bool length_fits(struct fit *f, yyjson_val *schema, const char *min, const char *max, int64_t n,
@@ -215,7 +227,7 @@ static bool length_fits(struct fit *f, yyjson_val *schema, const char *min, cons
 
 static bool string_fits(struct fit *f, yyjson_val *schema, struct mr_str s)
 {
-  return length_fits(f, schema, "minLength", "maxLength", characters(s), "characters") &&
+  return length_fits(f, schema, "minLength", "maxLength", (int64_t)mr_utf8_chars(s), "characters") &&
          pattern_fits(f, mr_json_get_str(schema, "pattern"), s);
 }
 
@@ -227,13 +239,13 @@ static bool number_fits(struct fit *f, yyjson_val *schema, double v)
              *over = mr_json_get(schema, "exclusiveMinimum"), *under = mr_json_get(schema, "exclusiveMaximum");
 
   if (yyjson_is_num(min) && v < yyjson_get_num(min))
-    return wrong(f, "must be at least %.17g", yyjson_get_num(min));
+    return wrong(f, "must be at least %.15g", yyjson_get_num(min));
   if (yyjson_is_num(max) && v > yyjson_get_num(max))
-    return wrong(f, "must be at most %.17g", yyjson_get_num(max));
+    return wrong(f, "must be at most %.15g", yyjson_get_num(max));
   if (yyjson_is_num(over) && v <= yyjson_get_num(over))
-    return wrong(f, "must be more than %.17g", yyjson_get_num(over));
+    return wrong(f, "must be more than %.15g", yyjson_get_num(over));
   if (yyjson_is_num(under) && v >= yyjson_get_num(under))
-    return wrong(f, "must be less than %.17g", yyjson_get_num(under));
+    return wrong(f, "must be less than %.15g", yyjson_get_num(under));
   return true;
 }
 
@@ -243,7 +255,7 @@ static bool array_fits(struct fit *f, yyjson_val *schema, yyjson_val *v)
   yyjson_arr_iter it = yyjson_arr_iter_with(v);
 
   if (!length_fits(f, schema, "minItems", "maxItems", (int64_t)yyjson_arr_size(v), "items")) return false;
-  if (!items || mr_json_get(schema, "prefixItems")) return true;
+  if (!items || mr_json_get(schema, "prefixItems")) return true; /* the first ones are others */
   for (size_t i = 0; (x = yyjson_arr_iter_next(&it)); i++)
     if (!at_index(f, items, i, x)) return false;
   return true;
@@ -251,7 +263,7 @@ static bool array_fits(struct fit *f, yyjson_val *schema, yyjson_val *v)
 
 static bool object_fits(struct fit *f, yyjson_val *schema, yyjson_val *v)
 {
-  yyjson_val *required = mr_json_get(schema, "required"), *known = mr_json_get(schema, "properties"),
+  yyjson_val *required = mr_json_get(schema, "required"), *fields = mr_json_get(schema, "properties"),
              *others = mr_json_get(schema, "additionalProperties"), *k, *x;
   yyjson_arr_iter names = yyjson_arr_iter_with(required);
   yyjson_obj_iter it = yyjson_obj_iter_with(v);
@@ -261,7 +273,7 @@ static bool object_fits(struct fit *f, yyjson_val *schema, yyjson_val *v)
       return wrong(f, "needs the field %.60s", yyjson_get_str(k));
   while ((k = yyjson_obj_iter_next(&it))) {
     struct mr_str key = mr_json_str(k);
-    x = yyjson_obj_getn(known, key.p, key.n);
+    x = yyjson_obj_getn(fields, key.p, key.n);
     if (!x && mr_json_get(schema, "patternProperties")) continue;
     if (!x && yyjson_is_false(others)) return wrong(f, "must not have the field %.60s", yyjson_get_str(k));
     if (!x) x = others;
@@ -272,15 +284,29 @@ static bool object_fits(struct fit *f, yyjson_val *schema, yyjson_val *v)
 
 /* ---- combinations ---- */
 
-/* How many of a list of schemas it fits; f keeps what was wrong with the first that it does not. */
-static int count_fits(struct fit *f, yyjson_val *list, yyjson_val *v)
+/* Of a schema on its own: it fits, and nothing was let pass for that. */
+static bool surely(struct fit *f, yyjson_val *schema, yyjson_val *v, bool *maybe)
+{
+  bool was = f->unsure, ok, sure;
+
+  f->unsure = false;
+  ok = fits(f, schema, v);
+  sure = ok && !f->unsure;
+  *maybe = *maybe || ok;
+  f->unsure = was || f->unsure;
+  return sure;
+}
+
+/* How many of a list of schemas it surely fits; maybe: it may fit any. */
+static int count_fits(struct fit *f, yyjson_val *list, yyjson_val *v, bool *maybe)
 {
   yyjson_arr_iter it = yyjson_arr_iter_with(list);
   yyjson_val *schema;
   int n = 0;
 
+  *maybe = false;
   while ((schema = yyjson_arr_iter_next(&it)))
-    n += fits(f, schema, v);
+    n += surely(f, schema, v, maybe);
   return n;
 }
 
@@ -289,12 +315,28 @@ static bool combinations_fit(struct fit *f, yyjson_val *schema, yyjson_val *v)
   yyjson_val *all = mr_json_get(schema, "allOf"), *any = mr_json_get(schema, "anyOf"),
              *one = mr_json_get(schema, "oneOf"), *not = mr_json_get(schema, "not"), *x;
   yyjson_arr_iter it = yyjson_arr_iter_with(all);
+  bool maybe = false;
 
   while ((x = yyjson_arr_iter_next(&it)))
     if (!fits(f, x, v)) return false;
-  if (yyjson_is_arr(any) && count_fits(f, any, v) == 0) return wrong(f, "fits none of its alternatives");
-  if (yyjson_is_arr(one) && count_fits(f, one, v) != 1) return wrong(f, "must fit exactly one of its alternatives");
-  if (yyjson_is_obj(not) && fits(f, not, v)) return wrong(f, "must not be this");
+  if (yyjson_is_arr(any) && count_fits(f, any, v, &maybe) == 0 && !maybe)
+    return wrong(f, "fits none of its alternatives");
+  if (yyjson_is_arr(one) && (count_fits(f, one, v, &maybe) > 1 || !maybe))
+    return wrong(f, "must fit exactly one of its alternatives");
+  if (yyjson_is_obj(not ) && surely(f, not, v, &maybe)) return wrong(f, "must not be this");
+  return true;
+}
+
+static bool all_known(yyjson_val *schema)
+{
+  yyjson_obj_iter it = yyjson_obj_iter_with(schema);
+  yyjson_val *k;
+  char word[40];
+
+  while ((k = yyjson_obj_iter_next(&it))) {
+    snprintf(word, sizeof word, " %.36s ", yyjson_get_str(k));
+    if (!strstr(known, word)) return false;
+  }
   return true;
 }
 
@@ -304,11 +346,15 @@ static bool fits(struct fit *f, yyjson_val *schema, yyjson_val *v)
   bool ok;
 
   if (yyjson_is_false(schema)) return wrong(f, "must not be there");
-  if (!yyjson_is_obj(schema) || f->depth == DEPTH || ++f->steps > STEPS || mr_json_get(schema, "$ref"))
+  if (!yyjson_is_obj(schema)) return true;
+  if (!all_known(schema)) f->unsure = true;
+  if (f->depth == DEPTH || ++f->steps > STEPS || mr_json_get(schema, "$ref")) {
+    f->unsure = true;
     return true;
+  }
   f->depth++;
   ok = type_fits(f, mr_json_get(schema, "type"), v) && (!yyjson_is_arr(list) || enum_fits(f, list, v)) &&
-       (!exact || yyjson_equals(exact, v) || wrong(f, "has another value than its schema's const")) &&
+       (!exact || same(exact, v) || wrong(f, "has another value than its schema's const")) &&
        (!yyjson_is_str(v) || string_fits(f, schema, mr_json_str(v))) &&
        (!yyjson_is_num(v) || number_fits(f, schema, yyjson_get_num(v))) &&
        (!yyjson_is_arr(v) || array_fits(f, schema, v)) && (!yyjson_is_obj(v) || object_fits(f, schema, v)) &&

@@ -193,7 +193,6 @@ static void check_input(struct mr_model_run *r, struct mr_use *u, yyjson_val *in
   if (u->kind != MR_TOOL_CUSTOM || !mr_tools_owned(r->s, u->name) ||
       mr_input_fits(mr_tool_schema(r->s, u->name), input, why, sizeof why))
     return;
-  why[mr_utf8_cut(mr_str_c(why), sizeof why - 1)] = '\0';
   u->judged = MR_JUDGED_INPUT;
   u->perm = MR_PERM_DENY;
   u->message = mr_arena_str(r->arena, mr_str_c(why));

@@ -52,6 +52,12 @@ static const struct one cases[] = {
     {"{\"not\":{\"required\":[\"a\"]}}", "{\"a\":1}", "must not be this"},
     {"{\"properties\":{\"x\":false}}", "{\"x\":1}", "x must not be there"},
     {"{\"properties\":{\"x\":{\"$ref\":\"#/nowhere\",\"type\":\"string\"}}}", "{\"x\":1}", NULL},
+    {"{\"oneOf\":[{\"$ref\":\"#/a\"},{\"$ref\":\"#/b\"}]}", "{}", NULL},
+    {"{\"oneOf\":[{\"required\":[\"a\"],\"format\":\"odd\"},{\"required\":[\"a\"]}]}", "{\"a\":1}", NULL},
+    {"{\"not\":{\"$ref\":\"#/a\"}}", "{}", NULL},
+    {"{\"properties\":{\"n\":{\"enum\":[5]}}}", "{\"n\":5.0}", NULL},
+    {"{\"properties\":{\"s\":{\"pattern\":\"^.{1,3}$\"}}}", "{\"s\":\"\xc3\xa4\xc3\xb6\xc3\xbc\"}", NULL},
+    {"{\"properties\":{\"s\":{\"pattern\":\"^a{,3}$\"}}}", "{\"s\":\"a{,3}\"}", NULL},
     {"{\"type\":\"strange\",\"format\":\"odd\",\"x-own\":1}", "{}", NULL},
     {"true", "{}", NULL},
 };
