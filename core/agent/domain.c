@@ -98,7 +98,7 @@ static void on_awake(void *ud, int code, struct mr_session *s, const struct mr_e
     mr_log(w->d->sys, MR_LOG_ERROR, "domain", "a session could not be woken: %s", err ? err->message : "");
     w->failed = w->failed || code != MR_E_NOTFOUND;
   } else {
-    mr_turn_wake(s); /* loading it has recovered what was in flight */
+    mr_turn_wake_all(s); /* loading it has recovered what was in flight */
     mr_session_unref(s);
   }
   wake_one_less(w);
@@ -222,7 +222,8 @@ void mr_domain_start(struct mr_domain *d)
 
 static void end_streams(struct mr_session *s)
 {
-  mr_stream_end_all(s, MR_E_CLOSED);
+  for (struct mr_thread *th = &s->main; th; th = th->next)
+    mr_stream_end_all(th, MR_E_CLOSED);
 }
 
 void mr_domain_settled(struct mr_domain *d)

@@ -43,7 +43,14 @@ static bool answered(const struct check *k, const struct mr_tcall *t)
 
 static bool waits(const struct check *k, const struct mr_tcall *t)
 {
-  return !k->interrupted && mr_call_waits_client(k->s, t) && !answered(k, t);
+  return !k->interrupted && mr_call_waits_client(t) && !answered(k, t);
+}
+
+/* A call of the latest reply of any thread. */
+static struct mr_tcall *find_call(const struct check *k, struct mr_str id)
+{
+  struct mr_thread *th = k->s ? mr_thread_of_call(k->s, id) : NULL;
+  return th ? mr_state_call(th, id) : NULL;
 }
 
 /* While a session is blocked only answers and interrupts may be sent; clients match on this text. */
@@ -54,8 +61,9 @@ static int check_blocked(struct check *k, struct mr_str type)
 
   if (!k->s || !mr_state_blocked(k->s)) return MR_OK;
   mr_buf_init(&b, k->c->mem, 1 << 16);
-  for (int i = 0; i < k->s->ncalls; i++)
-    if (waits(k, k->s->calls[i])) mr_buf_printf(&b, "%s%s", n++ ? ", " : "", k->s->calls[i]->event_id);
+  for (struct mr_thread *th = &k->s->main; th; th = th->next)
+    for (int i = 0; i < th->ncalls; i++)
+      if (waits(k, th->calls[i])) mr_buf_printf(&b, "%s%s", n++ ? ", " : "", th->calls[i]->event_id);
   code = n == 0 ? MR_OK
                 : mr_err_set(&k->c->err, MR_E_INVALID, k->field,
                              "Invalid " MR_FMT " event at %s[%d]: waiting on responses to events [%s]; only "
@@ -83,7 +91,7 @@ static int check_content(struct check *k, yyjson_val *ev, unsigned blocks, bool 
 static int check_confirmation(struct check *k, yyjson_val *ev, struct mr_event_in *e)
 {
   struct mr_str id = mr_json_get_str(ev, "tool_use_id"), result = mr_json_get_str(ev, "result");
-  struct mr_tcall *t = k->s ? mr_state_call(k->s, id) : NULL;
+  struct mr_tcall *t = find_call(k, id);
 
   if (!mr_str_is(result, "allow") && !mr_str_is(result, "deny"))
     return refuse(k, "result", "must be \"allow\" or \"deny\"");
@@ -99,7 +107,7 @@ static int check_confirmation(struct check *k, yyjson_val *ev, struct mr_event_i
 static int check_custom_result(struct check *k, yyjson_val *ev, struct mr_event_in *e)
 {
   struct mr_str id = mr_json_get_str(ev, "custom_tool_use_id");
-  struct mr_tcall *t = k->s ? mr_state_call(k->s, id) : NULL;
+  struct mr_tcall *t = find_call(k, id);
   int code = check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT | MR_BLOCK_SEARCH, false);
 
   if (code != MR_OK) return code;
@@ -118,12 +126,10 @@ static int check_custom_result(struct check *k, yyjson_val *ev, struct mr_event_
 static int check_interrupt(struct check *k, yyjson_val *ev, struct mr_event_in *e)
 {
   struct mr_str thread = mr_json_get_str(ev, "session_thread_id");
+  struct mr_thread *th = mr_thread_find(k->s, thread);
 
-  if (thread.n && !mr_str_is(thread, k->s->primary))
-    return refuse(k, "session_thread_id",
-                  "session "
-                  "%s has no running thread " MR_FMT,
-                  k->s->id, MR_ARG(thread));
+  if (!th) return refuse(k, "session_thread_id", "session %s has no thread " MR_FMT, k->s->id, MR_ARG(thread));
+  if (th->status == MR_TERMINATED) return refuse(k, "session_thread_id", "thread %s is terminated", th->id);
   /* Nothing runs and nothing waits: accepted, and nothing to do. */
   e->drop = k->s->status == MR_IDLE && !mr_state_blocked(k->s) && !k->s->inbox && k->out->n == 0;
   k->interrupted = true;
@@ -314,20 +320,24 @@ static void on_stored(void *ud, int code, const struct mr_err *err)
     mr_call_done(c, MR_OK);
   else
     mr_call_fail_err(c, err);
-  mr_turn_wake(s);
+  mr_turn_wake_all(s);
   mr_session_unref(s);
 }
 
 static struct mr_input *input_new(struct mr_session *s, const struct mr_event_in *e)
 {
   struct mr_input *in = mr_arena_alloc(s->mem, sizeof *in);
+  yyjson_doc *doc = NULL;
 
   if (!in) return NULL;
   memcpy(in->event_id, e->id, sizeof in->event_id);
-  memcpy(in->ref, e->ref, sizeof in->ref);
   in->type = mr_session_copy(s, e->type);
   in->body = mr_session_copy(s, e->body);
-  return in->type.p && in->body.p ? in : NULL;
+  if (!in->type.p || !in->body.p || mr_json_parse(s->d->mem, in->body, SIZE_MAX, &doc, NULL) != MR_OK)
+    return NULL;
+  mr_input_route(s, in, yyjson_doc_get_root(doc));
+  yyjson_doc_free(doc);
+  return in;
 }
 
 static void echo(struct mr_call *c, struct mr_jw *w, const struct mr_event_in *e, struct mr_txn *t)
@@ -353,7 +363,7 @@ static void store_batch(struct send *p)
   struct mr_txn t;
   struct mr_jw w;
 
-  mr_txn_begin(&t, s, &c->who, "inbox");
+  mr_txn_begin(&t, &s->main, &c->who, "inbox");
   mr_jw_init(&w, &c->out);
   mr_jw_obj(&w);
   mr_jw_key(&w, "data");
@@ -376,7 +386,11 @@ static void store_batch(struct send *p)
   }
   mr_jw_arr_end(&w);
   mr_jw_obj_end(&w);
-  if (t.n && t.code == MR_OK && !MR_SWITCH("answer-split")) mr_turn_answered(&t);
+  for (struct mr_thread *th = &s->main; t.n && t.code == MR_OK && !MR_SWITCH("answer-split") && th;
+       th = th->next) {
+    mr_txn_on(&t, th);
+    mr_turn_answered(&t);
+  }
   mr_txn_commit(&t, MR_SWITCH("ack-early") ? NULL : on_stored, p);
   if (MR_SWITCH("ack-early")) on_stored(p, MR_OK, NULL);
 }
@@ -459,7 +473,7 @@ static void on_send_session(void *ud, int code, struct mr_session *s, const stru
     mr_session_unref(s);
     return;
   }
-  who = mr_session_subject(s);
+  who = mr_thread_subject(&s->main);
   c->cancel = cancel_accept;
   if (!p->asked &&
       mr_accept_ask(&p->accept, c, mr_str_c(s->id), &who, mr_json_get(c->in, "events"), on_accepted)) {

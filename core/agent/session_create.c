@@ -35,7 +35,7 @@ static void on_woken(void *ud, int code, struct mr_session *s, const struct mr_e
   (void)ud;
   (void)err;
   if (code != MR_OK) return; /* it is found at the next start */
-  mr_turn_wake(s);
+  mr_turn_wake(&s->main);
   mr_session_unref(s);
 }
 

@@ -233,7 +233,7 @@ static int commit_change(struct change *p, yyjson_val *title, struct mr_str meta
   mr_buf_free(&doc);
   code = s->doc_json.n ? mr_session_parse_docs(s, &p->c->err) : mr_err_nomem(&p->c->err);
   if (code != MR_OK) return code;
-  mr_txn_begin(&t, s, &p->c->who, "update");
+  mr_txn_begin(&t, &s->main, &p->c->who, "update");
   t.what |= MR_SESSION_DOC;
   mr_txn_wire(&t, &b, &w, "session.updated", NULL, NULL);
   if (p->metadata && !mr_str_is(metadata, "{}")) mr_jw_kraw(&w, "metadata", metadata);
@@ -335,7 +335,7 @@ static void on_archive(void *ud, int code, struct mr_session *s, const struct mr
     mr_session_unref(s);
     return;
   }
-  mr_txn_begin(&t, s, &c->who, "archive");
+  mr_txn_begin(&t, &s->main, &c->who, "archive");
   while (s->inbox) {
     if (t.c) mr_commit_inbox_del(t.c, mr_str_c(s->id), mr_str_c(s->inbox->event_id));
     s->inbox = s->inbox->next;
@@ -379,7 +379,8 @@ static void on_deleted(void *ud, const struct mr_commit_result *r)
     mr_stream_publish(s, &row);
   }
   mr_buf_free(&b);
-  mr_stream_end_all(s, MR_OK);
+  for (struct mr_thread *th = &s->main; th; th = th->next)
+    mr_stream_end_all(th, MR_OK);
   if (s->d->sandbox) mr_sandbox_destroy(s->d->sandbox, s->id, s->sandbox_ref, NULL, NULL);
   for (int i = 0; i < p->nblobs; i++)
     mr_blob_delete(s->d->store, p->blobs[i]);

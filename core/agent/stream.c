@@ -10,7 +10,7 @@ enum { PREVIEW_MESSAGE = 1, PREVIEW_THINKING = 2, REPLAY_PAGE = 500 };
 
 static void sub_end(struct mr_subscriber *u, int code)
 {
-  struct mr_session *s = u->s;
+  struct mr_session *s = u->th->s;
   struct mr_call *c = u->call;
 
   *u->link = u->next;
@@ -26,18 +26,21 @@ static void sub_end(struct mr_subscriber *u, int code)
   mr_session_unref(s);
 }
 
-static bool ends_stream(struct mr_str type)
+/* Nothing comes behind it on this stream (API: sessions §7.4). */
+static bool ends_stream(const struct mr_thread *th, struct mr_str type)
 {
-  return mr_str_is(type, "session.status_terminated") || mr_str_is(type, "session.deleted");
+  if (mr_thread_primary(th))
+    return mr_str_is(type, "session.status_terminated") || mr_str_is(type, "session.deleted");
+  return mr_str_is(type, "session.thread_status_terminated");
 }
 
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row)
 {
+  struct mr_thread *th = mr_thread_find(s, row->thread_id);
   struct mr_subscriber *u, *next;
 
-  if (row->thread_id.n && !mr_str_is(row->thread_id, s->primary)) return;
-  mr_watch_publish(s, row);
-  for (u = s->subs; u; u = next) {
+  if (mr_thread_primary(th)) mr_watch_publish(s, row);
+  for (u = th->subs; u; u = next) {
     next = u->next;
     if (u->replaying) {
       u->missed = row->pos;
@@ -48,22 +51,22 @@ void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row)
     if (mr_str_is(row->event_id, u->preview_id)) u->preview_id[0] = '\0';
     if (u->call->event(u->call, row->type, row->pos, row->body) == MR_E_CLOSED)
       sub_end(u, MR_E_CLOSED);
-    else if (ends_stream(row->type))
+    else if (ends_stream(th, row->type))
       sub_end(u, MR_OK);
   }
 }
 
-void mr_stream_request_began(struct mr_session *s)
+void mr_stream_request_began(struct mr_thread *th)
 {
-  for (struct mr_subscriber *u = s->subs; u; u = u->next)
+  for (struct mr_subscriber *u = th->subs; u; u = u->next)
     u->sees_request = !u->replaying;
 }
 
-static void preview(struct mr_session *s, const char *event, unsigned which, const char *id, struct mr_str json)
+static void preview(struct mr_thread *th, const char *event, unsigned which, const char *id, struct mr_str json)
 {
   struct mr_subscriber *u, *next;
 
-  for (u = s->subs; u; u = next) {
+  for (u = th->subs; u; u = next) {
     next = u->next;
     if (!(u->deltas & which) || !u->sees_request) continue;
     if (strcmp(event, "event_start") == 0)
@@ -74,50 +77,50 @@ static void preview(struct mr_session *s, const char *event, unsigned which, con
   }
 }
 
-static bool wanted(const struct mr_session *s, unsigned which)
+static bool wanted(const struct mr_thread *th, unsigned which)
 {
-  for (const struct mr_subscriber *u = s->subs; u; u = u->next)
+  for (const struct mr_subscriber *u = th->subs; u; u = u->next)
     if ((u->deltas & which) && u->sees_request) return true;
   return false;
 }
 
-bool mr_stream_previews(const struct mr_session *s)
+bool mr_stream_previews(const struct mr_thread *th)
 {
-  return wanted(s, PREVIEW_MESSAGE | PREVIEW_THINKING);
+  return wanted(th, PREVIEW_MESSAGE | PREVIEW_THINKING);
 }
 
-void mr_stream_preview_start(struct mr_session *s, const char *type, const char *id)
+void mr_stream_preview_start(struct mr_thread *th, const char *type, const char *id)
 {
   unsigned which = strcmp(type, "agent.thinking") == 0 ? PREVIEW_THINKING : PREVIEW_MESSAGE;
   struct mr_buf b;
 
-  if (!wanted(s, which)) return;
-  mr_buf_init(&b, s->d->mem, 1024);
+  if (!wanted(th, which)) return;
+  mr_buf_init(&b, th->s->d->mem, 1024);
   mr_buf_printf(&b, "{\"type\":\"event_start\",\"event\":{\"type\":\"%s\",\"id\":\"%s\"}}", type, id);
-  preview(s, "event_start", which, id, mr_buf_get(&b));
+  preview(th, "event_start", which, id, mr_buf_get(&b));
   mr_buf_free(&b);
 }
 
-void mr_stream_preview_text(struct mr_session *s, const char *id, int index, struct mr_str text)
+void mr_stream_preview_text(struct mr_thread *th, const char *id, int index, struct mr_str text)
 {
   struct mr_buf b;
 
-  if (!wanted(s, PREVIEW_MESSAGE)) return;
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  if (!wanted(th, PREVIEW_MESSAGE)) return;
+  mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_buf_printf(&b,
                 "{\"type\":\"event_delta\",\"event_id\":\"%s\",\"delta\":{\"type\":\"content_delta\","
                 "\"index\":%d,\"content\":{\"type\":\"text\",\"text\":",
                 id, index);
   mr_json_quote(&b, text);
   mr_buf_c(&b, "}}}");
-  preview(s, "event_delta", PREVIEW_MESSAGE, id, mr_buf_get(&b));
+  preview(th, "event_delta", PREVIEW_MESSAGE, id, mr_buf_get(&b));
   mr_buf_free(&b);
 }
 
-void mr_stream_end_all(struct mr_session *s, int code)
+void mr_stream_end_all(struct mr_thread *th, int code)
 {
-  while (s->subs)
-    sub_end(s->subs, code);
+  while (th->subs)
+    sub_end(th->subs, code);
 }
 
 /* ---- opening ---- */
@@ -132,15 +135,15 @@ static void replay(struct mr_subscriber *u);
 
 /* The call may have ended while the store was read; its subscriber is found again by looking. */
 struct replay {
-  struct mr_session *s;
+  struct mr_thread *th;
   struct mr_subscriber *u;
 };
 
 static void on_replay(void *ud, const struct mr_rows *r)
 {
   struct replay *p = ud;
-  struct mr_session *s = p->s;
-  struct mr_subscriber *u = s->subs;
+  struct mr_session *s = p->th->s;
+  struct mr_subscriber *u = p->th->subs;
 
   while (u && u != p->u)
     u = u->next;
@@ -164,7 +167,7 @@ static void on_replay(void *ud, const struct mr_rows *r)
 
 static void replay(struct mr_subscriber *u)
 {
-  struct mr_session *s = u->s;
+  struct mr_session *s = u->th->s;
   struct mr_log_query q = {.session_id = mr_str_c(s->id), .after_pos = u->after, .limit = REPLAY_PAGE};
   struct replay *p = mr_mem_zalloc(s->d->mem, sizeof *p);
 
@@ -173,7 +176,8 @@ static void replay(struct mr_subscriber *u)
     sub_end(u, MR_E_NOMEM);
     return;
   }
-  p->s = s;
+  if (!mr_thread_primary(u->th)) q.thread_id = mr_str_c(u->th->id);
+  p->th = u->th;
   p->u = u;
   mr_session_ref(s);
   mr_read_log(s->d->store, s->ws, &q, on_replay, p);
@@ -199,18 +203,15 @@ static int read_deltas(struct mr_call *c, unsigned *out)
   return MR_OK;
 }
 
-static void on_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+static void subscribe(struct mr_call *c, struct mr_thread *th)
 {
-  struct mr_call *c = ud;
+  struct mr_session *s = th->s;
   struct mr_subscriber *u;
   unsigned deltas = 0;
 
-  if (code != MR_OK) {
-    mr_call_fail_err(c, err);
-    return;
-  }
-  if (s->status == MR_TERMINATED) {
-    mr_call_fail(c, MR_E_STATE, NULL, "session %s is terminated: list its events instead", s->id);
+  if (th->status == MR_TERMINATED) {
+    mr_call_fail(c, MR_E_STATE, NULL, "%s %s is terminated: list its events instead",
+                 mr_thread_primary(th) ? "session" : "thread", mr_thread_primary(th) ? s->id : th->id);
     mr_session_unref(s);
     return;
   }
@@ -223,18 +224,33 @@ static void on_session(void *ud, int code, struct mr_session *s, const struct mr
     return;
   }
   u->call = c;
-  u->s = s; /* the reference of mr_session_get is now the subscriber's */
+  u->th = th; /* the reference of mr_session_get to its session is now the subscriber's */
   u->deltas = deltas;
   u->after = mr_json_get_int(c->in, "after", 0);
-  u->next = s->subs;
-  u->link = &s->subs;
+  u->next = th->subs;
+  u->link = &th->subs;
   if (u->next) u->next->link = &u->next;
-  s->subs = u;
+  th->subs = u;
   s->d->stats.subscribers++;
   c->priv = u;
   c->cancel = on_cancel;
   c->opened(c);
   if (u->after > 0) replay(u);
+}
+
+static void on_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+{
+  struct mr_call *c = ud;
+  struct mr_thread *th;
+
+  if (code != MR_OK) {
+    mr_call_fail_err(c, err);
+  } else if ((th = mr_thread_find(s, c->path[1]))) { /* no thread in the path: the primary */
+    subscribe(c, th);
+  } else {
+    mr_not_found(c, "thread", c->path[1]);
+    mr_session_unref(s);
+  }
 }
 
 void mr_sessions_events_stream(struct mr_call *c)
@@ -245,18 +261,7 @@ void mr_sessions_events_stream(struct mr_call *c)
     mr_session_get(c->d, c->who.workspace, c->path[0], on_session, c);
 }
 
-static void on_thread_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)
-{
-  struct mr_call *c = ud;
-  if (code == MR_OK && !mr_str_is(c->path[1], s->primary)) {
-    mr_session_unref(s);
-    mr_call_fail(c, MR_E_NOTFOUND, NULL, "thread " MR_FMT " not found", MR_ARG(c->path[1]));
-    return;
-  }
-  on_session(ud, code, s, err);
-}
-
 void mr_sessions_threads_stream(struct mr_call *c)
 {
-  mr_session_get(c->d, c->who.workspace, c->path[0], on_thread_session, c);
+  mr_sessions_events_stream(c);
 }

@@ -29,7 +29,7 @@ struct mr_use { /* a tool call of the reply, on its way through the permit phase
 };
 
 struct mr_model_run {
-  struct mr_session *s;
+  struct mr_thread *th;
   struct mr_model_call *call; /* NULL once it is done */
   struct mr_arena *arena;
   struct mr_ready ready; /* a request that could not start fails from the drain */

@@ -97,7 +97,7 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
   struct mr_jw w;
   int owns = 0;
 
-  if (u->kind != MR_TOOL_BUILTIN && u->perm != MR_PERM_DENY) owns = mr_tools_owned(s, u->name);
+  if (u->kind != MR_TOOL_BUILTIN && u->perm != MR_PERM_DENY) owns = mr_tools_owned(t->th, u->name);
   /* What is guarded is claimed also when its handler went meanwhile: without the claim it would be a tool of the
    * sandbox when the log is read. */
   if (u->perm != MR_PERM_DENY && !owns && u->kind != MR_TOOL_GUARDED) return;
@@ -106,12 +106,11 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
   mr_jw_obj(&w);
   mr_jw_kc(&w, "event_id", u->event_id);
   if (u->perm == MR_PERM_DENY) {
-    const char *text =
-        u->judged == MR_JUDGED_INPUT
-            ? mr_arena_printf(t->arena, MR_FMT ": the input does not fit its schema: " MR_FMT, MR_ARG(u->name),
-                              MR_ARG(u->message))
-            : mr_arena_printf(t->arena, "Permission to use " MR_FMT " has been denied.%s" MR_FMT, MR_ARG(u->name),
-                              u->message.n ? " " : "", MR_ARG(u->message));
+    const char *text = u->judged == MR_JUDGED_INPUT
+                           ? mr_arena_printf(t->arena, MR_FMT ": the input does not fit its schema: " MR_FMT,
+                                             MR_ARG(u->name), MR_ARG(u->message))
+                           : mr_arena_printf(t->arena, "Permission to use " MR_FMT " has been denied.%s" MR_FMT,
+                                             MR_ARG(u->name), u->message.n ? " " : "", MR_ARG(u->message));
     mr_jw_key(&w, "is_error");
     mr_jw_bool(&w, true);
     mr_jw_key(&w, "content");
@@ -169,7 +168,7 @@ void mr_reply_rows(struct mr_txn *t, struct mr_model_run *r)
   reply_private(t, r);
   if (MR_SWITCH("reply-split")) {
     mr_txn_commit(t, NULL, NULL);
-    mr_txn_begin(t, r->s, NULL, "reply");
+    mr_txn_begin(t, r->th, NULL, "reply");
   }
   content_rows(t, r);
   mr_turn_span_end(t, false, &r->usage);

@@ -20,9 +20,9 @@ struct settings {
   const char *only;             /* test */
   const char *dir;              /* new */
   int timeout_s;
-  bool url_given;        /* --url; the environment's is not used with --data */
-  bool data_given;       /* --data, or MOONRIG_DATA */
-  bool key_given;        /* --key, or MOONRIG_API_KEY */
+  bool url_given;  /* --url; the environment's is not used with --data */
+  bool data_given; /* --data, or MOONRIG_DATA */
+  bool key_given;  /* --key, or MOONRIG_API_KEY */
   int grace_s;
   const char *paths[PATHS_MAX]; /* what is left of the command line */
   int npaths;
