@@ -8,8 +8,8 @@
  *
  * Configuration: prices = { date = "2026-11-28", models = { ["<id or prefix*>"] = { input, output, cache_read,
  * cache_write_5m, cache_write_1h, long_over, long = {..} } }, search_usd_per_1000 = 10, hour_usd = 0.08 }, all USD
- * (per million tokens). "<id>@fast" is the price of speed "fast". What is named there stands before what is built
- * in. Pure functions but for new; any thread.
+ * (per million tokens; a cache price that is not said is that of input). "<id>@fast" is the price of speed "fast".
+ * What is named there stands before what is built in. Pure functions but for new; any thread.
  */
 #ifndef MR_AGENT_PRICE_H
 #define MR_AGENT_PRICE_H
