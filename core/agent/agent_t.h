@@ -16,6 +16,7 @@ struct mr_domain {
   struct mr_loop *loop;
   struct mr_store *store;
   struct mr_models *models;
+  struct mr_prices *prices; /* price.h */
   struct mr_sandbox_driver *sandbox;
   struct mr_pool *pool;
   struct mr_tool_runner tools;

@@ -2,6 +2,7 @@
  * domain.c - the domain's life: configuration, start (what a first start needs, then waking what was
  * running), drain and cut at the end.
  */
+#include "agent/price.h"
 #include "agent/session_t.h"
 
 enum { WAKE_PAGE = 500, REWAKE_US = 1000000, SWEEP_ROWS = 300, SWEEP_US = 60000000, SWEEP_MORE_US = 20000 };
@@ -39,7 +40,8 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->tool_rounds_max = (int)setting(o->config, "limits", "tool_rounds", 200);
   mr_timer_init(&d->rewake, on_rewake);
   mr_timer_init(&d->kv_sweep, on_kv_sweep);
-  code = mr_sessions_init(d, err);
+  code = mr_prices_new(&d->prices, d->mem, mr_json_get(o->config, "prices"), err);
+  if (code == MR_OK) code = mr_sessions_init(d, err);
   if (code == MR_OK) code = mr_keys_init(d, err);
   if (code == MR_OK) code = mr_watches_init(d, err);
   if (code == MR_OK) code = mr_store_workspace(d->store, MR_S("default"), &d->default_ws, err);
@@ -58,6 +60,7 @@ void mr_domain_free(struct mr_domain **dp)
   mr_watches_free(d);
   mr_sessions_free(d);
   mr_keys_free(d);
+  mr_prices_free(&d->prices);
   mr_mem_free(d->mem, d);
   *dp = NULL;
 }

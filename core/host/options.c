@@ -3,7 +3,7 @@
  * some room reads stands in the table here, with its kind and limits; what is not in the table is refused
  * with its path, so that a slip of the pen never passes for a setting.
  *
- * Sections of which another file checks the contents (models.route, api, script.roots) are let through here.
+ * Sections of which another file checks the contents (models.route, prices, api, script.roots) are let through here.
  */
 #include "base/json.h"
 #include "host/ext_t.h"
@@ -33,6 +33,7 @@ static const struct option table[] = {
     {"models.scripted", K_OBJ, 0, 0},
     {"models.scripted.file", K_STR, 1, 4000},
     {"models.route", K_FREE, 0, 0},
+    {"prices", K_FREE, 0, 0},
     {"retries", K_OBJ, 0, 0},
     {"retries.max", K_INT, 0, 1000},
     {"retries.base_ms", K_INT, 1, 3600000},
