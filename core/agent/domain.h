@@ -245,6 +245,7 @@ MR_OPERATION(sessions_events_list);
 MR_OPERATION(sessions_events_stream);
 MR_OPERATION(sessions_threads_list);
 MR_OPERATION(sessions_threads_retrieve);
+MR_OPERATION(sessions_threads_archive);
 MR_OPERATION(sessions_threads_events_list);
 MR_OPERATION(sessions_threads_stream);
 MR_OPERATION(models_list);

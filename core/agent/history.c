@@ -138,6 +138,10 @@ enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum 
 
   *kind = MR_TOOL_BUILTIN;
   *known = true;
+  if (mr_delegate_has(th, name)) {
+    *kind = MR_TOOL_HIDDEN;
+    return MR_PERM_ALLOW;
+  }
   if (custom_tool(th, name)) {
     *kind = MR_TOOL_CUSTOM;
     return MR_PERM_ALLOW;
@@ -181,6 +185,7 @@ static int prepare_tools(struct mr_thread *th)
     mr_json_write(&b, mr_json_get(v, "input_schema"), true);
     mr_jw_obj_end(&w);
   }
+  mr_delegate_tools(th, &w);
   mr_jw_arr_end(&w);
   th->tools = b.n > 2 ? mr_session_copy(th->s, mr_buf_get(&b)) : mr_str_n("", 0);
   mr_buf_free(&b);

@@ -20,8 +20,8 @@ enum mr_status { MR_IDLE, MR_RUNNING, MR_RESCHEDULING, MR_TERMINATED };
 enum mr_stop { MR_STOP_END_TURN, MR_STOP_REQUIRES_ACTION, MR_STOP_RETRIES, MR_STOP_REFUSAL };
 
 /* GUARDED: a handler's tool behind a confirmation. To clients it is a tool of the server (agent.tool_use), as only
- * those can be confirmed. */
-enum mr_tool_kind { MR_TOOL_BUILTIN, MR_TOOL_CUSTOM, MR_TOOL_GUARDED };
+ * those can be confirmed. HIDDEN: a coordinator's own (delegate.c); no event shows it. */
+enum mr_tool_kind { MR_TOOL_BUILTIN, MR_TOOL_CUSTOM, MR_TOOL_GUARDED, MR_TOOL_HIDDEN };
 enum mr_call_perm { MR_PERM_ALLOW, MR_PERM_ASK, MR_PERM_DENY };
 
 /* One tool call of the latest model reply. */
@@ -101,6 +101,8 @@ struct mr_thread {
   struct mr_tcall **calls; /* of the latest reply, in call order */
   int ncalls, calls_cap;
   int blocked_n;          /* event ids of the latest requires_action idle */
+  struct mr_mail *mail;   /* messages of other threads that its model has not been given */
+  int nmail;
   struct mr_str *history; /* message fragments for the model */
   int nhistory, history_cap;
   /* what runs now */
@@ -174,6 +176,7 @@ struct mr_thread *mr_thread_of_call(struct mr_session *s, struct mr_str event_id
 /* Sets ref and th of an input from its body. */
 void mr_input_route(struct mr_session *s, struct mr_input *in, yyjson_val *body);
 bool mr_thread_primary(const struct mr_thread *th);
+bool mr_thread_advisor(const struct mr_thread *th);
 bool mr_thread_blocked(const struct mr_thread *th); /* idle on requires_action */
 
 /* ---- state.c ---- */
@@ -222,8 +225,9 @@ struct mr_thread *mr_txn_on(struct mr_txn *t, struct mr_thread *th);
 void mr_txn_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type, const char *id,
                  char id_out[MR_ID_LEN]);
 void mr_txn_end_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w);
-/* As mr_txn_end_wire; a child's event is shown on the primary's stream too, under the same id. */
-void mr_txn_end_wire_both(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w);
+/* As mr_txn_end_wire; a child's event is shown on the primary's stream too, under the same id. names_thread: there it
+ * says which thread it is of. */
+void mr_txn_end_wire_both(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, bool names_thread);
 /* The simple ones: no further fields. */
 void mr_txn_plain(struct mr_txn *t, const char *type);
 /* An input of the inbox becomes a log row: same id, processed_at set. A child's has a copy on the primary, which
@@ -244,6 +248,10 @@ void mr_turn_running(struct mr_txn *t);   /* the thread's, behind the session's 
 void mr_turn_answered(struct mr_txn *t);  /* results were taken in t: the status follows */
 /* The present thread stopped: so does the session, when nothing else of it runs. */
 void mr_turn_stopped(struct mr_txn *t);
+void mr_turn_thread_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details); /* its row alone */
+/* The turn is over for good: queued inputs go with it; a child terminates, and its parent's model hears why. */
+void mr_turn_dead(struct mr_txn *t);
+void mr_turn_terminated(struct mr_txn *t); /* the present thread, a child, has ended: its row */
 /* Opens a session.thread_status_* row of the present thread. */
 void mr_turn_thread_row(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type);
 void mr_turn_flush(struct mr_txn *t);              /* the thread's queued inputs go with its dead turn */
@@ -286,6 +294,22 @@ void mr_settle_drop(struct mr_thread *th); /* the turn goes on, or is ended othe
 void mr_settle_committed(struct mr_thread *th);
 /* Durable rows: hooks hear that the session is idle. */
 void mr_idle_heard(struct mr_session *s, const struct mr_log_row *rows, int n);
+
+/* ---- mail.c: messages between threads. content: JSON, an array of content blocks ---- */
+int mr_mail_apply(struct mr_thread *th, struct mr_str from, yyjson_val *content); /* state.c calls these two */
+int mr_mail_apply_taken(struct mr_thread *th, int n);
+void mr_mail_take(struct mr_txn *t); /* what waits for the present thread becomes part of its history */
+void mr_mail_text(struct mr_txn *t, struct mr_str text, struct mr_buf *out); /* a text as content */
+void mr_mail_sent(struct mr_txn *t, struct mr_thread *from, struct mr_thread *to, struct mr_str content);
+void mr_mail_received(struct mr_txn *t, struct mr_thread *from, struct mr_thread *to, struct mr_str content);
+void mr_mail_notice(struct mr_txn *t, struct mr_thread *to, struct mr_str text); /* no event shows it */
+void mr_mail_wake(struct mr_txn *t, struct mr_thread *th); /* it goes on with its mail, if it is idle */
+void mr_mail_report(struct mr_txn *t); /* the last words of the present thread, a child, go to the primary */
+
+/* ---- delegate.c: a coordinator's hidden tools ---- */
+bool mr_delegate_has(const struct mr_thread *th, struct mr_str name); /* is it one that th has? */
+void mr_delegate_tools(const struct mr_thread *th, struct mr_jw *w);  /* their definitions, into the array of tools */
+void mr_delegate_run(struct mr_txn *t); /* the hidden calls of the reply just recorded; each has its outcome after */
 
 /* ---- phase.c: questions to the hooks ---- */
 /* Would any be asked? Looked at first: no hook, no cost. who->tool: permit and tools only. */

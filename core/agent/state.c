@@ -85,9 +85,9 @@ static int apply_reply(struct mr_thread *th, yyjson_val *j)
   return code;
 }
 
-static int apply_tool_use(struct mr_thread *th, yyjson_val *j, enum mr_tool_kind kind)
+static int apply_tool_use(struct mr_thread *th, yyjson_val *j, const char *ref, enum mr_tool_kind kind)
 {
-  struct mr_tcall *t = mr_state_call(th, mr_json_get_str(j, "id"));
+  struct mr_tcall *t = mr_state_call(th, mr_json_get_str(j, ref));
   struct mr_str perm = mr_json_get_str(j, "evaluated_permission");
   struct mr_buf b;
 
@@ -208,6 +208,7 @@ static int apply_thread_status(struct mr_thread *th, struct mr_str what, yyjson_
   } else if (mr_str_is(what, "terminated")) {
     thread_stops(th, MR_TERMINATED, at);
     th->archived_us = at;
+    th->ncalls = 0; /* what it waited for nobody can answer any more */
   }
   return MR_OK;
 }
@@ -278,6 +279,10 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
   if (mr_str_is(type, "model.reply")) return apply_reply(th, j);
   if (mr_str_is(type, "tool.outcome")) return apply_outcome(th, j);
   if (mr_str_is(type, "thread.created")) return apply_created(th->s, j);
+  if (mr_str_is(type, "tool.hidden")) return apply_tool_use(th, j, "event_id", MR_TOOL_HIDDEN);
+  if (mr_str_is(type, "tool.result")) return apply_result(th, j, "event_id");
+  if (mr_str_is(type, "mail.taken")) return mr_mail_apply_taken(th, (int)mr_json_get_int(j, "n", 0));
+  if (mr_str_is(type, "mail.notice")) return mr_mail_apply(th, mr_json_get_str(j, "text"), NULL);
   if (mr_str_is(type, "tool.intent") && t) {
     t->attempt = (int)mr_json_get_int(j, "attempt", 1);
     t->intent_seq = th->s->seq + 1;
@@ -297,6 +302,17 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
     th->rounds++;
   }
   return MR_OK;
+}
+
+/* A child is given a message as it is; the primary is told whose report it is. */
+static int apply_received(struct mr_thread *th, yyjson_val *j)
+{
+  struct mr_str name = mr_json_get_str(j, "from_agent_name"), line = mr_str_n("", 0);
+
+  if (name.n)
+    line = mr_str_c(mr_arena_printf(th->s->mem, "Message from agent " MR_FMT " (thread " MR_FMT "):", MR_ARG(name),
+                                    MR_ARG(mr_json_get_str(j, "from_session_thread_id"))));
+  return mr_mail_apply(th, line, mr_json_get(j, "content"));
 }
 
 static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson_val *j)
@@ -330,10 +346,12 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
     return mr_history_user(th, mr_json_get(j, "content"), "user");
   } else if (mr_str_is(t, "system.message")) {
     return mr_history_user(th, mr_json_get(j, "content"), "system");
+  } else if (mr_str_is(t, "agent.thread_message_received")) {
+    return apply_received(th, j);
   } else if (mr_str_is(t, "agent.tool_use")) {
-    return apply_tool_use(th, j, MR_TOOL_BUILTIN);
+    return apply_tool_use(th, j, "id", MR_TOOL_BUILTIN);
   } else if (mr_str_is(t, "agent.custom_tool_use")) {
-    return apply_tool_use(th, j, MR_TOOL_CUSTOM);
+    return apply_tool_use(th, j, "id", MR_TOOL_CUSTOM);
   } else if (mr_str_is(t, "agent.tool_result")) {
     return apply_result(th, j, "tool_use_id");
   } else if (mr_str_is(t, "user.custom_tool_result")) {

@@ -5,6 +5,7 @@
  * A thread lives in its session's memory until the session is unloaded, an archived one too: its history stays
  * readable. Loop thread.
  */
+#include "agent/roster.h"
 #include "agent/session_t.h"
 
 #include <stdio.h>
@@ -17,6 +18,11 @@ bool mr_thread_primary(const struct mr_thread *th)
 bool mr_thread_blocked(const struct mr_thread *th)
 {
   return th->status == MR_IDLE && th->stop == MR_STOP_REQUIRES_ACTION;
+}
+
+bool mr_thread_advisor(const struct mr_thread *th)
+{
+  return mr_str_is(mr_json_get_str(th->agent, "type"), "advisor");
 }
 
 struct mr_thread *mr_thread_find(struct mr_session *s, struct mr_str id)
@@ -65,6 +71,8 @@ void mr_thread_set_agent(struct mr_thread *th, yyjson_val *agent)
   th->agent_id = mr_json_get_str(agent, "id");
   th->agent_name = mr_json_get_str(agent, "name");
   th->model = mr_json_get_str(model, "id");
+  if (!th->model.n) th->model = mr_json_str(model);
+  if (mr_thread_advisor(th)) th->agent_name = MR_S(MR_ADVISOR_NAME);
   th->effort = mr_json_get_str(mr_json_get(model, "effort"), "type");
   th->speed = mr_json_get_str(model, "speed");
   th->system = th->tools = mr_str_n(NULL, 0);

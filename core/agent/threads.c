@@ -170,3 +170,58 @@ void mr_sessions_threads_events_list(struct mr_call *c)
 {
   mr_session_get(c->d, c->who.workspace, c->path[0], on_events, c);
 }
+
+/* ---- archive ---- */
+
+static void on_archived(void *ud, int code, const struct mr_err *err)
+{
+  struct mr_call *c = ud;
+  struct mr_thread *th = c->priv;
+  struct mr_jw w;
+
+  if (code != MR_OK) {
+    mr_call_fail_err(c, err);
+  } else {
+    mr_jw_init(&w, &c->out);
+    write_thread(&w, th);
+    mr_call_done(c, MR_OK);
+  }
+  mr_session_unref(th->s);
+}
+
+/* A thread that waits for the client counts as idle; what it waited for dies with it, and the session no longer
+ * waits for that. */
+static void on_archive(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+{
+  struct mr_call *c = ud;
+  struct mr_thread *th = path_thread(c, code, s, err);
+  bool blocked;
+  struct mr_txn t;
+
+  if (!th) return;
+  c->priv = th;
+  if (mr_thread_primary(th))
+    code = mr_err_set(&c->err, MR_E_STATE, NULL,
+                      "thread %s is the primary thread: it is archived with its session", th->id);
+  else if (th->status == MR_RUNNING || th->status == MR_RESCHEDULING)
+    code = mr_err_set(&c->err, MR_E_STATE, NULL, "thread %s is %s: interrupt it before archiving", th->id,
+                      mr_status_name(th->status));
+  if (code != MR_OK) {
+    mr_call_done(c, code);
+    mr_session_unref(s);
+  } else if (th->status == MR_TERMINATED) {
+    on_archived(c, MR_OK, NULL);
+  } else {
+    blocked = mr_thread_blocked(th) && mr_state_blocked(s);
+    mr_txn_begin(&t, th, &c->who, "archive");
+    mr_turn_flush(&t);
+    mr_turn_terminated(&t);
+    if (blocked) mr_turn_stopped(&t);
+    mr_txn_commit(&t, on_archived, c);
+  }
+}
+
+void mr_sessions_threads_archive(struct mr_call *c)
+{
+  mr_session_get(c->d, c->who.workspace, c->path[0], on_archive, c);
+}

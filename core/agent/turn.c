@@ -43,7 +43,7 @@ void mr_turn_running(struct mr_txn *t)
 
   if (t->s->status != MR_RUNNING) session_row(t, "session.status_running");
   mr_turn_thread_row(t, &b, &w, "session.thread_status_running");
-  mr_txn_end_wire_both(t, &b, &w);
+  mr_txn_end_wire_both(t, &b, &w, false);
 }
 
 static void blockers(struct mr_jw *w, const struct mr_thread *th)
@@ -118,7 +118,7 @@ void mr_turn_stopped(struct mr_txn *t)
     session_row(t, "session.status_rescheduled");
 }
 
-void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
+void mr_turn_thread_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
 {
   struct mr_buf b;
   struct mr_jw w;
@@ -126,7 +126,45 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
   t->label = "idle";
   mr_turn_thread_row(t, &b, &w, "session.thread_status_idle");
   stop_fields(t, &w, stop, details, t->th);
-  mr_txn_end_wire_both(t, &b, &w);
+  mr_txn_end_wire_both(t, &b, &w, false);
+}
+
+void mr_turn_terminated(struct mr_txn *t)
+{
+  struct mr_buf b;
+  struct mr_jw w;
+
+  mr_turn_thread_row(t, &b, &w, "session.thread_status_terminated");
+  mr_txn_end_wire_both(t, &b, &w, false);
+}
+
+void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
+{
+  struct mr_thread *th = t->th;
+  bool report = !mr_thread_primary(th) && (stop == MR_STOP_END_TURN || stop == MR_STOP_REFUSAL);
+
+  if (report) mr_mail_report(t);
+  mr_turn_thread_idle(t, stop, details);
+  if (report && mr_thread_advisor(th)) mr_turn_terminated(t); /* one question, one answer */
+  if (report) mr_mail_wake(t, &t->s->main);
+  mr_turn_stopped(t);
+}
+
+void mr_turn_dead(struct mr_txn *t)
+{
+  struct mr_thread *th = t->th;
+
+  mr_turn_flush(t);
+  mr_turn_thread_idle(t, MR_STOP_RETRIES, MR_S("null"));
+  if (!mr_thread_primary(th)) {
+    mr_turn_terminated(t);
+    mr_mail_notice(t, &t->s->main,
+                   mr_str_c(mr_arena_printf(t->arena,
+                                            "Agent " MR_FMT " (thread %s) failed and has been ended: it sends no "
+                                            "report.",
+                                            MR_ARG(th->agent_name), th->id)));
+    mr_mail_wake(t, &t->s->main);
+  }
   mr_turn_stopped(t);
 }
 
@@ -225,9 +263,13 @@ static bool over_rounds(struct mr_txn *t)
                 mr_str_c(mr_arena_printf(t->arena, "the turn used tools, or was continued, %d times: the limit",
                                          th->rounds)),
                 "exhausted");
-  mr_turn_flush(t);
-  mr_turn_idle(t, MR_STOP_RETRIES, MR_S("null"));
+  mr_turn_dead(t);
   return true;
+}
+
+static bool more_to_do(struct mr_thread *th)
+{
+  return th->wants_model || th->nmail || next_input(th, "user.message", NULL);
 }
 
 /* Decides the next rows of a running turn. Returns true when a model request begins with them. */
@@ -244,14 +286,15 @@ bool mr_turn_advance(struct mr_txn *t)
       mr_turn_idle(t, MR_STOP_REQUIRES_ACTION, MR_S("null"));
     return false;
   }
-  if (draining && (th->wants_model || next_input(th, "user.message", NULL))) return false;
-  if (!th->wants_model && !next_input(th, "user.message", NULL)) {
+  if (draining && more_to_do(th)) return false;
+  if (!more_to_do(th)) {
     if (!mr_settle_passed(t)) return false;
     mr_turn_idle(t, MR_STOP_END_TURN, MR_S("null"));
     return false;
   }
   mr_settle_drop(th);
   take_messages(t);
+  mr_mail_take(t);
   if (over_rounds(t)) return false;
   mr_txn_plain(t, "span.model_request_start");
   return true;
@@ -279,7 +322,7 @@ static void step_begin(struct mr_thread *th)
   struct mr_txn t;
   bool model;
 
-  if (!next_input(th, "user.message", NULL)) return;
+  if (!next_input(th, "user.message", NULL) && !th->nmail) return;
   mr_txn_begin(&t, th, NULL, "take");
   mr_turn_running(&t);
   model = mr_turn_advance(&t);

@@ -215,6 +215,8 @@ static void on_permit(struct mr_question *q, struct mr_answer *a)
   } else if (a->said) {
     u->judged = MR_JUDGED_HOOK;
     u->perm = mr_str_is(what, "allow") ? MR_PERM_ALLOW : mr_str_is(what, "ask") ? MR_PERM_ASK : MR_PERM_DENY;
+    if (u->kind == MR_TOOL_HIDDEN && u->perm == MR_PERM_ASK)
+      u->perm = MR_PERM_DENY; /* no event shows it, so nobody can be asked */
     if (u->kind == MR_TOOL_CUSTOM && u->perm == MR_PERM_ASK) {
       if (mr_tools_owned(r->th, u->name))
         u->kind = MR_TOOL_GUARDED;

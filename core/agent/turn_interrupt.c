@@ -59,10 +59,12 @@ static void apply(struct mr_txn *t, struct mr_input *in)
   if (n == 0 && !in->th) was[n++] = &s->main;
   mr_txn_on(t, &s->main);
   mr_txn_take(t, in);
-  for (int i = n - 1; i >= 0; i--) {
+  for (int i = n - 1; i >= 0; i--) { /* an interrupted child sends no report */
     mr_txn_on(t, was[i]);
-    mr_turn_idle(t, MR_STOP_END_TURN, MR_S("null"));
+    mr_turn_thread_idle(t, MR_STOP_END_TURN, MR_S("null"));
+    if (mr_thread_advisor(was[i])) mr_turn_terminated(t);
   }
+  if (n) mr_turn_stopped(t);
 }
 
 bool mr_turn_interrupt(struct mr_thread *th)

@@ -114,6 +114,7 @@ void mr_run_finish(struct mr_model_run *r)
   (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, r->th, NULL, "reply");
   mr_reply_rows(&t, r);
+  mr_delegate_run(&t);
   if (mr_str_is(r->stop_reason, "refusal"))
     mr_turn_idle(&t, MR_STOP_REFUSAL,
                  r->stop_details.n ? r->stop_details

@@ -76,17 +76,47 @@ static void evaluation(struct mr_jw *w, const struct mr_use *u)
   mr_jw_obj_end(w);
 }
 
+/* Does a client answer it, or say whether it may run? Then a child's is shown on the primary's stream too. */
+static bool for_client(const struct mr_txn *t, const struct mr_use *u)
+{
+  if (u->kind == MR_TOOL_CUSTOM) return u->perm != MR_PERM_DENY && !mr_tools_owned(t->th, u->name);
+  return u->perm == MR_PERM_ASK;
+}
+
+static void hidden_row(struct mr_txn *t, const struct mr_use *u)
+{
+  struct mr_buf b;
+  struct mr_jw w;
+
+  mr_buf_init(&b, t->s->d->mem, SIZE_MAX / 2);
+  mr_jw_init(&w, &b);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "event_id", u->event_id);
+  mr_jw_kstr(&w, "name", u->name);
+  mr_jw_kraw(&w, "input", u->input);
+  mr_jw_obj_end(&w);
+  mr_txn_private(t, "tool.hidden", mr_buf_get(&b));
+  mr_buf_free(&b);
+}
+
 static void use_row(struct mr_txn *t, const struct mr_use *u)
 {
   struct mr_buf b;
   struct mr_jw w;
 
+  if (u->kind == MR_TOOL_HIDDEN) {
+    hidden_row(t, u);
+    return;
+  }
   mr_txn_wire(t, &b, &w, u->kind == MR_TOOL_CUSTOM ? "agent.custom_tool_use" : "agent.tool_use", u->event_id,
               NULL);
   mr_jw_kstr(&w, "name", u->name);
   mr_jw_kraw(&w, "input", u->input);
   if (u->kind != MR_TOOL_CUSTOM) evaluation(&w, u);
-  mr_txn_end_wire(t, &b, &w);
+  if (for_client(t, u))
+    mr_txn_end_wire_both(t, &b, &w, true);
+  else
+    mr_txn_end_wire(t, &b, &w);
 }
 
 /* What a call needs besides its event: a refusal's outcome, or the claim of the handler that owns it. */
@@ -97,6 +127,7 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
   struct mr_jw w;
   int owns = 0;
 
+  if (u->kind == MR_TOOL_HIDDEN && u->perm != MR_PERM_DENY) return;
   if (u->kind != MR_TOOL_BUILTIN && u->perm != MR_PERM_DENY) owns = mr_tools_owned(t->th, u->name);
   /* What is guarded is claimed also when its handler went meanwhile: without the claim it would be a tool of the
    * sandbox when the log is read. */

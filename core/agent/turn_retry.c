@@ -39,8 +39,7 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
 
   if (!transient || th->retries >= d->retry_max) {
     mr_turn_error(t, type, message, "exhausted");
-    mr_turn_flush(t);
-    mr_turn_idle(t, MR_STOP_RETRIES, MR_S("null"));
+    mr_turn_dead(t);
     return;
   }
   for (int i = 0; i < th->retries && wait < d->retry_cap_us; i++)
@@ -49,7 +48,7 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
   if (retry_after_ms * 1000 > wait) wait = retry_after_ms * 1000;
   mr_turn_error(t, type, message, "retrying");
   mr_turn_thread_row(t, &b, &w, "session.thread_status_rescheduled");
-  mr_txn_end_wire_both(t, &b, &w);
+  mr_txn_end_wire_both(t, &b, &w, false);
   mr_turn_stopped(t);
   mr_txn_private(
       t, "model.retry",

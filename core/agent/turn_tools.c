@@ -36,7 +36,7 @@ bool mr_tools_running(const struct mr_thread *th)
 
 static bool may_start(const struct mr_tcall *c)
 {
-  if (c->resolved || c->finished || c->attempt > 0) return false;
+  if (c->resolved || c->finished || c->attempt > 0 || c->kind == MR_TOOL_HIDDEN) return false;
   if (c->kind == MR_TOOL_CUSTOM) return c->owned;
   return c->perm == MR_PERM_ALLOW || (c->perm == MR_PERM_ASK && c->confirmed > 0);
 }
@@ -61,6 +61,29 @@ void mr_tools_intents(struct mr_txn *t)
     if (may_start(t->th->calls[i])) intent_row(t, t->th->calls[i]);
 }
 
+static void outcome(struct mr_buf *b, const struct mr_tcall *c)
+{
+  struct mr_jw w;
+
+  mr_buf_init(b, c->th->s->d->mem, SIZE_MAX / 2);
+  mr_jw_init(&w, b);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "event_id", c->event_id);
+  mr_jw_key(&w, "is_error");
+  mr_jw_bool(&w, c->is_error);
+  mr_jw_kraw(&w, "content", c->result);
+  mr_jw_obj_end(&w);
+}
+
+static void hidden_result_row(struct mr_txn *t, struct mr_tcall *c)
+{
+  struct mr_buf b;
+
+  outcome(&b, c);
+  mr_txn_private(t, "tool.result", mr_buf_get(&b));
+  mr_buf_free(&b);
+}
+
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
 {
   bool custom = c->kind == MR_TOOL_CUSTOM;
@@ -68,6 +91,10 @@ void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
   struct mr_jw w;
 
   t->label = "result";
+  if (c->kind == MR_TOOL_HIDDEN) {
+    hidden_result_row(t, c);
+    return;
+  }
   mr_txn_wire(t, &b, &w, custom ? "user.custom_tool_result" : "agent.tool_result", NULL, NULL);
   mr_jw_kc(&w, custom ? "custom_tool_use_id" : "tool_use_id", c->event_id);
   mr_jw_kraw(&w, "content", c->result.n ? c->result : MR_S("[]"));
@@ -86,19 +113,10 @@ void mr_tools_interrupted(struct mr_tcall *c)
 /* Kept apart when the rest of the batch still runs, so that a crash does not lose what is finished. */
 static void outcome_row(struct mr_tcall *c)
 {
-  struct mr_session *s = c->th->s;
   struct mr_buf b;
-  struct mr_jw w;
   struct mr_txn t;
 
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
-  mr_jw_init(&w, &b);
-  mr_jw_obj(&w);
-  mr_jw_kc(&w, "event_id", c->event_id);
-  mr_jw_key(&w, "is_error");
-  mr_jw_bool(&w, c->is_error);
-  mr_jw_kraw(&w, "content", c->result);
-  mr_jw_obj_end(&w);
+  outcome(&b, c);
   mr_txn_begin(&t, c->th, NULL, "outcome");
   mr_txn_private(&t, "tool.outcome", mr_buf_get(&b));
   mr_txn_commit(&t, NULL, NULL);

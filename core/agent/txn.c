@@ -126,14 +126,14 @@ void mr_txn_end_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w)
   mr_buf_free(b);
 }
 
-void mr_txn_end_wire_both(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w)
+void mr_txn_end_wire_both(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, bool names_thread)
 {
   struct mr_thread *th = t->th;
 
-  (void)w;
   wire_row(t, b);
   if (!mr_thread_primary(th)) {
     mr_txn_on(t, &t->s->main);
+    if (names_thread) mr_jw_kc(w, "session_thread_id", th->id);
     wire_row(t, b);
     mr_txn_on(t, th);
   }
