@@ -131,13 +131,15 @@ yyjson_val *mr_tool_schema(struct mr_thread *th, struct mr_str name)
   return mr_json_get(custom_tool(th, name), "input_schema");
 }
 
-enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum mr_tool_kind *kind, bool *known)
+enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum mr_tool_kind *kind, bool *known,
+                                 bool *automatic)
 {
   yyjson_val *set = toolset(th);
   struct mr_str policy;
 
   *kind = MR_TOOL_BUILTIN;
   *known = true;
+  *automatic = false;
   if (mr_delegate_has(th, name)) {
     *kind = MR_TOOL_HIDDEN;
     return MR_PERM_ALLOW;
@@ -151,8 +153,8 @@ enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum 
     return MR_PERM_DENY;
   }
   policy = mr_json_get_str(tool_setting(set, name, "permission_policy"), "type");
-  /* auto has no judge yet: asking is the safe reading of it. */
-  return mr_str_is(policy, "always_ask") || mr_str_is(policy, "auto") ? MR_PERM_ASK : MR_PERM_ALLOW;
+  *automatic = mr_str_is(policy, "auto");
+  return mr_str_is(policy, "always_ask") || *automatic ? MR_PERM_ASK : MR_PERM_ALLOW;
 }
 
 static int prepare_tools(struct mr_thread *th)

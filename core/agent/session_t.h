@@ -196,9 +196,10 @@ int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role)
 int mr_history_reply(struct mr_thread *th, struct mr_str content);
 int mr_history_results(struct mr_thread *th); /* the results of all calls, in call order */
 int mr_history_prepare(struct mr_thread *th); /* system and tools fragments */
-/* Kind and policy of a tool named by the model; MR_PERM_DENY + *known false when it is not enabled. */
-enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum mr_tool_kind *kind,
-                                 bool *known);
+/* Kind and policy of a tool named by the model; MR_PERM_DENY + *known false when it is not enabled; *automatic: the
+ * judge decides (judge.h), MR_PERM_ASK otherwise. */
+enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum mr_tool_kind *kind, bool *known,
+                                 bool *automatic);
 yyjson_val *mr_tool_schema(struct mr_thread *th, struct mr_str name); /* of a custom tool; NULL: none */
 /* ---- input.c ---- */
 /* Does a tool's input fit its schema (a part of JSON Schema)? Else why says what is wrong with which field. */

@@ -198,6 +198,23 @@ static void check_input(struct mr_model_run *r, struct mr_use *u, yyjson_val *in
   u->message = mr_arena_str(r->arena, mr_str_c(why));
 }
 
+/* What the agent's policy says of the call; "auto" leaves it to the judge. */
+static void apply_policy(struct mr_model_run *r, struct mr_use *u, yyjson_val *input)
+{
+  static const enum mr_call_perm perms[] = {
+      [MR_JUDGE_ALLOW] = MR_PERM_ALLOW, [MR_JUDGE_ASK] = MR_PERM_ASK, [MR_JUDGE_DENY] = MR_PERM_DENY};
+  bool known, automatic;
+
+  u->perm = mr_tool_policy(r->th, u->name, &u->kind, &known, &automatic);
+  u->judged = known ? MR_JUDGED_POLICY : MR_JUDGED_UNKNOWN;
+  if (known && automatic) {
+    u->verdict = mr_judge(&(struct mr_case){.tool = u->name, .input = input});
+    u->perm = perms[u->verdict.verdict];
+    u->judged = MR_JUDGED_AUTO;
+  }
+  check_input(r, u, input);
+}
+
 static void on_permit(struct mr_question *q, struct mr_answer *a)
 {
   struct mr_model_run *r = MR_OF(q, struct mr_model_run, hook);
@@ -211,7 +228,7 @@ static void on_permit(struct mr_question *q, struct mr_answer *a)
       mr_run_refused(r, MR_S("what the permission hook made of an input could not be taken: out of memory"));
       return;
     }
-    check_input(r, u, mr_json_get(root, "input"));
+    apply_policy(r, u, mr_json_get(root, "input"));
   } else if (a->said) {
     u->judged = MR_JUDGED_HOOK;
     u->perm = mr_str_is(what, "allow") ? MR_PERM_ALLOW : mr_str_is(what, "ask") ? MR_PERM_ASK : MR_PERM_DENY;
@@ -257,7 +274,6 @@ int mr_run_uses(struct mr_model_run *r)
   yyjson_arr_iter it = yyjson_arr_iter_with(yyjson_doc_get_root(r->reply));
   size_t max = yyjson_arr_size(yyjson_doc_get_root(r->reply));
   yyjson_val *v;
-  bool known;
 
   r->uses = mr_arena_alloc(r->arena, (max ? max : 1) * sizeof *r->uses);
   if (!r->uses) return MR_E_NOMEM;
@@ -267,9 +283,7 @@ int mr_run_uses(struct mr_model_run *r)
     u->id = mr_json_get_str(v, "id");
     u->name = mr_json_get_str(v, "name");
     u->input = text_of(r, mr_json_get(v, "input"));
-    u->perm = mr_tool_policy(r->th, u->name, &u->kind, &known);
-    u->judged = known ? MR_JUDGED_POLICY : MR_JUDGED_UNKNOWN;
-    check_input(r, u, mr_json_get(v, "input"));
+    apply_policy(r, u, mr_json_get(v, "input"));
     if (!u->input.p || mr_id_make(r->th->s->d->sys, u->event_id, "sevt") != MR_OK) return MR_E_NOMEM;
     r->nuses++;
   }

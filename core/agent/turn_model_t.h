@@ -5,6 +5,7 @@
 #ifndef MR_AGENT_TURN_MODEL_T_H
 #define MR_AGENT_TURN_MODEL_T_H
 
+#include "agent/judge.h"
 #include "agent/session_t.h"
 
 struct mr_part { /* a text run or a thinking block of the reply, as previewed */
@@ -19,13 +20,14 @@ struct mr_piece { /* text that waits for the commit of the span's start */
   struct mr_str text;
 };
 /* INPUT, UNKNOWN: refused before any policy. */
-enum mr_judged { MR_JUDGED_POLICY, MR_JUDGED_HOOK, MR_JUDGED_INPUT, MR_JUDGED_UNKNOWN };
+enum mr_judged { MR_JUDGED_POLICY, MR_JUDGED_AUTO, MR_JUDGED_HOOK, MR_JUDGED_INPUT, MR_JUDGED_UNKNOWN };
 struct mr_use { /* a tool call of the reply, on its way through the permit phase */
   struct mr_str id, name, input, message;
   char event_id[MR_ID_LEN];
   enum mr_tool_kind kind;
   enum mr_call_perm perm;
   enum mr_judged judged;
+  struct mr_judgement verdict; /* MR_JUDGED_AUTO */
 };
 
 struct mr_model_run {

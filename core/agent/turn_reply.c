@@ -60,6 +60,10 @@ static void evaluation(struct mr_jw *w, const struct mr_use *u)
   mr_jw_kc(w, "evaluated_permission", names[u->perm]);
   if (u->judged == MR_JUDGED_UNKNOWN) return; /* refused before any policy: no evaluation */
   mr_jw_key(w, "evaluation");
+  if (u->judged == MR_JUDGED_AUTO) {
+    mr_judgement_write(w, &u->verdict);
+    return;
+  }
   mr_jw_obj(w);
   if (u->judged == MR_JUDGED_POLICY) {
     mr_jw_kc(w, "type", u->perm == MR_PERM_ASK ? "always_ask" : "always_allow");
