@@ -74,6 +74,22 @@ static int check_blocked(struct check *k, struct mr_str type)
   return code;
 }
 
+/* At its budget a session takes answers and interrupts, nothing that needs the model (API: sessions §5.2). */
+static int check_budget(struct check *k, struct mr_str type)
+{
+  static const char *const fine[] = {"user.tool_confirmation", "user.custom_tool_result", "user.tool_result",
+                                     "user.interrupt"};
+
+  if (!k->s || !mr_budget_over(k->s)) return MR_OK;
+  for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
+    if (mr_str_is(type, fine[i])) return MR_OK;
+  return mr_err_set(&k->c->err, MR_E_INVALID, k->field,
+                    "Invalid " MR_FMT " event at %s[%d]: the session has reached its budget; only "
+                    "`user.tool_confirmation`, `user.custom_tool_result`, `user.tool_result`, or `user.interrupt` may "
+                    "be sent until the budget is raised or removed",
+                    MR_ARG(type), k->field, k->i);
+}
+
 static int check_content(struct check *k, yyjson_val *ev, unsigned blocks, bool required)
 {
   yyjson_val *content = mr_json_get(ev, "content");
@@ -131,7 +147,8 @@ static int check_interrupt(struct check *k, yyjson_val *ev, struct mr_event_in *
   if (!th) return refuse(k, "session_thread_id", "session %s has no thread " MR_FMT, k->s->id, MR_ARG(thread));
   if (th->status == MR_TERMINATED) return refuse(k, "session_thread_id", "thread %s is terminated", th->id);
   /* Nothing runs and nothing waits: accepted, and nothing to do. */
-  e->drop = k->s->status == MR_IDLE && !mr_state_blocked(k->s) && !k->s->inbox && k->out->n == 0;
+  e->drop = k->s->status == MR_IDLE && !mr_state_blocked(k->s) && k->out->n == 0 &&
+            (!k->s->inbox || mr_budget_over(k->s));
   k->interrupted = true;
   return MR_OK;
 }
@@ -142,6 +159,8 @@ static int check_one(struct check *k, yyjson_val *ev, int total, struct mr_event
   int code;
 
   e->type = mr_arena_str(k->c->arena, type);
+  code = check_budget(k, type);
+  if (code != MR_OK) return code;
   if (mr_str_is(type, "user.message")) {
     code = check_blocked(k, type);
     return code ? code : check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, true);

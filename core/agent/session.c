@@ -2,6 +2,7 @@
  * session.c - which sessions are loaded. A session is loaded when something happens to it, kept while
  * something refers to it, and for a short while after, and then is a row again: idle costs nothing.
  */
+#include "agent/price.h"
 #include "agent/session_t.h"
 
 #include <stdio.h>
@@ -192,6 +193,7 @@ static int copy_row(struct mr_session *s, const struct mr_session_row *r, struct
 int mr_session_parse_docs(struct mr_session *s, struct mr_err *err)
 {
   yyjson_doc *agent = NULL, *doc = NULL;
+  yyjson_val *budget;
   int code = mr_json_parse(s->d->mem, s->agent_json, SIZE_MAX, &agent, err);
 
   if (code == MR_OK) code = mr_json_parse(s->d->mem, s->doc_json, SIZE_MAX, &doc, err);
@@ -199,11 +201,13 @@ int mr_session_parse_docs(struct mr_session *s, struct mr_err *err)
     yyjson_doc_free(agent);
     return code;
   }
+  budget = mr_json_get(yyjson_doc_get_root(doc), "budget");
   yyjson_doc_free(s->agent_doc);
   yyjson_doc_free(s->doc);
   s->agent_doc = agent;
   s->doc = doc;
   mr_thread_set_agent(&s->main, yyjson_doc_get_root(agent));
+  if (!yyjson_is_obj(budget) || mr_budget_read(budget, &s->cap, err) != MR_OK) s->cap = 0;
   return MR_OK;
 }
 

@@ -106,7 +106,7 @@ static void commit(struct create *p)
   mr_jw_kint(&w, "active_us", 0);
   mr_jw_kint(&w, "running_since_us", 0);
   mr_jw_key(&w, "usage");
-  mr_usage_write(&w, &none, 0);
+  mr_usage_write(&w, &none, 0, -1);
   mr_jw_obj_end(&w);
   if (code != MR_OK) {
     mr_commit_drop(&cm);

@@ -17,7 +17,7 @@
 #include "agent/agent_t.h"
 
 enum mr_status { MR_IDLE, MR_RUNNING, MR_RESCHEDULING, MR_TERMINATED };
-enum mr_stop { MR_STOP_END_TURN, MR_STOP_REQUIRES_ACTION, MR_STOP_RETRIES, MR_STOP_REFUSAL };
+enum mr_stop { MR_STOP_END_TURN, MR_STOP_REQUIRES_ACTION, MR_STOP_RETRIES, MR_STOP_REFUSAL, MR_STOP_BUDGET };
 
 /* GUARDED: a handler's tool behind a confirmation. To clients it is a tool of the server (agent.tool_use), as only
  * those can be confirmed. HIDDEN: a coordinator's own (delegate.c); no event shows it. */
@@ -73,6 +73,7 @@ struct mr_subscriber { /* stream.c */
 };
 
 struct mr_model_run;   /* turn_model.c: the model request in flight */
+struct mr_txn;
 struct mr_commit_wait; /* txn.c */
 
 enum { MR_THREADS_MAX = 1000 }; /* of a session, archived ones too */
@@ -92,6 +93,7 @@ struct mr_thread {
   enum mr_stop stop;
   struct mr_str stop_details; /* JSON, of the latest idle */
   struct mr_usage usage;
+  int64_t cost; /* at list price, nanocents (price.h) */
   int64_t running_since_us, active_us;
   char span_id[MR_ID_LEN]; /* model request without end, or "" */
   bool wants_model;        /* the turn goes on with a model request */
@@ -128,6 +130,7 @@ struct mr_session {
   int64_t agent_version;
   yyjson_doc *agent_doc, *doc; /* snapshot; the client's part (title, metadata, resources, ...) */
   struct mr_str agent_json, doc_json;
+  int64_t cap; /* of its budget, nanocents; 0: it has none */
   char *sandbox_ref; /* stored in the head */
   /* state: mr_state_apply only. status and stop are of the session as clients see it */
   struct mr_thread main; /* the primary thread; main.next: its children */
@@ -135,6 +138,7 @@ struct mr_session {
   enum mr_stop stop;
   int64_t last_us; /* highest processed_at */
   struct mr_usage usage;
+  int64_t cost;                        /* of all threads, without running time */
   int64_t running_since_us, active_us; /* time with any thread running */
   /* inputs */
   struct mr_input *inbox, **inbox_tail;
@@ -189,7 +193,17 @@ bool mr_state_blocked(const struct mr_session *s); /* idle on requires_action */
 const char *mr_status_name(enum mr_status st);
 /* The head column and the wire object's usage and stats. */
 void mr_state_head(const struct mr_session *s, struct mr_buf *out);
-void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us);
+void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us, int64_t cost /* < 0: null */);
+
+/* ---- turn_budget.c: what a session may cost (API: sessions §13.3) ---- */
+/* At list price so far, running time too, nanocents; -1: the session's model has no list price. */
+int64_t mr_session_cost(const struct mr_session *s);
+bool mr_budget_over(const struct mr_session *s); /* no further model request may begin */
+/* The budget was changed: what was paused goes on. Behind the commit of the change. */
+void mr_turn_budget_changed(struct mr_session *s);
+/* What the model request that just ended cost: a private row, behind its span. */
+void mr_cost_row(struct mr_txn *t, struct mr_str model, const struct mr_usage *u);
+void mr_usage_row(struct mr_txn *t); /* session.usage */
 
 /* ---- history.c ---- */
 int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role);

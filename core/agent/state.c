@@ -2,6 +2,7 @@
  * state.c - what each log row does to a session's state. The one place where it changes: the same function
  * serves a row just decided and a row loaded after a restart, so both end in the same state.
  */
+#include "agent/price.h"
 #include "agent/session_t.h"
 
 #include <stdio.h>
@@ -168,6 +169,7 @@ static enum mr_stop stop_of(yyjson_val *j)
   return mr_str_is(type, "requires_action")     ? MR_STOP_REQUIRES_ACTION
          : mr_str_is(type, "retries_exhausted") ? MR_STOP_RETRIES
          : mr_str_is(type, "refusal")           ? MR_STOP_REFUSAL
+         : mr_str_is(type, "budget_reached")    ? MR_STOP_BUDGET
                                                 : MR_STOP_END_TURN;
 }
 
@@ -187,7 +189,7 @@ static int thread_idle(struct mr_thread *th, yyjson_val *j, int64_t at)
     mr_buf_free(&b);
     if (!th->stop_details.p) return MR_E_NOMEM;
   }
-  if (th->stop == MR_STOP_REQUIRES_ACTION) return MR_OK;
+  if (th->stop == MR_STOP_REQUIRES_ACTION || th->stop == MR_STOP_BUDGET) return MR_OK; /* the turn is open */
   th->wants_model = false;
   th->rounds = th->retries = th->ncalls = 0;
   th->due_us = 0;
@@ -279,6 +281,11 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
   if (mr_str_is(type, "model.reply")) return apply_reply(th, j);
   if (mr_str_is(type, "tool.outcome")) return apply_outcome(th, j);
   if (mr_str_is(type, "thread.created")) return apply_created(th->s, j);
+  if (mr_str_is(type, "usage.cost")) {
+    th->cost = mr_cost_add(th->cost, mr_json_get_int(j, "cost", 0));
+    th->s->cost = mr_cost_add(th->s->cost, mr_json_get_int(j, "cost", 0));
+    return MR_OK;
+  }
   if (mr_str_is(type, "tool.hidden")) return apply_tool_use(th, j, "event_id", MR_TOOL_HIDDEN);
   if (mr_str_is(type, "tool.result")) return apply_result(th, j, "event_id");
   if (mr_str_is(type, "mail.taken")) return mr_mail_apply_taken(th, (int)mr_json_get_int(j, "n", 0));
@@ -390,7 +397,7 @@ int mr_state_apply(struct mr_session *s, const struct mr_log_row *row)
 
 /* ---- the head ---- */
 
-void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us)
+void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us, int64_t cost)
 {
   mr_jw_obj(w);
   mr_jw_kint(w, "input_tokens", u->input);
@@ -401,6 +408,11 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
   mr_jw_kint(w, "ephemeral_5m_input_tokens", u->cache_write_5m);
   mr_jw_kint(w, "ephemeral_1h_input_tokens", u->cache_write_1h);
   mr_jw_obj_end(w);
+  mr_jw_key(w, "list_cost");
+  if (cost >= 0)
+    mr_cost_write(w, cost);
+  else
+    mr_jw_null(w);
   mr_jw_key(w, "active_seconds");
   mr_jw_real(w, (double)(active_us / 1000) / 1000.0);
   mr_jw_key(w, "server_tool_use");
@@ -419,6 +431,6 @@ void mr_state_head(const struct mr_session *s, struct mr_buf *out)
   mr_jw_kint(&w, "active_us", s->active_us);
   mr_jw_kint(&w, "running_since_us", s->running_since_us);
   mr_jw_key(&w, "usage");
-  mr_usage_write(&w, &s->usage, s->active_us);
+  mr_usage_write(&w, &s->usage, s->active_us, mr_session_cost(s));
   mr_jw_obj_end(&w);
 }

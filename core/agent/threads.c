@@ -2,6 +2,7 @@
  * threads.c - the thread endpoints (API: sessions §12.5). They answer from the loaded session: what its threads are
  * is in its log, and only its machine reads that. Loop thread.
  */
+#include "agent/price.h"
 #include "agent/session_t.h"
 
 enum { THREADS_DEFAULT = 1000, THREADS_MAX = 1000 };
@@ -55,7 +56,11 @@ static void write_thread(struct mr_jw *w, const struct mr_thread *th)
   if (!primary) write_seconds(w, "startup_seconds", 0);
   mr_jw_obj_end(w);
   mr_jw_key(w, "usage");
-  mr_usage_write(w, &th->usage, active);
+  if (th->usage.input || th->usage.output || th->cost || th->active_us)
+    mr_usage_write(w, &th->usage, active,
+                   mr_price_find(s->d->prices, th->model, th->speed) ? th->cost : -1);
+  else
+    mr_jw_null(w); /* until it first was idle */
   mr_jw_ktime(w, "created_at", created);
   mr_jw_ktime(w, "updated_at", s->updated_us);
   mr_jw_ktime(w, "archived_at", archived ? archived : -1);

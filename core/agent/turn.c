@@ -56,7 +56,8 @@ static void blockers(struct mr_jw *w, const struct mr_thread *th)
 static void stop_fields(struct mr_txn *t, struct mr_jw *w, enum mr_stop stop, struct mr_str details,
                         const struct mr_thread *one)
 {
-  static const char *const names[] = {"end_turn", "requires_action", "retries_exhausted", "refusal"};
+  static const char *const names[] = {"end_turn", "requires_action", "retries_exhausted", "refusal",
+                                      "budget_reached"};
 
   mr_jw_key(w, "stop_reason");
   mr_jw_obj(w);
@@ -72,8 +73,8 @@ static void stop_fields(struct mr_txn *t, struct mr_jw *w, enum mr_stop stop, st
   mr_jw_kraw(w, "stop_details", details.n ? details : MR_S("null"));
 }
 
-/* The session's part of the idle triple. Why it stopped: what any thread waits for comes first, then the primary's
- * own reason (API: sessions §2.2). */
+/* The session's part of the idle triple. Why it stopped: what any thread waits for comes first, then the budget, then
+ * the primary's own reason (API: sessions §2.2). */
 static void session_idle(struct mr_txn *t)
 {
   struct mr_session *s = t->s;
@@ -82,23 +83,16 @@ static void session_idle(struct mr_txn *t)
   struct mr_str details = s->main.stop_details;
   struct mr_buf b;
   struct mr_jw w;
-  int64_t active;
 
+  if (mr_budget_over(s)) stop = MR_STOP_BUDGET;
   for (const struct mr_thread *th = &s->main; th; th = th->next)
-    if (mr_thread_blocked(th)) {
-      stop = MR_STOP_REQUIRES_ACTION;
-      details = MR_S("null");
-    }
-  mr_txn_wire(t, &b, &w, "session.usage", NULL, NULL);
-  active = s->active_us + (s->running_since_us ? s->last_us - s->running_since_us : 0);
-  mr_jw_key(&w, "usage");
-  mr_usage_write(&w, &s->usage, active);
-  mr_jw_kraw(&w, "budget", MR_S("null"));
-  mr_txn_end_wire(t, &b, &w);
+    if (mr_thread_blocked(th)) stop = MR_STOP_REQUIRES_ACTION;
+  if (stop != s->main.stop) details = MR_S("null");
+  mr_usage_row(t);
   mr_txn_wire(t, &b, &w, "session.status_idle", NULL, NULL);
   stop_fields(t, &w, stop, details, NULL);
   mr_txn_end_wire(t, &b, &w);
-  if (stop != MR_STOP_REQUIRES_ACTION) s->d->stats.turns++;
+  if (stop != MR_STOP_REQUIRES_ACTION && stop != MR_STOP_BUDGET) s->d->stats.turns++;
   mr_txn_on(t, was);
 }
 
@@ -147,6 +141,7 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
   mr_turn_thread_idle(t, stop, details);
   if (report && mr_thread_advisor(th)) mr_turn_terminated(t); /* one question, one answer */
   if (report) mr_mail_wake(t, &t->s->main);
+  if (stop == MR_STOP_BUDGET && any_thread(t->s, MR_RUNNING)) mr_usage_row(t);
   mr_turn_stopped(t);
 }
 
@@ -293,6 +288,10 @@ bool mr_turn_advance(struct mr_txn *t)
     return false;
   }
   mr_settle_drop(th);
+  if (mr_budget_over(th->s)) {
+    mr_turn_idle(t, MR_STOP_BUDGET, MR_S("null"));
+    return false;
+  }
   take_messages(t);
   mr_mail_take(t);
   if (over_rounds(t)) return false;
@@ -322,7 +321,8 @@ static void step_begin(struct mr_thread *th)
   struct mr_txn t;
   bool model;
 
-  if (!next_input(th, "user.message", NULL) && !th->nmail) return;
+  if (mr_budget_over(th->s)) return;
+  if (!next_input(th, "user.message", NULL) && !th->nmail && th->stop != MR_STOP_BUDGET) return;
   mr_txn_begin(&t, th, NULL, "take");
   mr_turn_running(&t);
   model = mr_turn_advance(&t);

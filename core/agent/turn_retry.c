@@ -75,4 +75,5 @@ void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u)
   mr_jw_kint(&w, "cache_read_input_tokens", u->cache_read);
   mr_jw_obj_end(&w);
   mr_txn_end_wire(t, &b, &w);
+  mr_cost_row(t, t->th->model, u);
 }
