@@ -40,6 +40,8 @@ struct mr_domain {
   int retry_max;                       /* model requests tried again, default 10 */
   int64_t retry_base_us, retry_cap_us; /* 1 s, 60 s */
   int tool_rounds_max;                 /* rounds of tool use in one turn, default 200 */
+  int64_t heartbeat_us;                /* of a grader at work, 10 s */
+  char grader_model[256];              /* "": that of the session */
 };
 
 /* ---- lists (page.c): cursors and the {"data","next_page"} frame ---- */

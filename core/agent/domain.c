@@ -3,7 +3,7 @@
  * running), drain and cut at the end.
  */
 #include "agent/price.h"
-#include "agent/session_t.h"
+#include "agent/outcome.h"
 
 enum { WAKE_PAGE = 500, REWAKE_US = 1000000, SWEEP_ROWS = 300, SWEEP_US = 60000000, SWEEP_MORE_US = 20000 };
 
@@ -38,6 +38,9 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->retry_base_us = setting(o->config, "retries", "base_ms", 1000) * 1000;
   d->retry_cap_us = setting(o->config, "retries", "cap_ms", 60000) * 1000;
   d->tool_rounds_max = (int)setting(o->config, "limits", "tool_rounds", 200);
+  d->heartbeat_us = setting(o->config, "outcomes", "heartbeat_ms", 10000) * 1000;
+  snprintf(d->grader_model, sizeof d->grader_model, MR_FMT,
+           MR_ARG(mr_json_get_str(mr_json_get(o->config, "outcomes"), "grader_model")));
   mr_timer_init(&d->rewake, on_rewake);
   mr_timer_init(&d->kv_sweep, on_kv_sweep);
   code = mr_prices_new(&d->prices, d->mem, mr_json_get(o->config, "prices"), err);
@@ -223,8 +226,9 @@ void mr_domain_start(struct mr_domain *d)
 
 /* ---- stop ---- */
 
-static void end_streams(struct mr_session *s)
+static void drain_session(struct mr_session *s)
 {
+  mr_outcome_drain(s);
   for (struct mr_thread *th = &s->main; th; th = th->next)
     mr_stream_end_all(th, MR_E_CLOSED);
 }
@@ -244,7 +248,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
   d->draining = true;
   d->idle_fn = idle_fn;
   d->idle_ud = ud;
-  mr_session_each(d, end_streams);
+  mr_session_each(d, drain_session);
   mr_domain_settled(d);
 }
 

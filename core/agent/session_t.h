@@ -140,9 +140,11 @@ struct mr_session {
   struct mr_usage usage;
   int64_t cost;                        /* of all threads, without running time */
   int64_t running_since_us, active_us; /* time with any thread running */
+  struct mr_outcome *outcomes; /* in order; the last may be active (outcome.h) */
   /* inputs */
   struct mr_input *inbox, **inbox_tail;
   /* what runs now */
+  struct mr_grade *grade; /* the active outcome is being graded */
   struct mr_sandbox *sandbox;
   int refs;              /* commits, calls and subscribers that hold the session */
   int64_t seq, done_seq; /* commits queued; commits durable */
@@ -276,6 +278,7 @@ void mr_turn_stop_all(struct mr_session *s);       /* forget what runs (unload, 
 bool mr_turn_advance(struct mr_txn *t);            /* next rows; true: a model request begins */
 void mr_turn_commit(struct mr_txn *t, bool model); /* commits, begins the request, looks again */
 void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u);
+void mr_span_usage(struct mr_jw *w, const struct mr_usage *u); /* the object of a span's end */
 void mr_turn_error(struct mr_txn *t, const char *type, struct mr_str message, const char *retry_status);
 void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, bool transient,
                     int64_t retry_after_ms);

@@ -59,7 +59,7 @@ void mr_session_wire(const struct mr_session_row *r, int64_t now_us, struct mr_b
   raw_or(&w, "metadata", d, "{}");
   raw_or(&w, "resources", d, "[]");
   raw_or(&w, "vault_ids", d, "[]");
-  raw_or(&w, "outcome_evaluations", d, "[]");
+  raw_or(&w, "outcome_evaluations", h, "[]");
   raw_or(&w, "budget", d, "null");
   mr_jw_key(&w, "stats");
   write_stats(&w, r, h, now_us);

@@ -2,6 +2,7 @@
  * state.c - what each log row does to a session's state. The one place where it changes: the same function
  * serves a row just decided and a row loaded after a restart, so both end in the same state.
  */
+#include "agent/outcome.h"
 #include "agent/price.h"
 #include "agent/session_t.h"
 
@@ -288,7 +289,10 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
   }
   if (mr_str_is(type, "tool.hidden")) return apply_tool_use(th, j, "event_id", MR_TOOL_HIDDEN);
   if (mr_str_is(type, "tool.result")) return apply_result(th, j, "event_id");
-  if (mr_str_is(type, "mail.taken")) return mr_mail_apply_taken(th, (int)mr_json_get_int(j, "n", 0));
+  if (mr_str_is(type, "mail.taken")) {
+    if (mr_thread_primary(th)) mr_outcome_apply_taken(th->s);
+    return mr_mail_apply_taken(th, (int)mr_json_get_int(j, "n", 0));
+  }
   if (mr_str_is(type, "mail.notice")) return mr_mail_apply(th, mr_json_get_str(j, "text"), NULL);
   if (mr_str_is(type, "tool.intent") && t) {
     t->attempt = (int)mr_json_get_int(j, "attempt", 1);
@@ -353,6 +357,14 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
     return mr_history_user(th, mr_json_get(j, "content"), "user");
   } else if (mr_str_is(t, "system.message")) {
     return mr_history_user(th, mr_json_get(j, "content"), "system");
+  } else if (mr_str_is(t, "user.define_outcome")) {
+    return mr_outcome_apply_define(s, j);
+  } else if (mr_str_is(t, "span.outcome_evaluation_start")) {
+    mr_outcome_apply_start(s, j);
+  } else if (mr_str_is(t, "span.outcome_evaluation_end")) {
+    add_usage(&th->usage, mr_json_get(j, "usage"));
+    add_usage(&s->usage, mr_json_get(j, "usage"));
+    return mr_outcome_apply_end(s, j, row->processed_us);
   } else if (mr_str_is(t, "agent.thread_message_received")) {
     return apply_received(th, j);
   } else if (mr_str_is(t, "agent.tool_use")) {
@@ -432,5 +444,9 @@ void mr_state_head(const struct mr_session *s, struct mr_buf *out)
   mr_jw_kint(&w, "running_since_us", s->running_since_us);
   mr_jw_key(&w, "usage");
   mr_usage_write(&w, &s->usage, s->active_us, mr_session_cost(s));
+  if (s->outcomes) {
+    mr_jw_key(&w, "outcome_evaluations");
+    mr_outcomes_write(&w, s);
+  }
   mr_jw_obj_end(&w);
 }

@@ -5,7 +5,7 @@
  * Invariant: a transition decides all its rows in one transaction, and what it starts waits for the commit
  * (turn_tools.c), except model requests, whose output is recorded behind it in any case.
  */
-#include "agent/session_t.h"
+#include "agent/outcome.h"
 
 void mr_turn_wake(struct mr_thread *th)
 {
@@ -196,6 +196,8 @@ static struct mr_input *next_input(struct mr_thread *th, const char *type, const
 static void take_messages(struct mr_txn *t)
 {
   struct mr_input *in;
+  while (t->code == MR_OK && (in = next_input(t->th, "user.define_outcome", NULL)))
+    mr_txn_take(t, in); /* of a session's initial events; others are processed on receipt */
   while (t->code == MR_OK && (in = next_input(t->th, "user.message", "system.message")))
     mr_txn_take(t, in);
 }
@@ -264,7 +266,7 @@ static bool over_rounds(struct mr_txn *t)
 
 static bool more_to_do(struct mr_thread *th)
 {
-  return th->wants_model || th->nmail || next_input(th, "user.message", NULL);
+  return th->wants_model || th->nmail || next_input(th, "user.message", "user.define_outcome");
 }
 
 /* Decides the next rows of a running turn. Returns true when a model request begins with them. */
@@ -283,7 +285,7 @@ bool mr_turn_advance(struct mr_txn *t)
   }
   if (draining && more_to_do(th)) return false;
   if (!more_to_do(th)) {
-    if (!mr_settle_passed(t)) return false;
+    if (!mr_settle_passed(t) || mr_outcome_grades(t)) return false;
     mr_turn_idle(t, MR_STOP_END_TURN, MR_S("null"));
     return false;
   }
@@ -322,7 +324,7 @@ static void step_begin(struct mr_thread *th)
   bool model;
 
   if (mr_budget_over(th->s)) return;
-  if (!next_input(th, "user.message", NULL) && !th->nmail && th->stop != MR_STOP_BUDGET) return;
+  if (!next_input(th, "user.message", "user.define_outcome") && !th->nmail && th->stop != MR_STOP_BUDGET) return;
   mr_txn_begin(&t, th, NULL, "take");
   mr_turn_running(&t);
   model = mr_turn_advance(&t);
@@ -384,6 +386,10 @@ static void step_running(struct mr_thread *th)
   bool model = false;
 
   if (th->span_id[0]) return; /* the model is at work; its end comes by itself */
+  if (mr_outcome_evaluating(th)) {
+    mr_outcome_begin(th->s);
+    return;
+  }
   if (mr_tools_running(th) && !next_input(th, "user.tool_confirmation", NULL)) return;
   mr_txn_begin(&t, th, NULL, "step");
   take_confirmations(&t);
@@ -460,6 +466,7 @@ void mr_turn_stop_all(struct mr_session *s)
 {
   struct mr_usage u;
 
+  mr_outcome_forget(s);
   for (struct mr_thread *th = &s->main; th; th = th->next) {
     mr_model_abort(th, &u);
     mr_settle_drop(th);

@@ -3,7 +3,7 @@
  * error result, and ends the turn. One that names a thread is that thread's; one that names none is every thread's,
  * in one commit. Loop thread; turn.c calls, at each step of a thread.
  */
-#include "agent/session_t.h"
+#include "agent/outcome.h"
 
 static bool concerns(const struct mr_input *in, const struct mr_thread *th)
 {
@@ -19,7 +19,8 @@ bool mr_turn_interrupt_waits(const struct mr_thread *th)
 
 static bool at_work(const struct mr_thread *th)
 {
-  return th->status == MR_RUNNING || th->status == MR_RESCHEDULING || mr_thread_blocked(th);
+  return th->status == MR_RUNNING || th->status == MR_RESCHEDULING || mr_thread_blocked(th) ||
+         (mr_thread_primary(th) && mr_outcome_active(th->s));
 }
 
 static void cut(struct mr_txn *t, struct mr_thread *th)
@@ -28,7 +29,6 @@ static void cut(struct mr_txn *t, struct mr_thread *th)
 
   mr_txn_on(t, th);
   mr_timer_cancel(th->s->d->loop, &th->retry);
-  if (th->status == MR_RESCHEDULING) return;
   if (th->span_id[0]) {
     mr_model_abort(th, &u);
     mr_turn_span_end(t, true, &u);
@@ -41,6 +41,7 @@ static void cut(struct mr_txn *t, struct mr_thread *th)
     if (!c->finished) mr_tools_interrupted(c);
     mr_tools_result_row(t, c);
   }
+  if (mr_thread_primary(th)) mr_outcome_interrupted(t);
 }
 
 /* Threads are cut one by one, and are idle one by one, the primary last: the session is idle with the last of them.

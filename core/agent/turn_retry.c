@@ -56,6 +56,16 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
                                (long long)(mr_loop_wall_us(d->loop) + wait), (long long)wait)));
 }
 
+void mr_span_usage(struct mr_jw *w, const struct mr_usage *u)
+{
+  mr_jw_obj(w);
+  mr_jw_kint(w, "input_tokens", u->input);
+  mr_jw_kint(w, "output_tokens", u->output);
+  mr_jw_kint(w, "cache_creation_input_tokens", u->cache_write_5m + u->cache_write_1h);
+  mr_jw_kint(w, "cache_read_input_tokens", u->cache_read);
+  mr_jw_obj_end(w);
+}
+
 void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u)
 {
   struct mr_buf b;
@@ -68,12 +78,7 @@ void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u)
   mr_jw_key(&w, "is_error");
   mr_jw_bool(&w, is_error);
   mr_jw_key(&w, "model_usage");
-  mr_jw_obj(&w);
-  mr_jw_kint(&w, "input_tokens", u->input);
-  mr_jw_kint(&w, "output_tokens", u->output);
-  mr_jw_kint(&w, "cache_creation_input_tokens", u->cache_write_5m + u->cache_write_1h);
-  mr_jw_kint(&w, "cache_read_input_tokens", u->cache_read);
-  mr_jw_obj_end(&w);
+  mr_span_usage(&w, u);
   mr_txn_end_wire(t, &b, &w);
   mr_cost_row(t, t->th->model, u);
 }
