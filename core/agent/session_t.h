@@ -105,6 +105,8 @@ struct mr_thread {
   int blocked_n;          /* event ids of the latest requires_action idle */
   struct mr_mail *mail;   /* messages of other threads that its model has not been given */
   int nmail;
+  int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
+  int compactions;        /* in a row, without a message or a tool call */
   struct mr_str *history; /* message fragments for the model */
   int nhistory, history_cap;
   /* what runs now */
@@ -312,6 +314,14 @@ void mr_settle_drop(struct mr_thread *th); /* the turn goes on, or is ended othe
 void mr_settle_committed(struct mr_thread *th);
 /* Durable rows: hooks hear that the session is idle. */
 void mr_idle_heard(struct mr_session *s, const struct mr_log_row *rows, int n);
+
+/* ---- compact.c: a summary in place of the history ---- */
+/* Keeps the section "context" of the configuration. MR_E_INVALID names the key. */
+int mr_context_config(struct mr_domain *d, yyjson_val *config, struct mr_err *err);
+int64_t mr_compact_at(const struct mr_domain *d, struct mr_str model); /* tokens above which it is wanted */
+bool mr_compact_wanted(const struct mr_thread *th);                    /* the next request is one for a summary */
+bool mr_compact_limit(struct mr_txn *t);                               /* too many in a row: the turn is given up */
+int mr_compact_apply(struct mr_thread *th, yyjson_val *j);             /* state.c calls */
 
 /* ---- mail.c: messages between threads. content: JSON, an array of content blocks ---- */
 int mr_mail_apply(struct mr_thread *th, struct mr_str from, yyjson_val *content); /* state.c calls these two */

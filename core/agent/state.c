@@ -80,6 +80,7 @@ static int apply_reply(struct mr_thread *th, yyjson_val *j)
   }
   if (th->ncalls) th->rounds++;
   if (yyjson_arr_size(content) == 0) return MR_OK;
+  th->compactions = 0;
   mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_json_write(&b, content, false);
   code = b.failed ? b.failed : mr_history_reply(th, mr_buf_get(&b));
@@ -226,9 +227,14 @@ static void add_usage(struct mr_usage *sum, yyjson_val *u)
 
 static void apply_span_end(struct mr_thread *th, yyjson_val *j)
 {
+  struct mr_usage u = {0};
+
   th->span_id[0] = '\0';
   add_usage(&th->usage, mr_json_get(j, "model_usage"));
   add_usage(&th->s->usage, mr_json_get(j, "model_usage"));
+  add_usage(&u, mr_json_get(j, "model_usage"));
+  if (!mr_json_get_bool(j, "is_error", false))
+    th->context_tokens = u.input + u.output + u.cache_read + u.cache_write_5m;
 }
 
 static void apply_confirmation(struct mr_thread *th, yyjson_val *j)
@@ -287,6 +293,7 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
     th->s->cost = mr_cost_add(th->s->cost, mr_json_get_int(j, "cost", 0));
     return MR_OK;
   }
+  if (mr_str_is(type, "context.compacted")) return mr_compact_apply(th, j);
   if (mr_str_is(type, "tool.hidden")) return apply_tool_use(th, j, "event_id", MR_TOOL_HIDDEN);
   if (mr_str_is(type, "tool.result")) return apply_result(th, j, "event_id");
   if (mr_str_is(type, "mail.taken")) {

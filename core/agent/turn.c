@@ -294,8 +294,11 @@ bool mr_turn_advance(struct mr_txn *t)
     mr_turn_idle(t, MR_STOP_BUDGET, MR_S("null"));
     return false;
   }
-  take_messages(t);
-  mr_mail_take(t);
+  if (mr_compact_limit(t)) return false;
+  if (!mr_compact_wanted(th)) { /* else what waits comes behind the summary */
+    take_messages(t);
+    mr_mail_take(t);
+  }
   if (over_rounds(t)) return false;
   mr_txn_plain(t, "span.model_request_start");
   return true;

@@ -75,7 +75,7 @@ static void on_block(void *ud, int index, struct mr_str kind)
   bool thinking = mr_str_is(kind, "thinking") || mr_str_is(kind, "redacted_thinking");
 
   (void)index;
-  if (r->dropped || r->cut) return;
+  if (r->dropped || r->cut || r->compact) return;
   if (mr_str_is(kind, "text") && r->cur && !r->cur->thinking) {
     r->cur_index++;
   } else if (mr_str_is(kind, "text") || thinking) {
@@ -170,6 +170,11 @@ static void on_done(void *ud, const struct mr_model_reply *m)
     return;
   }
   r->usage = m->usage;
+  if (r->compact) {
+    bad.message = MR_S("the model was asked for a summary of the conversation and gave none");
+    if (!mr_compact_done(r, m)) request_failed(r, &bad);
+    return;
+  }
   r->stop_reason = mr_arena_str(r->arena, m->stop_reason);
   r->stop_details = mr_arena_str(r->arena, m->stop_details);
   if (mr_json_parse(r->th->s->d->mem, m->content, SIZE_MAX, &r->reply, &r->err) != MR_OK ||
@@ -238,7 +243,13 @@ int mr_model_begin(struct mr_thread *th)
                                  .messages = messages,
                                  .nmessages = th->nhistory,
                                  .session_id = mr_str_c(s->id)};
-  mr_run_ask(r);
+  r->compact = mr_compact_wanted(th);
+  if (!r->compact)
+    mr_run_ask(r);
+  else if (mr_compact_request(r) == MR_OK)
+    mr_run_send(r);
+  else
+    mr_ready_post(s->d->loop, &r->ready);
   return MR_OK;
 }
 

@@ -35,6 +35,7 @@ struct mr_model_run {
   struct mr_model_call *call; /* NULL once it is done */
   struct mr_arena *arena;
   struct mr_ready ready; /* a request that could not start fails from the drain */
+  bool compact;          /* it asks for a summary of the history (compact.c) */
   bool dropped;          /* aborted: what comes is ignored */
   bool cut;              /* interrupted: cancelled, and its usage is waited for */
   bool late;             /* whole, but its previews wait for the commit of the span's start */
@@ -59,6 +60,11 @@ void mr_run_finish(struct mr_model_run *r);                                /* re
 void mr_run_refused(struct mr_model_run *r, struct mr_str why);            /* fails for good, frees r */
 void mr_run_free(struct mr_model_run *r);                                  /* forgets it */
 void mr_run_preview(struct mr_model_run *r, int index, yyjson_val *block); /* one that was given whole */
+
+/* ---- compact.c ---- */
+int mr_compact_request(struct mr_model_run *r); /* makes the request, which has the history, one for a summary */
+/* The summary's rows and what follows; frees r. False, and nothing done: the reply holds none. */
+bool mr_compact_done(struct mr_model_run *r, const struct mr_model_reply *m);
 
 /* ---- turn_ask.c ---- */
 void mr_run_ask(struct mr_model_run *r);     /* context and model, then sends it, or has its reply */

@@ -3,7 +3,7 @@
  * some room reads stands in the table here, with its kind and limits; what is not in the table is refused
  * with its path, so that a slip of the pen never passes for a setting.
  *
- * Sections of which another file checks the contents (models, prices, api, script.roots) are let through here.
+ * Sections of which another file checks the contents (models, prices, context, api, script.roots) are let through here.
  */
 #include "base/json.h"
 #include "host/ext_t.h"
@@ -20,6 +20,7 @@ struct option {
 static const struct option table[] = {
     {"models", K_FREE, 0, 0}, /* model/config.c */
     {"prices", K_FREE, 0, 0},
+    {"context", K_FREE, 0, 0},
     {"retries", K_OBJ, 0, 0},
     {"retries.max", K_INT, 0, 1000},
     {"retries.base_ms", K_INT, 1, 3600000},
