@@ -62,6 +62,8 @@ struct mr_str mr_page_by_time(struct mr_call *c, bool ascending, bool backward, 
 struct mr_str mr_page_by_pos(struct mr_call *c, bool ascending, int64_t pos);
 /* created_at[gte] etc. of in into r. */
 int mr_page_range(struct mr_call *c, struct mr_range *r);
+/* A cursor whose place the range now excludes is refused. */
+int mr_page_within(struct mr_call *c, const struct mr_page *p, const struct mr_range *r);
 /* statuses of in are statuses of sessions and threads. */
 int mr_page_statuses(struct mr_call *c);
 

@@ -3,6 +3,7 @@
  * string, more than none. What it does to the turn is not here; see price.h for the arithmetic.
  */
 #include "agent/price.h"
+#include "agent/roster.h"
 
 #include <stdio.h>
 
@@ -46,4 +47,26 @@ void mr_budget_write(struct mr_jw *w, int64_t cap)
   mr_jw_key(w, "max_list_cost");
   mr_cost_write(w, cap);
   mr_jw_obj_end(w);
+}
+
+struct check {
+  const struct mr_prices *prices;
+  struct mr_err *err;
+};
+
+static int has_price(void *ud, struct mr_str model, struct mr_str speed, const char *field)
+{
+  struct check *k = ud;
+
+  if (mr_price_find(k->prices, model, speed)) return MR_OK;
+  return mr_err_code(k->err, MR_E_INVALID, "model_not_budgetable", "budget",
+                     "budget: %s is " MR_FMT "%s, which has no list price: name one in prices.models of the "
+                     "configuration",
+                     field, MR_ARG(model), mr_str_is(speed, "fast") ? " at speed fast" : "");
+}
+
+int mr_budget_check(const struct mr_prices *p, yyjson_val *agent, struct mr_err *err)
+{
+  struct check k = {p, err};
+  return mr_roster_models(agent, has_price, &k);
 }

@@ -289,7 +289,7 @@ static bool chosen(struct hidden *h, struct mr_buf *out)
     mr_json_write(out, member, false);
     return true;
   }
-  if (mr_roster_inline(s->d->mem, s->d->models, s->main.agent, h->input, out, &err) == MR_OK) return true;
+  if (mr_roster_inline(s->d->models, s->main.agent, h->input, out, &err) == MR_OK) return true;
   outcome(h, mr_str_c(err.message), true);
   return false;
 }

@@ -53,6 +53,9 @@ void mr_cost_write(struct mr_jw *w, int64_t cost);
 int mr_budget_read(yyjson_val *budget, int64_t *cap, struct mr_err *err);
 /* The object as it is stored and shown. */
 void mr_budget_write(struct mr_jw *w, int64_t cap);
+/* Has every model that a session with this agent (its snapshot) may run a list price? Else MR_E_INVALID, with error
+ * code model_not_budgetable. */
+int mr_budget_check(const struct mr_prices *p, yyjson_val *agent, struct mr_err *err);
 static inline bool mr_budget_reached(int64_t cap, int64_t cost)
 {
   return cost >= cap;
