@@ -169,21 +169,15 @@ def t_072_what_waits_is_flushed_with_the_turn(w):
 
 
 @test(model=True)
-def t_073_a_terminal_failure(w):
-    """What no retry and no message can help: the model's provider refuses the key itself."""
-    with own(w, MOONRIG_ANTHROPIC_API_KEY="sk-revoked-meanwhile") as v:
-        s = v.session()
-        with v.stream(s) as feed:
-            v.send(s, message("[[say x]]"))
-            feed.end(60)
-        events = v.events(s)
-        equal(events, feed.events)
-        e = last(events, "session.error")
-        equal(e["error"]["retry_status"], {"type": "terminal"})
-        equal(types(events)[-1], "session.status_terminated")
-        spans_closed(events)
-        equal(status(v, s), "terminated")
-        equal(v.post(f"/v1/sessions/{s['id']}/events", {"events": [message("x")]}).status, 400)
+def t_073_no_failure_of_the_model_ends_a_session(w):
+    """What no retry helps can still be mended from outside (a key, a route, a bill): README.md says why nothing is
+    terminal here. The turn ends as one whose retries are exhausted, and the next message works."""
+    for how in ("[[error 400]]", "[[error 401]]", "[[error 402]]", "[[error 403]]", "[[error 404]]", "[[error 413]]"):
+        s, events = w.turn(message(how), reason="retries_exhausted")
+        equal(types(events), BEGIN + ["user.message"] + FAILED[:3] + TRIPLE, how)
+        equal(last(events, "session.error")["error"]["retry_status"], {"type": "exhausted"}, how)
+        equal(status(w, s), "idle")
+        equal(said(w.turn(message("[[say works again]]"), session=s)[1]), ["works again"])
 
 
 @test(model=True)

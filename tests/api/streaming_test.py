@@ -233,9 +233,11 @@ def t_063_paths_of_streams(w):
 @test(model=True)
 def t_064_a_childs_text_is_previewed_to_its_own_readers(w):
     child, start, talk = fresh("child"), fresh(), fresh()
-    speaks = f"[[gate {start}]] [[tool no_such_tool {{}}]] ;; [[gate {talk}]] [[say The child speaks.]] [[slow 2 ms]]"
+    speaks = f"[[gate {start}]] [[tool no_such_tool {{}}]] ;; [[gate {talk}]] [[say The child speaks.]] [[tool no_such_tool {{}}]] ;; [[say The report.]]"
     s = lead(w, w.new_agent(name=child, system=rules(("Begin", speaks))),
-             system=rules(("The child", "[[say The lead heard.]]"), ("Go", calls(spawn(child, "Begin")) + " ;; [[say The lead waits.]]")))
+             system=rules(("report", "[[say The lead heard.]]"), ("Go", calls(spawn(child, "Begin")) + " ;; [[say The lead waits.]]")))
+    begun = lambda feed: [e["event"]["id"] for e in kinds(feed.events, "event_start")]
+    shown = lambda feed: "".join(e["delta"]["content"]["text"] for e in kinds(feed.events, "event_delta"))
     with w.stream(s, BOTH) as feed:
         w.send(s, message("Go"))
         feed.until(lambda all_: "The lead waits." in said(all_), "the lead", 60)
@@ -250,10 +252,11 @@ def t_064_a_childs_text_is_previewed_to_its_own_readers(w):
                 until_idle(feed)
                 for f in own_, late:
                     f.until(lambda all_: "session.thread_status_idle" in types(all_), "the child's end", 60)
-            shown = "".join(e["delta"]["content"]["text"] for e in kinds(feed.events, "event_delta"))
-            equal(shown, "The lead waits.The lead heard.")
-            previews_hold(feed.events)
-            equal(kinds(late.events), [], "nothing of a request that was under way")
-            whole = last(thread_events(w, s, t), "agent.message")
-            equal([e["event"]["id"] for e in kinds(own_.events, "event_start")], [whole["id"]])
-            true("child speaks" in "".join(e["delta"]["content"]["text"] for e in kinds(own_.events, "event_delta")), types(own_.events))
+            equal(shown(feed), "The lead waits.The lead heard.")
+            whole = next(e for e in thread_events(w, s, t) if e["type"] == "agent.message")
+            equal(whole["content"][0]["text"], "The child speaks.")
+            true(whole["id"] in begun(own_) and "The child speaks." in shown(own_), types(own_.events))
+            true(whole["id"] not in begun(late) and "child speaks" not in shown(late), "nothing of a request that was under way")
+            true(whole["id"] in {e.get("id") for e in late.events}, "but the whole message")
+            for f in feed, own_, late:
+                previews_hold(f.events)

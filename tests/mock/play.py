@@ -51,15 +51,17 @@ GATES = Gates()
 
 
 class Brain(messages.Brain):
-    def __init__(self, state, body):
-        super().__init__(state, body)
+    def __init__(self, state, body, *more):
+        super().__init__(state, body, *more)
         self.tools = [t.get("name") for t in body.get("tools") or []]
         self.rules = RULE.findall(messages.text_of(body.get("system")))
+        self.text = VERDICTS.sub("", self.text)  # those are the grader's, wherever else a rubric went
         # A text beside tool results counts when a rule is meant for it: a message that came while tools ran.
         for i in range(len(self.messages) - 1, self.at, -1):
             m = self.messages[i]
-            if m["role"] == "user" and self.ruled(messages.text_of(m["content"])):
-                self.at, self.text = i, messages.text_of(m["content"])
+            text = VERDICTS.sub("", messages.text_of(m["content"]))
+            if m["role"] == "user" and self.ruled(text):
+                self.at, self.text = i, text
                 self.turn = sum(1 for x in self.messages[i + 1:] if x["role"] == "assistant")
                 break
 
@@ -112,7 +114,7 @@ class Brain(messages.Brain):
     def directive(self, p, word, rest, n):
         if word == "gate":
             GATES.wait(rest)
-        elif word != "verdicts":  # those are the grader's, wherever else their text went
+        else:
             super().directive(p, word, rest, n)
 
 
