@@ -1,5 +1,5 @@
 """Items 11 to 32 of the session checklist: the session resource from create to delete (API: sessions §2)."""
-from kit import BEGIN, TRIPLE, equal, message, said, test, text, true, types, wait
+from kit import BEGIN, NOBODY, TRIPLE, equal, message, said, test, text, true, types, wait
 from stage import TOOLSET, at_gate, custom, fresh, gate, outcome, status, verdicts
 
 
@@ -99,6 +99,7 @@ def t_013_overrides_replace_what_they_give(w):
     with_ = lambda **o: dict({"type": "agent_with_overrides", "id": a["id"]}, **o)
     bad(w, "mcp", agent=with_(mcp_servers=[]))
     bad(w, r"agent\.tools\[0\]", agent=with_(tools=[{"type": "mcp_toolset", "mcp_server_name": "x"}]))
+    bad(w, r"^agent\.tools\[0\]\.name", agent=with_(tools=[custom("bash")], mcp_servers=[]))
     bad(w, "system", agent=with_(system="s" * 100001))
     w.refused(404, "POST", "/v1/sessions", body(w, agent=with_(version=7)))
 
@@ -212,7 +213,7 @@ def t_022_filters_by_status_and_version(w):
     w.ok("POST", f"/v1/sessions/{gone['id']}/archive")
     q = f"&agent_id={a['id']}&include_archived=true"
     with Held(w, running):
-        for form in ("statuses[]=%s&statuses[]=%s", "statuses%%5B%%5D=%s&statuses%%5B%%5D=%s", "statuses=%s&statuses=%s"):
+        for form in ("statuses[]=%s&statuses[]=%s", "statuses%%5B%%5D=%s&statuses%%5B%%5D=%s", "statuses=%s&statuses=%s", "statuses=%s,%s"):
             equal(ids(w, q + "&" + form % ("idle", "terminated")), [gone["id"], idle["id"]], form)
             equal(ids(w, q + "&" + form % ("running", "terminated")), [running["id"], gone["id"]], form)
         equal(ids(w, q + "&statuses[]=running"), [running["id"]])
@@ -221,6 +222,8 @@ def t_022_filters_by_status_and_version(w):
     two = w.session(agent=a["id"])
     equal(ids(w, f"&agent_id={a['id']}&agent_version=2"), [two["id"]])
     true(two["id"] in ids(w, "&agent_version=7"), "alone it is ignored")
+    equal(ids(w, "&deployment_id=depl_x"), [])
+    equal(ids(w, "&memory_store_id=memstore_x"), [])
 
 
 @test
@@ -230,7 +233,7 @@ def t_023_walking_forward_and_back(w):
     for order in ("desc", "asc"):
         want = made if order == "desc" else made[::-1]
         q = f"/v1/sessions?agent_id={a['id']}&order={order}"
-        pages, page = [], ""
+        pages, page, second = [], "", None
         while True:
             j = w.ok("GET", q + "&limit=3" + page)
             equal(set(j), {"data", "next_page", "prev_page"})
@@ -239,8 +242,10 @@ def t_023_walking_forward_and_back(w):
             if not j["next_page"]:
                 break
             page = "&page=" + j["next_page"]
+            second = second or page
         equal(j["next_page"], None)
         equal(sum(pages, []), want)
+        equal([s["id"] for s in w.ok("GET", q + "&limit=2" + second)["data"]], want[3:5], "another limit")
         back = [pages[-1]]
         while j["prev_page"]:
             j = w.ok("GET", q + "&limit=3&page=" + j["prev_page"])
@@ -257,6 +262,8 @@ def t_024_a_cursor_keeps_its_order(w):
         w.ok("GET", f"/v1/sessions?limit=2&order={order}&page={cursor}")
     cursor = w.ok("GET", "/v1/sessions?limit=1")["next_page"]
     w.refused(400, "GET", "/v1/sessions?order=asc&page=" + cursor)
+    for q in ("order=up", "statuses[]=sleeping", "limit=0", "limit=x", "page=nonsense", "include_archived=2", "created_at[gte]=x", "agent_version=x"):
+        w.refused(400, "GET", "/v1/sessions?" + q)
 
 
 @test
@@ -330,6 +337,7 @@ def t_029_what_cannot_be_updated(w):
                   {"tools": [{"type": "mcp_toolset", "mcp_server_name": "x"}]}, {"tools": "x"}, "x"):
         r = w.refused(400, "POST", f"/v1/sessions/{s['id']}", {"agent": agent})
         true("agent" in r.error["message"], r.error)
+    w.refused(404, "POST", f"/v1/sessions/sesn_{NOBODY}", {"title": "x"})
     for vaults in ([], ["vlt_x"], "vlt_x"):
         update(w, s, 400, vault_ids=vaults)
     equal(w.events(s), [])

@@ -1,9 +1,7 @@
 """Items 93 to 102 of the session checklist: coordinators and their threads (API: sessions §12)."""
-import json
-
 from kit import BEGIN, MODEL, NOBODY, TRIPLE, equal, last, message, said, test, text, true, types, wait
-from stage import (TOOLSET, agents, answer, asked, at_gate, calls, confirm, custom, fresh, gate, idles, in_order, interrupt, lead, of_thread, policy, refused,
-                   requests, rules, spans_closed, spawn, status, thread, thread_events, thread_stream, threads, until_idle)
+from stage import (agents, answer, at_gate, calls, confirm, custom, fresh, gate, idles, in_order, interrupt, lead, of_thread, policy, refused,
+                   rules, spans_closed, spawn, status, thread, thread_events, thread_stream, threads, until_idle)
 
 TURN = ["span.model_request_start", "agent.message", "span.model_request_end"]
 

@@ -4,7 +4,7 @@ import json
 import random
 import re
 
-from kit import BEGIN, TRIPLE, equal, last, message, said, test, true, types, wait
+from kit import BEGIN, NOBODY, TRIPLE, equal, last, message, said, test, true, types, wait
 from stage import at_gate, custom, fresh, gate, lead, own, rules, spawn, calls, status, thread, thread_events, thread_stream, until_idle
 
 OLD_NAMES = re.compile(r"user\.|system\.message$|agent\.|session\.(?!usage$)|span\.|event_start$|event_delta$")
@@ -226,8 +226,10 @@ def t_063_paths_of_streams(w):
     t = w.all(f"/v1/sessions/{s['id']}/threads")[0]["id"]
     with w.stream(s, path=f"/v1/sessions/{s['id']}/threads/{t}/stream") as feed:
         equal(feed.status, 200)
-    with w.stream(s, path=f"/v1/sessions/{s['id']}/threads/{t}/events/stream") as feed:
-        equal((feed.status, feed.reply.error["type"]), (404, "not_found_error"))
+    for path in (f"/v1/sessions/{s['id']}/threads/{t}/events/stream", f"/v1/sessions/sesn_{NOBODY}/events/stream",
+                 f"/v1/sessions/{s['id']}/threads/sthr_{NOBODY}/stream", f"/v1/sessions/{s['id']}/stream"):
+        with w.stream(s, path=path) as feed:
+            equal((feed.status, feed.reply.error["type"]), (404, "not_found_error"), path)
 
 
 @test(model=True)
