@@ -104,6 +104,27 @@ def t_103_what_has_no_price_has_no_budget(w):
 
 
 @test(model=True)
+def t_103_children_pause_too(w):
+    with own(w, PRICES) as v:
+        name, door = fresh("child"), fresh()
+        child = v.new_agent(name=name, system=rules(("Begin", f"[[gate {door}]] {step(600)} ;; {step(600)} ;; [[say Done.]] {usage(10)}")))
+        system = rules(("Go", calls(spawn(name, "Begin")) + f" {usage(10)} ;; [[say Waiting.]] {usage(10)}"), (".", f"[[say Heard.]] {usage(10)}"))
+        s = v.session(agent=agents(v, child["id"], system=system)["id"], budget=limit(100))
+        with v.stream(s) as feed:
+            v.send(s, message("Go"))
+            at_gate(v, door)
+            feed.until(lambda all_: "session.thread_status_idle" in types(all_), "the lead to wait", 60)
+            gate(v, door)
+            until_idle(feed, "budget_reached")
+            (t,) = [t for t in threads(v, s) if t["parent_thread_id"]]
+            equal([e["stop_reason"]["type"] for e in feed.events if e["type"] == "session.thread_status_idle" and e["session_thread_id"] == t["id"]], ["budget_reached"])
+            equal(types(feed.events)[-3:], TRIPLE)
+            budget(v, s, limit(1000))
+            until_idle(feed)
+            equal(said(feed.events)[-1], "Heard.", "the child went on, and reported")
+
+
+@test(model=True)
 def t_104_an_interrupt_at_the_cap(w):
     with own(w, PRICES) as v:
         s = v.session(budget=limit(100))
@@ -165,27 +186,6 @@ def t_105_removing_the_cap(w):
             equal(feed.events[-2]["budget"], None)
             budget(v, s, limit(1000), 400, "budget_create_only")
             equal(said(v.turn(message(f"[[say free]] {usage(5000)}"), session=s)[1]), ["free"])
-
-
-@test(model=True)
-def t_103_children_pause_too(w):
-    with own(w, PRICES) as v:
-        name, door = fresh("child"), fresh()
-        child = v.new_agent(name=name, system=rules(("Begin", f"[[gate {door}]] {step(600)} ;; {step(600)} ;; [[say Done.]] {usage(10)}")))
-        system = rules(("Go", calls(spawn(name, "Begin")) + f" {usage(10)} ;; [[say Waiting.]] {usage(10)}"), (".", f"[[say Heard.]] {usage(10)}"))
-        s = v.session(agent=agents(v, child["id"], system=system)["id"], budget=limit(100))
-        with v.stream(s) as feed:
-            v.send(s, message("Go"))
-            at_gate(v, door)
-            feed.until(lambda all_: "session.thread_status_idle" in types(all_), "the lead to wait", 60)
-            gate(v, door)
-            until_idle(feed, "budget_reached")
-            (t,) = [t for t in threads(v, s) if t["parent_thread_id"]]
-            equal([e["stop_reason"]["type"] for e in feed.events if e["type"] == "session.thread_status_idle" and e["session_thread_id"] == t["id"]], ["budget_reached"])
-            equal(types(feed.events)[-3:], TRIPLE)
-            budget(v, s, limit(1000))
-            until_idle(feed)
-            equal(said(feed.events)[-1], "Heard.", "the child went on, and reported")
 
 
 @test(model=True)
