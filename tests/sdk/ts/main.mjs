@@ -8,6 +8,7 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { errorCases } from './errors_test.mjs';
 import { flow } from './flow_test.mjs';
+import { items } from './items_test.mjs';
 import { assert, run, test } from './kit.mjs';
 import { Recorder } from './record.mjs';
 import { schemaCases } from './schema_test.mjs';
@@ -45,6 +46,7 @@ async function plain() {
     failed = await part({ recorder: new Recorder(checks) }, () => {
       test('world/the-sdk-is-the-pinned-one', async () => assert.equal(version, '1.12.0'));
       flow(get);
+      items(get);
       errorCases(get);
       schemaCases(get);
       surface(get);
