@@ -1,7 +1,7 @@
 """Replies that arrive: in any pieces, among any noise, of any size; refusals, broken tool calls, stops of all kinds."""
 import json
 
-from scene import BEGIN, END, SECRET, Scene, results, said
+from scene import BEGIN, END, SECRET, Scene, results, said, shape
 
 TESTS = []
 
@@ -13,8 +13,8 @@ def test(fn):
 
 HARD = "na\u00efve Gr\u00fc\u00dfe \U0001f600 \u4f60\u597d \u2028 \"quoted\" \\back\\ end"
 TOOL_INPUT = {"command": "printf '%s' 'gr\u00fc\u00df \U0001f600 \"x\" \\\\ \u4f60'"}
-TWO_STEPS = f"[[think dr\u00fcber]] [[say {HARD}]] [[tool bash {json.dumps(TOOL_INPUT, ensure_ascii=False)}]];;%s [[say {{result}}]]"
-TWO_SHAPE = BEGIN + ["thinking", "message", "use bash", "end", "result", "start"] + END
+TWO_STEPS = f"[[say {HARD}]] [[tool bash {json.dumps(TOOL_INPUT, ensure_ascii=False)}]];;WAY [[say {{result}}]]"
+TWO_SHAPE = BEGIN + ["message", "use bash", "end", "result", "start"] + END
 
 
 def came_whole(w, ev):
@@ -29,7 +29,7 @@ def pieces(tmp, serve, provider):
     with Scene(tmp, serve, provider) as s:
         ways = ["[[split 1]]", "[[split 2]]", "[[split 3]]", "[[split 7]]", "[[split utf8]]", "[[split crlf]]", "[[split lines]]",
                 "[[split raw]]", "[[split crlf]] [[split 1]]", "[[eol crlf]]", "[[eol cr]]", "[[eol cr]] [[split 1]]", "[[eol crlf]] [[split lines]]"]
-        s.run(*[(way + TWO_STEPS % way, TWO_SHAPE, came_whole) for way in ways])
+        s.run(*[(way + TWO_STEPS.replace("WAY", way), TWO_SHAPE, came_whole) for way in ways])
 
 
 @test
@@ -37,7 +37,7 @@ def noise(tmp, serve, provider):
     """Pings, comments, events, members, deltas, blocks and fields that nobody knows."""
     with Scene(tmp, serve, provider) as s:
         ways = ["[[noise]]", "[[noise]] [[split 1]]", "[[noise]] [[split crlf]]", "[[noise]] [[eol cr]]"]
-        s.run(*[(way + TWO_STEPS % way, TWO_SHAPE, came_whole) for way in ways])
+        s.run(*[(way + TWO_STEPS.replace("WAY", way), TWO_SHAPE, came_whole) for way in ways])
 
 
 @test
@@ -125,18 +125,21 @@ def refusal(tmp, serve, provider):
         if provider == "anthropic":
             s.run(("[[refuse]]", plain, details("cyber", "declined by the mock")),
                   ("[[refuse bio We do not talk about this.]]", plain, details("bio", "We do not talk about this.")),
-                  ("[[say Well, ]] [[refuse general_harms No.]]", partial, details("general_harms", "No.", "Well, ")))
+                  ("[[say Well,]] [[refuse general_harms No.]]", partial, details("general_harms", "No.", "Well,")))
         else:
-            s.run(("[[refuse]]", plain, details(None, any)), ("[[say Well, ]] [[refuse]]", partial, details(None, any, "Well, ")),
+            s.run(("[[refuse]]", plain, details(None, any)), ("[[say Well,]] [[refuse]]", partial, details(None, any, "Well,")),
                   ("[[refusal I cannot help with that.]]", plain, details(None, "I cannot help with that.")))
 
 
 @test
 def refusal_with_a_call(tmp, serve, provider):
-    """What a refused reply calls is not run, and the history stays one that the provider takes."""
+    """What a refused reply calls is not run, no call stays open, and the history is one that the provider takes."""
+    def judge(w, ev):
+        assert ev[-1]["stop_reason"]["type"] == "refusal" and "start" not in shape(ev)[3:], shape(ev)
+        assert all(e.get("is_error") for e in ev if e["type"] in ("agent.tool_result", "user.custom_tool_result")), ev
     with Scene(tmp, serve, provider) as s:
-        ev = s.run(('[[say Well, ]] [[tool bash {"command":"touch /tmp/ran"}]] [[refuse]]', BEGIN + ["message", "end", "idle refusal"]))
-        assert not results(ev)
+        s.run(('[[say Well,]] [[tool bash {"command":"touch /tmp/ran"}]] [[refuse]]', None, judge),
+              ('[[say Well,]] [[tool lookup {"q":"x"}]] [[refuse]]', None, judge))
 
 
 @test
@@ -160,14 +163,18 @@ def big_text(tmp, serve, provider):
 def thinking(tmp, serve, provider):
     """Kept across tool calls as the provider demands: signed, in its place; where nobody takes it back, it is not sent."""
     text = '[[think Gr\u00fcbeln]] [[say so]] [[tool bash {"command":"echo x"}]];;[[think more]] [[redacted]] [[say {result}]]'
-    with Scene(tmp, serve, provider) as s:
-        shown = 2 if provider == "anthropic" else 1
-        ev = s.run((text, BEGIN + ["thinking", "message", "use bash", "end", "result", "start"] + shown * ["thinking"] + END))
+    want = BEGIN + ["thinking", "message", "use bash", "end", "result", "start", *(2 if provider == "anthropic" else 1) * ["thinking"]] + END
+
+    def judge(w, ev):
         assert all(set(e) == {"id", "type", "processed_at"} for e in ev if e["type"] == "agent.thinking")
+        started = [e["event"]["id"] for e in w.stream.events if e["type"] == "event_start" and e["event"]["type"] == "agent.thinking"]
+        assert started == [e["id"] for e in ev if e["type"] == "agent.thinking"], "each is previewed"
+    with Scene(tmp, serve, provider) as s:
+        s.run((text, want, judge), ("[[split 1]] " + text, want, judge), ("[[noise]] " + text, want, judge))
         last = s.mock.requests()[-1]["body"]["messages"]
-        blocks = [b for m in last if m["role"] == "assistant" and isinstance(m["content"], list) for b in m["content"]]
-        kinds = [b["type"] for b in blocks]
         if provider == "anthropic":
+            blocks = [b for m in last if m["role"] == "assistant" for b in m["content"]]
+            kinds = [b["type"] for b in blocks]
             assert kinds == ["thinking", "text", "tool_use", "redacted_thinking", "thinking", "text"], kinds
             assert blocks[0]["thinking"] == "Gr\u00fcbeln" and blocks[0]["signature"], blocks[0]
         else:

@@ -47,6 +47,9 @@ class Mock:
     def live(self):
         return json.loads(self.ask("/count"))["live"]
 
+    def count(self):
+        return json.loads(self.ask("/count"))["count"]
+
     def script(self, *steps):
         self.ask("/script", list(steps))
 
@@ -83,8 +86,8 @@ class Scene:
         return Watched(self, self.s.ok("POST", "/v1/sessions", {"agent": self.agent["id"], "environment_id": self.environment})["id"])
 
     def run(self, *turns):
-        """Each (text, shape[, judge]) in a session of its own, all at the same time; each session goes on afterwards.
-        judge(session, events of the turn)."""
+        """Each (text, shape or None[, judge]) in a session of its own, all at the same time; each session goes on
+        afterwards. judge(session, events of the turn)."""
         begun = []
         for text, *rest in turns:
             w = self.session()
@@ -93,7 +96,8 @@ class Scene:
         done = []
         for w, text, want, *judge in begun:
             have = w.idle()
-            w.equal(want, text)
+            if want:
+                w.equal(want, text)
             for j in judge:
                 j(w, have)
             w.goes_on()
@@ -105,7 +109,7 @@ class Watched:
     """A session with its stream open, previews too."""
 
     def __init__(self, scene, sid):
-        self.scene, self.s, self.id, self.idles = scene, scene.s, sid, 0
+        self.scene, self.s, self.id, self.at = scene, scene.s, sid, 0
         w = _api.World(f"http://127.0.0.1:{self.s.port}", KEY)
         self.stream = _api.Stream(w, f"/v1/sessions/{sid}/events/stream?event_deltas[]=agent.message&event_deltas[]=agent.thinking")
         assert self.stream.status == 200, self.stream.reply.body
@@ -126,12 +130,13 @@ class Watched:
         """fn(all that the stream said)."""
         return self.stream.until(fn, what, LIMIT)
 
-    def idle(self, reason=None):
+    def idle(self):
         """The events that were recorded since the last call, up to the next idle."""
-        n, self.idles = self.idles, self.idles + 1
-        self.until("an idle", lambda all_: sum(e["type"] == "session.status_idle" for e in all_) > n)
-        ends = [i for i, e in enumerate(self.recorded()) if e["type"] == "session.status_idle"]
-        self.turn = self.recorded()[ends[n - 1] + 1 if n else 0:ends[n] + 1]
+        def end(all_):
+            return next((i + 1 for i in range(self.at, len(all_)) if all_[i]["type"] == "session.status_idle"), 0)
+        all_ = self.until("an idle", end)
+        begin, self.at = self.at, end(all_)
+        self.turn = [e for e in all_[begin:self.at] if not e["type"].startswith("event_")]
         return self.turn
 
     def recorded(self):
@@ -142,7 +147,7 @@ class Watched:
         assert have == want, f"{what}\n  have {' | '.join(have)}\n  want {' | '.join(want)}\n" + self.detail()
 
     def detail(self):
-        return "\n".join(json.dumps(e, ensure_ascii=False)[:300] for e in self.turn)
+        return "\n".join(json.dumps(e, ensure_ascii=False)[:300] for e in self.turn if not e["type"].startswith("session.status"))
 
     def goes_on(self):
         """A next message is answered, and nothing that was recorded so far breaks a rule."""
@@ -185,6 +190,9 @@ def judge(events):
         if e["type"] == "session.error":
             assert e["error"]["message"] and SECRET not in e["error"]["message"], e
     assert open_ is None, "a request without an end"
+    uses = [e["id"] for e in events if e["type"] in ("agent.tool_use", "agent.custom_tool_use")]
+    answered = [e.get("tool_use_id") or e.get("custom_tool_use_id") for e in events if e["type"] in ("agent.tool_result", "user.custom_tool_result")]
+    assert sorted(uses) == sorted(answered), f"calls {uses} have the results {answered}"
     shape(events)
 
 
