@@ -120,6 +120,10 @@ def refusal(tmp, serve, provider):
             assert d["category"] == category and (explanation is any or d["explanation"] == explanation), d
             assert said(ev) == ([text] if text else []), said(ev)
         return judge
+
+    def in_its_field(w, ev):  # shown as text or not, it is the explanation
+        assert ev[-1]["stop_reason"]["type"] == "refusal" and shape(ev)[-2:] == ["end", "idle refusal"], shape(ev)
+        assert ev[-1]["stop_details"] == {"type": "refusal", "category": None, "explanation": "I cannot help with that."}, ev[-1]
     plain, partial = BEGIN + ["end", "idle refusal"], BEGIN + ["message", "end", "idle refusal"]
     with Scene(tmp, serve, provider) as s:
         if provider == "anthropic":
@@ -128,7 +132,7 @@ def refusal(tmp, serve, provider):
                   ("[[say Well,]] [[refuse general_harms No.]]", partial, details("general_harms", "No.", "Well,")))
         else:
             s.run(("[[refuse]]", plain, details(None, any)), ("[[say Well,]] [[refuse]]", partial, details(None, any, "Well,")),
-                  ("[[refusal I cannot help with that.]]", plain, details(None, "I cannot help with that.")))
+                  ("[[refusal I cannot help with that.]]", None, in_its_field))
 
 
 @test
@@ -161,7 +165,7 @@ def big_text(tmp, serve, provider):
 
 @test
 def thinking(tmp, serve, provider):
-    """Kept across tool calls as the provider demands: signed, in its place; where nobody takes it back, it is not sent."""
+    """Kept across tool calls as the provider demands: signed, in its place; of chat completions in the field it came in."""
     text = '[[think Gr\u00fcbeln]] [[say so]] [[tool bash {"command":"echo x"}]];;[[think more]] [[redacted]] [[say {result}]]'
     want = BEGIN + ["thinking", "message", "use bash", "end", "result", "start", *(2 if provider == "anthropic" else 1) * ["thinking"]] + END
 
@@ -178,7 +182,8 @@ def thinking(tmp, serve, provider):
             assert kinds == ["thinking", "text", "tool_use", "redacted_thinking", "thinking", "text"], kinds
             assert blocks[0]["thinking"] == "Gr\u00fcbeln" and blocks[0]["signature"], blocks[0]
         else:
-            assert "Gr\u00fcbeln" not in json.dumps([m for m in last if m["role"] == "assistant"], ensure_ascii=False)
+            answers = [m for m in last if m["role"] == "assistant"]
+            assert answers[0]["tool_calls"] and answers[0]["reasoning_content"] == "Gr\u00fcbeln" and answers[0]["content"] == "so", answers
 
 
 @test

@@ -60,12 +60,12 @@ class Mock:
 
 
 class Scene:
-    """A server with one provider, and an agent there. config: Lua text of more sections."""
+    """A server with one provider, and an agent there. models, retries, config: Lua text of the provider's
+    section, of the section, and of more sections."""
 
-    def __init__(self, tmp, serve, provider, config="", retries="max = 2, base_ms = 20, cap_ms = 80", stall_ms=0, scripts=(), tools=TOOLS):
+    def __init__(self, tmp, serve, provider, config="", retries="max = 2, base_ms = 20, cap_ms = 80", models="", scripts=(), tools=TOOLS):
         self.tmp, self.provider, self.mock = tmp, provider, Mock()
-        models = f"models = {{ {provider} = {{ stall_ms = {stall_ms} }} }}, " if stall_ms else ""
-        (tmp / "config.lua").write_text(f"return {{ {models}retries = {{ {retries} }}, {config} }}")
+        (tmp / "config.lua").write_text(f"return {{ models = {{ {provider} = {{ {models} }} }}, retries = {{ {retries} }}, {config} }}")
         name = provider.upper()
         try:
             self.s = serve("--config", str(tmp / "config.lua"), *scripts,

@@ -11,8 +11,9 @@ def test(fn):
     return fn
 
 
-def scene(tmp, serve, provider, ms):
-    return Scene(tmp, serve, provider, stall_ms=ms * SLOW)
+def scene(tmp, serve, provider, ms, first=None):
+    """Patience: until the first word, and from byte to byte then."""
+    return Scene(tmp, serve, provider, models=f"first_ms = {(first or ms) * SLOW}, stall_ms = {ms * SLOW}")
 
 
 @test
@@ -37,8 +38,23 @@ def for_a_while(tmp, serve, provider):
 @test
 def pings_are_life(tmp, serve, provider):
     """Longer than the limit, but never silent."""
-    with scene(tmp, serve, provider, 2000) as s:
+    with scene(tmp, serve, provider, 2000, 60000) as s:
         s.run(*[(f"[[stall {where} {5000 * SLOW} pings]] {TEXT}", BEGIN + END) for where in ("first", "mid", "late")])
+
+
+@test
+def pings_for_ever(tmp, serve, provider):
+    """A server that lives, and has nothing to say."""
+    with scene(tmp, serve, provider, 1000, 2000) as s:
+        s.run(*[(f"[[stall {where} pings x1]] {TEXT}", once(FAILED)) for where in ("first", "mid")])
+        s.s.until("the end of all requests", lambda: s.mock.live() == 0)
+
+
+@test
+def slow_start(tmp, serve, provider):
+    """Before its first word a model may take longer than between two of them."""
+    with scene(tmp, serve, provider, 1000, 60000) as s:
+        s.run(*[(f"[[stall {where} {3000 * SLOW}]] {TEXT}", BEGIN + END) for where in ("head", "first")])
 
 
 @test
