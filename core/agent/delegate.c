@@ -23,25 +23,31 @@ static const struct {
   const char *name, *description, *schema;
 } tools[NTOOLS] = {
     [LIST] = {"list_agents",
-              "List the agents that you can start, and the threads of those that you started, with what each is doing.",
+              "List the agents that you can start, and the threads of those that you started, with what each "
+              "is doing.",
               "{\"type\":\"object\",\"properties\":{}}"},
-    [CREATE] = {"create_agent",
-                "Start an agent on a task of its own, in a new thread. It works in the background, sees only the prompt "
-                "that you give it, and shares your files. Its report reaches you later as a message; do not wait for "
-                "it by calling tools: end your turn, and you go on when it comes.",
-                "{\"type\":\"object\",\"required\":[\"agent\",\"prompt\"],\"properties\":{"
-                "\"agent\":{\"type\":\"string\",\"description\":\"name or id of one of the agents in list_agents\"},"
-                "\"prompt\":{\"type\":\"string\",\"description\":\"the whole task\"}}}"},
-    [SEND] = {"send_to_agent",
-              "Send a message to an agent that you started. It goes on in its thread, with all that it knows, and "
-              "reports again.",
-              "{\"type\":\"object\",\"required\":[\"thread_id\",\"message\"],\"properties\":{"
-              "\"thread_id\":{\"type\":\"string\",\"description\":\"session_thread_id of the agent's thread\"},"
-              "\"message\":{\"type\":\"string\"}}}"},
+    [CREATE] =
+        {"create_agent",
+         "Start an agent on a task of its own, in a new thread. It works in the background, sees only the "
+         "prompt "
+         "that you give it, and shares your files. Its report reaches you later as a message; do not wait for "
+         "it by calling tools: end your turn, and you go on when it comes.",
+         "{\"type\":\"object\",\"required\":[\"agent\",\"prompt\"],\"properties\":{"
+         "\"agent\":{\"type\":\"string\",\"description\":\"name or id of one of the agents in list_agents\"},"
+         "\"prompt\":{\"type\":\"string\",\"description\":\"the whole task\"}}}"},
+    [SEND] =
+        {"send_to_agent",
+         "Send a message to an agent that you started. It goes on in its thread, with all that it knows, and "
+         "reports again.",
+         "{\"type\":\"object\",\"required\":[\"thread_id\",\"message\"],\"properties\":{"
+         "\"thread_id\":{\"type\":\"string\",\"description\":\"session_thread_id of the agent's thread\"},"
+         "\"message\":{\"type\":\"string\"}}}"},
     [ADVISE] = {"ask_advisor",
-                "Ask the advisor, a stronger model that sees nothing but your question. The advice reaches you later as "
+                "Ask the advisor, a stronger model that sees nothing but your question. The advice reaches you "
+                "later as "
                 "a message.",
-                "{\"type\":\"object\",\"required\":[\"question\"],\"properties\":{\"question\":{\"type\":\"string\"}}}"},
+                "{\"type\":\"object\",\"required\":[\"question\"],\"properties\":{\"question\":{\"type\":"
+                "\"string\"}}}"},
 };
 
 static bool roster_of(const struct mr_thread *th, struct mr_roster *r)
@@ -74,10 +80,12 @@ static void inline_schema(struct mr_jw *w)
   yyjson_obj_iter it;
   yyjson_val *k;
 
-  mr_jw_raw(w, MR_S("{\"type\":\"object\",\"required\":[\"prompt\"],\"properties\":{"
-                    "\"prompt\":{\"type\":\"string\",\"description\":\"the whole task\"},"
-                    "\"agent\":{\"type\":\"string\",\"description\":\"name or id of one of the agents in list_agents; "
-                    "leave it out to describe one with the other members\"}"));
+  mr_jw_raw(
+      w,
+      MR_S("{\"type\":\"object\",\"required\":[\"prompt\"],\"properties\":{"
+           "\"prompt\":{\"type\":\"string\",\"description\":\"the whole task\"},"
+           "\"agent\":{\"type\":\"string\",\"description\":\"name or id of one of the agents in list_agents; "
+           "leave it out to describe one with the other members\"}"));
   mr_json_parse(w->b->mem, mr_str_c(mr_roster_inline_schema), SIZE_MAX, &doc, NULL);
   it = yyjson_obj_iter_with(mr_json_get(yyjson_doc_get_root(doc), "properties"));
   while (doc && (k = yyjson_obj_iter_next(&it))) {
@@ -306,7 +314,8 @@ static void create_agent(struct hidden *h)
   }
   if (children(h->t->s) >= CHILDREN_MAX || all_threads(h->t->s) >= MR_THREADS_MAX) {
     refuse(h,
-           "too many agents: %d threads of agents are open, idle ones too; go on with one of them by send_to_agent",
+           "too many agents: %d threads of agents are open, idle ones too; go on with one of them by "
+           "send_to_agent",
            children(h->t->s));
     return;
   }
