@@ -145,6 +145,21 @@ static int on_data(void *ud, struct mr_http_out *r, struct mr_str bytes)
   return MR_OK;
 }
 
+/* A request id that is in the body alone goes into the head as well: clients look there. */
+static void note_id(struct mr_pass *p)
+{
+  struct mr_str id;
+  yyjson_doc *d = NULL;
+
+  for (int i = 0; i < p->nlines; i++)
+    if (mr_str_starts(p->lines[i], MR_S("request-id:"))) return;
+  if (mr_json_parse(p->mem, mr_buf_get(&p->refusal), REFUSAL_MAX, &d, NULL) != MR_OK) return;
+  id = mr_json_get_str(yyjson_doc_get_root(d), "request_id");
+  if (id.n && id.n < 200 && p->nlines < (int)(sizeof p->lines / sizeof *p->lines))
+    p->lines[p->nlines++] = mr_str_c(mr_arena_printf(p->arena, "request-id: " MR_FMT, MR_ARG(id)));
+  yyjson_doc_free(d);
+}
+
 /* An upstream's error, whole, as it said it but for keys. */
 static void refuse(struct mr_pass *p)
 {
@@ -154,6 +169,7 @@ static void refuse(struct mr_pass *p)
     mr_failure_scrub(b->p, p->key);
     b->n = strlen(b->p);
   }
+  note_id(p);
   head_now(p, (int64_t)b->n);
   if (b->n) p->cbs.data(p->ud, mr_buf_get(b));
   mr_pass_over(p, true);

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url';
 import { errorCases } from './errors_test.mjs';
 import { flow } from './flow_test.mjs';
 import { assert, run, test } from './kit.mjs';
+import { messages } from './messages_test.mjs';
 import { Recorder } from './record.mjs';
 import { schemaCases } from './schema_test.mjs';
 import { schemas } from './schema.mjs';
@@ -46,6 +47,7 @@ async function plain() {
       test('world/the-sdk-is-the-pinned-one', async () => assert.equal(version, '1.12.0'));
       flow(get);
       errorCases(get);
+      messages(get);
       schemaCases(get);
       surface(get);
     });
