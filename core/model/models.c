@@ -144,6 +144,24 @@ struct mr_str mr_models_at(struct mr_models *m, int i)
   return i >= 0 && i < m->nids ? m->ids[i] : (struct mr_str){0};
 }
 
+/* ---- for operators ---- */
+
+bool mr_models_stats(const struct mr_models *m, int i, struct mr_provider_stats *out)
+{
+  const struct mr_model_entry *e = m->own;
+
+  while (e && i-- > 0)
+    e = e->next;
+  if (e)
+    *out = (struct mr_provider_stats){e->name, e->gate.inside, e->gate.waiting, mr_gate_paused_ms(&e->gate)};
+  return e != NULL;
+}
+
+uint64_t mr_models_fallbacks(const struct mr_models *m)
+{
+  return m->fallbacks;
+}
+
 /* ---- providers of the host ---- */
 
 int mr_models_add(struct mr_models *m, const struct mr_provider_vtable *v, void *self, const char *models,

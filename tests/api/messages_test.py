@@ -242,6 +242,8 @@ def requests_wait_in_line(w):
         wait(lambda: w.mock.get("/count")["live"] == 1, "the first to be asked")
         n = w.mock.count()
         threads[1].start()
+        wait(lambda: b'moonrig_provider_waiting{provider="one"} 1' in p.get("/metrics").body or not threads[0].is_alive(),
+             "the second in line")
         while any(t.is_alive() for t in threads) and len(live) < 1000:
             live.append(w.mock.get("/count")["live"])
             if len(live) == 3:
@@ -281,6 +283,7 @@ def another_provider_stands_in(w):
             equal((r.status, newest(w)["path"]), (200, "/v1/chat/completions"))
             m = whole(frames(r.body)) if stream else r.json
             equal((m["content"][0]["text"], m["model"]), ("from qwen3", "claude-sonnet-4-6"))
+        true(b"moonrig_model_fallbacks_total 2" in p.get("/metrics").body, "two fallbacks")
         r = p.post("/v1/messages", body("[[say from {model}]]", model="back"))
         equal(r.json["content"][0]["text"], "from y")
         r = p.post("/v1/messages", body("[[error 400]]", model="claude-sonnet-4-6"))
