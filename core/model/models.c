@@ -274,6 +274,7 @@ int mr_models_new(struct mr_models **out, const struct mr_models_opts *o, struct
   yyjson_val *cfg = NULL;
   int rc = m ? MR_OK : mr_err_nomem(err);
   if (rc != MR_OK) goto out;
+  m->refs = 1;
   m->sys = o->sys;
   m->loop = o->loop;
   m->http = o->http;
@@ -289,6 +290,11 @@ out:
   if (rc != MR_OK) mr_models_free(&m);
   *out = m;
   return rc;
+}
+
+void mr_models_unref(struct mr_models *m)
+{
+  if (--m->refs == 0) mr_mem_free(&m->sys->mem, m);
 }
 
 static void list_drop(struct mr_model_entry *e)
@@ -315,5 +321,5 @@ void mr_models_free(struct mr_models **mp)
   mr_mem_free(mem, m->routes.v);
   mr_mem_free(mem, m->falls.v);
   yyjson_doc_free(m->config);
-  mr_mem_free(mem, m);
+  mr_models_unref(m);
 }

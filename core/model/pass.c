@@ -31,8 +31,8 @@ static void pass_free(struct mr_pass *p)
 
 void mr_pass_over(struct mr_pass *p, bool whole)
 {
-  if (p->m) p->m->pass_bytes -= (int64_t)p->req.body.n;
-  p->m = NULL;
+  p->m->pass_bytes -= (int64_t)p->req.body.n;
+  mr_models_unref(p->m);
   p->cbs.done(p->ud, whole);
   pass_free(p);
 }
@@ -134,8 +134,7 @@ static void none(struct mr_pass *p)
                   mr_str_c(p->tries.why));
     return;
   }
-  p->m = NULL; /* it goes, and the loop may not turn again */
-  mr_pass_error(p, 503, "api_error", 0, MR_S("the server is closing"));
+  mr_pass_error(p, 503, "api_error", 0, MR_S("the server is closing")); /* the loop may not turn again */
   tell_error(p);
 }
 
@@ -235,6 +234,7 @@ int mr_models_pass(struct mr_models *m, const struct mr_pass_req *req, const str
     return code;
   }
   p->m = m;
+  m->refs++;
   m->pass_bytes += (int64_t)req->body.n;
   *out = p;
   enter(p);

@@ -12,7 +12,7 @@
 
 struct mr_pass {
   struct mr_tries tries;
-  struct mr_models *m; /* of its counters; NULL once over */
+  struct mr_models *m; /* counted: for its counters */
   const struct mr_mem *mem;
   struct mr_loop *loop;
   struct mr_arena *arena;
