@@ -10,6 +10,7 @@ import { errorCases } from './errors_test.mjs';
 import { flow } from './flow_test.mjs';
 import { items } from './items_test.mjs';
 import { assert, run, test } from './kit.mjs';
+import { messages } from './messages_test.mjs';
 import { Recorder } from './record.mjs';
 import { schemaCases } from './schema_test.mjs';
 import { schemas } from './schema.mjs';
@@ -48,6 +49,7 @@ async function plain() {
       flow(get);
       items(get);
       errorCases(get);
+      messages(get);
       schemaCases(get);
       surface(get);
     });
