@@ -171,7 +171,7 @@ def what_is_queued_is_flushed(tmp, serve, provider):
     with Scene(tmp, serve, provider, retries=SLOWLY) as s:
         w = s.session()
         rescheduling(w, "[[error 500]]")
-        s.mock.script({"do": "[[stall head 300]] [[error 500]]", "when": {"text": "error 500"}})
+        s.mock.script({"do": "[[stall head 1500]] [[error 500]]", "when": {"text": "error 500"}})
         w.until("the retry", lambda all_: sum(e["type"] == "span.model_request_start" for e in all_) == 2)
         queued = w.say("[[say lost]]")[0]
         assert queued["processed_at"] is None, queued
@@ -181,6 +181,20 @@ def what_is_queued_is_flushed(tmp, serve, provider):
         assert queued["id"] not in [e["id"] for e in w.events()], "what was queued is there still"
         w.goes_on()
         assert "lost" not in said(w.events())
+
+
+@test
+def what_is_queued_behind_a_refused_request(tmp, serve, provider):
+    with Scene(tmp, serve, provider) as s:
+        w = s.session()
+        s.mock.script("[[stall head 1500]] [[error 400]]")
+        w.say("go")
+        w.until("the request", lambda all_: any(e["type"] == "span.model_request_start" for e in all_))
+        queued = w.say("[[say lost]]", "[[say lost too]]")
+        w.idle()
+        w.equal(refused(FAILED))
+        assert not {q["id"] for q in queued} & {e["id"] for e in w.events()}, "what was queued is there still"
+        w.goes_on()
 
 
 @test
