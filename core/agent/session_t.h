@@ -276,6 +276,7 @@ void mr_turn_dead(struct mr_txn *t);
 void mr_turn_terminated(struct mr_txn *t); /* the present thread, a child, has ended: its row */
 /* Opens a session.thread_status_* row of the present thread. */
 void mr_turn_thread_row(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type);
+void mr_turn_record(struct mr_txn *t); /* results of the calls that are over, once none of the batch runs */
 void mr_turn_flush(struct mr_txn *t);              /* the thread's queued inputs go with its dead turn */
 void mr_turn_committed(struct mr_session *s);      /* effects of durable commits (txn.c calls) */
 void mr_turn_recover(struct mr_session *s);        /* once after load */

@@ -247,7 +247,7 @@ static bool any_waits_client(const struct mr_thread *th)
 }
 
 /* Results of one batch are recorded together, in call order, once nothing of it runs any more. */
-static void record_finished(struct mr_txn *t)
+void mr_turn_record(struct mr_txn *t)
 {
   struct mr_thread *th = t->th;
   if (mr_tools_running(th)) return;
@@ -279,7 +279,7 @@ bool mr_turn_advance(struct mr_txn *t)
   bool draining = th->s->d->draining;
 
   if (!draining) mr_tools_intents(t);
-  record_finished(t);
+  mr_turn_record(t);
   if (!all_resolved(th)) {
     /* In a drain calls that need no approval are left to the next start, and so is the idle behind them. */
     if (!mr_tools_running(th) && !mr_tools_to_start(th) && any_waits_client(th))

@@ -58,7 +58,7 @@ static void evaluation(struct mr_jw *w, const struct mr_use *u)
   static const char *const names[] = {"allow", "ask", "deny"};
 
   mr_jw_kc(w, "evaluated_permission", names[u->perm]);
-  if (u->judged == MR_JUDGED_UNKNOWN) return; /* refused before any policy: no evaluation */
+  if (u->judged >= MR_JUDGED_INPUT) return; /* refused before any policy: no evaluation */
   mr_jw_key(w, "evaluation");
   if (u->judged == MR_JUDGED_AUTO) {
     mr_judgement_write(w, &u->verdict);
