@@ -89,6 +89,8 @@ class Brain(messages.Brain):
     def verdict(self):
         texts = [messages.text_of(self.body.get("system"))] + [messages.text_of(m["content"]) for m in self.messages]
         found = VERDICTS.search("\n".join(texts))
+        if not found and "[[verdict " in "\n".join(texts):
+            return super().plan()
         p = messages.Plan()
         said = [x.strip() for x in found[1].split("|")] if found else ["satisfied: nothing to the contrary was said"]
         n = 0
