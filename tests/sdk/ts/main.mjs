@@ -47,10 +47,10 @@ async function plain() {
     failed = await part({ recorder: new Recorder(checks) }, () => {
       test('world/the-sdk-is-the-pinned-one', async () => assert.equal(version, '1.12.0'));
       flow(get);
-      items(get);
       errorCases(get);
       messages(get);
       schemaCases(get);
+      items(get);
       surface(get);
     });
     makeCa(dir);
