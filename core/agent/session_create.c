@@ -187,7 +187,8 @@ static int check_list(struct mr_call *c, yyjson_val *events)
     struct mr_str type = mr_json_get_str(ev, "type");
     bool outcome = mr_str_is(type, "user.define_outcome");
     if (!outcome && !mr_str_is(type, "user.message"))
-      return refuse_initial(c, i, "type", "cannot be an initial event: only user.message and user.define_outcome can");
+      return refuse_initial(c, i, "type",
+                            "cannot be an initial event: only user.message and user.define_outcome can");
     if (outcome && outcomes++) return refuse_initial(c, i, "type", "only one outcome at a time");
     if (outcome && !yyjson_is_obj(mr_json_get(ev, "rubric"))) return refuse_initial(c, i, "rubric", "required");
     documents += file_documents(mr_json_get(ev, "content"));
