@@ -1,4 +1,4 @@
-/* sessions - what the files that carry out operations on sessions share: the answer, and what updates change. */
+/* sessions - what the files that carry out operations on sessions share: the answer, money. */
 #ifndef MR_AGENT_SESSIONS_H
 #define MR_AGENT_SESSIONS_H
 
