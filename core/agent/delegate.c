@@ -6,6 +6,7 @@
  * Depth is one: only the primary thread of a session whose agent has a roster has them. Loop thread; turn_model.c and
  * history.c call.
  */
+#include "agent/price.h"
 #include "agent/roster.h"
 #include "agent/session_t.h"
 
@@ -302,6 +303,24 @@ static bool chosen(struct hidden *h, struct mr_buf *out)
   return false;
 }
 
+/* A session with a budget runs no model whose cost nobody knows. */
+static bool priced(struct hidden *h, struct mr_str agent)
+{
+  struct mr_session *s = h->t->s;
+  yyjson_doc *doc = NULL;
+  yyjson_val *model;
+  bool fine = true;
+
+  if (!s->cap || mr_json_parse(s->d->mem, agent, SIZE_MAX, &doc, NULL) != MR_OK) return true;
+  model = mr_json_get(yyjson_doc_get_root(doc), "model");
+  if (!mr_price_find(s->d->prices, mr_json_get_str(model, "id"), mr_json_get_str(model, "speed"))) {
+    refuse(h, "model %.*s has no list price, and this session has a budget", SHORT(mr_json_get_str(model, "id")));
+    fine = false;
+  }
+  yyjson_doc_free(doc);
+  return fine;
+}
+
 static void create_agent(struct hidden *h)
 {
   struct mr_str prompt = mr_json_get_str(h->input, "prompt");
@@ -320,7 +339,7 @@ static void create_agent(struct hidden *h)
     return;
   }
   mr_buf_init(&agent, h->t->s->d->mem, SIZE_MAX / 2);
-  if (chosen(h, &agent) && (th = create(h->t, mr_buf_get(&agent)))) {
+  if (chosen(h, &agent) && priced(h, mr_buf_get(&agent)) && (th = create(h->t, mr_buf_get(&agent)))) {
     tell(h->t, th, prompt);
     thread_outcome(h, th);
   }

@@ -66,7 +66,7 @@ class Scene:
 
     def __init__(self, tmp, serve, provider, config="", retries="max = 2, base_ms = 20, cap_ms = 80", models="", scripts=(), tools=TOOLS):
         self.tmp, self.provider, self.mock = tmp, provider, Mock()
-        (tmp / "config.lua").write_text(f"return {{ models = {{ {provider} = {{ {models} }} }}, retries = {{ {retries} }}, {config} }}")
+        (tmp / "config.lua").write_text(f"return {{ models = {{ {provider} = {{ {models} }} }}, retries = {{ {retries} }}, context = {{ compact_at_tokens = 10000000 }}, {config} }}")
         name = provider.upper()
         try:
             self.s = serve("--config", str(tmp / "config.lua"), *scripts,
