@@ -39,6 +39,10 @@ static const struct flag flags[] = {
     {"--only", F_STR, AT(only), TAKES_TEST},
     {"--timeout", F_INT, AT(timeout_s), TAKES_TEST},
     {"--dir", F_STR, AT(dir), TAKES_NEW},
+    {"-o", F_STR, AT(output), TAKES_EXPORT},
+    {"--output", F_STR, AT(output), TAKES_EXPORT},
+    {"--title", F_STR, AT(title), TAKES_COPY},
+    {"--environment", F_STR, AT(environment), TAKES_COPY},
 };
 
 static int whole(const char *text, int *out)

@@ -19,6 +19,8 @@ struct settings {
   bool rollback, status, drain; /* reload */
   const char *only;             /* test */
   const char *dir;              /* new */
+  const char *output;           /* export */
+  const char *title, *environment; /* fork, import */
   int timeout_s;
   bool url_given;        /* --url; the environment's is not used with --data */
   bool data_given;       /* --data, or MOONRIG_DATA */
@@ -42,7 +44,9 @@ enum {
   TAKES_CHAT = 32,
   TAKES_REPL = 64,
   TAKES_TEST = 1024,
-  TAKES_NEW = 2048
+  TAKES_NEW = 2048,
+  TAKES_EXPORT = 4096,
+  TAKES_COPY = 8192
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.
