@@ -70,8 +70,8 @@ static void on_loaded(void *ud, int code, struct mr_session *s, const struct mr_
   struct mr_call *c = p->k.c;
   struct mr_commit *cm;
 
-  if (code == MR_OK) {
-    mr_session_unref(s);
+  if (code == MR_OK) mr_session_unref(s);
+  if (code != MR_E_INVALID && code != MR_E_INTERNAL) { /* short of memory, say: it is there all the same */
     answer(p);
     return;
   }
