@@ -59,6 +59,21 @@ static int unresolved(const struct mr_copy_thread *t)
   return n;
 }
 
+/* Calls that a client is to answer: as the machine counts them (mr_call_waits_client). */
+static bool waits(const struct mr_copy_use *u)
+{
+  if (u->resolved || u->finished) return false;
+  return u->custom ? !u->owned : u->asks && !u->confirmed;
+}
+
+static int waiting(const struct mr_copy_thread *t)
+{
+  int n = 0;
+  for (int i = 0; i < t->nuses; i++)
+    n += waits(&t->uses[i]);
+  return n;
+}
+
 static int odd(struct mr_err *why, const char *what)
 {
   return mr_err_set(why, MR_E_INVALID, "file", "%s", what);
@@ -105,7 +120,6 @@ static int follow_result(struct mr_copy_thread *t, yyjson_val *j, const char *re
 
   if (!u || u->resolved) return odd(why, "a tool's result has no call that waits for it");
   u->resolved = true;
-  t->answered = true;
   return MR_OK;
 }
 
@@ -115,7 +129,8 @@ static int follow_idle(struct mr_copy_thread *t, yyjson_val *j, struct mr_err *w
   yyjson_arr_iter it = yyjson_arr_iter_with(ids);
   int code = MR_OK;
 
-  t->running = t->answered = false;
+  t->running = false;
+  t->nasked = (int)yyjson_arr_size(ids);
   t->asks = mr_str_is(mr_json_get_str(reason, "type"), "requires_action");
   if (t->span[0]) code = odd(why, "a session is idle while a model request is open");
   while (t->asks && ids && (v = yyjson_arr_iter_next(&it))) {
@@ -159,7 +174,12 @@ int mr_rest_row(struct mr_rest *r, const struct mr_log_row *row, yyjson_val *j, 
   struct mr_copy_use *u;
 
   if (!t) return mr_err_nomem(why);
-  if (row->kind == MR_ROW_PRIVATE) return mr_str_is(type, "model.reply") ? follow_reply(r, t, j, why) : MR_OK;
+  if (row->kind == MR_ROW_PRIVATE) {
+    u = use_of(t, mr_json_get_str(j, "event_id"));
+    if (u && mr_str_is(type, "tool.claim")) u->owned = mr_json_get_bool(j, "owned", true);
+    if (u && mr_str_is(type, "tool.outcome")) u->finished = true;
+    return mr_str_is(type, "model.reply") ? follow_reply(r, t, j, why) : MR_OK;
+  }
   for (size_t i = 0; i < sizeof results / sizeof *results; i++)
     if (mr_str_is(type, results[i][0])) return follow_result(t, j, results[i][1], why);
   if (mr_str_is(type, "span.model_request_start")) return follow_span(t, j, true, why);
@@ -168,11 +188,13 @@ int mr_rest_row(struct mr_rest *r, const struct mr_log_row *row, yyjson_val *j, 
       mr_str_is(type, "agent.mcp_tool_use")) {
     u = use_of(t, row->event_id);
     if (u) u->custom = mr_str_is(type, "agent.custom_tool_use");
+    if (u) u->asks = mr_str_is(mr_json_get_str(j, "evaluated_permission"), "ask");
     if (!u && t->span[0]) return odd(why, "a tool use is not of the reply before it");
   } else if (mr_str_is(type, "user.tool_confirmation")) {
     u = use_of(t, mr_json_get_str(j, "tool_use_id"));
     if (!u || u->resolved) return odd(why, "a confirmation is of no call that waits");
-    u->confirmed = t->answered = true;
+    u->confirmed = true;
+    u->finished = u->finished || !mr_str_is(mr_json_get_str(j, "result"), "allow");
   } else if (status_is(t, type, "idle")) {
     return follow_idle(t, j, why);
   } else if (status_is(t, type, "running") || status_is(t, type, "rescheduled")) {
@@ -251,15 +273,6 @@ static void close_use(struct closing *x, struct mr_copy_thread *t, struct mr_cop
   end(x);
 }
 
-/* Calls that a client is to answer still, also in the copy. */
-static int waiting(const struct mr_copy_thread *t)
-{
-  int n = 0;
-  for (int i = 0; i < t->nuses; i++)
-    n += !t->uses[i].resolved && !t->uses[i].confirmed;
-  return n;
-}
-
 /* asks: of a thread whose calls wait on, or NULL. */
 static void stop_reason(struct closing *x, const struct mr_copy_thread *asks)
 {
@@ -270,7 +283,7 @@ static void stop_reason(struct closing *x, const struct mr_copy_thread *asks)
     mr_jw_key(&x->w, "event_ids");
     mr_jw_arr(&x->w);
     for (int i = 0; i < asks->nuses; i++)
-      if (!asks->uses[i].resolved && !asks->uses[i].confirmed) mr_jw_c(&x->w, asks->uses[i].event_id);
+      if (waits(&asks->uses[i])) mr_jw_c(&x->w, asks->uses[i].event_id);
     mr_jw_arr_end(&x->w);
   }
   mr_jw_obj_end(&x->w);
@@ -319,7 +332,9 @@ static void close_thread(struct closing *x, struct mr_copy_thread *t)
 
 static bool at_rest(const struct mr_copy_thread *t)
 {
-  return !t->running && !t->span[0] && !(t->asks && t->answered) && (t->asks || unresolved(t) == 0);
+  if (t->running || t->span[0]) return false;
+  if (!t->asks) return unresolved(t) == 0;
+  return waiting(t) > 0 && waiting(t) == t->nasked; /* else the machine would go on by itself */
 }
 
 int mr_copy_close(struct mr_copy *k)

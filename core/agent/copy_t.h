@@ -18,7 +18,8 @@
 /* A tool call of a thread's latest reply. */
 struct mr_copy_use {
   char event_id[MR_ID_LEN]; /* all ids here are the old ones */
-  bool custom, confirmed, resolved;
+  bool custom, asks, owned;           /* owned: a handler claimed it */
+  bool confirmed, finished, resolved; /* finished: without its result's row yet */
 };
 struct mr_copy_thread {
   struct mr_copy_thread *next;
@@ -27,7 +28,8 @@ struct mr_copy_thread {
   char span[MR_ID_LEN];
   struct mr_copy_use *uses;
   int nuses, cap;
-  bool running, asks, answered; /* asks: idle, and a client is to answer calls; answered: some were since */
+  bool running, asks; /* asks: idle, and a client is to answer calls, so many: */
+  int nasked;
 };
 /* What the rows so far add up to, as far as it says whether the machine is at rest. */
 struct mr_rest {

@@ -5,6 +5,7 @@ import json
 import random
 import re
 import time
+from pathlib import Path
 
 from kit import NOBODY, TRIPLE, equal, last, message, said, test, text, true, types, wait
 
@@ -67,14 +68,13 @@ def say(w, s, what, reason="end_turn"):
 
 def answer_all(w, s):
     """Answers custom tools until the session is idle for good."""
-    def over():
+    while True:
         e = last(w.events(s), "session.status_idle")
         if e["stop_reason"]["type"] != "requires_action":
-            return True
+            return
         w.send(s, *({"type": "user.custom_tool_result", "custom_tool_use_id": i, "content": text("found " + str(k))}
                     for k, i in enumerate(e["stop_reason"]["event_ids"])))
-        return False
-    wait(over, "the end of the turn")
+        wait(lambda: last(w.events(s), "session.status_idle")["id"] != e["id"], "the next idle")
 
 
 def rich(w):
@@ -260,6 +260,25 @@ def export_and_import_keep_everything(w):
 
 
 @test(model=True)
+def a_file_of_version_1_can_be_imported(w):
+    """Written once; every later version must read it."""
+    data = (Path(__file__).parent / "exported_v1.jsonl").read_bytes()
+    c = import_(w, data)
+    equal((c["title"], c["metadata"]["k"], c["agent"]["name"]), ("a golden session", "v", "clerk"))
+    rows = [json.loads(x) for x in data.splitlines()]
+    equal(normal(w.events(c)), normal([r["body"] for r in rows if r.get("row") == "wire"]))
+    (r,) = c["resources"]
+    equal((r["mount_path"], w.ok("GET", f"/v1/files/{r['file_id']}")["size_bytes"]), ("/mnt/session/uploads/a.txt", 7))
+    (use,) = last(w.events(c), "session.status_idle")["stop_reason"]["event_ids"]
+    w.send(c, {"type": "user.tool_confirmation", "tool_use_id": use, "result": "deny"})
+    wait(lambda: idles(w, c, "end_turn") == 2, "the end of the turn")
+    sent = say(w, c, "[[say done]]")["body"]["messages"]
+    equal([m["role"] for m in sent], ["user", "assistant", "user", "assistant", "user", "assistant", "user", "assistant", "user"])
+    equal([b["type"] for b in sent[1]["content"]], ["thinking", "text", "tool_use", "tool_use"])
+    equal([b["content"][0]["text"] for b in sent[2]["content"]], ["found 0", "found 1"])
+
+
+@test(model=True)
 def import_comes_to_rest(w):
     s = w.session()
     w.send(s, message("[[slow 300 ms]] [[say one two three four five]]"))
@@ -375,6 +394,90 @@ def import_of_hostile_files(w):
         except AssertionError as e:
             raise AssertionError(f"seed {seed}: {e}")
     true(good > 5 and bad > 50, f"{good} taken, {bad} refused")
+
+
+def edited(lines, change):
+    """Each row as change leaves it (None: gone), sealed."""
+    out = [lines[0]]
+    for x in lines[1:]:
+        v = change(json.loads(x))
+        if v is not None:
+            out += [json.dumps(y, separators=(",", ":")).encode() for y in (v if isinstance(v, list) else [v])]
+    return sealed(out)
+
+
+@test(model=True)
+def import_runs_nothing(w):
+    s = w.session()
+    say(w, s, '[[tools bash {"command":"echo ran"} | lookup {"q":"x"}]] ;; [[say {result}]]', reason="requires_action")
+    lines = export(w, s).splitlines()[:-1]
+    use, look = (last(w.events(s), t)["id"] for t in ("agent.tool_use", "agent.custom_tool_use"))
+
+    def allowed(v):  # as if nobody had to be asked
+        if v["body"].get("id") == use and v["body"].get("evaluated_permission"):
+            v["body"].update(evaluated_permission="allow", evaluation={"type": "always_allow"})
+        return v
+
+    def confirmed(v):
+        if v["body"].get("type") != "session.status_idle":
+            return v
+        at = v["at"] + 1
+        time_ = v["body"]["processed_at"][:-7] + "%06dZ" % (at % 1000000)
+        return [v, {"row": "wire", "at": at, "body": {"type": "user.tool_confirmation", "id": use[:-3] + "zzz",
+                    "tool_use_id": use, "result": "allow", "processed_at": time_}}]
+
+    def claimed(v):
+        if v["body"].get("type") != "session.thread_status_idle":
+            return v
+        return [{"row": "private", "at": v["at"], "format": 1, "type": "tool.claim",
+                 "body": {"event_id": look, "owned": True, "idempotent": True}}, v]
+
+    def nothing(v):
+        return None if v["body"].get("type") in TRIPLE else v
+
+    for change, waits in ((lambda v: v, 2), (allowed, 1), (confirmed, 1), (claimed, 1), (nothing, 0)):
+        r = send_file(w, edited(lines, change), environment_id=w.environment["id"])
+        equal(r.status, 200, r.body)
+        c, events = r.json, w.events(r.json)
+        reason = last(events, "session.status_idle")["stop_reason"]
+        equal((reason["type"], len(reason.get("event_ids", []))), ("requires_action", waits) if waits else ("end_turn", 0))
+        equal(len([e for e in events if e["type"] == "agent.tool_result" and "interrupted" not in str(e)]), 0)
+        equal(w.events(c), events)
+        answer = [{"type": "user.custom_tool_result", "custom_tool_use_id": i, "content": text("y")} if
+                  [e for e in events if e["id"] == i][0]["type"] == "agent.custom_tool_use" else
+                  {"type": "user.tool_confirmation", "tool_use_id": i, "result": "deny"} for i in reason.get("event_ids", [])]
+        if answer:
+            w.send(c, *answer)
+            wait(lambda: idles(w, c, "end_turn"), f"the end; {types(w.events(c))}")
+        else:
+            say(w, c, "[[say fine]]")
+
+
+@test(model=True)
+def child_threads_come_along_and_rest(w):
+    s = w.session()
+    say(w, s, "[[say x]]")
+    lines = export(w, s).splitlines()[:-1]
+    child = "sthr_" + NOBODY
+    at = json.loads(lines[-1])["at"]
+    stamp = lambda us: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(us // 1000000)) + ".%06dZ" % (us % 1000000)
+    for i, body in enumerate(({"type": "session.thread_status_running", "session_thread_id": child, "agent_name": "helper"},
+                              {"type": "user.message", "content": text("help")}, {"type": "span.model_request_start"})):
+        body.update(id="sevt_01" + "z" * 21 + "abc"[i], processed_at=stamp(at + i))
+        lines.append(json.dumps({"row": "wire", "at": at + i, "thread": child, "body": body}, separators=(",", ":")).encode())
+    c = import_(w, sealed(lines))
+    rows = [json.loads(x) for x in export(w, c).splitlines()]
+    own = [r for r in rows if r.get("thread")]
+    equal([r["body"]["type"] for r in own], ["session.thread_status_running", "user.message", "span.model_request_start",
+                                             "span.model_request_end", "session.thread_status_idle"])
+    true(len({r["thread"] for r in own}) == 1 and own[0]["thread"] != child, own)
+    equal(own[3]["body"]["model_request_start_id"], own[2]["body"]["id"])
+    equal(own[4]["body"]["session_thread_id"], own[0]["thread"])
+    equal(types(w.events(c))[-4:], ["session.thread_status_idle"] + TRIPLE)
+    equal(w.events(c)[-4]["agent_name"], "helper")
+    f = fork(w, c)
+    equal(len([json.loads(x) for x in export(w, f).splitlines() if b'"thread":"' in x[:80]]), 5)
+    say(w, f, "[[say y]]")
 
 
 @test(model=True)
