@@ -17,7 +17,7 @@
 
 /* A tool call of a thread's latest reply. */
 struct mr_copy_use {
-  char event_id[MR_ID_LEN]; /* all ids here are the old ones */
+  char event_id[MR_ID_LEN];           /* all ids here are the old ones */
   bool custom, asks, owned;           /* owned: a handler claimed it */
   bool confirmed, finished, resolved; /* finished: without its result's row yet */
 };

@@ -15,7 +15,7 @@ struct fork {
   struct mr_copy_env env;
   struct mr_str agent, agent_id, doc;
   int64_t agent_version;
-  int64_t cut, cut_us; /* the last position and its time; INT64_MAX: all there is */
+  int64_t cut, cut_us; /* the last position; files of the outputs up to this time */
   struct mr_str cut_type, cut_thread;
   int64_t reply; /* position of a reply that is cut, or 0 */
   int reply_events, seen;
@@ -113,11 +113,11 @@ static void on_rows(void *ud, const struct mr_rows *r)
   p->more = code == MR_OK && r->more;
   for (int i = 0; code >= 0 && i < r->n; i++) {
     const struct mr_log_row *row = &r->log[i];
-    p->after = row->pos;
     if (row->pos > p->cut) {
       p->more = false;
       break;
     }
+    p->after = row->pos;
     code = row->pos == p->reply ? copy_cut_reply(p, row) : mr_copy_row(&p->k, row, NULL);
   }
   if (code < 0)
@@ -138,6 +138,8 @@ static void next_rows(struct mr_copy *k)
     stop(p, k->code);
   else if (p->more)
     mr_read_log(k->c->d->store, k->c->who.workspace, &q, on_rows, p);
+  else if (p->after < p->cut)
+    stop(p, mr_err_set(&k->c->err, MR_E_NOTFOUND, NULL, "the session was deleted meanwhile"));
   else
     finish(p);
 }
@@ -333,6 +335,19 @@ static void on_event(void *ud, const struct mr_rows *r)
   mr_read_log(c->d->store, c->who.workspace, &q, on_back, p);
 }
 
+static void on_last(void *ud, const struct mr_rows *r)
+{
+  struct fork *p = ud;
+
+  if (r->code != MR_OK) {
+    mr_err_copy(&p->k.c->err, r->err);
+    stop(p, r->code);
+    return;
+  }
+  p->cut = r->n ? r->log[0].pos : 0;
+  go_on(p);
+}
+
 static void on_session(void *ud, const struct mr_rows *r)
 {
   struct fork *p = ud;
@@ -358,12 +373,11 @@ static void on_session(void *ud, const struct mr_rows *r)
   yyjson_doc_free(head);
   yyjson_doc_free(agent);
   q.event_id = mr_json_get_str(c->in, "event_id");
+  q.with_private = q.descending = !q.event_id.n;
   if (code != MR_OK)
     stop(p, code);
-  else if (q.event_id.n)
-    mr_read_log(c->d->store, c->who.workspace, &q, on_event, p);
   else
-    go_on(p);
+    mr_read_log(c->d->store, c->who.workspace, &q, q.event_id.n ? on_event : on_last, p);
 }
 
 void mr_sessions_fork(struct mr_call *c)
@@ -378,6 +392,6 @@ void mr_sessions_fork(struct mr_call *c)
   p->k.rest.mem = c->mem;
   p->k.over = over;
   p->env.fn = on_env;
-  p->cut = p->cut_us = INT64_MAX;
+  p->cut_us = INT64_MAX;
   mr_read_session(c->d->store, c->who.workspace, c->path[0], on_session, p);
 }

@@ -84,7 +84,8 @@ static int perform(struct settings *s, struct transfer *t, char **out)
   return file_status(t, status);
 }
 
-static int remote(struct settings *s, const char *pattern, yyjson_val *in, const char *upload, FILE *to, char **out)
+static int remote(struct settings *s, const char *pattern, yyjson_val *in, const char *upload, FILE *to,
+                  char **out)
 {
   struct curl_slist *headers = NULL;
   struct transfer t = {.file = to};

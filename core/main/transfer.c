@@ -63,10 +63,11 @@ static int fork_(int argc, char **argv)
 
 const struct command mr_cmd_fork = {
     "fork", "ID[@EVENT]", "a new session whose history is another's, up to an event or up to now",
-    CLIENT_OPTIONS "  --title TEXT  its title (default \"fork of ...\")\n"
-                   "  --environment ID\n"
-                   "                its environment (default: the same)\n"
-                   "Prints the new session's id. Its sandbox is a new one: files of the old one are not in it.\n",
+    CLIENT_OPTIONS
+    "  --title TEXT  its title (default \"fork of ...\")\n"
+    "  --environment ID\n"
+    "                its environment (default: the same)\n"
+    "Prints the new session's id. Its sandbox is a new one: files of the old one are not in it.\n",
     fork_};
 
 /* ---- export ---- */
@@ -148,8 +149,9 @@ static int import_(int argc, char **argv)
 
 const struct command mr_cmd_import = {
     "import", "FILE", "a new session from the file that export wrote (\"-\": standard input)",
-    CLIENT_OPTIONS "  --title TEXT  its title (default: the one in the file)\n"
-                   "  --environment ID\n"
-                   "                its environment (default: the one named \"default\")\n"
-                   "Prints the new session's id. The same file again makes another session. Nothing runs by it.\n",
+    CLIENT_OPTIONS
+    "  --title TEXT  its title (default: the one in the file)\n"
+    "  --environment ID\n"
+    "                its environment (default: the one named \"default\")\n"
+    "Prints the new session's id. The same file again makes another session. Nothing runs by it.\n",
     import_};

@@ -191,6 +191,8 @@ def fork_refuses_what_cannot_be(w):
     f = fork(w, s, title="mine", metadata={"a": "b"})
     equal((f["title"], f["metadata"]), ("mine", {"a": "b", "moonrig.forked_from": s["id"]}))
     equal(types(w.events(fork(w, w.session()))), [])
+    full = {f"k{i}": "v" for i in range(16)}
+    equal(fork(w, w.session(metadata=full))["metadata"], full)  # no room for where it is from
 
 
 @test(model=True)
