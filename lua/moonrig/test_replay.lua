@@ -33,7 +33,7 @@ local function exported(text)
   for line in text:gmatch "[^\n]+" do
     local v, e = native.json_decode(line)
     if not v then return nil, e end
-    if v.format then rec.session = v.session end
+    rec.session = rec.session or v.session
     if v.row == "wire" and v.thread == nil then rec.events[#rec.events + 1] = v.body end
   end
   return rec
