@@ -508,3 +508,21 @@ def import_of_a_long_session(w):
     again = export(w, c)
     equal(len(again.splitlines()), len(out) + 2)  # its mark and the last line
     equal(said(w.events(fork(w, c, w.events(c)[50]["id"])))[:2], ["one", "one"])
+
+
+@test(model=True)
+def outputs_come_along_as_files(w):
+    agent = w.new_agent(tools=[{"type": "agent_toolset_20260401"}])
+    s = w.session(agent=agent["id"])
+    say(w, s, '[[tool bash {"command":"mkdir -p /mnt/session/outputs/d && echo made > /mnt/session/outputs/d/made.txt"}]]')
+    wait(lambda: w.all(f"/v1/files?scope_id={s['id']}"), "the file")
+    early = [e for e in w.events(s) if e["type"] == "user.message"][0]["id"]
+    data = export(w, s)
+    for c, n in ((fork(w, s), 1), (import_(w, data), 1), (fork(w, s, early), 0)):
+        files = w.all(f"/v1/files?scope_id={c['id']}")
+        equal([f["filename"] for f in files], ["made.txt"] * n)
+        for f in files:
+            r = w.get(f"/v1/files/{f['id']}/content")
+            equal((r.status, r.body), (200, b"made\n"))
+    rows = [json.loads(x) for x in data.splitlines()]
+    equal([r["name"] for r in rows if r.get("row") == "file"], ["d/made.txt"])
