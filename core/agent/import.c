@@ -272,28 +272,11 @@ static int on_log_row(struct import *p, yyjson_val *line, bool wire)
 
 static int on_inbox(struct import *p, yyjson_val *line)
 {
-  struct mr_call *c = p->k.c;
-  yyjson_val *body = mr_json_get(line, "body"), *content = mr_json_get(body, "content");
-  struct mr_str type = mr_json_get_str(body, "type");
   struct mr_copy_input *in;
-  struct mr_buf b;
-  int code;
+  int code = mr_import_input(p->k.c, line, &in);
 
   p->at = AT_INBOX;
-  if (!mr_event_type_known(type)) return bad(p, "body is no event");
-  if (!mr_str_is(type, "user.message") && !mr_str_is(type, "system.message"))
-    return MR_OK; /* of a turn that is over */
-  code = mr_content_check(content, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, "content", &c->err);
-  if (code != MR_OK) return code;
-  in = mr_arena_alloc(c->arena, sizeof *in);
-  mr_buf_init(&b, c->mem, SIZE_MAX / 2);
-  mr_json_write(&b, content, false);
-  if (in) {
-    in->type = mr_arena_str(c->arena, type);
-    in->content = mr_arena_str(c->arena, mr_buf_get(&b));
-  }
-  mr_buf_free(&b);
-  if (!in || !in->type.p || !in->content.n) return mr_err_nomem(&c->err);
+  if (code != MR_OK || !in) return code;
   if (!p->k.inputs_tail) p->k.inputs_tail = &p->k.inputs;
   *p->k.inputs_tail = in;
   p->k.inputs_tail = &in->next;

@@ -102,6 +102,32 @@ int mr_import_row(yyjson_val *line, bool wire, int64_t now_us, int64_t last_us, 
   return wire ? check_wire(out, err) : check_private(out, err);
 }
 
+int mr_import_input(struct mr_call *c, yyjson_val *line, struct mr_copy_input **out)
+{
+  yyjson_val *body = mr_json_get(line, "body"), *content = mr_json_get(body, "content");
+  struct mr_str type = mr_json_get_str(body, "type");
+  struct mr_copy_input *in;
+  struct mr_buf b;
+  int code;
+
+  *out = NULL;
+  if (!mr_event_type_known(type)) return wrong(&c->err, "body is no event");
+  if (!mr_str_is(type, "user.message") && !mr_str_is(type, "system.message")) return MR_OK;
+  code = mr_content_check(content, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, "content", &c->err);
+  if (code != MR_OK) return code;
+  in = mr_arena_alloc(c->arena, sizeof *in);
+  mr_buf_init(&b, c->mem, SIZE_MAX / 2);
+  mr_json_write(&b, content, false);
+  if (in) {
+    in->type = mr_arena_str(c->arena, type);
+    in->content = mr_arena_str(c->arena, mr_buf_get(&b));
+  }
+  mr_buf_free(&b);
+  if (!in || !in->type.p || !in->content.n) return mr_err_nomem(&c->err);
+  *out = in;
+  return MR_OK;
+}
+
 /* ---- the agent ---- */
 
 static int text_member(struct mr_call *c, struct mr_jw *w, yyjson_val *agent, const char *key, size_t max,

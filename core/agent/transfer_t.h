@@ -35,6 +35,8 @@ struct mr_import_row {
 };
 int mr_import_row(yyjson_val *line, bool wire, int64_t now_us, int64_t last_us, struct mr_import_row *out,
                   struct mr_err *err);
+/* A message that waits, in the call's arena; NULL: another input, of a turn that is over. */
+int mr_import_input(struct mr_call *c, yyjson_val *line, struct mr_copy_input **out);
 /* The agent's snapshot, made anew from the file's as if a client had sent it. */
 int mr_import_agent(struct mr_call *c, yyjson_val *agent, struct mr_buf *out);
 /* A file's line; f: its document, but for id, session and times (strings borrowed), name and sha256 as given. */
