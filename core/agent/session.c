@@ -297,7 +297,7 @@ static void on_log(void *ud, const struct mr_rows *r)
 static void load_log(struct load *l)
 {
   struct mr_log_query q = {
-      .session_id = mr_str_c(l->s->id), .with_private = true, .after_pos = l->after, .limit = LOAD_PAGE};
+      .session_id = mr_str_c(l->s->id), .with_private = true, .all_threads = true, .after_pos = l->after, .limit = LOAD_PAGE};
   mr_read_log(l->d->store, l->s->ws, &q, on_log, l);
 }
 

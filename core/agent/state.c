@@ -289,6 +289,16 @@ static int apply_created(struct mr_session *s, yyjson_val *j)
   return th ? MR_OK : MR_E_NOMEM;
 }
 
+static void start_counting(struct mr_session *s)
+{
+  memset(&s->usage, 0, sizeof s->usage);
+  s->active_us = s->cost = 0;
+  for (struct mr_thread *th = &s->main; th; th = th->next) {
+    memset(&th->usage, 0, sizeof th->usage);
+    th->active_us = th->cost = 0;
+  }
+}
+
 static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j)
 {
   struct mr_tcall *t = mr_state_call(th, mr_json_get_str(j, "event_id"));
@@ -299,6 +309,10 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
   if (mr_str_is(type, "usage.cost")) {
     th->cost = mr_cost_add(th->cost, mr_json_get_int(j, "cost", 0));
     th->s->cost = mr_cost_add(th->s->cost, mr_json_get_int(j, "cost", 0));
+    return MR_OK;
+  }
+  if (mr_str_is(type, "session.copied")) { /* what is before it was used, and paid for, elsewhere */
+    start_counting(th->s);
     return MR_OK;
   }
   if (mr_str_is(type, "context.compacted")) return mr_compact_apply(th, j);

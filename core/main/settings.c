@@ -40,6 +40,10 @@ static const struct flag flags[] = {
     {"--timeout", F_INT, AT(timeout_s), TAKES_TEST},
     {"--dir", F_STR, AT(dir), TAKES_NEW},
     {"--offline", F_BOOL, AT(no_requests), TAKES_CHECK},
+    {"-o", F_STR, AT(output), TAKES_EXPORT},
+    {"--output", F_STR, AT(output), TAKES_EXPORT},
+    {"--title", F_STR, AT(title), TAKES_COPY},
+    {"--environment", F_STR, AT(environment), TAKES_COPY},
 };
 
 static int whole(const char *text, int *out)

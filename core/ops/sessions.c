@@ -61,3 +61,10 @@ MR_SHAPE(sessions_resources_add,
          {"file_id", MR_F_STR, .min = 1, .max = 256}, {"mount_path", MR_F_STR | MR_F_NULL, .max = 1024});
 MR_SHAPE(sessions_resources_update, {"authorization_token", MR_F_STR, .max = 4096});
 MR_SHAPE(sessions_threads_list, PAGED, {"statuses", MR_F_ARR, .max = 16, .item = MR_F_STR, .item_max = 32});
+
+/* Our extensions. Over HTTP an import is multipart like an upload of a file, whose filename and media_type it ignores. */
+MR_SHAPE(sessions_fork, {"event_id", MR_F_STR, .min = 1, .max = 256},
+         {"environment_id", MR_F_STR, .min = 1, .max = 256}, {"title", MR_F_STR | MR_F_NULL, .max = 512},
+         METADATA);
+MR_SHAPE(sessions_import, {"filename", MR_F_STR, .max = 4096}, {"media_type", MR_F_STR, .max = 255},
+         {"environment_id", MR_F_STR, .min = 1, .max = 256}, {"title", MR_F_STR, .max = 512});
