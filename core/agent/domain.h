@@ -235,6 +235,7 @@ MR_OPERATION(sessions_update);
 MR_OPERATION(sessions_list);
 MR_OPERATION(sessions_archive);
 MR_OPERATION(sessions_delete);
+MR_OPERATION(sessions_why);
 MR_OPERATION(sessions_resources_add);
 MR_OPERATION(sessions_resources_list);
 MR_OPERATION(sessions_resources_retrieve);
