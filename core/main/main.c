@@ -6,8 +6,9 @@
 #include <stdarg.h>
 
 static const struct command *const commands[] = {
-    &mr_cmd_serve, &mr_cmd_run, &mr_cmd_new,    &mr_cmd_test,   &mr_cmd_lint, &mr_cmd_chat,  &mr_cmd_repl,
-    &mr_cmd_key,   &mr_cmd_env, &mr_cmd_reload, &mr_cmd_record, &mr_cmd_api,  &mr_cmd_doctor};
+    &mr_cmd_serve,  &mr_cmd_run,    &mr_cmd_new,    &mr_cmd_test, &mr_cmd_lint,  &mr_cmd_chat,
+    &mr_cmd_attach, &mr_cmd_ps,     &mr_cmd_why,    &mr_cmd_logs, &mr_cmd_repl,  &mr_cmd_key,
+    &mr_cmd_env,    &mr_cmd_reload, &mr_cmd_record, &mr_cmd_api,  &mr_cmd_doctor};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 int mr_main_fail(int status, const struct mr_err *err)

@@ -13,16 +13,21 @@ struct settings {
   const char *listen[LISTEN_MAX];
   int nlisten;
   const char *tls_cert, *tls_key, *data, *config, *offline;
-  const char *url, *key; /* of commands that speak to a server */
-  const char *session;   /* chat */
+  const char *url, *key;  /* of commands that speak to a server */
+  const char *session;    /* chat */
+  const char *from;       /* attach */
+  const char *page;       /* ps */
+  const char *body; /* api: a file to send, or to write */
+  int limit;              /* ps */
+  bool all, follow, list; /* ps, logs, api */
   bool watch, insecure_http, json, quiet;
   bool rollback, status, drain; /* reload */
   const char *only;             /* test */
   const char *dir;              /* new */
   int timeout_s;
-  bool url_given;        /* --url; the environment's is not used with --data */
-  bool data_given;       /* --data, or MOONRIG_DATA */
-  bool key_given;        /* --key, or MOONRIG_API_KEY */
+  bool url_given;  /* --url; the environment's is not used with --data */
+  bool data_given; /* --data, or MOONRIG_DATA */
+  bool key_given;  /* --key, or MOONRIG_API_KEY */
   int grace_s;
   const char *paths[PATHS_MAX]; /* what is left of the command line */
   int npaths;
@@ -42,7 +47,11 @@ enum {
   TAKES_CHAT = 32,
   TAKES_REPL = 64,
   TAKES_TEST = 1024,
-  TAKES_NEW = 2048
+  TAKES_NEW = 2048,
+  TAKES_ATTACH = 4096,
+  TAKES_PS = 8192,
+  TAKES_LOGS = 16384,
+  TAKES_API = 32768
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.

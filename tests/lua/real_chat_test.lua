@@ -34,12 +34,16 @@ local function person(lines, tty)
     self.said[#self.said + 1] = text
   end
   function p:complain(text) self:line("COMPLAINS " .. text) end
-  function p:read()
+  -- A person who answers what is asked, and does not type ahead.
+  function p:next_line()
+    while self.tty and not self.shown do rig.sleep(0.001) end
     self.at = self.at + 1
     local line = self.lines[self.at]
+    if self.tty then self.said[#self.said + 1] = "\n" end
     if type(line) == "function" then return line(self) end
     return line
   end
+  function p:erase() self.shown = false end
   function p:pasted() return {} end
   function p:watch() rig.sleep(1e6) end
   return p
@@ -72,7 +76,7 @@ end)
 t.test("left waiting, then joined", function()
   local text, code = talk { "use pay {\"amount\":50}" }
   t.equal(code, 1)
-  local id = text:match "moonrig chat %-%-session (sesn_%w+)"
+  local id = text:match "moonrig attach (sesn_%w+)"
   text, code = talk({ "y", "more" }, false, { session = id })
   t.equal(code, 0)
   t.match(text, "^session " .. id .. " with teller\n> use pay {\"amount\":50}\n  = paid 50")
@@ -126,7 +130,10 @@ t.test("text for people: clean and cut", function()
   t.equal(term.clean "a\27[31mb\0\194\155c\td\n", "a?[31mb??c\td\n")
   t.equal(p:cut("a\nb", 20), "a b")
   t.equal(p:cut(("x"):rep(30), 10), "xxxxxxx...")
-  t.equal(p:cut(("\195\188"):rep(30), 10), ("\195\188"):rep(3) .. "...")
+  t.equal(p:cut(("\195\188"):rep(30), 10), ("\195\188"):rep(7) .. "...") -- by columns, not by bytes
+  t.equal(p:cut(("\230\151\165"):rep(30), 10), ("\230\151\165"):rep(3) .. "...") -- each takes two
+  t.equal(p:cell("e\204\129\230\151\165", 5), "e\204\129\230\151\165  ") -- an accent takes none
+  t.equal(p:cut("a\255b" .. ("x"):rep(30), 8), "a\255bxx...")
 end)
 t.test("the prompt: complete or not", function()
   for source, more in pairs { ["1 +"] = true, ["for i = 1, 2 do"] = true, ["f("] = true, ["x ="] = true, ["[[a"] = true,
