@@ -68,8 +68,9 @@ static int help(void)
   return EXIT_OK;
 }
 
-static int help_of(const struct command *c)
+static int help_of(const struct command *c, int argc, char **argv)
 {
+  if (c->more && c->more(argc, argv)) return EXIT_OK;
   printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
   return EXIT_OK;
 }
@@ -98,7 +99,7 @@ int main(int argc, char **argv)
   for (int i = 0; i < COMMANDS; i++) {
     const struct command *c = commands[i];
     if (strcmp(argv[asked ? 2 : 1], c->name) != 0) continue;
-    if (asked || asks_help(c, argc - 1, argv + 1)) return help_of(c);
+    if (asked || asks_help(c, argc - 1, argv + 1)) return help_of(c, argc - 1 - asked, argv + 1 + asked);
     return c->run(argc - 1, argv + 1);
   }
   fprintf(stderr, "moonrig: no such command: %s (moonrig --help lists them)\n", argv[asked ? 2 : 1]);

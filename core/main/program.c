@@ -183,14 +183,12 @@ int mr_program_run(struct program *p)
 int mr_program_client(struct program *p, struct settings *s)
 {
   bool told = s->url != NULL;
+  int status;
 
   p->store = ":memory:";
   p->options = "{\"asleep\":true,\"sandbox\":{\"enabled\":false}}";
-  p->args[1] = mr_client_url(s);
-  if (!p->args[1]) {
-    fprintf(stderr, "moonrig: no server runs on %s; start one with moonrig serve, or give --url\n", s->data);
-    return EXIT_UNREACHABLE;
-  }
+  if ((status = mr_client_find(s)) != EXIT_OK) return status;
+  p->args[1] = s->url;
   p->args[2] = s->key;
   p->args[3] = s->json ? "json" : NULL;
   p->data = told ? NULL : s->data;

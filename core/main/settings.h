@@ -17,7 +17,7 @@ struct settings {
   const char *session;    /* chat */
   const char *from;       /* attach */
   const char *page;       /* ps */
-  const char *body; /* api: a file to send, or to write */
+  const char *body;       /* api: a file to send, or to write */
   int limit;              /* ps */
   bool all, follow, list; /* ps, logs, api */
   bool watch, insecure_http, json, quiet;
