@@ -338,7 +338,7 @@ end
 
 ---Ctrl-C: the first stops what the agent does, the next leaves.
 function Talk:on_interrupt()
-  self.term:entered()
+  self.term:interrupted()
   if self.mode == "rest" then
     if self.warned then return self:leave(0) end
     self.warned = true

@@ -128,9 +128,16 @@ function Term:settle()
   self.shown = true
 end
 
----The person has pressed Enter, or Ctrl-C: the prompt is history.
+---The person has pressed Enter: the prompt is history.
 function Term:entered()
   if self.tty then self.shown, self.fresh = false, true end
+end
+
+---The person has pressed Ctrl-C: the terminal shows that where the cursor is.
+function Term:interrupted()
+  if not self.tty then return end
+  self.shown = false
+  self:put "\n"
 end
 
 -- ----------------------------------------------------------------------------------------------------- input
