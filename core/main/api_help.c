@@ -23,6 +23,10 @@ static void print_kinds(unsigned kind)
   static const char *const names[] = {"string", "integer", "number", "true or false", "object", "array"};
   const char *sep = "";
 
+  if (kind == MR_F_ANY) {
+    printf("any value");
+    return;
+  }
   if (kind & MR_F_INT) kind &= ~(unsigned)MR_F_NUM; /* every integer is a number */
   for (int i = 0; i < 6; i++)
     if (kind & (1u << i)) {
