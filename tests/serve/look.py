@@ -140,6 +140,19 @@ def followed_logs_go_on_over_restarts(tmp, serve):
 
 
 @test
+def completion_knows_commands_options_and_operations(tmp, serve):
+    script = run_cli("completion", "bash").stdout
+    probe = script + """
+moonrig() { "$BIN" "$@"; }
+try() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _moonrig; echo "${COMPREPLY[@]}"; }
+try moonrig att; try moonrig api sessions.ev; try moonrig logs --fo; try moonrig logs -f; try moonrig attach --from --u"""
+    r = subprocess.run(["bash", "-c", probe], env=clean_env(BIN=BIN), capture_output=True, text=True, timeout=60 * SLOW)
+    assert r.stdout.splitlines() == ["attach", "sessions.events.send sessions.events.list sessions.events.stream", "--follow", "-f", "--url"], r
+    assert "bashcompinit" in run_cli("completion", "zsh").stdout and "complete -c moonrig" in run_cli("completion", "fish").stdout
+    assert run_cli("completion").returncode == 2 and run_cli("completion", "csh").returncode == 2
+
+
+@test
 def attach_as_a_pipe(tmp, serve):
     h = House(tmp, serve)
     sid = h.session("hello")
