@@ -56,7 +56,7 @@ end
 
 ---What is not an event: not for a program that reads JSON.
 function Talk:note(text)
-  if not self.json then self.term:line(text, "dim") end
+  if not self.json then self.term:line(term.clean(text), "dim") end
 end
 
 -- ------------------------------------------------------------------------------------------------------- state
@@ -137,7 +137,7 @@ function Talk:say_custom(use)
   if self.json then return end
   local who = self.mine and "and nobody here does." or self.term.tty and "its result, or Enter: it is left to that client."
     or "not this one."
-  self.term:line(("! %s is a tool that a client answers, %s"):format(tostring(use.name), who), "red")
+  self.term:line(term.clean(("! %s is a tool that a client answers, %s"):format(tostring(use.name), who)), "red")
 end
 
 ---After each event, and each line: is there something to ask, may the person write?
@@ -230,9 +230,9 @@ function Talk:explain_call(use)
   local judged = type(use.evaluation) == "table" and use.evaluation.evaluated_permission
   local reason = type(judged) == "table" and judged.reason
   self:note(("  %s (%s) asks because %s; its input:"):format(tostring(use.name), use.type,
-    reason and "the policy says: " .. term.clean(tostring(reason))
+    reason and "the policy says: " .. tostring(reason)
     or ("its permission is \"%s\""):format(tostring(use.evaluated_permission or "ask"))))
-  self:note(term.clean((json.encode(use.input or {}, { pretty = true }))))
+  self:note((json.encode(use.input or {}, { pretty = true })))
 end
 
 ---A line while a call is asked about. False: the pipe says something else.
@@ -267,7 +267,7 @@ function Talk:begin_live()
     self.before = {}
     if self.joined and self.term.tty and not self.json then
       local why = self.client.sessions.why(self.session.id)
-      if why then self:note(("(%s)"):format(term.clean(why.sentence))) end
+      if why then self:note(("(%s)"):format(why.sentence)) end
     end
   end
   self:settle()
