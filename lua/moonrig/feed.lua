@@ -120,7 +120,10 @@ function Feed:turn_page()
     return nil
   end
   local e
-  if not page then self.range = self.since and not self.after and { gte = self.since } or nil end
+  if not page then -- after a break: from the last event on, not all from the start
+    local from = self.after_at or not self.after and self.since
+    self.range = from and { gte = from } or nil
+  end
   page, e = self.transport.call("sessions.events.list",
     { session_id = self.id, limit = PAGE, page = page and page.next_page, created_at = self.range }, self:opts())
   if not page then return nil, e end
@@ -141,7 +144,7 @@ function Feed:history()
       if ev.id == self.after then self.skipping = false end
     elseif ev and ev.processed_at then
       self.seen[ev.id] = true
-      self.after = ev.id
+      self.after, self.after_at = ev.id, ev.processed_at
       return ev
     end -- an input that still waits comes over the stream when it is taken
   end
@@ -185,7 +188,7 @@ function Feed:live_event()
   end
   if self:known(ev) then return nil end
   if ev.id and ev.processed_at then
-    self.after = ev.id
+    self.after, self.after_at = ev.id, ev.processed_at
     if next(self.seen) then self.seen = {} end -- the stream is past what was listed
   end
   return ev
