@@ -45,6 +45,7 @@ struct mr_http_server {
   char *in;           /* what one read brings; MR_HTTP_IN_SIZE bytes */
   int64_t date_s;     /* what date says */
   char date[40];
+  size_t gathered; /* memory of frames that leave at the end of this pass (sse.c) */
   int active, nspare;
   int refusing; /* connections over the limit that are told so */
   bool stopping, accept_paused;
@@ -77,6 +78,7 @@ struct mr_http_conn {
   struct mr_buf *in;           /* read and not parsed, or NULL */
   struct mr_buf *out;          /* written and not taken by the kernel, or NULL */
   size_t out_off;              /* how much of out has been taken */
+  size_t held;                 /* of an event stream: memory of out, as far as stats.stream_bytes knows */
   size_t dropped;              /* bytes read and thrown away */
   int64_t deadline_us;
   struct mr_ready ready;
@@ -94,6 +96,7 @@ struct mr_http_conn {
   bool running : 1;
   bool moved : 1;   /* progress since the deadline was set */
   bool counted : 1; /* in stats.connections */
+  bool stream : 1;  /* an event stream: what waits is counted in stats.stream_bytes */
 };
 
 struct mr_http_x {
@@ -122,6 +125,7 @@ void mr_http_conn_wake(struct mr_http_conn *c); /* look at it in the drain */
 /* To the kernel now, or kept for later; c->failed is set on errors. */
 void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n);
 size_t mr_http_conn_waiting(const struct mr_http_conn *c);
+void mr_http_conn_stream(struct mr_http_conn *c, bool on); /* it is one, or not any more */
 
 /* http_exchange.c */
 struct mr_http_x *mr_http_x_new(struct mr_http_conn *c); /* of c->parse; NULL: no memory */

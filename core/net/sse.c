@@ -4,7 +4,8 @@
  * API face, loop thread.
  *
  * Invariant: a stream is freed by its exchange's closed() alone. A frame is sent whole or, once the
- * stream is cut, not at all.
+ * stream is cut, not at all. What all streams gather in a pass is bounded: over an eighth of the bound for
+ * streams, frames are not held back any more.
  */
 #include "net/sse.h"
 #include "net/http_conn_t.h"
@@ -17,6 +18,7 @@ struct mr_sse {
   struct mr_ready flush;
   struct mr_timer ping; /* due when the silence may be long enough */
   int64_t ping_us, sent_us;
+  size_t gathered; /* memory of out, as far as the server knows */
   void (*closed)(void *ud, struct mr_sse *s);
   void (*drained)(void *ud, struct mr_sse *s);
   void *ud;
@@ -31,6 +33,8 @@ static struct mr_loop *loop_of(const struct mr_sse *s)
 /* Gives to the connection what has gathered. A reader cut there is told by closed(). */
 static void pass_on(struct mr_sse *s)
 {
+  s->x->c->s->gathered -= s->gathered;
+  s->gathered = 0;
   if (s->out.failed)
     mr_http_cut(s->x);
   else if (s->out.n > 0 &&
@@ -73,6 +77,8 @@ static void on_closed(void *ud, struct mr_http_x *x, bool complete)
 
   (void)complete;
   x->c->s->stats.streams--;
+  x->c->s->gathered -= s->gathered;
+  mr_http_conn_stream(x->c, false);
   mr_ready_cancel(loop_of(s), &s->flush);
   mr_timer_cancel(loop_of(s), &s->ping);
   mr_buf_free(&s->out);
@@ -111,6 +117,7 @@ int mr_sse_open(struct mr_http_x *x, const struct mr_str *headers, int nheaders,
   all[n++] = MR_S("cache-control: no-cache");
   all[n++] = MR_S("x-accel-buffering: no");
   mr_http_set(x, &cbs, s);
+  mr_http_conn_stream(x->c, true);
   mr_http_begin(x, 200, all, n, -1);
   server->stats.streams++;
   *out = s;
@@ -151,10 +158,14 @@ static void add_frame(struct mr_buf *b, struct mr_str name, int64_t pos, struct 
 
 int mr_sse_event(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_str json)
 {
+  struct mr_http_server *server = s->x->c->s;
+
   if (s->ending || s->x->c->failed) return MR_E_CLOSED;
   add_frame(&s->out, name, pos, json);
-  s->x->c->s->stats.events++;
-  if (s->out.n > GATHER || s->out.failed)
+  server->stats.events++;
+  server->gathered += s->out.cap - s->gathered;
+  s->gathered = s->out.cap;
+  if (s->out.n > GATHER || s->out.failed || server->gathered > server->o.max_streams / 8)
     pass_on(s);
   else
     mr_ready_post_last(loop_of(s), &s->flush);
