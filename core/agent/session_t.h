@@ -59,12 +59,16 @@ struct mr_subscriber { /* stream.c */
   struct mr_subscriber *next, **link;
   struct mr_call *call;
   struct mr_session *s;
-  unsigned deltas;            /* 1 agent.message, 2 agent.thinking */
-  bool sees_request;          /* was there when the running model request began */
-  char preview_id[MR_ID_LEN]; /* event_start sent for this id */
-  int64_t after;              /* replay: rows up to here were sent */
-  bool replaying;             /* catching up from the store */
-  int64_t missed;             /* newest row published meanwhile */
+  unsigned deltas;                /* 1 agent.message, 2 agent.thinking */
+  bool sees_request;              /* was there when the running model request began */
+  char preview_id[MR_ID_LEN];     /* event_start sent for this id */
+  int64_t after;                  /* replay: rows up to here were sent */
+  bool replaying;                 /* catching up from the store */
+  int64_t missed;                 /* newest row published meanwhile */
+  char find[MR_ID_LEN];           /* replay begins after this event, whose position is looked for; or "" */
+  int64_t seek;                   /* it is before this position */
+  bool open, behind;              /* the head is out; the reader is slow */
+  struct mr_stream_read *reading; /* under way, or NULL */
 };
 
 struct mr_model_run;   /* turn_model.c: the model request in flight */

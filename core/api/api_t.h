@@ -42,6 +42,7 @@ struct mr_exchange {
   struct mr_arena *arena; /* the connection's; gone with x */
   struct mr_buf body;
   bool authorized, body_whole, answered;
+  bool resumes; /* a stream: "after" is the header last-event-id */
   int64_t workspace;
   struct mr_str key_id;
   /* uploads */

@@ -170,6 +170,14 @@ static void on_sse_closed(void *ud, struct mr_sse *s)
   mr_exchange_unref(q);
 }
 
+static void on_sse_drained(void *ud, struct mr_sse *s)
+{
+  struct mr_exchange *q = ud;
+
+  (void)s;
+  if (q->call && q->call->out_drained) q->call->out_drained(q->call);
+}
+
 void mr_exchange_opened(struct mr_call *c)
 {
   struct mr_exchange *q = c->face;
@@ -181,7 +189,9 @@ void mr_exchange_opened(struct mr_call *c)
   if (mr_sse_open(q->x, h.v, h.n, q->a->ping_ms, on_sse_closed, q, &q->sse) != MR_OK) {
     q->sse = NULL;
     mr_http_cut(q->x);
+    return;
   }
+  mr_sse_on_drained(q->sse, on_sse_drained);
 }
 
 int mr_exchange_event(struct mr_call *c, struct mr_str name, int64_t pos, struct mr_str json)
@@ -242,6 +252,17 @@ void mr_exchange_drained(void *ud, struct mr_http_x *x)
 
 /* ---- the end of a call ---- */
 
+/* A stream's position came in a header: the error names that. */
+static void name_header(struct mr_exchange *q, struct mr_err *err)
+{
+  struct mr_str text = mr_str_c(err->message);
+
+  if (!q->resumes || strcmp(err->field, "after") != 0) return;
+  text = mr_arena_str(q->arena, mr_str_n(text.p + (mr_str_starts(text, MR_S("after: ")) ? 7 : 0),
+                                         text.n - (mr_str_starts(text, MR_S("after: ")) ? 7 : 0)));
+  mr_err_set(err, MR_E_INVALID, "last-event-id", "last-event-id: " MR_FMT, MR_ARG(text));
+}
+
 void mr_exchange_done(struct mr_call *c)
 {
   struct mr_exchange *q = c->face;
@@ -255,6 +276,7 @@ void mr_exchange_done(struct mr_call *c)
     else
       mr_http_cut(q->x);
   } else if (c->code != MR_OK) {
+    if (q->x) name_header(q, &c->err);
     mr_exchange_error(q, &c->err);
   } else {
     mr_exchange_json(q, 200, mr_buf_get(&c->out));

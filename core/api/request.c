@@ -7,6 +7,8 @@
 
 #include <stdio.h>
 
+enum { LAST_MAX = 100 }; /* of last-event-id: longer ones are wrong anyway */
+
 static void on_in_drained(struct mr_call *c)
 {
   struct mr_exchange *q = c->face;
@@ -57,11 +59,13 @@ static void start_query(struct mr_exchange *q)
   struct mr_str query = mr_http_query(q->x), last = mr_str_trim(mr_http_req_header(q->x, "last-event-id"));
   struct mr_call *c = call_new(q);
   struct mr_err err;
-  int64_t pos;
 
   if (!c) return;
-  if (q->op->kind == MR_OP_EVENTS && last.n && mr_str_int(last, &pos) == MR_OK && pos > 0)
-    query = mr_str_c(mr_arena_printf(c->arena, "after=%lld&" MR_FMT, (long long)pos, MR_ARG(query)));
+  if (q->op->kind == MR_OP_EVENTS && last.n) { /* over "after" of the query: it is the newer one */
+    last = mr_url_encode(c->arena, mr_str_n(last.p, last.n > LAST_MAX ? LAST_MAX : last.n));
+    query = mr_str_c(mr_arena_printf(c->arena, "after=" MR_FMT "&" MR_FMT, MR_ARG(last), MR_ARG(query)));
+    q->resumes = true;
+  }
   if (mr_op_query(c, q->op, query, &err) != MR_OK) {
     mr_exchange_error(q, &err);
     mr_op_call_free(&c);

@@ -40,10 +40,10 @@ static int scalar(struct mr_jw *w, unsigned kind, struct mr_str s, const char *f
     if (!mr_str_is(s, "true") && !mr_str_is(s, "false"))
       return mr_err_set(err, MR_E_INVALID, field, "%s: must be true or false", field);
     mr_jw_bool(w, mr_str_is(s, "true"));
-  } else if (kind & MR_F_INT) {
-    if (mr_str_int(s, &n) != MR_OK)
-      return mr_err_set(err, MR_E_INVALID, field, "%s: must be an integer", field);
+  } else if (kind & MR_F_INT && mr_str_int(s, &n) == MR_OK) {
     mr_jw_int(w, n);
+  } else if (kind & MR_F_INT && !(kind & MR_F_STR)) {
+    return mr_err_set(err, MR_E_INVALID, field, "%s: must be an integer", field);
   } else {
     mr_jw_str(w, s);
   }
