@@ -34,15 +34,32 @@ void mr_exchange_count(struct mr_exchange *q, int status)
   q->a->answered[status / 100 % 6]++;
 }
 
-void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json)
+void mr_exchange_send(struct mr_exchange *q, int status, struct mr_str json, bool replayed)
 {
+  char allow[sizeof q->allow + 8];
   struct head h;
 
   if (!q->x || q->answered) return;
   head_init(&h, q);
   add(&h, MR_S("content-type: application/json"));
+  if (replayed) add(&h, MR_S("idempotent-replayed: true"));
+  if (status == 409 ||
+      status == 501) /* the same request would fail again: official clients retry without this */
+    add(&h, MR_S("x-should-retry: false"));
+  if (status == 429 || status == 503 || status == 529) add(&h, MR_S("retry-after: 1"));
+  if (status == 405 && q->allow[0]) {
+    snprintf(allow, sizeof allow, "allow: %s", q->allow);
+    add(&h, mr_str_c(allow));
+  }
   mr_exchange_count(q, status);
   mr_http_reply(q->x, status, h.v, h.n, json);
+}
+
+void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json)
+{
+  if (q->answered || mr_once_keep(q, status, json)) return;
+  mr_exchange_send(q, status, json, false);
+  mr_once_end(q);
 }
 
 static void write_error(const struct mr_exchange *q, const struct mr_err *err, struct mr_buf *b)
@@ -71,28 +88,15 @@ static void write_error(const struct mr_exchange *q, const struct mr_err *err, s
 void mr_exchange_error(struct mr_exchange *q, const struct mr_err *err)
 {
   int status = err->http_status ? err->http_status : 500;
-  char allow[sizeof q->allow + 8];
-  struct head h;
   struct mr_buf b;
 
-  if (!q->x || q->answered) return;
-  if (status >= 500)
+  if (q->answered || (!q->x && !q->once)) return;
+  if (status >= 500 && q->x)
     mr_log(q->a->sys, MR_LOG_WARN, "api", "%s " MR_FMT " " MR_FMT ": %d %s", q->id,
            MR_ARG(mr_http_method(q->x)), MR_ARG(mr_http_path(q->x)), status, err->message);
-  head_init(&h, q);
-  add(&h, MR_S("content-type: application/json"));
-  if (status == 409 ||
-      status == 501) /* the same request would fail again: official clients retry without this */
-    add(&h, MR_S("x-should-retry: false"));
-  if (status == 429 || status == 503 || status == 529) add(&h, MR_S("retry-after: 1"));
-  if (status == 405 && q->allow[0]) {
-    snprintf(allow, sizeof allow, "allow: %s", q->allow);
-    add(&h, mr_str_c(allow));
-  }
   mr_buf_init(&b, q->a->mem, 1 << 14);
   write_error(q, err, &b);
-  mr_exchange_count(q, status);
-  mr_http_reply(q->x, status, h.v, h.n, mr_buf_get(&b));
+  mr_exchange_json(q, status, mr_buf_get(&b));
   mr_buf_free(&b);
 }
 

@@ -30,7 +30,9 @@ static struct mr_call *call_new(struct mr_exchange *q)
   c->who = (struct mr_origin){.workspace = q->workspace,
                               .key_id = mr_arena_str(c->arena, q->key_id),
                               .request_id = mr_arena_str(c->arena, mr_str_c(q->id)),
-                              .trace = mr_arena_str(c->arena, mr_http_req_header(q->x, "traceparent"))};
+                              .trace = mr_arena_str(c->arena, mr_http_req_header(q->x, "traceparent")),
+                              .last = q->once ? mr_once_with_effect : NULL,
+                              .ud = q};
   if (c->who.trace.n > 128) c->who.trace.n = 0;
   for (int i = 0; i < MR_PATH_MAX; i++)
     c->path[i] = q->params[i].n ? mr_arena_str(c->arena, q->params[i]) : q->params[i];
@@ -123,6 +125,8 @@ static void start_json(struct mr_exchange *q)
     mr_exchange_error(q, &e);
     return;
   }
+  mr_once_piece(q, mr_buf_get(&q->body));
+  if (mr_once_body(q)) return;
   if (q->body.n > 0 && mr_json_parse(q->a->mem, mr_buf_get(&q->body), SIZE_MAX, &doc, &err) != MR_OK) {
     mr_exchange_fail(q, err.code, NULL, "the request body is not valid JSON: %s", err.message);
     return;
@@ -156,6 +160,10 @@ static int on_part(void *ud, struct mr_str name, struct mr_str filename, struct 
   struct mr_err err;
 
   mr_buf_reset(&q->value);
+  mr_once_part(q, name);
+  mr_once_part(q, filename);
+  mr_once_part(q, type);
+  q->part_n = 0;
   q->in_file = mr_str_is(name, "file");
   if (!q->in_file) {
     mr_buf_printf(&q->value, MR_FMT, MR_ARG(name));
@@ -169,6 +177,7 @@ static int on_part(void *ud, struct mr_str name, struct mr_str filename, struct 
   q->file_seen = true;
   add_field(q, "filename", filename);
   if (type.n) add_field(q, "media_type", type);
+  if (mr_once_found(q)) return MR_OK;
   struct mr_call *c = call_new(q);
   if (!c) return MR_E_NOMEM;
   if (mr_op_query(c, q->op, mr_buf_get(&q->fields), &err) != MR_OK) {
@@ -185,6 +194,9 @@ static int on_part_data(void *ud, struct mr_str bytes)
   struct mr_exchange *q = ud;
   int r;
 
+  mr_once_piece(q, bytes);
+  q->part_n += (int64_t)bytes.n;
+  if (mr_once_found(q)) return MR_OK;
   if (!q->in_file) {
     mr_buf_str(&q->value, bytes);
     return q->value.failed ? MR_E_TOO_LARGE : MR_OK;
@@ -201,7 +213,8 @@ static int on_part_end(void *ud)
   struct mr_str v = mr_buf_get(&q->value), name;
   char key[64];
 
-  if (q->in_file) return MR_OK;
+  mr_once_part(q, mr_str_n((const char *)&q->part_n, sizeof q->part_n));
+  if (q->in_file || mr_once_found(q)) return MR_OK;
   name = mr_str_split(&v, '=');
   if (name.n == 0 || name.n >= sizeof key) return MR_OK;
   snprintf(key, sizeof key, MR_FMT, MR_ARG(mr_url_encode(q->arena, name)));
@@ -213,6 +226,7 @@ static void upload_end(struct mr_exchange *q, int code, const struct mr_err *err
 {
   struct mr_err e;
 
+  if (code == MR_OK && mr_once_body(q)) return;
   if (q->call && q->call->feed_end) {
     if (code == MR_OK && mr_op_query(q->call, q->op, mr_buf_get(&q->fields), &e) != MR_OK) {
       mr_err_copy(&q->call->err, &e); /* fields that came after the file */
@@ -259,17 +273,23 @@ int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool
   if (q->answered) return MR_OK;
   if (q->web) return mr_web_on_body(q, bytes, last);
   if (last) q->body_whole = true;
-  if (q->authorized && q->op && q->op->kind == MR_OP_BODY_IN) return feed_upload(q, bytes, last);
+  if (q->begun && q->op && q->op->kind == MR_OP_BODY_IN) return feed_upload(q, bytes, last);
   mr_buf_str(&q->body, bytes);
-  if (!q->authorized) return last ? MR_OK : MR_MORE;
+  if (!q->begun) return last ? MR_OK : MR_MORE;
   if (last) start_json(q);
   return MR_OK;
 }
 
 void mr_exchange_begin(struct mr_exchange *q)
 {
+  if (!mr_once_begin(q)) mr_exchange_go(q);
+}
+
+void mr_exchange_go(struct mr_exchange *q)
+{
   bool upload = q->op && q->op->kind == MR_OP_BODY_IN;
 
+  q->begun = true;
   if (q->op && !mr_str_is(mr_str_c(q->op->verb), "POST")) {
     start_query(q);
   } else if (upload && (q->op->flags & MR_OP_TODO)) {
