@@ -196,6 +196,7 @@ void mr_exchange_opened(struct mr_call *c)
     return;
   }
   mr_sse_on_drained(q->sse, on_sse_drained);
+  mr_http_forget(q->x);
 }
 
 int mr_exchange_event(struct mr_call *c, struct mr_str name, int64_t pos, struct mr_str json)

@@ -59,7 +59,8 @@ void mr_api_metrics(struct mr_exchange *q)
          (double)h.max_streams);
   metric(&b, "stream_reader_bytes_max", "gauge", "The most that waited for one reader so far.",
          (double)h.reader_max);
-  metric(&b, "stream_reader_bytes_bound", "gauge", "Its bound: a reader is cut over it.", (double)h.max_out);
+  metric(&b, "stream_reader_bytes_bound", "gauge",
+         "Its bound: a reader is cut over it; one piece more is taken.", (double)h.max_out);
   metric(&b, "streams_cut_total", "counter", "Readers that were cut because they were too slow.",
          (double)h.cut);
   metric(&b, "stream_events_total", "counter", "Events sent on streams, pings too.", (double)h.events);

@@ -10,6 +10,12 @@
 #include "net/sse.h"
 #include "net/http_conn_t.h"
 
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+/* The kernel holds this much for a reader that does not read, however large its buffers may grow. */
+static const int unsent_max = 64 << 10;
+
 enum { FIRST = 1 << 10, GATHER = 64 << 10, PING_MS = 15000, HEADERS_MAX = 32 };
 
 struct mr_sse {
@@ -118,6 +124,8 @@ int mr_sse_open(struct mr_http_x *x, const struct mr_str *headers, int nheaders,
   all[n++] = MR_S("x-accel-buffering: no");
   mr_http_set(x, &cbs, s);
   mr_http_conn_stream(x->c, true);
+  if (x->c->peer.family == AF_INET || x->c->peer.family == AF_INET6)
+    setsockopt(x->c->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_max, sizeof unsent_max);
   mr_http_begin(x, 200, all, n, -1);
   server->stats.streams++;
   *out = s;

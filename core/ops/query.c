@@ -114,7 +114,7 @@ static int field(struct mr_jw *w, const struct mr_field *f, const struct query *
 
 int mr_op_query(struct mr_call *c, const struct mr_opdef *op, struct mr_str text, struct mr_err *err)
 {
-  struct query *q = mr_arena_alloc(c->arena, sizeof *q);
+  struct query *q = mr_mem_zalloc(c->mem, sizeof *q); /* not in the arena: a stream's lives long */
   yyjson_doc *doc = NULL;
   struct mr_buf b;
   struct mr_jw w;
@@ -134,6 +134,7 @@ int mr_op_query(struct mr_call *c, const struct mr_opdef *op, struct mr_str text
   mr_jw_obj_end(&w);
   if (code == MR_OK) code = mr_json_parse(c->mem, mr_buf_get(&b), SIZE_MAX, &doc, err);
   mr_buf_free(&b);
+  mr_mem_free(c->mem, q);
   if (code == MR_OK) mr_op_input(c, doc);
   return code;
 }
