@@ -79,8 +79,14 @@ static void dial(struct reader *r, int port, const char *key)
 
 static void latency(const char *line)
 {
-  const char *p = strstr(line, "\"title\":\"");
-  uint64_t then = p ? strtoull(p + 9, NULL, 10) : 0, took = now_ns() - then;
+  const char *p = strstr(line, "\":\"1"), *title = strstr(line, "\"title\":\"");
+  uint64_t then, took;
+
+  if (title) p = title + 6;
+  while (p && (p = strchr(p, ':')) && p[1] != '"')
+    p++;
+  then = p ? strtoull(p + 2, NULL, 10) : 0;
+  took = now_ns() - then;
 
   if (then < 1000000) return;
   slot[took / SLOT_NS < SLOTS ? took / SLOT_NS : SLOTS]++;
