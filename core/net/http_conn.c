@@ -134,6 +134,7 @@ static void flush(struct mr_http_conn *c)
       c->out_off = 0;
     }
   }
+  if (!c->out) c->slack = 0;
   if (c->held > 0) account(c);
 }
 
@@ -147,7 +148,10 @@ void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n)
   if (!c->out && !c->io.ssl && !c->blocked)
     done =
         taken(c, n == 1 ? mr_http_io_write(&c->io, v->iov_base, v->iov_len) : mr_http_io_writev(&c->io, v, n));
-  if (done == total && !c->failed) return;
+  if (done == total && !c->failed) {
+    if (!c->out) c->slack = 0;
+    return;
+  }
   for (int i = 0; i < n && !c->failed; i++) {
     size_t skip = done < v[i].iov_len ? done : v[i].iov_len;
     done -= skip;

@@ -221,8 +221,8 @@ static int open_socket(const struct where *w, const char *address, int *out, str
   /* The mode before listen: until then nobody can connect. */
   if (!bound || (local && w->mode >= 0 && chmod(path, (mode_t)w->mode) != 0) || listen(fd, BACKLOG) != 0) {
     code = errno == EADDRINUSE
-               ? mr_err_set(err, MR_E_IO, NULL, "%s: another program listens there; listen on another %s", address,
-                            local ? "path" : "port, or on port 0 for any free one")
+               ? mr_err_set(err, MR_E_IO, NULL, "%s: another program listens there; listen on another %s",
+                            address, local ? "path" : "port, or on port 0 for any free one")
                : mr_err_errno(err, address);
     if (bound && local) unlink(path);
     close(fd);

@@ -60,6 +60,7 @@ void mr_http_server_free(struct mr_http_server **sp)
   mr_http_parse_drop_spare(s);
   mr_buf_free(&s->head);
   mr_mem_free(s->mem, s->in);
+  mr_mem_free(s->mem, s->shared);
   mr_mem_free(s->mem, s);
   *sp = NULL;
 }

@@ -205,7 +205,7 @@ static double ours_round(int passes, int burst)
   for (int p = 0; p < passes; p++) {
     for (int e = 0; e < burst; e++)
       for (int i = 0; i < readers; i++)
-        if (mr_sse_event(stream[i], MR_S("agent.message"), 123456, mr_str_n(json, JSON)) != MR_OK)
+        if (mr_sse_event(stream[i], MR_S("agent.message"), 123456 + p * burst + e, mr_str_n(json, JSON)) != MR_OK)
           die("mr_sse_event");
     mr_loop_pump(loop, 0);
   }

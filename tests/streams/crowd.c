@@ -8,7 +8,7 @@
  *   wait SESSION N   answers "seen" when each reader of that session has N events (not previews, not pings)
  *   report           a line for each session: "session I readers R count C last POSITION same 0|1", then
  *                    "lost R silent-cut S latency-us p50 P p99 Q max M n N": readers that were cut, silent ones that
- *                    were, and how long an event took whose title begins with the CLOCK_MONOTONIC nanoseconds of its
+ *                    were, and how long an event took whose title, or metadata k0, begins with the CLOCK_MONOTONIC ns of its
  *                    making
  * Ends with its input.
  */
@@ -79,14 +79,8 @@ static void dial(struct reader *r, int port, const char *key)
 
 static void latency(const char *line)
 {
-  const char *p = strstr(line, "\":\"1"), *title = strstr(line, "\"title\":\"");
-  uint64_t then, took;
-
-  if (title) p = title + 6;
-  while (p && (p = strchr(p, ':')) && p[1] != '"')
-    p++;
-  then = p ? strtoull(p + 2, NULL, 10) : 0;
-  took = now_ns() - then;
+  const char *k0 = strstr(line, "\"k0\":\""), *title = strstr(line, "\"title\":\"");
+  uint64_t then = k0 ? strtoull(k0 + 6, NULL, 10) : title ? strtoull(title + 9, NULL, 10) : 0, took = now_ns() - then;
 
   if (then < 1000000) return;
   slot[took / SLOT_NS < SLOTS ? took / SLOT_NS : SLOTS]++;
