@@ -16,6 +16,7 @@ struct mr_domain {
   struct mr_loop *loop;
   struct mr_store *store;
   struct mr_models *models;
+  struct mr_prices *prices; /* price.h */
   struct mr_sandbox_driver *sandbox;
   struct mr_pool *pool;
   struct mr_tool_runner tools;
@@ -39,6 +40,9 @@ struct mr_domain {
   int retry_max;                       /* model requests tried again, default 10 */
   int64_t retry_base_us, retry_cap_us; /* 1 s, 60 s */
   int tool_rounds_max;                 /* rounds of tool use in one turn, default 200 */
+  int64_t heartbeat_us;                /* of a grader at work, 10 s */
+  yyjson_doc *context;                 /* section of the configuration, or NULL (compact.c) */
+  char grader_model[256];              /* "": that of the session */
 };
 
 /* ---- lists (page.c): cursors and the {"data","next_page"} frame ---- */
@@ -58,6 +62,8 @@ struct mr_str mr_page_by_time(struct mr_call *c, bool ascending, bool backward, 
 struct mr_str mr_page_by_pos(struct mr_call *c, bool ascending, int64_t pos);
 /* created_at[gte] etc. of in into r. */
 int mr_page_range(struct mr_call *c, struct mr_range *r);
+/* A cursor whose place the range now excludes is refused. */
+int mr_page_within(struct mr_call *c, const struct mr_page *p, const struct mr_range *r);
 /* statuses of in are statuses of sessions and threads. */
 int mr_page_statuses(struct mr_call *c);
 

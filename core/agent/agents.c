@@ -3,6 +3,7 @@
  * archive, lists. The stored body is the wire object of the latest version; each version is kept.
  */
 #include "agent/agents.h"
+#include "agent/roster.h"
 
 #include <stdio.h>
 
@@ -28,7 +29,7 @@ static int write_member(struct mr_call *c, struct mr_jw *w, const char *key, yyj
                         int (*resolve)(struct mr_call *c, yyjson_val *given, struct mr_buf *out))
 {
   mr_jw_key(w, key);
-  w->after_key = false;
+  mr_jw_item(w);
   return resolve(c, v, w->b);
 }
 
@@ -45,49 +46,67 @@ static int check_identity(struct mr_call *c, yyjson_val *v)
       "execution_identity: service_account, or aws_role with role_arn of at most 2,048 characters");
 }
 
-/* The whole object, resolved, from what was sent over what is stored (old NULL: create). */
-static int write_agent(struct mr_call *c, struct mr_str id, int64_t version, yyjson_val *old,
-                       int64_t created_us, int64_t updated_us, struct mr_buf *out)
+/* Where the model runs, if that is pinned: of the model that was sent, or of the stored one. */
+static struct mr_str geo_of(yyjson_val *model, yyjson_val *old)
 {
-  yyjson_val *in = c->in, *model = mr_json_get(in, "model"), *many = pick(in, old, "multiagent");
-  yyjson_val *identity = pick(in, old, "execution_identity");
-  struct mr_jw w;
-  int code;
+  return mr_json_get_str(model ? model : mr_json_get(old, "model"), "inference_geo");
+}
 
-  if (many && !yyjson_is_null(many))
-    return mr_err_set(&c->err, MR_E_UNSUPPORTED, "multiagent", "multiagent: not implemented yet");
-  code = check_identity(c, identity);
+static void write_identity(struct mr_jw *w, yyjson_val *identity)
+{
+  mr_jw_key(w, "execution_identity");
+  if (!mr_str_is(mr_json_get_str(identity, "type"), "aws_role")) {
+    mr_jw_raw(w, MR_S("{\"type\":\"service_account\"}"));
+    return;
+  }
+  mr_jw_obj(w);
+  mr_jw_kc(w, "type", "aws_role");
+  mr_jw_kstr(w, "role_arn", mr_json_get_str(identity, "role_arn"));
+  mr_jw_obj_end(w);
+}
+
+struct version { /* what is written */
+  struct mr_str id;
+  int64_t version, created_us, updated_us;
+  const struct mr_members *members; /* of its roster, or NULL */
+};
+
+/* The whole object, resolved, from what was sent over what is stored (old NULL: create). */
+static int write_agent(struct mr_call *c, const struct version *v, yyjson_val *old, struct mr_buf *out)
+{
+  yyjson_val *in = c->in, *model = mr_json_get(in, "model");
+  yyjson_val *identity = pick(in, old, "execution_identity");
+  struct mr_roster_owner who = {v->id, geo_of(model, old), v->version};
+  struct mr_jw w;
+  int code = check_identity(c, identity);
+
   if (code != MR_OK) return code;
   mr_jw_init(&w, out);
   mr_jw_obj(&w);
-  mr_jw_kstr(&w, "id", id);
+  mr_jw_kstr(&w, "id", v->id);
   mr_jw_kc(&w, "type", "agent");
-  mr_jw_kint(&w, "version", version);
+  mr_jw_kint(&w, "version", v->version);
   mr_jw_kstr(&w, "name", mr_json_str(pick(in, old, "name")));
   text_or_null(&w, "description", pick(in, old, "description"));
   text_or_null(&w, "system", pick(in, old, "system"));
   mr_jw_key(&w, "model");
-  w.after_key = false;
+  mr_jw_item(&w);
   code = mr_agent_model(c, model ? model : mr_json_get(old, "model"), mr_json_get(old, "model"), out);
   if (code == MR_OK) code = write_member(c, &w, "tools", pick(in, old, "tools"), mr_agent_tools);
   if (code == MR_OK) code = write_member(c, &w, "mcp_servers", pick(in, old, "mcp_servers"), mr_agent_servers);
   if (code == MR_OK) code = write_member(c, &w, "skills", pick(in, old, "skills"), mr_agent_skills);
-  mr_jw_kraw(&w, "multiagent", MR_S("null"));
-  mr_jw_key(&w, "execution_identity");
-  if (mr_str_is(mr_json_get_str(identity, "type"), "aws_role")) {
-    mr_jw_obj(&w);
-    mr_jw_kc(&w, "type", "aws_role");
-    mr_jw_kstr(&w, "role_arn", mr_json_get_str(identity, "role_arn"));
-    mr_jw_obj_end(&w);
-  } else {
-    mr_jw_raw(&w, MR_S("{\"type\":\"service_account\"}"));
-  }
+  mr_jw_key(&w, "multiagent");
+  mr_jw_item(&w);
+  if (code == MR_OK)
+    code = mr_roster_write(c, v->members, &who, mr_json_get(in, "multiagent"), mr_json_get(old, "multiagent"),
+                           out);
+  write_identity(&w, identity);
   mr_jw_key(&w, "metadata");
-  w.after_key = false;
+  mr_jw_item(&w);
   if (code == MR_OK)
     code = mr_metadata_merge(c, mr_json_get(old, "metadata"), mr_json_get(in, "metadata"), false, out);
-  mr_jw_ktime(&w, "created_at", created_us);
-  mr_jw_ktime(&w, "updated_at", updated_us);
+  mr_jw_ktime(&w, "created_at", v->created_us);
+  mr_jw_ktime(&w, "updated_at", v->updated_us);
   mr_jw_kraw(&w, "archived_at", MR_S("null"));
   mr_jw_obj_end(&w);
   return code;
@@ -96,24 +115,21 @@ static int write_agent(struct mr_call *c, struct mr_str id, int64_t version, yyj
 static int check_written(struct mr_call *c, struct mr_buf *body, yyjson_doc **doc)
 {
   int code = mr_json_parse(c->mem, mr_buf_get(body), SIZE_MAX, doc, &c->err);
-  return code == MR_OK ? mr_agent_cross_check(c, yyjson_doc_get_root(*doc)) : code;
+  return code == MR_OK ? mr_agent_cross_check(c, yyjson_doc_get_root(*doc), false) : code;
 }
 
-void mr_agents_create(struct mr_call *c)
+static void create(void *ud, int code, const struct mr_members *members)
 {
+  struct mr_call *c = ud;
+  int64_t now = mr_loop_wall_us(c->d->loop);
+  struct version v = {mr_str_c(c->priv), 1, now, now, members};
   struct mr_doc_row row = {.kind = MR_S("agent"), .rev = 1, .version = 1};
-  char id[MR_ID_MAX];
   yyjson_doc *doc = NULL;
-  int code;
 
-  if (mr_id_make(c->d->sys, id, "agent") != MR_OK) {
-    mr_call_fail(c, MR_E_IO, NULL, "no randomness");
-    return;
-  }
-  row.id = mr_str_c(id);
+  row.id = v.id;
   row.name = mr_json_get_str(c->in, "name");
-  row.created_us = row.updated_us = mr_loop_wall_us(c->d->loop);
-  code = write_agent(c, row.id, 1, NULL, row.created_us, row.created_us, &c->out);
+  row.created_us = row.updated_us = now;
+  if (code == MR_OK) code = write_agent(c, &v, NULL, &c->out);
   if (code == MR_OK) code = check_written(c, &c->out, &doc);
   yyjson_doc_free(doc);
   if (code != MR_OK)
@@ -122,24 +138,40 @@ void mr_agents_create(struct mr_call *c)
     mr_doc_create(c, &row, true);
 }
 
+void mr_agents_create(struct mr_call *c)
+{
+  yyjson_val *roster = mr_json_get(c->in, "multiagent");
+  char *id = mr_arena_alloc(c->arena, MR_ID_MAX);
+
+  if (!id || mr_id_make(c->d->sys, id, "agent") != MR_OK) {
+    mr_call_fail(c, MR_E_IO, NULL, "no randomness");
+    return;
+  }
+  c->priv = id;
+  if (yyjson_is_obj(roster))
+    mr_roster_gather(c, roster, NULL, mr_str_c(id), create, c);
+  else
+    create(c, MR_OK, NULL);
+}
+
 /* ---- update ---- */
 
 /* Equal but for version and times? */
 static bool same_agent(yyjson_val *a, yyjson_val *b)
 {
-  static const char *const keys[] = {
-      "name",       "description",        "system",  "model", "tools", "mcp_servers", "skills",
-      "multiagent", "execution_identity", "metadata"};
+  static const char *const keys[] = {"name",   "description",        "system",  "model", "tools", "mcp_servers",
+                                     "skills", "execution_identity", "metadata"};
   for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
     if (!mr_json_equal(mr_json_get(a, keys[i]), mr_json_get(b, keys[i]))) return false;
-  return true;
+  return mr_roster_same(mr_json_get(a, "multiagent"), mr_json_get(b, "multiagent"), mr_json_get_str(a, "id"));
 }
 
 static int make_update(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body,
                        struct mr_doc_row *next)
 {
   struct mr_call *c = p->c;
-  int64_t given = mr_json_get_int(c->in, "version", 0);
+  int64_t given = mr_json_get_int(c->in, "version", 0), now = mr_loop_wall_us(c->d->loop);
+  struct version v = {old->id, old->version + 1, old->created_us, now, c->priv};
   yyjson_doc *doc = NULL;
   bool same;
   int code;
@@ -151,14 +183,42 @@ static int make_update(struct mr_doc_change *p, const struct mr_doc_row *old, yy
   if (old->archived_us)
     return mr_err_set(&c->err, MR_E_STATE, NULL, "agent " MR_FMT " is archived and cannot be changed",
                       MR_ARG(old->id));
-  next->version = old->version + 1;
-  next->updated_us = mr_loop_wall_us(c->d->loop);
-  code = write_agent(c, old->id, next->version, body, old->created_us, next->updated_us, &p->body);
+  next->version = v.version;
+  next->updated_us = now;
+  code = write_agent(c, &v, body, &p->body);
   if (code == MR_OK) code = check_written(c, &p->body, &doc);
   same = code == MR_OK && same_agent(yyjson_doc_get_root(doc), body);
   yyjson_doc_free(doc);
   if (code == MR_OK && mr_json_get_str(c->in, "name").n) next->name = mr_json_get_str(c->in, "name");
   return same ? MR_MORE : code;
+}
+
+static void update(void *ud, int code, const struct mr_members *members)
+{
+  struct mr_doc_change *p = ud;
+
+  p->c->priv = (void *)(uintptr_t)members;
+  if (code != MR_OK)
+    mr_call_done(p->c, code);
+  else
+    mr_doc_change(p);
+}
+
+/* The agents of the roster are read first: those that are sent, and those that stay and must fit the model. */
+static void on_before(void *ud, const struct mr_rows *r)
+{
+  struct mr_doc_change *p = ud;
+  struct mr_call *c = p->c;
+  yyjson_doc *doc = NULL;
+  int code = mr_read_check(c, r, NULL, "agent", p->id);
+
+  if (code == MR_OK) code = mr_json_parse(c->mem, r->docs[0].body, SIZE_MAX, &doc, &c->err);
+  if (code == MR_OK)
+    mr_roster_gather(c, mr_json_get(c->in, "multiagent"), mr_json_get(yyjson_doc_get_root(doc), "multiagent"),
+                     p->id, update, p);
+  else
+    mr_call_done(c, code);
+  yyjson_doc_free(doc);
 }
 
 void mr_agents_update(struct mr_call *c)
@@ -177,7 +237,10 @@ void mr_agents_update(struct mr_call *c)
   }
   *p = (struct mr_doc_change){
       .c = c, .kind = "agent", .id = c->path[0], .make = make_update, .version_row = true};
-  mr_doc_change(p);
+  if (yyjson_is_obj(mr_json_get(c->in, "multiagent")) || mr_json_get(c->in, "model"))
+    mr_read_doc(c->d->store, c->who.workspace, MR_S("agent"), p->id, on_before, p);
+  else
+    update(p, MR_OK, NULL);
 }
 
 static int make_archive(struct mr_doc_change *p, const struct mr_doc_row *old, yyjson_val *body,

@@ -20,38 +20,66 @@ static int refuse(struct mr_call *c, const char *list, size_t i, const char *sub
 
 /* ---- model ---- */
 
-int mr_agent_model(struct mr_call *c, yyjson_val *given, yyjson_val *old, struct mr_buf *out)
+static bool effort_known(struct mr_str level)
 {
   static const char *const efforts[] = {"low", "medium", "high", "xhigh", "max"};
+
+  for (size_t i = 0; i < sizeof efforts / sizeof *efforts; i++)
+    if (mr_str_is(level, efforts[i])) return true;
+  return false;
+}
+
+struct mr_str mr_model_effort(struct mr_str model)
+{
+  bool medium = mr_str_starts(model, MR_S("claude-opus-5-5")) || mr_str_starts(model, MR_S("claude-haiku-5-5"));
+  return medium ? MR_S("medium") : MR_S("high");
+}
+
+static int write_model(struct mr_call *c, yyjson_val *given, struct mr_str kept_effort, bool own_effort,
+                       struct mr_buf *out)
+{
   struct mr_str id = yyjson_is_str(given) ? mr_json_str(given) : mr_json_get_str(given, "id");
   yyjson_val *effort = mr_json_get(given, "effort");
   struct mr_str level = yyjson_is_str(effort) ? mr_json_str(effort) : mr_json_get_str(effort, "type");
   struct mr_str speed = mr_json_get_str(given, "speed"), geo = mr_json_get_str(given, "inference_geo");
   struct mr_jw w;
-  bool known = !effort || yyjson_is_null(effort);
 
   if (!id.n) return mr_err_set(&c->err, MR_E_INVALID, "model", "model: a model id, or an object with id");
-  if (known && old && mr_str_eq(mr_json_get_str(old, "id"), id))
-    level = mr_json_get_str(mr_json_get(old, "effort"), "type");
-  for (size_t i = 0; i < sizeof efforts / sizeof *efforts; i++)
-    known = known || mr_str_is(level, efforts[i]);
-  if (!known)
+  if (effort && !yyjson_is_null(effort) && !effort_known(level))
     return mr_err_set(&c->err, MR_E_INVALID, "model.effort", "model.effort: low, medium, high, xhigh or max");
   if (speed.n && !mr_str_is(speed, "standard") && !mr_str_is(speed, "fast"))
     return mr_err_set(&c->err, MR_E_INVALID, "model.speed", "model.speed: standard or fast");
   if (geo.n && !mr_str_is(geo, "us") && !mr_str_is(geo, "global"))
     return mr_err_set(&c->err, MR_E_INVALID, "model.inference_geo", "model.inference_geo: us or global");
+  if (!level.n || !own_effort) level = kept_effort.n ? kept_effort : mr_model_effort(id);
   mr_jw_init(&w, out);
   mr_jw_obj(&w);
   mr_jw_kstr(&w, "id", id);
   mr_jw_key(&w, "effort");
   mr_jw_obj(&w);
-  mr_jw_kstr(&w, "type", level.n ? level : MR_S("high"));
+  mr_jw_kstr(&w, "type", level);
   mr_jw_obj_end(&w);
   mr_jw_kstr(&w, "speed", speed.n ? speed : MR_S("standard"));
   if (geo.n) mr_jw_kstr(&w, "inference_geo", geo);
   mr_jw_obj_end(&w);
   return MR_OK;
+}
+
+int mr_agent_model(struct mr_call *c, yyjson_val *given, yyjson_val *old, struct mr_buf *out)
+{
+  struct mr_str id = yyjson_is_str(given) ? mr_json_str(given) : mr_json_get_str(given, "id"), kept = {0};
+
+  if (old && mr_str_eq(mr_json_get_str(old, "id"), id))
+    kept = mr_json_get_str(mr_json_get(old, "effort"), "type");
+  return write_model(c, given, kept, true, out);
+}
+
+int mr_agent_model_override(struct mr_call *c, yyjson_val *given, struct mr_buf *out)
+{
+  if (yyjson_is_null(given))
+    return mr_err_code(&c->err, MR_E_INVALID, "agent_model_required", "model",
+                       "model: an override cannot clear the model");
+  return write_model(c, given, mr_str_n(NULL, 0), false, out);
 }
 
 /* ---- tools ---- */
@@ -286,7 +314,24 @@ int mr_agent_skills(struct mr_call *c, yyjson_val *given, struct mr_buf *out)
   return MR_OK;
 }
 
-int mr_agent_cross_check(struct mr_call *c, yyjson_val *agent)
+static bool can_read(yyjson_val *tools)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(tools);
+  yyjson_val *t;
+
+  while (tools && (t = yyjson_arr_iter_next(&it)))
+    if (mr_str_is(mr_json_get_str(t, "type"), "agent_toolset_20260401")) return true;
+  return false;
+}
+
+int mr_agent_skills_check(struct mr_call *c, yyjson_val *agent)
+{
+  if (!yyjson_arr_size(mr_json_get(agent, "skills")) || can_read(mr_json_get(agent, "tools"))) return MR_OK;
+  return mr_err_set(&c->err, MR_E_INVALID, "tools",
+                    "tools: skills are read with the tool read of agent_toolset_20260401, which must stay");
+}
+
+int mr_agent_cross_check(struct mr_call *c, yyjson_val *agent, bool session)
 {
   yyjson_val *tools = mr_json_get(agent, "tools"), *servers = mr_json_get(agent, "mcp_servers"), *t, *s;
   yyjson_arr_iter ti = yyjson_arr_iter_with(tools), si;
@@ -302,7 +347,7 @@ int mr_agent_cross_check(struct mr_call *c, yyjson_val *agent)
     used += mcp;
     i++;
   }
-  if (used < yyjson_arr_size(servers))
+  if (!session && used < yyjson_arr_size(servers))
     return mr_err_set(&c->err, MR_E_INVALID, "mcp_servers",
                       "mcp_servers: every server needs an mcp_toolset in tools");
   return MR_OK;

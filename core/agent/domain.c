@@ -2,7 +2,8 @@
  * domain.c - the domain's life: configuration, start (what a first start needs, then waking what was
  * running), drain and cut at the end.
  */
-#include "agent/session_t.h"
+#include "agent/price.h"
+#include "agent/outcome.h"
 
 enum { WAKE_PAGE = 500, REWAKE_US = 1000000, SWEEP_ROWS = 300, SWEEP_US = 60000000, SWEEP_MORE_US = 20000 };
 
@@ -37,9 +38,14 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->retry_base_us = setting(o->config, "retries", "base_ms", 1000) * 1000;
   d->retry_cap_us = setting(o->config, "retries", "cap_ms", 60000) * 1000;
   d->tool_rounds_max = (int)setting(o->config, "limits", "tool_rounds", 200);
+  d->heartbeat_us = setting(o->config, "outcomes", "heartbeat_ms", 10000) * 1000;
+  snprintf(d->grader_model, sizeof d->grader_model, MR_FMT,
+           MR_ARG(mr_json_get_str(mr_json_get(o->config, "outcomes"), "grader_model")));
   mr_timer_init(&d->rewake, on_rewake);
   mr_timer_init(&d->kv_sweep, on_kv_sweep);
-  code = mr_sessions_init(d, err);
+  code = mr_prices_new(&d->prices, d->mem, mr_json_get(o->config, "prices"), err);
+  if (code == MR_OK) code = mr_context_config(d, mr_json_get(o->config, "context"), err);
+  if (code == MR_OK) code = mr_sessions_init(d, err);
   if (code == MR_OK) code = mr_keys_init(d, err);
   if (code == MR_OK) code = mr_watches_init(d, err);
   if (code == MR_OK) code = mr_store_workspace(d->store, MR_S("default"), &d->default_ws, err);
@@ -58,6 +64,8 @@ void mr_domain_free(struct mr_domain **dp)
   mr_watches_free(d);
   mr_sessions_free(d);
   mr_keys_free(d);
+  mr_prices_free(&d->prices);
+  yyjson_doc_free(d->context);
   mr_mem_free(d->mem, d);
   *dp = NULL;
 }
@@ -98,7 +106,7 @@ static void on_awake(void *ud, int code, struct mr_session *s, const struct mr_e
     mr_log(w->d->sys, MR_LOG_ERROR, "domain", "a session could not be woken: %s", err ? err->message : "");
     w->failed = w->failed || code != MR_E_NOTFOUND;
   } else {
-    mr_turn_wake(s); /* loading it has recovered what was in flight */
+    mr_turn_wake_all(s); /* loading it has recovered what was in flight */
     mr_session_unref(s);
   }
   wake_one_less(w);
@@ -220,9 +228,11 @@ void mr_domain_start(struct mr_domain *d)
 
 /* ---- stop ---- */
 
-static void end_streams(struct mr_session *s)
+static void drain_session(struct mr_session *s)
 {
-  mr_stream_end_all(s, MR_E_CLOSED);
+  mr_outcome_drain(s);
+  for (struct mr_thread *th = &s->main; th; th = th->next)
+    mr_stream_end_all(th, MR_E_CLOSED);
 }
 
 void mr_domain_settled(struct mr_domain *d)
@@ -240,7 +250,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
   d->draining = true;
   d->idle_fn = idle_fn;
   d->idle_ud = ud;
-  mr_session_each(d, end_streams);
+  mr_session_each(d, drain_session);
   mr_domain_settled(d);
 }
 

@@ -245,8 +245,11 @@ MR_OPERATION(sessions_events_list);
 MR_OPERATION(sessions_events_stream);
 MR_OPERATION(sessions_threads_list);
 MR_OPERATION(sessions_threads_retrieve);
+MR_OPERATION(sessions_threads_archive);
 MR_OPERATION(sessions_threads_events_list);
 MR_OPERATION(sessions_threads_stream);
+MR_OPERATION(messages_create); /* agent/messages.c: not over HTTP, which passes the body through (api/pass.c) */
+MR_OPERATION(messages_count_tokens);
 MR_OPERATION(models_list);
 MR_OPERATION(models_retrieve);
 

@@ -1,221 +1,11 @@
 /*
- * events.c - POST and GET of a session's events; see events.h. A batch is checked event by event against the
- * state that the earlier ones would produce, then stored in one commit: what waits goes to the inbox, results
- * of custom tools are processed on receipt and go to the log at once.
+ * events.c - POST of a session's events; see events.h. A batch that events_check.c has nothing against is stored in one
+ * commit: what waits goes to the inbox; results of custom tools and outcomes are processed on receipt and go to the
+ * log at once.
  */
 #include "agent/events.h"
 
 #include <stdio.h>
-
-/* ---- checking ---- */
-
-struct check {
-  struct mr_call *c;
-  struct mr_session *s;
-  const char *field;
-  int i;            /* index in the batch */
-  bool interrupted; /* an interrupt came before in the batch */
-  struct mr_event_batch *out;
-};
-
-static int refuse(struct check *k, const char *sub, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static int refuse(struct check *k, const char *sub, const char *fmt, ...)
-{
-  char field[96], text[320];
-  va_list ap;
-
-  snprintf(field, sizeof field, "%s[%d]%s%s", k->field, k->i, sub[0] ? "." : "", sub);
-  va_start(ap, fmt);
-  vsnprintf(text, sizeof text, fmt, ap);
-  va_end(ap);
-  return mr_err_set(&k->c->err, MR_E_INVALID, field, "%s: %s", field, text);
-}
-
-/* Is this call answered by the inbox or by an earlier event of the batch? */
-static bool answered(const struct check *k, const struct mr_tcall *t)
-{
-  for (const struct mr_input *in = k->s->inbox; in; in = in->next)
-    if (strcmp(in->ref, t->event_id) == 0) return true;
-  for (int i = 0; i < k->out->n; i++)
-    if (strcmp(k->out->v[i].ref, t->event_id) == 0) return true;
-  return false;
-}
-
-static bool waits(const struct check *k, const struct mr_tcall *t)
-{
-  return !k->interrupted && mr_call_waits_client(k->s, t) && !answered(k, t);
-}
-
-/* While a session is blocked only answers and interrupts may be sent; clients match on this text. */
-static int check_blocked(struct check *k, struct mr_str type)
-{
-  struct mr_buf b;
-  int n = 0, code;
-
-  if (!k->s || !mr_state_blocked(k->s)) return MR_OK;
-  mr_buf_init(&b, k->c->mem, 1 << 16);
-  for (int i = 0; i < k->s->ncalls; i++)
-    if (waits(k, k->s->calls[i])) mr_buf_printf(&b, "%s%s", n++ ? ", " : "", k->s->calls[i]->event_id);
-  code = n == 0 ? MR_OK
-                : mr_err_set(&k->c->err, MR_E_INVALID, k->field,
-                             "Invalid " MR_FMT " event at %s[%d]: waiting on responses to events [%s]; only "
-                             "`user.tool_confirmation`, `user.custom_tool_result`, `user.tool_result`, or "
-                             "`user.interrupt` may be sent",
-                             MR_ARG(type), k->field, k->i, b.p);
-  mr_buf_free(&b);
-  return code;
-}
-
-static int check_content(struct check *k, yyjson_val *ev, unsigned blocks, bool required)
-{
-  yyjson_val *content = mr_json_get(ev, "content");
-  char field[96];
-
-  snprintf(field, sizeof field, "%s[%d].content", k->field, k->i);
-  if (!content || yyjson_is_null(content))
-    return required ? refuse(k, "content", "required: an array of content blocks") : MR_OK;
-  if (mr_content_check(content, blocks, field, &k->c->err) != MR_OK) return k->c->err.code;
-  if (required && mr_content_blank(content))
-    return refuse(k, "content", "must hold at least one content block that is not blank");
-  return MR_OK;
-}
-
-static int check_confirmation(struct check *k, yyjson_val *ev, struct mr_event_in *e)
-{
-  struct mr_str id = mr_json_get_str(ev, "tool_use_id"), result = mr_json_get_str(ev, "result");
-  struct mr_tcall *t = k->s ? mr_state_call(k->s, id) : NULL;
-
-  if (!mr_str_is(result, "allow") && !mr_str_is(result, "deny"))
-    return refuse(k, "result", "must be \"allow\" or \"deny\"");
-  if (mr_json_get_str(ev, "deny_message").p && mr_str_is(result, "allow"))
-    return refuse(k, "deny_message", "only goes with \"result\": \"deny\"");
-  if (!t || t->kind == MR_TOOL_CUSTOM || t->perm != MR_PERM_ASK)
-    return refuse(k, "tool_use_id", MR_FMT " is not a tool use that asks for confirmation", MR_ARG(id));
-  if (!waits(k, t)) return refuse(k, "tool_use_id", MR_FMT " was answered already", MR_ARG(id));
-  snprintf(e->ref, sizeof e->ref, "%s", t->event_id);
-  return MR_OK;
-}
-
-static int check_custom_result(struct check *k, yyjson_val *ev, struct mr_event_in *e)
-{
-  struct mr_str id = mr_json_get_str(ev, "custom_tool_use_id");
-  struct mr_tcall *t = k->s ? mr_state_call(k->s, id) : NULL;
-  int code = check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT | MR_BLOCK_SEARCH, false);
-
-  if (code != MR_OK) return code;
-  if (!t || t->kind != MR_TOOL_CUSTOM)
-    return refuse(k, "custom_tool_use_id", MR_FMT " is not a pending custom tool use", MR_ARG(id));
-  if (t->owned && !t->resolved)
-    return refuse(k, "custom_tool_use_id",
-                  MR_FMT " is answered by the handler of tool " MR_FMT " that is loaded in this server",
-                  MR_ARG(id), MR_ARG(t->name));
-  if (!waits(k, t)) return refuse(k, "custom_tool_use_id", MR_FMT " was answered already", MR_ARG(id));
-  snprintf(e->ref, sizeof e->ref, "%s", t->event_id);
-  e->now = true;
-  return MR_OK;
-}
-
-static int check_interrupt(struct check *k, yyjson_val *ev, struct mr_event_in *e)
-{
-  struct mr_str thread = mr_json_get_str(ev, "session_thread_id");
-
-  if (thread.n && !mr_str_is(thread, k->s->primary))
-    return refuse(k, "session_thread_id",
-                  "session "
-                  "%s has no running thread " MR_FMT,
-                  k->s->id, MR_ARG(thread));
-  /* Nothing runs and nothing waits: accepted, and nothing to do. */
-  e->drop = k->s->status == MR_IDLE && !mr_state_blocked(k->s) && !k->s->inbox && k->out->n == 0;
-  k->interrupted = true;
-  return MR_OK;
-}
-
-static int check_one(struct check *k, yyjson_val *ev, int total, struct mr_event_in *e)
-{
-  struct mr_str type = mr_json_get_str(ev, "type");
-  int code;
-
-  e->type = mr_arena_str(k->c->arena, type);
-  if (mr_str_is(type, "user.message")) {
-    code = check_blocked(k, type);
-    return code ? code : check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, true);
-  }
-  if (!k->s) return refuse(k, "type", MR_FMT " cannot be an initial event", MR_ARG(type));
-  if (mr_str_is(type, "user.interrupt")) return check_interrupt(k, ev, e);
-  if (mr_str_is(type, "user.tool_confirmation")) return check_confirmation(k, ev, e);
-  if (mr_str_is(type, "user.custom_tool_result")) return check_custom_result(k, ev, e);
-  if (mr_str_is(type, "user.tool_result"))
-    return refuse(k, "type",
-                  "user.tool_result is only for self-hosted environments; the server runs the "
-                  "built-in tools of this session itself");
-  if (mr_str_is(type, "system.message")) {
-    if (k->i != total - 1) return refuse(k, "", "system.message must be the last event of a request");
-    code = k->i > 0 && k->out->v[k->i - 1].now ? MR_OK : check_blocked(k, type);
-    return code ? code : check_content(k, ev, MR_BLOCK_TEXT, true);
-  }
-  if (mr_str_is(type, "user.define_outcome")) {
-    refuse(k, "type", "outcomes are not implemented yet");
-    k->c->err.code = MR_E_UNSUPPORTED;
-    k->c->err.http_status = mr_err_http_status(MR_E_UNSUPPORTED);
-    return MR_E_UNSUPPORTED;
-  }
-  return refuse(k, "type", "unknown event type \"" MR_FMT "\"", MR_ARG(type));
-}
-
-/* The stored form: the fields of this type, in a fixed order. */
-static int write_body(struct check *k, yyjson_val *ev, struct mr_event_in *e)
-{
-  static const char *const fields[] = {"content", "session_thread_id", "tool_use_id", "custom_tool_use_id",
-                                       "result",  "deny_message",      "is_error"};
-  struct mr_buf b;
-  struct mr_jw w;
-  char id[MR_ID_MAX];
-
-  if (mr_id_make(k->c->d->sys, id, "sevt") != MR_OK)
-    return mr_err_set(&k->c->err, MR_E_IO, NULL, "no randomness");
-  memcpy(e->id, id, sizeof id < sizeof e->id ? sizeof id : sizeof e->id);
-  mr_buf_init(&b, k->c->mem, SIZE_MAX / 2);
-  mr_jw_init(&w, &b);
-  mr_jw_obj(&w);
-  mr_jw_kstr(&w, "type", e->type);
-  mr_jw_kc(&w, "id", e->id);
-  for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-    yyjson_val *v = mr_json_get(ev, fields[i]);
-    if (!v || (yyjson_is_null(v) && strcmp(fields[i], "content") == 0)) continue;
-    if (mr_str_is(e->type, "user.interrupt") && strcmp(fields[i], "session_thread_id") != 0) continue;
-    if (!mr_str_is(e->type, "user.interrupt") && strcmp(fields[i], "session_thread_id") == 0)
-      continue; /* routed by the tool use, whatever the client says */
-    mr_jw_key(&w, fields[i]);
-    w.after_key = false;
-    mr_json_write(&b, v, false);
-  }
-  mr_jw_kraw(&w, "processed_at", MR_S("null"));
-  mr_jw_obj_end(&w);
-  e->body = mr_arena_str(k->c->arena, mr_buf_get(&b));
-  mr_buf_free(&b);
-  return e->body.n ? MR_OK : mr_err_nomem(&k->c->err);
-}
-
-int mr_events_check(struct mr_call *c, struct mr_session *s, yyjson_val *events, const char *field,
-                    struct mr_event_batch *out)
-{
-  struct check k = {.c = c, .s = s, .field = field, .out = out};
-  int total = (int)yyjson_arr_size(events), code = MR_OK;
-  yyjson_arr_iter it = yyjson_arr_iter_with(events);
-  yyjson_val *ev;
-
-  out->n = 0;
-  out->v = mr_arena_alloc(c->arena, (size_t)(total + 1) * sizeof *out->v);
-  if (!out->v) return mr_err_nomem(&c->err);
-  while (code == MR_OK && events && (ev = yyjson_arr_iter_next(&it))) {
-    struct mr_event_in *e = &out->v[out->n];
-    k.i = out->n;
-    code = check_one(&k, ev, total, e);
-    if (code == MR_OK) code = write_body(&k, ev, e);
-    out->n += code == MR_OK;
-  }
-  return code;
-}
 
 void mr_events_inbox_add(struct mr_commit *cm, struct mr_str session_id, const struct mr_event_in *e)
 {
@@ -314,20 +104,24 @@ static void on_stored(void *ud, int code, const struct mr_err *err)
     mr_call_done(c, MR_OK);
   else
     mr_call_fail_err(c, err);
-  mr_turn_wake(s);
+  mr_turn_wake_all(s);
   mr_session_unref(s);
 }
 
 static struct mr_input *input_new(struct mr_session *s, const struct mr_event_in *e)
 {
   struct mr_input *in = mr_arena_alloc(s->mem, sizeof *in);
+  yyjson_doc *doc = NULL;
 
   if (!in) return NULL;
   memcpy(in->event_id, e->id, sizeof in->event_id);
-  memcpy(in->ref, e->ref, sizeof in->ref);
   in->type = mr_session_copy(s, e->type);
   in->body = mr_session_copy(s, e->body);
-  return in->type.p && in->body.p ? in : NULL;
+  if (!in->type.p || !in->body.p || mr_json_parse(s->d->mem, in->body, SIZE_MAX, &doc, NULL) != MR_OK)
+    return NULL;
+  mr_input_route(s, in, yyjson_doc_get_root(doc));
+  yyjson_doc_free(doc);
+  return in;
 }
 
 static void echo(struct mr_call *c, struct mr_jw *w, const struct mr_event_in *e, struct mr_txn *t)
@@ -353,7 +147,7 @@ static void store_batch(struct send *p)
   struct mr_txn t;
   struct mr_jw w;
 
-  mr_txn_begin(&t, s, &c->who, "inbox");
+  mr_txn_begin(&t, &s->main, &c->who, "inbox");
   mr_jw_init(&w, &c->out);
   mr_jw_obj(&w);
   mr_jw_key(&w, "data");
@@ -376,7 +170,11 @@ static void store_batch(struct send *p)
   }
   mr_jw_arr_end(&w);
   mr_jw_obj_end(&w);
-  if (t.n && t.code == MR_OK && !MR_SWITCH("answer-split")) mr_turn_answered(&t);
+  for (struct mr_thread *th = &s->main; t.n && t.code == MR_OK && !MR_SWITCH("answer-split") && th;
+       th = th->next) {
+    mr_txn_on(&t, th);
+    mr_turn_answered(&t);
+  }
   mr_txn_commit(&t, MR_SWITCH("ack-early") ? NULL : on_stored, p);
   if (MR_SWITCH("ack-early")) on_stored(p, MR_OK, NULL);
 }
@@ -459,7 +257,7 @@ static void on_send_session(void *ud, int code, struct mr_session *s, const stru
     mr_session_unref(s);
     return;
   }
-  who = mr_session_subject(s);
+  who = mr_thread_subject(&s->main);
   c->cancel = cancel_accept;
   if (!p->asked &&
       mr_accept_ask(&p->accept, c, mr_str_c(s->id), &who, mr_json_get(c->in, "events"), on_accepted)) {
@@ -472,6 +270,17 @@ static void on_send_session(void *ud, int code, struct mr_session *s, const stru
   store_batch(p);
 }
 
+static void on_rubric(void *ud, int code, struct mr_str text)
+{
+  struct send *p = ud;
+
+  p->batch.rubric = text;
+  if (code != MR_OK)
+    mr_call_done(p->c, code);
+  else
+    mr_session_get(p->c->d, p->c->who.workspace, p->c->path[0], on_send_session, p);
+}
+
 void mr_sessions_events_send(struct mr_call *c)
 {
   struct send *p = mr_arena_alloc(c->arena, sizeof *p);
@@ -482,5 +291,5 @@ void mr_sessions_events_send(struct mr_call *c)
   }
   p->c = c;
   c->priv = p;
-  mr_session_get(c->d, c->who.workspace, c->path[0], on_send_session, p);
+  mr_rubric_read(c, mr_json_get(c->in, "events"), "events", on_rubric, p);
 }

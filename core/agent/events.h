@@ -15,7 +15,12 @@ struct mr_event_in {
 struct mr_event_batch {
   struct mr_event_in *v;
   int n;
+  struct mr_str rubric; /* the text of a rubric that is a file: mr_rubric_read */
 };
+/* Reads the file that the rubric of an outcome among events names, if one does: fn, once, at once or from the drain,
+ * with its text (empty: there is none to read), valid as long as c; on failure c->err names field. */
+void mr_rubric_read(struct mr_call *c, yyjson_val *events, const char *field,
+                    void (*fn)(void *ud, int code, struct mr_str text), void *ud);
 
 /* Checks in.events (field names the array in messages) one after the other against s (NULL: a session
  * about to be made, messages only). One bad event refuses all: nothing is stored. */

@@ -184,9 +184,11 @@ void mr_sessions_events_list(struct mr_call *c)
     return;
   }
   l->q.session_id = c->path[0];
+  l->q.thread_id = c->path[1]; /* a child's, whose inputs do not wait on its own list; else empty */
   l->q.descending = !asc;
   l->q.after_pos = l->page.pos;
   l->q.limit = l->page.limit;
-  l->waiting_too = !l->q.processed.gt && !l->q.processed.gte && !l->q.processed.lt && !l->q.processed.lte;
+  l->waiting_too =
+      !c->path[1].n && !l->q.processed.gt && !l->q.processed.gte && !l->q.processed.lt && !l->q.processed.lte;
   mr_read_session(c->d->store, c->who.workspace, c->path[0], on_session, l);
 }

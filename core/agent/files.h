@@ -1,4 +1,4 @@
-/* files - what files.c and files_outputs.c share. */
+/* files - what the files of the agent room that deal with files share. */
 #ifndef MR_AGENT_FILES_H
 #define MR_AGENT_FILES_H
 
@@ -10,5 +10,12 @@ struct mr_file {
   bool downloadable;
 };
 void mr_file_write(struct mr_buf *out, const struct mr_file *f); /* the wire object */
+
+/* ---- outputs.c: a session's outputs directory. Pool threads ---- */
+/* A regular file below it; fd is the walk's. False: enough. */
+typedef bool (*mr_outputs_fn)(void *ud, const char *path, int fd, int64_t size);
+void mr_outputs_walk(const char *dir, mr_outputs_fn fn, void *ud);
+/* openat beneath root, through no link; -1 and errno. */
+int mr_outputs_open(int root, const char *path, int flags);
 
 #endif

@@ -1,22 +1,16 @@
 /*
  * files_outputs.c - what a session wrote below its outputs directory becomes files of its scope. A pool thread
- * walks the directory beneath its root (no links, no other file systems' tricks: openat2 RESOLVE_BENEATH and
- * NO_SYMLINKS) and hashes; content that is known under its path keeps its file, new content gets a new one.
+ * walks the directory (outputs.c) and hashes; content that is known under its path keeps its file, new content gets a new one.
  * The document's name is "<sha256> <path>", so that one look-up finds what is known.
  */
 #include "agent/files.h"
 
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <openssl/evp.h>
 #include <stdio.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
-enum { FILES_MAX = 1000, DEPTH_MAX = 16, PATH_LIMIT = 1024, PIECE = 64 << 10 };
+enum { FILES_MAX = 1000, PIECE = 64 << 10 };
 static const int64_t BYTES_MAX = INT64_C(2) << 30;
 
 struct found {
@@ -44,13 +38,6 @@ struct harvest {
 
 /* ---- pool thread ---- */
 
-static int open_beneath(int dir, const char *path, int flags)
-{
-  struct open_how how = {.flags = (uint64_t)(flags | O_CLOEXEC),
-                         .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
-  return (int)syscall(SYS_openat2, dir, path, &how, sizeof how);
-}
-
 static int hash_fd(int fd, char out[65])
 {
   unsigned char sum[32], piece[4096];
@@ -71,54 +58,26 @@ static int hash_fd(int fd, char out[65])
   return n < 0 ? -1 : 0;
 }
 
-static void add_file(struct harvest *h, int root, const char *path)
+static bool add_file(void *ud, const char *path, int fd, int64_t size)
 {
+  struct harvest *h = ud;
   struct found *f = &h->v[h->n];
-  struct stat st;
-  int fd = open_beneath(root, path, O_RDONLY | O_NONBLOCK | O_NOFOLLOW);
 
-  if (fd < 0) return;
-  if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_nlink == 1 && h->n < FILES_MAX &&
-      h->bytes + st.st_size <= BYTES_MAX && hash_fd(fd, f->sha256) == 0) {
+  if (h->bytes + size <= BYTES_MAX && hash_fd(fd, f->sha256) == 0) {
     f->path = mr_arena_str(h->arena, mr_str_c(path));
-    f->size = st.st_size;
-    h->bytes += st.st_size;
-    h->n += f->path.p != NULL && mr_utf8_valid(f->path);
+    f->size = size;
+    h->bytes += size;
+    h->n += f->path.p != NULL;
   }
-  close(fd);
-}
-
-static void walk(struct harvest *h, int root, const char *path, int depth)
-{
-  char sub[PATH_LIMIT];
-  int fd = open_beneath(root, path[0] ? path : ".", O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-  DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
-  struct dirent *e;
-
-  if (!dir) {
-    if (fd >= 0) close(fd);
-    return;
-  }
-  while (h->n < FILES_MAX && (e = readdir(dir))) {
-    int n = snprintf(sub, sizeof sub, "%s%s%s", path, path[0] ? "/" : "", e->d_name);
-    if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || n >= (int)sizeof sub) continue;
-    if (e->d_type == DT_DIR && depth < DEPTH_MAX)
-      walk(h, root, sub, depth + 1);
-    else if (e->d_type == DT_REG)
-      add_file(h, root, sub);
-  }
-  closedir(dir);
+  return h->n < FILES_MAX;
 }
 
 static void work(struct mr_job *j, void *worker)
 {
   struct harvest *h = MR_OF(j, struct harvest, job);
-  int root = open(h->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
   (void)worker;
-  if (root < 0) return; /* nothing was ever written */
-  walk(h, root, "", 0);
-  close(root);
+  mr_outputs_walk(h->root, add_file, h);
 }
 
 /* ---- loop thread: one file after the other ---- */
@@ -250,7 +209,7 @@ static void on_known(void *ud, const struct mr_rows *r)
       return;
     }
   root = open(h->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  h->fd = root >= 0 ? open_beneath(root, f->path.p, O_RDONLY | O_NONBLOCK | O_NOFOLLOW) : -1;
+  h->fd = root >= 0 ? mr_outputs_open(root, f->path.p, O_RDONLY | O_NONBLOCK | O_NOFOLLOW) : -1;
   if (root >= 0) close(root);
   if (h->fd < 0 || mr_id_make(h->d->sys, h->file_id, "file") != MR_OK ||
       mr_blob_begin(h->d->store, mr_str_c(h->file_id), &h->blob, NULL) != MR_OK) {

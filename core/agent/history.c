@@ -6,55 +6,55 @@
 #include "agent/session_t.h"
 #include "agent/toolset.h"
 
-static int push(struct mr_session *s, struct mr_buf *b)
+static int push(struct mr_thread *th, struct mr_buf *b)
 {
-  struct mr_str frag = b->failed ? mr_str_n(NULL, 0) : mr_session_copy(s, mr_buf_get(b));
+  struct mr_str frag = b->failed ? mr_str_n(NULL, 0) : mr_session_copy(th->s, mr_buf_get(b));
   int code = b->failed ? b->failed : MR_OK;
 
   mr_buf_free(b);
   if (code != MR_OK) return code;
-  if (s->nhistory == s->history_cap) {
-    int cap = s->history_cap ? s->history_cap * 2 : 16;
-    struct mr_str *v = mr_mem_realloc(s->d->mem, s->history, (size_t)cap * sizeof *v);
+  if (th->nhistory == th->history_cap) {
+    int cap = th->history_cap ? th->history_cap * 2 : 16;
+    struct mr_str *v = mr_mem_realloc(th->s->d->mem, th->history, (size_t)cap * sizeof *v);
     if (!v) return MR_E_NOMEM;
-    s->history = v;
-    s->history_cap = cap;
+    th->history = v;
+    th->history_cap = cap;
   }
   if (!frag.p) return MR_E_NOMEM;
-  s->history[s->nhistory++] = frag;
+  th->history[th->nhistory++] = frag;
   return MR_OK;
 }
 
-int mr_history_user(struct mr_session *s, yyjson_val *content, const char *role)
+int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role)
 {
   struct mr_buf b;
 
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_buf_printf(&b, "{\"role\":\"%s\",\"content\":", role);
   mr_content_to_model(content, &b);
   mr_buf_char(&b, '}');
-  return push(s, &b);
+  return push(th, &b);
 }
 
-int mr_history_reply(struct mr_session *s, struct mr_str content)
+int mr_history_reply(struct mr_thread *th, struct mr_str content)
 {
   struct mr_buf b;
 
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_buf_c(&b, "{\"role\":\"assistant\",\"content\":");
   mr_buf_str(&b, content);
   mr_buf_char(&b, '}');
-  return push(s, &b);
+  return push(th, &b);
 }
 
-static void result_block(struct mr_session *s, struct mr_jw *w, const struct mr_tcall *t)
+static void result_block(struct mr_thread *th, struct mr_jw *w, const struct mr_tcall *t)
 {
   yyjson_doc *doc = NULL;
 
   mr_jw_obj(w);
   mr_jw_kc(w, "type", "tool_result");
   mr_jw_kstr(w, "tool_use_id", t->provider_id);
-  if (t->result.n > 2 && mr_json_parse(s->d->mem, t->result, SIZE_MAX, &doc, NULL) == MR_OK) {
+  if (t->result.n > 2 && mr_json_parse(th->s->d->mem, t->result, SIZE_MAX, &doc, NULL) == MR_OK) {
     mr_jw_key(w, "content");
     w->after_key = false; /* the value is written past the writer */
     mr_content_to_model(yyjson_doc_get_root(doc), w->b);
@@ -67,29 +67,29 @@ static void result_block(struct mr_session *s, struct mr_jw *w, const struct mr_
   mr_jw_obj_end(w);
 }
 
-int mr_history_results(struct mr_session *s)
+int mr_history_results(struct mr_thread *th)
 {
   struct mr_buf b;
   struct mr_jw w;
 
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_jw_init(&w, &b);
   mr_jw_obj(&w);
   mr_jw_kc(&w, "role", "user");
   mr_jw_key(&w, "content");
   mr_jw_arr(&w);
-  for (int i = 0; i < s->ncalls; i++)
-    result_block(s, &w, s->calls[i]);
+  for (int i = 0; i < th->ncalls; i++)
+    result_block(th, &w, th->calls[i]);
   mr_jw_arr_end(&w);
   mr_jw_obj_end(&w);
-  return push(s, &b);
+  return push(th, &b);
 }
 
 /* ---- the fixed part of a request ---- */
 
-static yyjson_val *toolset(struct mr_session *s)
+static yyjson_val *toolset(struct mr_thread *th)
 {
-  yyjson_val *tools = mr_json_get(yyjson_doc_get_root(s->agent_doc), "tools"), *v;
+  yyjson_val *tools = mr_json_get(th->agent, "tools"), *v;
   yyjson_arr_iter it = yyjson_arr_iter_with(tools);
 
   while (tools && (v = yyjson_arr_iter_next(&it)))
@@ -115,9 +115,9 @@ static bool tool_enabled(yyjson_val *set, struct mr_str name)
   return set && (!yyjson_is_bool(v) || yyjson_get_bool(v));
 }
 
-static yyjson_val *custom_tool(struct mr_session *s, struct mr_str name)
+static yyjson_val *custom_tool(struct mr_thread *th, struct mr_str name)
 {
-  yyjson_val *tools = mr_json_get(yyjson_doc_get_root(s->agent_doc), "tools"), *v;
+  yyjson_val *tools = mr_json_get(th->agent, "tools"), *v;
   yyjson_arr_iter it = yyjson_arr_iter_with(tools);
 
   while (tools && (v = yyjson_arr_iter_next(&it)))
@@ -126,19 +126,25 @@ static yyjson_val *custom_tool(struct mr_session *s, struct mr_str name)
   return NULL;
 }
 
-yyjson_val *mr_tool_schema(struct mr_session *s, struct mr_str name)
+yyjson_val *mr_tool_schema(struct mr_thread *th, struct mr_str name)
 {
-  return mr_json_get(custom_tool(s, name), "input_schema");
+  return mr_json_get(custom_tool(th, name), "input_schema");
 }
 
-enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum mr_tool_kind *kind, bool *known)
+enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum mr_tool_kind *kind, bool *known,
+                                 bool *automatic)
 {
-  yyjson_val *set = toolset(s);
+  yyjson_val *set = toolset(th);
   struct mr_str policy;
 
   *kind = MR_TOOL_BUILTIN;
   *known = true;
-  if (custom_tool(s, name)) {
+  *automatic = false;
+  if (mr_delegate_has(th, name)) {
+    *kind = MR_TOOL_HIDDEN;
+    return MR_PERM_ALLOW;
+  }
+  if (custom_tool(th, name)) {
     *kind = MR_TOOL_CUSTOM;
     return MR_PERM_ALLOW;
   }
@@ -147,19 +153,19 @@ enum mr_call_perm mr_tool_policy(struct mr_session *s, struct mr_str name, enum 
     return MR_PERM_DENY;
   }
   policy = mr_json_get_str(tool_setting(set, name, "permission_policy"), "type");
-  /* auto has no judge yet: asking is the safe reading of it. */
-  return mr_str_is(policy, "always_ask") || mr_str_is(policy, "auto") ? MR_PERM_ASK : MR_PERM_ALLOW;
+  *automatic = mr_str_is(policy, "auto");
+  return mr_str_is(policy, "always_ask") || *automatic ? MR_PERM_ASK : MR_PERM_ALLOW;
 }
 
-static int prepare_tools(struct mr_session *s)
+static int prepare_tools(struct mr_thread *th)
 {
-  yyjson_val *set = toolset(s), *v;
-  yyjson_val *tools = mr_json_get(yyjson_doc_get_root(s->agent_doc), "tools");
+  yyjson_val *set = toolset(th), *v;
+  yyjson_val *tools = mr_json_get(th->agent, "tools");
   yyjson_arr_iter it = yyjson_arr_iter_with(tools);
   struct mr_buf b;
   struct mr_jw w;
 
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_jw_init(&w, &b);
   mr_jw_arr(&w);
   for (int i = 0; set && mr_toolset_at(i); i++) {
@@ -181,19 +187,20 @@ static int prepare_tools(struct mr_session *s)
     mr_json_write(&b, mr_json_get(v, "input_schema"), true);
     mr_jw_obj_end(&w);
   }
+  mr_delegate_tools(th, &w);
   mr_jw_arr_end(&w);
-  s->tools = b.n > 2 ? mr_session_copy(s, mr_buf_get(&b)) : mr_str_n("", 0);
+  th->tools = b.n > 2 ? mr_session_copy(th->s, mr_buf_get(&b)) : mr_str_n("", 0);
   mr_buf_free(&b);
-  return s->tools.p ? MR_OK : MR_E_NOMEM;
+  return th->tools.p ? MR_OK : MR_E_NOMEM;
 }
 
-static int prepare_system(struct mr_session *s)
+static int prepare_system(struct mr_thread *th)
 {
-  struct mr_str own = mr_json_get_str(yyjson_doc_get_root(s->agent_doc), "system");
+  struct mr_str own = mr_json_get_str(th->agent, "system");
   struct mr_buf b;
   struct mr_jw w;
 
-  mr_buf_init(&b, s->d->mem, 1 << 22);
+  mr_buf_init(&b, th->s->d->mem, 1 << 22);
   mr_jw_init(&w, &b);
   mr_jw_arr(&w);
   if (own.n) {
@@ -202,22 +209,22 @@ static int prepare_system(struct mr_session *s)
     mr_jw_kstr(&w, "text", own);
     mr_jw_obj_end(&w);
   }
-  if (toolset(s)) {
+  if (toolset(th)) {
     mr_jw_obj(&w);
     mr_jw_kc(&w, "type", "text");
     mr_jw_kc(&w, "text", mr_toolset_note);
     mr_jw_obj_end(&w);
   }
   mr_jw_arr_end(&w);
-  s->system = b.n > 2 ? mr_session_copy(s, mr_buf_get(&b)) : mr_str_n("", 0);
+  th->system = b.n > 2 ? mr_session_copy(th->s, mr_buf_get(&b)) : mr_str_n("", 0);
   mr_buf_free(&b);
-  return s->system.p ? MR_OK : MR_E_NOMEM;
+  return th->system.p ? MR_OK : MR_E_NOMEM;
 }
 
-int mr_history_prepare(struct mr_session *s)
+int mr_history_prepare(struct mr_thread *th)
 {
   int code;
-  if (s->system.p) return MR_OK;
-  code = prepare_tools(s);
-  return code ? code : prepare_system(s);
+  if (th->system.p) return MR_OK;
+  code = prepare_tools(th);
+  return code ? code : prepare_system(th);
 }

@@ -82,6 +82,16 @@ int mr_page_range(struct mr_call *c, struct mr_range *r)
   return MR_OK;
 }
 
+int mr_page_within(struct mr_call *c, const struct mr_page *p, const struct mr_range *r)
+{
+  int64_t at = p->cur.us;
+
+  if (!at || ((!r->gt || at > r->gt) && (!r->gte || at >= r->gte) && (!r->lt || at < r->lt) &&
+              (!r->lte || at <= r->lte)))
+    return MR_OK;
+  return mr_err_set(&c->err, MR_E_INVALID, "page", "page: the cursor stands outside of created_at");
+}
+
 int mr_page_statuses(struct mr_call *c)
 {
   static const char *const known[] = {"idle", "running", "rescheduling", "terminated"};

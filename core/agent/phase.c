@@ -345,9 +345,9 @@ bool mr_hooks_any(const struct mr_domain *d, enum mr_phase p, const struct mr_su
   return d->hooks.has && d->hooks.has(d->hooks.ud, p, who);
 }
 
-struct mr_subject mr_session_subject(const struct mr_session *s)
+struct mr_subject mr_thread_subject(const struct mr_thread *th)
 {
-  return (struct mr_subject){.agent = s->agent_name, .agent_id = s->agent_id};
+  return (struct mr_subject){.agent = th->agent_name, .agent_id = th->agent_id};
 }
 
 void mr_question_begin(struct mr_domain *d, struct mr_buf *b, struct mr_jw *w, struct mr_str session_id,

@@ -250,7 +250,7 @@ static void store_change(struct change *p)
     mr_session_unref(s);
     return;
   }
-  mr_txn_begin(&t, s, &c->who, "resource");
+  mr_txn_begin(&t, &s->main, &c->who, "resource");
   t.what |= MR_SESSION_DOC;
   if (t.c && p->added.n) mr_resources_commit(&p->added, t.c);
   if (t.c && p->removed_file.n) mr_commit_doc_delete(t.c, MR_S("file"), p->removed_file, -1);

@@ -2,6 +2,7 @@
  * session.c - which sessions are loaded. A session is loaded when something happens to it, kept while
  * something refers to it, and for a short while after, and then is a row again: idle costs nothing.
  */
+#include "agent/price.h"
 #include "agent/session_t.h"
 
 #include <stdio.h>
@@ -79,12 +80,12 @@ static void session_free(struct mr_session *s)
   lru_del(s);
   unhash(s);
   mr_turn_stop_all(s);
-  mr_ready_cancel(d->loop, &s->step);
-  mr_timer_cancel(d->loop, &s->retry);
+  for (struct mr_thread *th = &s->main; th; th = th->next)
+    mr_thread_free(th);
   mr_sandbox_put(&s->sandbox);
+  mr_spills_free(s);
   yyjson_doc_free(s->agent_doc);
   yyjson_doc_free(s->doc);
-  mr_mem_free(d->mem, s->history);
   mr_mem_free(d->mem, s->sandbox_ref);
   mr_arena_free(&s->mem);
   mr_mem_free(d->mem, s);
@@ -100,7 +101,9 @@ void mr_session_ref(struct mr_session *s)
 /* Nothing of it runs or waits: it may become a row again. */
 static bool at_rest(const struct mr_session *s)
 {
-  return (s->status == MR_IDLE || s->status == MR_TERMINATED) && !s->step.link;
+  for (const struct mr_thread *th = &s->main; th; th = th->next)
+    if (th->step.link) return false;
+  return s->status == MR_IDLE || s->status == MR_TERMINATED;
 }
 
 void mr_session_unref(struct mr_session *s)
@@ -143,9 +146,11 @@ void mr_session_poison(struct mr_session *s, const struct mr_err *err)
   unhash(s);
   lru_del(s);
   mr_turn_stop_all(s);
-  mr_stream_end_all(s, MR_E_UNAVAILABLE);
-  mr_ready_cancel(s->d->loop, &s->step);
-  mr_timer_cancel(s->d->loop, &s->retry);
+  for (struct mr_thread *th = &s->main; th; th = th->next) {
+    mr_stream_end_all(th, MR_E_UNAVAILABLE);
+    mr_ready_cancel(s->d->loop, &th->step);
+    mr_timer_cancel(s->d->loop, &th->retry);
+  }
   mr_domain_rewake(s->d);
 }
 
@@ -178,7 +183,7 @@ static int copy_row(struct mr_session *s, const struct mr_session_row *r, struct
   s->agent_json = mr_session_copy(s, r->agent);
   s->doc_json = mr_session_copy(s, r->doc);
   if (mr_json_parse(s->d->mem, r->head, SIZE_MAX, &head, err) != MR_OK) return MR_E_INTERNAL;
-  snprintf(s->primary, sizeof s->primary, MR_FMT,
+  snprintf(s->main.id, sizeof s->main.id, MR_FMT,
            MR_ARG(mr_json_get_str(yyjson_doc_get_root(head), "primary")));
   ref = mr_json_get_str(yyjson_doc_get_root(head), "sandbox_ref");
   s->sandbox_ref = ref.n ? mr_mem_strdup(s->d->mem, ref) : NULL;
@@ -189,7 +194,7 @@ static int copy_row(struct mr_session *s, const struct mr_session_row *r, struct
 int mr_session_parse_docs(struct mr_session *s, struct mr_err *err)
 {
   yyjson_doc *agent = NULL, *doc = NULL;
-  yyjson_val *root, *model;
+  yyjson_val *budget;
   int code = mr_json_parse(s->d->mem, s->agent_json, SIZE_MAX, &agent, err);
 
   if (code == MR_OK) code = mr_json_parse(s->d->mem, s->doc_json, SIZE_MAX, &doc, err);
@@ -197,17 +202,14 @@ int mr_session_parse_docs(struct mr_session *s, struct mr_err *err)
     yyjson_doc_free(agent);
     return code;
   }
+  budget = mr_json_get(yyjson_doc_get_root(doc), "budget");
+  s->self_hosted = mr_json_get_bool(yyjson_doc_get_root(doc), "self_hosted", false);
   yyjson_doc_free(s->agent_doc);
   yyjson_doc_free(s->doc);
   s->agent_doc = agent;
   s->doc = doc;
-  root = yyjson_doc_get_root(agent);
-  model = mr_json_get(root, "model");
-  s->agent_name = mr_json_get_str(root, "name");
-  s->model = mr_json_get_str(model, "id");
-  s->effort = mr_json_get_str(mr_json_get(model, "effort"), "type");
-  s->speed = mr_json_get_str(model, "speed");
-  s->system = s->tools = mr_str_n(NULL, 0);
+  mr_thread_set_agent(&s->main, yyjson_doc_get_root(agent));
+  if (!yyjson_is_obj(budget) || mr_budget_read(budget, &s->cap, err) != MR_OK) s->cap = 0;
   return MR_OK;
 }
 
@@ -262,9 +264,9 @@ static void on_inbox(void *ud, const struct mr_rows *r)
       return;
     }
     snprintf(in->event_id, sizeof in->event_id, MR_FMT, MR_ARG(r->inbox[i].event_id));
-    snprintf(in->ref, sizeof in->ref, MR_FMT, MR_ARG(mr_json_get_str(yyjson_doc_get_root(doc), "tool_use_id")));
-    yyjson_doc_free(doc);
     in->type = mr_session_copy(s, r->inbox[i].type);
+    mr_input_route(s, in, yyjson_doc_get_root(doc));
+    yyjson_doc_free(doc);
     in->body = mr_session_copy(s, r->inbox[i].body);
     in->committed = true;
     *s->inbox_tail = in;
@@ -330,8 +332,7 @@ static struct load *load_start(struct mr_domain *d, int64_t ws, struct mr_str id
   s->ws = ws;
   snprintf(s->id, sizeof s->id, MR_FMT, MR_ARG(id));
   s->inbox_tail = &s->inbox;
-  mr_ready_init(&s->step, mr_turn_step);
-  mr_timer_init(&s->retry, mr_turn_retry);
+  mr_thread_init(s, &s->main);
   d->stats.sessions_loaded++;
   l->d = d;
   l->s = s;

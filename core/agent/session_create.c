@@ -3,18 +3,22 @@
  * input files, and makes the session, its files and its first inputs in one commit. Nothing exists before.
  */
 #include "agent/events.h"
+#include "agent/price.h"
 #include "agent/resources.h"
+#include "agent/roster.h"
 
 #include <stdio.h>
 
-enum { INITIAL_EVENTS_MAX = 50, RESOURCES_MAX = 500 };
+enum { INITIAL_EVENTS_MAX = 50, RESOURCES_MAX = 500, FILE_DOCUMENTS_MAX = 100 };
 
 struct create {
   struct mr_call *c;
   char id[MR_ID_MAX], primary[MR_ID_MAX];
   struct mr_str snapshot, agent_id;
   int64_t agent_version, agent_rev, env_rev;
+  int64_t cap; /* of its budget; 0: none */
   struct mr_str environment_id;
+  bool self_hosted;
   struct mr_env_use use;
   struct mr_event_batch initial;
   struct mr_accept accept;
@@ -35,7 +39,7 @@ static void on_woken(void *ud, int code, struct mr_session *s, const struct mr_e
   (void)ud;
   (void)err;
   if (code != MR_OK) return; /* it is found at the next start */
-  mr_turn_wake(s);
+  mr_turn_wake(&s->main);
   mr_session_unref(s);
 }
 
@@ -79,8 +83,15 @@ static int write_doc(struct create *p, struct mr_buf *b)
   mr_jw_key(&w, "resources");
   mr_resources_write(&p->res, &w);
   mr_jw_kraw(&w, "vault_ids", MR_S("[]"));
-  mr_jw_kraw(&w, "budget", MR_S("null"));
-  mr_jw_kraw(&w, "outcome_evaluations", MR_S("[]"));
+  mr_jw_key(&w, "budget");
+  if (p->cap)
+    mr_budget_write(&w, p->cap);
+  else
+    mr_jw_null(&w);
+  if (p->self_hosted) { /* of the environment, which does not change its kind; clients are not shown it */
+    mr_jw_key(&w, "self_hosted");
+    mr_jw_bool(&w, true);
+  }
   mr_jw_obj_end(&w);
   mr_buf_free(&metadata);
   return code;
@@ -106,7 +117,7 @@ static void commit(struct create *p)
   mr_jw_kint(&w, "active_us", 0);
   mr_jw_kint(&w, "running_since_us", 0);
   mr_jw_key(&w, "usage");
-  mr_usage_write(&w, &none, 0);
+  mr_usage_write(&w, &none, 0, -1);
   mr_jw_obj_end(&w);
   if (code != MR_OK) {
     mr_commit_drop(&cm);
@@ -145,15 +156,59 @@ static void on_resources(void *ud, int code)
     commit(p);
 }
 
-static int check_initial(struct create *p)
+/* ---- initial events ---- */
+
+static int refuse_initial(struct mr_call *c, int i, const char *sub, const char *what)
 {
-  struct mr_call *c = p->c;
-  yyjson_val *events = mr_accept_events(&p->accept, mr_json_get(c->in, "initial_events"));
+  char field[64];
+  snprintf(field, sizeof field, "initial_events[%d]%s%s", i, sub[0] ? "." : "", sub);
+  return mr_err_set(&c->err, MR_E_INVALID, field, "%s: %s", field, what);
+}
+
+static int file_documents(yyjson_val *content)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(content);
+  yyjson_val *v;
+  int n = 0;
+
+  while (yyjson_is_arr(content) && (v = yyjson_arr_iter_next(&it)))
+    n += mr_str_is(mr_json_get_str(v, "type"), "document") &&
+         mr_str_is(mr_json_get_str(mr_json_get(v, "source"), "type"), "file");
+  return n;
+}
+
+/* What may begin a session at all; what each event holds is checked with those that come later (events.c). */
+static int check_list(struct mr_call *c, yyjson_val *events)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(events);
+  yyjson_val *ev;
+  int outcomes = 0, documents = 0;
 
   if (yyjson_arr_size(events) > INITIAL_EVENTS_MAX)
     return mr_err_set(&c->err, MR_E_INVALID, "initial_events", "initial_events: at most %d events",
                       INITIAL_EVENTS_MAX);
-  return mr_events_check(c, NULL, events, "initial_events", &p->initial);
+  for (int i = 0; yyjson_is_arr(events) && (ev = yyjson_arr_iter_next(&it)); i++) {
+    struct mr_str type = mr_json_get_str(ev, "type");
+    bool outcome = mr_str_is(type, "user.define_outcome");
+    if (!outcome && !mr_str_is(type, "user.message"))
+      return refuse_initial(c, i, "type",
+                            "cannot be an initial event: only user.message and user.define_outcome can");
+    if (outcome && outcomes++) return refuse_initial(c, i, "type", "only one outcome at a time");
+    if (outcome && !yyjson_is_obj(mr_json_get(ev, "rubric"))) return refuse_initial(c, i, "rubric", "required");
+    documents += file_documents(mr_json_get(ev, "content"));
+    if (documents > FILE_DOCUMENTS_MAX)
+      return refuse_initial(c, i, "content", "more than 100 documents from files in initial_events");
+  }
+  return MR_OK;
+}
+
+static int check_initial(struct create *p)
+{
+  struct mr_call *c = p->c;
+  yyjson_val *events = mr_accept_events(&p->accept, mr_json_get(c->in, "initial_events"));
+  int code = check_list(c, events);
+
+  return code == MR_OK ? mr_events_check(c, NULL, events, "initial_events", &p->initial) : code;
 }
 
 static void copy_resources(struct create *p)
@@ -179,6 +234,16 @@ static void cancel_accept(struct mr_call *c)
   mr_accept_cancel(&((struct create *)c->priv)->accept);
 }
 
+static bool self_hosted(const struct mr_mem *m, struct mr_str environment)
+{
+  yyjson_doc *doc = NULL;
+  bool yes = mr_json_parse(m, environment, SIZE_MAX, &doc, NULL) == MR_OK &&
+             mr_str_is(mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "config"), "type"), "self_hosted");
+
+  yyjson_doc_free(doc);
+  return yes;
+}
+
 static void on_environment(void *ud, const struct mr_rows *r)
 {
   struct create *p = ud;
@@ -195,6 +260,7 @@ static void on_environment(void *ud, const struct mr_rows *r)
                       MR_ARG(p->environment_id));
   } else {
     p->env_rev = r->docs[0].rev;
+    p->self_hosted = self_hosted(c->mem, r->docs[0].body);
     code = check_initial(p);
   }
   if (code != MR_OK) {
@@ -209,17 +275,44 @@ static void on_environment(void *ud, const struct mr_rows *r)
   copy_resources(p);
 }
 
+static void on_rubric(void *ud, int code, struct mr_str text)
+{
+  struct create *p = ud;
+  struct mr_call *c = p->c;
+
+  p->initial.rubric = text;
+  if (code != MR_OK)
+    fail(p, code);
+  else
+    mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), p->environment_id, on_environment, p);
+}
+
+static int served(void *ud, struct mr_str model, struct mr_str speed, const char *field)
+{
+  struct create *p = ud;
+  struct mr_err why;
+
+  (void)speed;
+  if (mr_models_check(p->c->d->models, model, &why) == MR_OK) return MR_OK;
+  if (strcmp(field, "agent.model") == 0) {
+    mr_err_copy(&p->c->err, &why);
+    return why.code;
+  }
+  return mr_err_set(&p->c->err, why.code, field, "%s: %s", field, why.message);
+}
+
 static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
 {
   struct create *p = c->priv;
   yyjson_doc *doc = NULL;
-  struct mr_str model;
+  yyjson_val *agent;
 
   if (code == MR_OK) code = mr_json_parse(c->mem, r->snapshot, SIZE_MAX, &doc, &c->err);
   if (code == MR_OK) {
-    model = mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "model"), "id");
-    code = mr_models_check(c->d->models, model, &c->err);
-    p->agent.agent = mr_arena_str(c->arena, mr_json_get_str(yyjson_doc_get_root(doc), "name"));
+    agent = yyjson_doc_get_root(doc);
+    code = mr_roster_models(agent, served, p);
+    if (code == MR_OK && p->cap) code = mr_budget_check(c->d->prices, agent, &c->err);
+    p->agent.agent = mr_arena_str(c->arena, mr_json_get_str(agent, "name"));
   }
   yyjson_doc_free(doc);
   if (code != MR_OK) {
@@ -230,7 +323,7 @@ static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
   p->agent_id = mr_arena_str(c->arena, r->id);
   p->agent.agent_id = p->agent_id;
   p->agent_version = r->version;
-  mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), p->environment_id, on_environment, p);
+  mr_rubric_read(c, mr_json_get(c->in, "initial_events"), "initial_events", on_rubric, p);
 }
 
 void mr_sessions_create(struct mr_call *c)
@@ -250,7 +343,8 @@ void mr_sessions_create(struct mr_call *c)
   if (yyjson_arr_size(mr_json_get(c->in, "vault_ids")) > 0)
     code = mr_err_set(&c->err, MR_E_NOTFOUND, "vault_ids", "vault_ids: no vault of this id");
   else if (budget && !yyjson_is_null(budget))
-    code = mr_err_set(&c->err, MR_E_UNSUPPORTED, "budget", "budget: not implemented yet");
+    code = mr_budget_read(budget, &p->cap, &c->err);
+  if (code == MR_OK) code = check_list(c, mr_json_get(c->in, "initial_events"));
   if (code != MR_OK)
     mr_call_done(c, code);
   else

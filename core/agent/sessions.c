@@ -1,12 +1,12 @@
 /*
- * sessions.c - the session resource: its wire object, create, retrieve, list, update, archive, delete. What a
- * session does is in turn.c.
+ * sessions.c - the session resource: its wire object, retrieve, list, archive, delete. How one is made is in
+ * session_create.c, what can be changed of it in session_update.c, what it does in turn.c.
  */
-#include "agent/events.h"
+#include "agent/sessions.h"
 
 #include <stdio.h>
 
-enum { SESSIONS_DEFAULT = 20, SESSIONS_MAX = 1000, INITIAL_EVENTS_MAX = 50 };
+enum { SESSIONS_DEFAULT = 20, SESSIONS_MAX = 1000 };
 
 /* ---- the wire object ---- */
 
@@ -25,11 +25,12 @@ static void raw_or(struct mr_jw *w, const char *key, yyjson_val *obj, const char
 
 static void write_stats(struct mr_jw *w, const struct mr_session_row *r, yyjson_val *head, int64_t now_us)
 {
-  int64_t active = mr_json_get_int(head, "active_us", 0);
-  int64_t since = mr_json_get_int(head, "running_since_us", 0);
+  int64_t active = mr_json_get_int(head, "threads_us", mr_json_get_int(head, "active_us", 0));
+  int64_t working = mr_json_get_int(head, "threads_working", 0);
   bool over = mr_str_is(r->status, "terminated");
 
-  if (since && now_us > since) active += now_us - since;
+  active +=
+      working * now_us - mr_json_get_int(head, "threads_since_us", 0); /* overlaps count for each thread */
   mr_jw_obj(w);
   mr_jw_key(w, "active_seconds");
   mr_jw_real(w, (double)(active / 1000) / 1000.0);
@@ -59,7 +60,7 @@ void mr_session_wire(const struct mr_session_row *r, int64_t now_us, struct mr_b
   raw_or(&w, "metadata", d, "{}");
   raw_or(&w, "resources", d, "[]");
   raw_or(&w, "vault_ids", d, "[]");
-  raw_or(&w, "outcome_evaluations", d, "[]");
+  raw_or(&w, "outcome_evaluations", h, "[]");
   raw_or(&w, "budget", d, "null");
   mr_jw_key(&w, "stats");
   write_stats(&w, r, h, now_us);
@@ -91,7 +92,7 @@ static void answer_row(void *ud, const struct mr_rows *r)
   mr_call_done(c, code);
 }
 
-static void answer_session(struct mr_call *c, struct mr_str id)
+void mr_session_answer(struct mr_call *c, struct mr_str id)
 {
   c->path[0] = mr_arena_str(c->arena, id);
   mr_read_session(c->d->store, c->who.workspace, c->path[0], answer_row, c);
@@ -99,7 +100,7 @@ static void answer_session(struct mr_call *c, struct mr_str id)
 
 void mr_sessions_retrieve(struct mr_call *c)
 {
-  answer_session(c, c->path[0]);
+  mr_session_answer(c, c->path[0]);
 }
 
 struct list {
@@ -159,6 +160,7 @@ void mr_sessions_list(struct mr_call *c)
   l->c = c;
   code = mr_page_read(c, SESSIONS_DEFAULT, SESSIONS_MAX, asc, &l->page);
   if (code == MR_OK) code = mr_page_range(c, &l->q.created);
+  if (code == MR_OK) code = mr_page_within(c, &l->page, &l->q.created);
   if (code == MR_OK) code = mr_page_statuses(c);
   if (code != MR_OK) {
     mr_call_done(c, code);
@@ -178,155 +180,42 @@ void mr_sessions_list(struct mr_call *c)
   mr_read_sessions(c->d->store, c->who.workspace, &l->q, on_list, l);
 }
 
-/* ---- update ---- */
+/* ---- archive and delete ---- */
 
-struct change {
+struct removal {
   struct mr_call *c;
   struct mr_session *s;
-  bool title, metadata;
+  struct mr_str *blobs; /* of a deletion */
+  int nblobs;
 };
-
-static void on_changed(void *ud, int code, const struct mr_err *err)
-{
-  struct change *p = ud;
-
-  if (code != MR_OK)
-    mr_call_fail_err(p->c, err);
-  else
-    answer_session(p->c, mr_str_c(p->s->id));
-  mr_session_unref(p->s);
-}
-
-/* The client's part with the new title and metadata. */
-static void new_doc(struct change *p, yyjson_val *title, struct mr_str metadata, struct mr_buf *out)
-{
-  yyjson_val *old = yyjson_doc_get_root(p->s->doc), *k;
-  yyjson_obj_iter it = yyjson_obj_iter_with(old);
-  struct mr_jw w;
-
-  mr_jw_init(&w, out);
-  mr_jw_obj(&w);
-  while ((k = yyjson_obj_iter_next(&it))) {
-    struct mr_str key = mr_json_str(k);
-    mr_jw_key_s(&w, key);
-    if (p->metadata && mr_str_is(key, "metadata")) {
-      mr_jw_raw(&w, metadata);
-      continue;
-    }
-    w.after_key = false;
-    mr_json_write(out, p->title && mr_str_is(key, "title") ? title : yyjson_obj_iter_get_val(k), false);
-  }
-  mr_jw_obj_end(&w);
-}
-
-static int commit_change(struct change *p, yyjson_val *title, struct mr_str metadata)
-{
-  struct mr_session *s = p->s;
-  struct mr_buf doc, b;
-  struct mr_txn t;
-  struct mr_jw w;
-  int code;
-
-  mr_buf_init(&doc, s->d->mem, 1 << 22);
-  new_doc(p, title, metadata, &doc);
-  s->doc_json = mr_session_copy(s, mr_buf_get(&doc));
-  mr_buf_free(&doc);
-  code = s->doc_json.n ? mr_session_parse_docs(s, &p->c->err) : mr_err_nomem(&p->c->err);
-  if (code != MR_OK) return code;
-  mr_txn_begin(&t, s, &p->c->who, "update");
-  t.what |= MR_SESSION_DOC;
-  mr_txn_wire(&t, &b, &w, "session.updated", NULL, NULL);
-  if (p->metadata && !mr_str_is(metadata, "{}")) mr_jw_kraw(&w, "metadata", metadata);
-  if (p->title) {
-    mr_jw_key(&w, "title");
-    w.after_key = false;
-    mr_json_write(&b, title, false);
-  }
-  mr_txn_end_wire(&t, &b, &w);
-  mr_txn_commit(&t, on_changed, p);
-  return MR_OK;
-}
-
-static void on_update(void *ud, int code, struct mr_session *s, const struct mr_err *err)
-{
-  struct mr_call *c = ud;
-  yyjson_val *title = mr_json_get(c->in, "title"), *patch = mr_json_get(c->in, "metadata"), *old;
-  struct change *p = mr_arena_alloc(c->arena, sizeof *p);
-  struct mr_buf metadata;
-
-  if (code != MR_OK) {
-    mr_call_fail_err(c, err);
-    return;
-  }
-  old = yyjson_doc_get_root(s->doc);
-  mr_buf_init(&metadata, c->mem, 1 << 20);
-  if (!p)
-    code = mr_err_nomem(&c->err);
-  else if (s->status == MR_TERMINATED)
-    code = mr_err_set(&c->err, MR_E_STATE, NULL, "session %s is terminated and cannot be changed", s->id);
-  else
-    code = mr_metadata_merge(c, mr_json_get(old, "metadata"), patch, false, &metadata);
-  if (code == MR_OK) {
-    yyjson_doc *merged = NULL;
-    p->c = c;
-    p->s = s;
-    p->title = title && !mr_json_equal(title, mr_json_get(old, "title"));
-    code = mr_json_parse(c->mem, mr_buf_get(&metadata), SIZE_MAX, &merged, &c->err);
-    p->metadata = code == MR_OK && !mr_json_equal(yyjson_doc_get_root(merged), mr_json_get(old, "metadata"));
-    yyjson_doc_free(merged);
-  }
-  if (code == MR_OK && (p->title || p->metadata))
-    code = commit_change(p, title, mr_buf_get(&metadata));
-  else if (code == MR_OK)
-    on_changed(p, MR_OK, NULL);
-  if (code != MR_OK) {
-    mr_call_done(c, code);
-    mr_session_unref(s);
-  }
-  mr_buf_free(&metadata);
-}
-
-void mr_sessions_update(struct mr_call *c)
-{
-  static const char *const later[] = {"agent", "budget", NULL};
-
-  if (mr_json_get(c->in, "vault_ids")) {
-    mr_call_fail(c, MR_E_INVALID, "vault_ids", "vault_ids: cannot be changed after creation");
-    return;
-  }
-  for (int i = 0; later[i]; i++)
-    if (mr_json_get(c->in, later[i])) {
-      mr_call_fail(c, MR_E_UNSUPPORTED, later[i], "%s: changing it is not implemented yet", later[i]);
-      return;
-    }
-  mr_session_get(c->d, c->who.workspace, c->path[0], on_update, c);
-}
-
-/* ---- archive and delete ---- */
 
 static void on_archived(void *ud, int code, const struct mr_err *err)
 {
-  struct change *p = ud;
+  struct removal *p = ud;
   struct mr_session *s = p->s;
 
   if (code == MR_OK && s->d->sandbox) mr_sandbox_destroy(s->d->sandbox, s->id, s->sandbox_ref, NULL, NULL);
-  on_changed(p, code, err);
+  if (code != MR_OK)
+    mr_call_fail_err(p->c, err);
+  else
+    mr_session_answer(p->c, mr_str_c(s->id));
+  mr_session_unref(s);
 }
 
 static void on_archive(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
   struct mr_call *c = ud;
-  struct change *p = mr_arena_alloc(c->arena, sizeof *p);
+  struct removal *p = c->priv;
   struct mr_txn t;
 
-  if (code != MR_OK || !p) {
+  if (code != MR_OK) {
     mr_call_fail_err(c, err);
     return;
   }
-  p->c = c;
   p->s = s;
   if (s->status == MR_TERMINATED) {
-    on_changed(p, MR_OK, NULL);
+    mr_session_answer(c, mr_str_c(s->id));
+    mr_session_unref(s);
     return;
   }
   if (s->status != MR_IDLE) {
@@ -335,7 +224,7 @@ static void on_archive(void *ud, int code, struct mr_session *s, const struct mr
     mr_session_unref(s);
     return;
   }
-  mr_txn_begin(&t, s, &c->who, "archive");
+  mr_txn_begin(&t, &s->main, &c->who, "archive");
   while (s->inbox) {
     if (t.c) mr_commit_inbox_del(t.c, mr_str_c(s->id), mr_str_c(s->inbox->event_id));
     s->inbox = s->inbox->next;
@@ -346,17 +235,25 @@ static void on_archive(void *ud, int code, struct mr_session *s, const struct mr
   mr_txn_commit(&t, on_archived, p);
 }
 
-void mr_sessions_archive(struct mr_call *c)
+/* Loads the session, for an end of it. */
+static void begin_removal(struct mr_call *c,
+                          void (*fn)(void *ud, int code, struct mr_session *s, const struct mr_err *err))
 {
-  mr_session_get(c->d, c->who.workspace, c->path[0], on_archive, c);
+  struct removal *p = mr_arena_alloc(c->arena, sizeof *p);
+
+  if (!p) {
+    mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
+    return;
+  }
+  p->c = c;
+  c->priv = p;
+  mr_session_get(c->d, c->who.workspace, c->path[0], fn, c);
 }
 
-struct removal {
-  struct mr_call *c;
-  struct mr_session *s;
-  struct mr_str *blobs;
-  int nblobs;
-};
+void mr_sessions_archive(struct mr_call *c)
+{
+  begin_removal(c, on_archive);
+}
 
 static void on_deleted(void *ud, const struct mr_commit_result *r)
 {
@@ -379,7 +276,8 @@ static void on_deleted(void *ud, const struct mr_commit_result *r)
     mr_stream_publish(s, &row);
   }
   mr_buf_free(&b);
-  mr_stream_end_all(s, MR_OK);
+  for (struct mr_thread *th = &s->main; th; th = th->next)
+    mr_stream_end_all(th, MR_OK);
   if (s->d->sandbox) mr_sandbox_destroy(s->d->sandbox, s->id, s->sandbox_ref, NULL, NULL);
   for (int i = 0; i < p->nblobs; i++)
     mr_blob_delete(s->d->store, p->blobs[i]);
@@ -414,10 +312,10 @@ static void on_scoped_files(void *ud, const struct mr_rows *r)
 static void on_delete(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
   struct mr_call *c = ud;
-  struct removal *p = mr_arena_alloc(c->arena, sizeof *p);
+  struct removal *p = c->priv;
   struct mr_doc_query q = {.kind = MR_S("file"), .include_archived = true, .limit = 10000};
 
-  if (code != MR_OK || !p) {
+  if (code != MR_OK) {
     mr_call_fail_err(c, err);
     return;
   }
@@ -427,7 +325,6 @@ static void on_delete(void *ud, int code, struct mr_session *s, const struct mr_
     mr_session_unref(s);
     return;
   }
-  p->c = c;
   p->s = s;
   q.parent = mr_str_c(s->id);
   mr_read_docs(c->d->store, c->who.workspace, &q, on_scoped_files, p);
@@ -435,5 +332,5 @@ static void on_delete(void *ud, int code, struct mr_session *s, const struct mr_
 
 void mr_sessions_delete(struct mr_call *c)
 {
-  mr_session_get(c->d, c->who.workspace, c->path[0], on_delete, c);
+  begin_removal(c, on_delete);
 }

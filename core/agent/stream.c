@@ -17,7 +17,7 @@ struct mr_stream_read {
 
 static void sub_end(struct mr_subscriber *u, int code)
 {
-  struct mr_session *s = u->s;
+  struct mr_session *s = u->th->s;
   struct mr_call *c = u->call;
 
   *u->link = u->next;
@@ -35,9 +35,12 @@ static void sub_end(struct mr_subscriber *u, int code)
   mr_session_unref(s);
 }
 
-static bool ends_stream(struct mr_str type)
+/* Nothing comes behind it on this stream (API: sessions §7.4). */
+static bool ends_stream(const struct mr_thread *th, struct mr_str type)
 {
-  return mr_str_is(type, "session.status_terminated") || mr_str_is(type, "session.deleted");
+  if (mr_thread_primary(th))
+    return mr_str_is(type, "session.status_terminated") || mr_str_is(type, "session.deleted");
+  return mr_str_is(type, "session.thread_status_terminated");
 }
 
 /* False: the subscriber is gone. */
@@ -51,7 +54,7 @@ static bool give(struct mr_subscriber *u, const struct mr_log_row *row)
   if (code == MR_MORE) u->behind = true;
   if (code == MR_E_CLOSED)
     sub_end(u, MR_E_CLOSED);
-  else if (ends_stream(row->type))
+  else if (ends_stream(u->th, row->type))
     sub_end(u, MR_OK);
   else
     return true;
@@ -60,11 +63,11 @@ static bool give(struct mr_subscriber *u, const struct mr_log_row *row)
 
 void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row)
 {
+  struct mr_thread *th = mr_thread_find(s, row->thread_id);
   struct mr_subscriber *u, *next;
 
-  if (row->thread_id.n && !mr_str_is(row->thread_id, s->primary)) return;
-  mr_watch_publish(s, row);
-  for (u = s->subs; u; u = next) {
+  if (mr_thread_primary(th)) mr_watch_publish(s, row);
+  for (u = th->subs; u; u = next) {
     next = u->next;
     if (u->replaying) {
       u->missed = row->pos;
@@ -74,18 +77,18 @@ void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row)
   }
 }
 
-void mr_stream_request_began(struct mr_session *s)
+void mr_stream_request_began(struct mr_thread *th)
 {
-  for (struct mr_subscriber *u = s->subs; u; u = u->next)
+  for (struct mr_subscriber *u = th->subs; u; u = u->next)
     u->sees_request = !u->replaying;
 }
 
-static void preview(struct mr_session *s, const char *event, unsigned which, const char *id, struct mr_str json)
+static void preview(struct mr_thread *th, const char *event, unsigned which, const char *id, struct mr_str json)
 {
   bool start = strcmp(event, "event_start") == 0;
   struct mr_subscriber *u, *next;
 
-  for (u = s->subs; u; u = next) {
+  for (u = th->subs; u; u = next) {
     int code;
     next = u->next;
     if (!(u->deltas & which) || !u->sees_request) continue;
@@ -98,50 +101,50 @@ static void preview(struct mr_session *s, const char *event, unsigned which, con
   }
 }
 
-static bool wanted(const struct mr_session *s, unsigned which)
+static bool wanted(const struct mr_thread *th, unsigned which)
 {
-  for (const struct mr_subscriber *u = s->subs; u; u = u->next)
+  for (const struct mr_subscriber *u = th->subs; u; u = u->next)
     if ((u->deltas & which) && u->sees_request) return true;
   return false;
 }
 
-bool mr_stream_previews(const struct mr_session *s)
+bool mr_stream_previews(const struct mr_thread *th)
 {
-  return wanted(s, PREVIEW_MESSAGE | PREVIEW_THINKING);
+  return wanted(th, PREVIEW_MESSAGE | PREVIEW_THINKING);
 }
 
-void mr_stream_preview_start(struct mr_session *s, const char *type, const char *id)
+void mr_stream_preview_start(struct mr_thread *th, const char *type, const char *id)
 {
   unsigned which = strcmp(type, "agent.thinking") == 0 ? PREVIEW_THINKING : PREVIEW_MESSAGE;
   struct mr_buf b;
 
-  if (!wanted(s, which)) return;
-  mr_buf_init(&b, s->d->mem, 1024);
+  if (!wanted(th, which)) return;
+  mr_buf_init(&b, th->s->d->mem, 1024);
   mr_buf_printf(&b, "{\"type\":\"event_start\",\"event\":{\"type\":\"%s\",\"id\":\"%s\"}}", type, id);
-  preview(s, "event_start", which, id, mr_buf_get(&b));
+  preview(th, "event_start", which, id, mr_buf_get(&b));
   mr_buf_free(&b);
 }
 
-void mr_stream_preview_text(struct mr_session *s, const char *id, int index, struct mr_str text)
+void mr_stream_preview_text(struct mr_thread *th, const char *id, int index, struct mr_str text)
 {
   struct mr_buf b;
 
-  if (!wanted(s, PREVIEW_MESSAGE)) return;
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
+  if (!wanted(th, PREVIEW_MESSAGE)) return;
+  mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_buf_printf(&b,
                 "{\"type\":\"event_delta\",\"event_id\":\"%s\",\"delta\":{\"type\":\"content_delta\","
                 "\"index\":%d,\"content\":{\"type\":\"text\",\"text\":",
                 id, index);
   mr_json_quote(&b, text);
   mr_buf_c(&b, "}}}");
-  preview(s, "event_delta", PREVIEW_MESSAGE, id, mr_buf_get(&b));
+  preview(th, "event_delta", PREVIEW_MESSAGE, id, mr_buf_get(&b));
   mr_buf_free(&b);
 }
 
-void mr_stream_end_all(struct mr_session *s, int code)
+void mr_stream_end_all(struct mr_thread *th, int code)
 {
-  while (s->subs)
-    sub_end(s->subs, code);
+  while (th->subs)
+    sub_end(th->subs, code);
 }
 
 /* ---- opening ---- */
@@ -153,6 +156,16 @@ static void on_cancel(struct mr_call *c)
 }
 
 static void read_rows(struct mr_subscriber *u);
+
+static const char *kind_name(const struct mr_thread *th)
+{
+  return mr_thread_primary(th) ? "session" : "thread";
+}
+
+static const char *own_id(const struct mr_thread *th)
+{
+  return mr_thread_primary(th) ? th->s->id : th->id;
+}
 
 static void open_now(struct mr_subscriber *u)
 {
@@ -177,16 +190,14 @@ static void found(struct mr_subscriber *u, const struct mr_rows *r)
     read_rows(u);
   else
     sub_end(u, mr_err_set(&c->err, MR_E_INVALID, "after", "after: session %s has no event %s in its log",
-                          u->s->id, u->find));
+                          u->th->s->id, u->find));
 }
 
 static void replay(struct mr_subscriber *u, const struct mr_rows *r)
 {
-  struct mr_session *s = u->s;
-
-  if (!u->open && s->status == MR_TERMINATED && r->n == 0 && u->missed <= u->after) {
-    sub_end(u, mr_err_set(&u->call->err, MR_E_STATE, NULL, "session %s is terminated, and nothing was missed",
-                          s->id));
+  if (!u->open && u->th->status == MR_TERMINATED && r->n == 0 && u->missed <= u->after) {
+    sub_end(u, mr_err_set(&u->call->err, MR_E_STATE, NULL, "%s %s is terminated, and nothing was missed",
+                          kind_name(u->th), own_id(u->th)));
     return;
   }
   open_now(u);
@@ -218,13 +229,14 @@ static void on_rows(void *ud, const struct mr_rows *r)
 
 static void read_rows(struct mr_subscriber *u)
 {
-  struct mr_session *s = u->s;
+  struct mr_session *s = u->th->s;
   struct mr_log_query q = {.session_id = mr_str_c(s->id),
                            .after_pos = u->find[0] ? u->seek : u->after,
                            .descending = u->find[0],
                            .limit = REPLAY_PAGE};
   struct mr_stream_read *p = mr_mem_zalloc(s->d->mem, sizeof *p);
 
+  if (!mr_thread_primary(u->th)) q.thread_id = mr_str_c(u->th->id);
   u->replaying = true;
   u->reading = p;
   if (!p) {
@@ -290,21 +302,17 @@ static int read_deltas(struct mr_call *c, unsigned *out)
   return MR_OK;
 }
 
-static void on_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+static void subscribe(struct mr_call *c, struct mr_thread *th)
 {
-  struct mr_call *c = ud;
-  struct mr_subscriber *u;
+  struct mr_session *s = th->s;
+  struct mr_subscriber *u = mr_mem_zalloc(s->d->mem, sizeof *u);
   unsigned deltas = 0;
 
-  if (code != MR_OK) {
-    mr_call_fail_err(c, err);
-    return;
-  }
-  u = mr_mem_zalloc(s->d->mem, sizeof *u);
   if (!u) mr_err_nomem(&c->err);
-  if (u && read_deltas(c, &deltas) == MR_OK && read_after(c, u) == MR_OK && s->status == MR_TERMINATED &&
+  if (u && read_deltas(c, &deltas) == MR_OK && read_after(c, u) == MR_OK && th->status == MR_TERMINATED &&
       !u->replaying)
-    mr_err_set(&c->err, MR_E_STATE, NULL, "session %s is terminated: list its events instead", s->id);
+    mr_err_set(&c->err, MR_E_STATE, NULL, "%s %s is terminated: list its events instead", kind_name(th),
+               own_id(th));
   if (c->err.code != MR_OK) {
     mr_mem_free(s->d->mem, u);
     mr_call_done(c, c->err.code);
@@ -312,12 +320,12 @@ static void on_session(void *ud, int code, struct mr_session *s, const struct mr
     return;
   }
   u->call = c;
-  u->s = s; /* the reference of mr_session_get is now the subscriber's */
+  u->th = th; /* the reference of mr_session_get to its session is now the subscriber's */
   u->deltas = deltas;
-  u->next = s->subs;
-  u->link = &s->subs;
+  u->next = th->subs;
+  u->link = &th->subs;
   if (u->next) u->next->link = &u->next;
-  s->subs = u;
+  th->subs = u;
   s->d->stats.subscribers++;
   c->priv = u;
   c->cancel = on_cancel;
@@ -328,6 +336,21 @@ static void on_session(void *ud, int code, struct mr_session *s, const struct mr
     open_now(u);
 }
 
+static void on_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+{
+  struct mr_call *c = ud;
+  struct mr_thread *th;
+
+  if (code != MR_OK) {
+    mr_call_fail_err(c, err);
+  } else if ((th = mr_thread_find(s, c->path[1]))) { /* no thread in the path: the primary */
+    subscribe(c, th);
+  } else {
+    mr_not_found(c, "thread", c->path[1]);
+    mr_session_unref(s);
+  }
+}
+
 void mr_sessions_events_stream(struct mr_call *c)
 {
   if (c->d->draining)
@@ -336,18 +359,7 @@ void mr_sessions_events_stream(struct mr_call *c)
     mr_session_get(c->d, c->who.workspace, c->path[0], on_session, c);
 }
 
-static void on_thread_session(void *ud, int code, struct mr_session *s, const struct mr_err *err)
-{
-  struct mr_call *c = ud;
-  if (code == MR_OK && !mr_str_is(c->path[1], s->primary)) {
-    mr_session_unref(s);
-    mr_call_fail(c, MR_E_NOTFOUND, NULL, "thread " MR_FMT " not found", MR_ARG(c->path[1]));
-    return;
-  }
-  on_session(ud, code, s, err);
-}
-
 void mr_sessions_threads_stream(struct mr_call *c)
 {
-  mr_session_get(c->d, c->who.workspace, c->path[0], on_thread_session, c);
+  mr_sessions_events_stream(c);
 }

@@ -1,142 +1,231 @@
 /*
- * threads.c - the thread endpoints. Every session has its primary thread from the start (API: sessions §12.2);
- * more of them come with multiagent sessions.
+ * threads.c - the thread endpoints (API: sessions §12.5). They answer from the loaded session: what its threads are
+ * is in its log, and only its machine reads that. Loop thread.
  */
+#include "agent/price.h"
 #include "agent/session_t.h"
 
-static void write_agent(struct mr_jw *w, struct mr_str snapshot)
-{
-  yyjson_doc *doc = NULL;
-  yyjson_val *k;
-  yyjson_obj_iter it;
+enum { THREADS_DEFAULT = 1000, THREADS_MAX = 1000 };
 
-  mr_json_parse(w->b->mem, snapshot, SIZE_MAX, &doc, NULL);
-  it = yyjson_obj_iter_with(yyjson_doc_get_root(doc));
+static void write_agent(struct mr_jw *w, yyjson_val *snapshot)
+{
+  yyjson_obj_iter it = yyjson_obj_iter_with(snapshot);
+  yyjson_val *k;
+
   mr_jw_obj(w);
-  while (doc && (k = yyjson_obj_iter_next(&it))) {
+  while ((k = yyjson_obj_iter_next(&it))) {
     if (mr_str_is(mr_json_str(k), "multiagent")) continue;
     mr_jw_key_s(w, mr_json_str(k));
-    w->after_key = false;
+    w->after_key = false; /* the value is written past the writer */
     mr_json_write(w->b, yyjson_obj_iter_get_val(k), false);
   }
   mr_jw_obj_end(w);
-  yyjson_doc_free(doc);
 }
 
-static void write_thread(struct mr_jw *w, const struct mr_session_row *r, int64_t now_us)
+static void write_seconds(struct mr_jw *w, const char *key, int64_t us)
 {
-  yyjson_doc *head = NULL;
-  yyjson_val *h;
-  int64_t active, since;
+  mr_jw_key(w, key);
+  mr_jw_real(w, (double)(us / 1000) / 1000.0);
+}
 
-  mr_json_parse(w->b->mem, r->head, SIZE_MAX, &head, NULL);
-  h = yyjson_doc_get_root(head);
-  active = mr_json_get_int(h, "active_us", 0);
-  since = mr_json_get_int(h, "running_since_us", 0);
-  if (since && now_us > since) active += now_us - since;
+static void write_thread(struct mr_jw *w, const struct mr_thread *th)
+{
+  const struct mr_session *s = th->s;
+  bool primary = mr_thread_primary(th);
+  int64_t now = mr_loop_wall_us(s->d->loop), created = primary ? s->created_us : th->created_us;
+  int64_t archived = primary ? s->archived_us : th->archived_us, active = th->active_us;
+
+  if (th->running_since_us && now > th->running_since_us) active += now - th->running_since_us;
   mr_jw_obj(w);
-  mr_jw_kstr(w, "id", mr_json_get_str(h, "primary"));
+  mr_jw_kc(w, "id", th->id);
   mr_jw_kc(w, "type", "session_thread");
-  mr_jw_kstr(w, "session_id", r->id);
-  mr_jw_kraw(w, "parent_thread_id", MR_S("null"));
+  mr_jw_kc(w, "session_id", s->id);
+  mr_jw_key(w, "parent_thread_id");
+  if (primary)
+    mr_jw_null(w);
+  else
+    mr_jw_c(w, th->parent);
   mr_jw_key(w, "agent");
-  write_agent(w, r->agent);
-  mr_jw_kstr(w, "status", r->status);
+  write_agent(w, th->agent);
+  mr_jw_kc(w, "status", mr_status_name(th->status));
   mr_jw_kraw(w, "workflow_run_id", MR_S("null"));
   mr_jw_key(w, "stats");
   mr_jw_obj(w);
-  mr_jw_key(w, "active_seconds");
-  mr_jw_real(w, (double)(active / 1000) / 1000.0);
-  mr_jw_key(w, "duration_seconds");
-  mr_jw_real(w, (double)(((r->archived_us ? r->archived_us : now_us) - r->created_us) / 1000) / 1000.0);
+  write_seconds(w, "active_seconds", active);
+  write_seconds(w, "duration_seconds", (archived ? archived : now) - created);
+  if (!primary) write_seconds(w, "startup_seconds", 0);
   mr_jw_obj_end(w);
   mr_jw_key(w, "usage");
-  w->after_key = false;
-  mr_json_write(w->b, mr_json_get(h, "usage"), false);
-  mr_jw_ktime(w, "created_at", r->created_us);
-  mr_jw_ktime(w, "updated_at", r->updated_us);
-  mr_jw_ktime(w, "archived_at", r->archived_us ? r->archived_us : -1);
+  if (th->usage.input || th->usage.output || th->cost || th->active_us)
+    mr_usage_write(w, &th->usage, active, mr_price_find(s->d->prices, th->model, th->speed) ? th->cost : -1);
+  else
+    mr_jw_null(w); /* until it first was idle */
+  mr_jw_ktime(w, "created_at", created);
+  mr_jw_ktime(w, "updated_at", s->updated_us);
+  mr_jw_ktime(w, "archived_at", archived ? archived : -1);
   mr_jw_obj_end(w);
-  yyjson_doc_free(head);
 }
 
-static void on_list(void *ud, const struct mr_rows *r)
+/* ---- list ---- */
+
+static bool wanted(yyjson_val *statuses, const struct mr_thread *th)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(statuses);
+  yyjson_val *v;
+
+  if (yyjson_arr_size(statuses) == 0) return true;
+  while ((v = yyjson_arr_iter_next(&it)))
+    if (mr_str_is(mr_json_str(v), mr_status_name(th->status))) return true;
+  return false;
+}
+
+static void on_list(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
   struct mr_call *c = ud;
-  yyjson_val *st = mr_json_get(c->in, "statuses"), *v;
-  yyjson_arr_iter it = yyjson_arr_iter_with(st);
-  bool wanted = yyjson_arr_size(st) == 0;
+  struct mr_page page;
   struct mr_jw w;
-  int code = mr_read_check(c, r, NULL, "session", c->path[0]);
+  int64_t i = 0, next = 0; /* a cursor is the number of the last thread shown */
+  int n = 0;
 
   if (code != MR_OK) {
-    mr_call_done(c, code);
+    mr_call_fail_err(c, err);
     return;
   }
-  while (st && (v = yyjson_arr_iter_next(&it)))
-    wanted = wanted || mr_str_eq(mr_json_str(v), r->sessions[0].status);
-  mr_jw_init(&w, &c->out);
-  mr_jw_obj(&w);
-  mr_jw_key(&w, "data");
-  mr_jw_arr(&w);
-  if (wanted) write_thread(&w, &r->sessions[0], mr_loop_wall_us(c->d->loop));
-  mr_jw_arr_end(&w);
-  mr_jw_kraw(&w, "next_page", MR_S("null"));
-  mr_jw_obj_end(&w);
-  mr_call_done(c, MR_OK);
+  code = mr_page_read(c, THREADS_DEFAULT, THREADS_MAX, true, &page);
+  if (code == MR_OK) code = mr_page_statuses(c);
+  if (code == MR_OK) {
+    mr_jw_init(&w, &c->out);
+    mr_jw_obj(&w);
+    mr_jw_key(&w, "data");
+    mr_jw_arr(&w);
+    for (struct mr_thread *th = &s->main; th && !next; th = th->next) {
+      if (++i <= page.pos || !wanted(mr_json_get(c->in, "statuses"), th)) continue;
+      if (n++ == page.limit)
+        next = i - 1;
+      else
+        write_thread(&w, th);
+    }
+    mr_jw_arr_end(&w);
+    mr_jw_key(&w, "next_page");
+    if (next)
+      mr_jw_str(&w, mr_page_by_pos(c, true, next));
+    else
+      mr_jw_null(&w);
+    mr_jw_obj_end(&w);
+  }
+  mr_session_unref(s);
+  mr_call_done(c, code);
 }
 
 void mr_sessions_threads_list(struct mr_call *c)
 {
-  int code = mr_page_statuses(c);
-
-  if (code != MR_OK)
-    mr_call_done(c, code);
-  else
-    mr_read_session(c->d->store, c->who.workspace, c->path[0], on_list, c);
+  mr_session_get(c->d, c->who.workspace, c->path[0], on_list, c);
 }
 
-/* Reads the session and goes on only if path[1] is its primary thread. */
-static bool primary_or_404(struct mr_call *c, const struct mr_rows *r)
+/* ---- one thread ---- */
+
+/* The thread that the path names; NULL: the call was answered, and the session's reference is gone. */
+static struct mr_thread *path_thread(struct mr_call *c, int code, struct mr_session *s,
+                                     const struct mr_err *err)
 {
-  yyjson_doc *head = NULL;
-  bool yes = false;
-  int code = mr_read_check(c, r, NULL, "session", c->path[0]);
+  struct mr_thread *th;
 
   if (code != MR_OK) {
-    mr_call_done(c, code);
-    return false;
+    mr_call_fail_err(c, err);
+    return NULL;
   }
-  if (mr_json_parse(c->mem, r->sessions[0].head, SIZE_MAX, &head, NULL) == MR_OK)
-    yes = mr_str_eq(mr_json_get_str(yyjson_doc_get_root(head), "primary"), c->path[1]);
-  yyjson_doc_free(head);
-  if (!yes) mr_not_found(c, "thread", c->path[1]);
-  return yes;
+  th = mr_thread_find(s, c->path[1]);
+  if (th) return th;
+  mr_not_found(c, "thread", c->path[1]);
+  mr_session_unref(s);
+  return NULL;
 }
 
-static void on_retrieve(void *ud, const struct mr_rows *r)
+static void on_retrieve(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
   struct mr_call *c = ud;
+  struct mr_thread *th = path_thread(c, code, s, err);
   struct mr_jw w;
 
-  if (!primary_or_404(c, r)) return;
+  if (!th) return;
   mr_jw_init(&w, &c->out);
-  write_thread(&w, &r->sessions[0], mr_loop_wall_us(c->d->loop));
+  write_thread(&w, th);
+  mr_session_unref(s);
   mr_call_done(c, MR_OK);
 }
 
 void mr_sessions_threads_retrieve(struct mr_call *c)
 {
-  mr_read_session(c->d->store, c->who.workspace, c->path[0], on_retrieve, c);
+  mr_session_get(c->d, c->who.workspace, c->path[0], on_retrieve, c);
 }
 
-static void on_events(void *ud, const struct mr_rows *r)
+static void on_events(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
   struct mr_call *c = ud;
-  if (primary_or_404(c, r)) mr_sessions_events_list(c); /* the primary thread's own list equals the session's */
+  struct mr_thread *th = path_thread(c, code, s, err);
+
+  if (!th) return;
+  if (mr_thread_primary(th)) c->path[1] = mr_str_n("", 0); /* its own list equals the session's */
+  mr_session_unref(s);
+  mr_sessions_events_list(c);
 }
 
 void mr_sessions_threads_events_list(struct mr_call *c)
 {
-  mr_read_session(c->d->store, c->who.workspace, c->path[0], on_events, c);
+  mr_session_get(c->d, c->who.workspace, c->path[0], on_events, c);
+}
+
+/* ---- archive ---- */
+
+static void on_archived(void *ud, int code, const struct mr_err *err)
+{
+  struct mr_call *c = ud;
+  struct mr_thread *th = c->priv;
+  struct mr_jw w;
+
+  if (code != MR_OK) {
+    mr_call_fail_err(c, err);
+  } else {
+    mr_jw_init(&w, &c->out);
+    write_thread(&w, th);
+    mr_call_done(c, MR_OK);
+  }
+  mr_session_unref(th->s);
+}
+
+/* A thread that waits for the client counts as idle; what it waited for dies with it, and the session no longer
+ * waits for that. */
+static void on_archive(void *ud, int code, struct mr_session *s, const struct mr_err *err)
+{
+  struct mr_call *c = ud;
+  struct mr_thread *th = path_thread(c, code, s, err);
+  bool blocked;
+  struct mr_txn t;
+
+  if (!th) return;
+  c->priv = th;
+  if (mr_thread_primary(th))
+    code = mr_err_set(&c->err, MR_E_STATE, NULL,
+                      "thread %s is the primary thread: it is archived with its session", th->id);
+  else if (th->status == MR_RUNNING || th->status == MR_RESCHEDULING)
+    code = mr_err_set(&c->err, MR_E_STATE, NULL, "thread %s is %s: interrupt it before archiving", th->id,
+                      mr_status_name(th->status));
+  if (code != MR_OK) {
+    mr_call_done(c, code);
+    mr_session_unref(s);
+  } else if (th->status == MR_TERMINATED) {
+    on_archived(c, MR_OK, NULL);
+  } else {
+    blocked = mr_thread_blocked(th) && mr_state_blocked(s);
+    mr_txn_begin(&t, th, &c->who, "archive");
+    mr_turn_flush(&t);
+    mr_turn_terminated(&t);
+    if (blocked) mr_turn_stopped(&t);
+    mr_txn_commit(&t, on_archived, c);
+  }
+}
+
+void mr_sessions_threads_archive(struct mr_call *c)
+{
+  mr_session_get(c->d, c->who.workspace, c->path[0], on_archive, c);
 }

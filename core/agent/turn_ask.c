@@ -11,8 +11,8 @@
 
 static void begin_question(struct mr_model_run *r, struct mr_buf *b, struct mr_jw *w)
 {
-  struct mr_subject who = mr_session_subject(r->s);
-  mr_question_begin(r->s->d, b, w, mr_str_c(r->s->id), &who);
+  struct mr_subject who = mr_thread_subject(r->th);
+  mr_question_begin(r->th->s->d, b, w, mr_str_c(r->th->s->id), &who);
 }
 
 /* May the request go on? A drain leaves it to the next start, which finds its span without an end. */
@@ -20,7 +20,7 @@ static bool goes_on(struct mr_model_run *r, const struct mr_answer *a)
 {
   if (a->said & MR_SAID_REFUSE)
     mr_run_refused(r, a->why);
-  else if (r->s->d->draining)
+  else if (r->th->s->d->draining)
     mr_run_free(r);
   else
     return true;
@@ -32,7 +32,7 @@ static struct mr_str text_of(struct mr_model_run *r, yyjson_val *v)
   struct mr_buf b;
   struct mr_str text;
 
-  mr_buf_init(&b, r->s->d->mem, SIZE_MAX / 2);
+  mr_buf_init(&b, r->th->s->d->mem, SIZE_MAX / 2);
   mr_json_write(&b, v, false);
   text = mr_arena_str(r->arena, mr_buf_get(&b));
   if (b.failed) text.p = NULL;
@@ -52,7 +52,7 @@ static int read_reply(struct mr_model_run *r, yyjson_val *content)
   char id[MR_ID_MAX];
   int code = MR_OK;
 
-  mr_buf_init(&b, r->s->d->mem, SIZE_MAX / 2);
+  mr_buf_init(&b, r->th->s->d->mem, SIZE_MAX / 2);
   mr_buf_char(&b, '[');
   r->stop_reason = MR_S("end_turn");
   for (int i = 0; code == MR_OK && (v = yyjson_arr_iter_next(&it)); i++) {
@@ -60,7 +60,7 @@ static int read_reply(struct mr_model_run *r, yyjson_val *content)
     if (!mr_str_is(mr_json_get_str(v, "type"), "tool_use") || mr_json_get_str(v, "id").n) {
       mr_json_write(&b, v, false);
     } else {
-      code = mr_id_make(r->s->d->sys, id, "toolu");
+      code = mr_id_make(r->th->s->d->sys, id, "toolu");
       mr_buf_printf(&b, "{\"id\":\"%s\"", id);
       members = yyjson_obj_iter_with(v);
       while ((key = yyjson_obj_iter_next(&members))) {
@@ -77,7 +77,7 @@ static int read_reply(struct mr_model_run *r, yyjson_val *content)
   }
   mr_buf_char(&b, ']');
   if (code == MR_OK) code = b.failed;
-  if (code == MR_OK) code = mr_json_parse(r->s->d->mem, mr_buf_get(&b), SIZE_MAX, &r->reply, NULL);
+  if (code == MR_OK) code = mr_json_parse(r->th->s->d->mem, mr_buf_get(&b), SIZE_MAX, &r->reply, NULL);
   mr_buf_free(&b);
   return code;
 }
@@ -97,7 +97,7 @@ static void on_model(struct mr_question *q, struct mr_answer *a)
   }
   if (a->said & MR_SAID_MODEL) {
     r->req.model = mr_arena_str(r->arena, mr_json_get_str(root, "model"));
-    if (mr_models_check(r->s->d->models, r->req.model, &r->err) != MR_OK) {
+    if (mr_models_check(r->th->s->d->models, r->req.model, &r->err) != MR_OK) {
       mr_run_refused(r, mr_str_c(mr_arena_printf(r->arena, "the model hook chose " MR_FMT ": %s",
                                                  MR_ARG(r->req.model), r->err.message)));
       return;
@@ -108,12 +108,12 @@ static void on_model(struct mr_question *q, struct mr_answer *a)
 
 static void ask_model(struct mr_model_run *r)
 {
-  struct mr_subject who = mr_session_subject(r->s);
+  struct mr_subject who = mr_thread_subject(r->th);
   int64_t bytes = 0;
   struct mr_buf b;
   struct mr_jw w;
 
-  if (!mr_hooks_any(r->s->d, MR_PHASE_MODEL, &who)) {
+  if (!mr_hooks_any(r->th->s->d, MR_PHASE_MODEL, &who)) {
     mr_run_send(r);
     return;
   }
@@ -124,7 +124,7 @@ static void ask_model(struct mr_model_run *r)
   mr_jw_kstr(&w, "effort", r->req.effort);
   mr_jw_kint(&w, "bytes", bytes);
   mr_jw_kraw(&w, "message", r->req.messages[r->req.nmessages - 1]);
-  mr_question_ask(r->s->d, MR_PHASE_MODEL, &who, &b, &w, &r->hook, on_model);
+  mr_question_ask(r->th->s->d, MR_PHASE_MODEL, &who, &b, &w, &r->hook, on_model);
 }
 
 /* ---- context ---- */
@@ -165,11 +165,11 @@ static void on_context(struct mr_question *q, struct mr_answer *a)
 
 void mr_run_ask(struct mr_model_run *r)
 {
-  struct mr_subject who = mr_session_subject(r->s);
+  struct mr_subject who = mr_thread_subject(r->th);
   struct mr_buf b;
   struct mr_jw w;
 
-  if (!mr_hooks_any(r->s->d, MR_PHASE_CONTEXT, &who)) {
+  if (!mr_hooks_any(r->th->s->d, MR_PHASE_CONTEXT, &who)) {
     ask_model(r);
     return;
   }
@@ -180,22 +180,42 @@ void mr_run_ask(struct mr_model_run *r)
   for (int i = 0; i < r->req.nmessages; i++)
     mr_jw_raw(&w, r->req.messages[i]);
   mr_jw_arr_end(&w);
-  mr_question_ask(r->s->d, MR_PHASE_CONTEXT, &who, &b, &w, &r->hook, on_context);
+  mr_question_ask(r->th->s->d, MR_PHASE_CONTEXT, &who, &b, &w, &r->hook, on_context);
 }
 
 /* ---- permit: each call is put to the hooks, in order ---- */
 
-/* What a handler is to get fits its tool's schema, of the session's agent; else the call is refused. */
+/* What a handler is to get fits its tool's schema, of the session's agent; else the call is refused. One that is no
+ * JSON object at all nobody gets. */
 static void check_input(struct mr_model_run *r, struct mr_use *u, yyjson_val *input)
 {
-  char why[400];
+  char why[400] = "it is not a valid JSON object";
 
-  if (u->kind != MR_TOOL_CUSTOM || !mr_tools_owned(r->s, u->name) ||
-      mr_input_fits(mr_tool_schema(r->s, u->name), input, why, sizeof why))
+  if (mr_model_input_bad(input))
+    ;
+  else if (u->kind != MR_TOOL_CUSTOM || !mr_tools_owned(r->th, u->name) ||
+      mr_input_fits(mr_tool_schema(r->th, u->name), input, why, sizeof why))
     return;
   u->judged = MR_JUDGED_INPUT;
   u->perm = MR_PERM_DENY;
   u->message = mr_arena_str(r->arena, mr_str_c(why));
+}
+
+/* What the agent's policy says of the call; "auto" leaves it to the judge. */
+static void apply_policy(struct mr_model_run *r, struct mr_use *u, yyjson_val *input)
+{
+  static const enum mr_call_perm perms[] = {
+      [MR_JUDGE_ALLOW] = MR_PERM_ALLOW, [MR_JUDGE_ASK] = MR_PERM_ASK, [MR_JUDGE_DENY] = MR_PERM_DENY};
+  bool known, automatic;
+
+  u->perm = mr_tool_policy(r->th, u->name, &u->kind, &known, &automatic);
+  u->judged = known ? MR_JUDGED_POLICY : MR_JUDGED_UNKNOWN;
+  if (known && automatic) {
+    u->verdict = mr_judge(&(struct mr_case){.tool = u->name, .input = input});
+    u->perm = perms[u->verdict.verdict];
+    u->judged = MR_JUDGED_AUTO;
+  }
+  check_input(r, u, input);
 }
 
 static void on_permit(struct mr_question *q, struct mr_answer *a)
@@ -211,12 +231,14 @@ static void on_permit(struct mr_question *q, struct mr_answer *a)
       mr_run_refused(r, MR_S("what the permission hook made of an input could not be taken: out of memory"));
       return;
     }
-    check_input(r, u, mr_json_get(root, "input"));
+    apply_policy(r, u, mr_json_get(root, "input"));
   } else if (a->said) {
     u->judged = MR_JUDGED_HOOK;
     u->perm = mr_str_is(what, "allow") ? MR_PERM_ALLOW : mr_str_is(what, "ask") ? MR_PERM_ASK : MR_PERM_DENY;
+    if (u->kind == MR_TOOL_HIDDEN && u->perm == MR_PERM_ASK)
+      u->perm = MR_PERM_DENY; /* no event shows it, so nobody can be asked */
     if (u->kind == MR_TOOL_CUSTOM && u->perm == MR_PERM_ASK) {
-      if (mr_tools_owned(r->s, u->name))
+      if (mr_tools_owned(r->th, u->name))
         u->kind = MR_TOOL_GUARDED;
       else
         u->perm = MR_PERM_ALLOW; /* a client answers it anyway */
@@ -228,8 +250,8 @@ static void on_permit(struct mr_question *q, struct mr_answer *a)
 
 void mr_run_permits(struct mr_model_run *r)
 {
-  struct mr_session *s = r->s;
-  struct mr_subject who = mr_session_subject(s);
+  struct mr_session *s = r->th->s;
+  struct mr_subject who = mr_thread_subject(r->th);
   struct mr_use *u;
   struct mr_buf b;
   struct mr_jw w;
@@ -255,7 +277,6 @@ int mr_run_uses(struct mr_model_run *r)
   yyjson_arr_iter it = yyjson_arr_iter_with(yyjson_doc_get_root(r->reply));
   size_t max = yyjson_arr_size(yyjson_doc_get_root(r->reply));
   yyjson_val *v;
-  bool known;
 
   r->uses = mr_arena_alloc(r->arena, (max ? max : 1) * sizeof *r->uses);
   if (!r->uses) return MR_E_NOMEM;
@@ -265,10 +286,8 @@ int mr_run_uses(struct mr_model_run *r)
     u->id = mr_json_get_str(v, "id");
     u->name = mr_json_get_str(v, "name");
     u->input = text_of(r, mr_json_get(v, "input"));
-    u->perm = mr_tool_policy(r->s, u->name, &u->kind, &known);
-    u->judged = known ? MR_JUDGED_POLICY : MR_JUDGED_UNKNOWN;
-    check_input(r, u, mr_json_get(v, "input"));
-    if (!u->input.p || mr_id_make(r->s->d->sys, u->event_id, "sevt") != MR_OK) return MR_E_NOMEM;
+    apply_policy(r, u, mr_json_get(v, "input"));
+    if (!u->input.p || mr_id_make(r->th->s->d->sys, u->event_id, "sevt") != MR_OK) return MR_E_NOMEM;
     r->nuses++;
   }
   return MR_OK;

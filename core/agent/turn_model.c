@@ -7,9 +7,9 @@
 
 void mr_run_free(struct mr_model_run *r)
 {
-  struct mr_session *s = r->s;
+  struct mr_session *s = r->th->s;
 
-  if (s->model_run == r) s->model_run = NULL;
+  if (r->th->model_run == r) r->th->model_run = NULL;
   yyjson_doc_free(r->reply);
   mr_ready_cancel(s->d->loop, &r->ready);
   mr_question_drop(&r->hook);
@@ -26,20 +26,20 @@ static void preview(struct mr_model_run *r, struct mr_part *p, int index, struct
 {
   if (!p->started) {
     p->started = true;
-    mr_stream_preview_start(r->s, p->thinking ? "agent.thinking" : "agent.message", p->id);
+    mr_stream_preview_start(r->th, p->thinking ? "agent.thinking" : "agent.message", p->id);
   }
-  if (text.n) mr_stream_preview_text(r->s, p->id, index, text);
+  if (text.n) mr_stream_preview_text(r->th, p->id, index, text);
 }
 
 static void preview_or_wait(struct mr_model_run *r, struct mr_part *p, int index, struct mr_str text)
 {
   struct mr_piece *e;
 
-  if ((r->s->done_seq >= r->seq && !r->early) || MR_SWITCH("preview-early")) {
+  if ((r->th->s->done_seq >= r->seq && !r->early) || MR_SWITCH("preview-early")) {
     preview(r, p, index, text);
     return;
   }
-  if (!mr_stream_previews(r->s)) return;
+  if (!mr_stream_previews(r->th)) return;
   e = mr_arena_alloc(r->arena, sizeof *e);
   if (!e) return; /* the preview stays a prefix: later pieces follow only if this list is empty */
   *e = (struct mr_piece){.part = p, .index = index, .text = mr_arena_str(r->arena, text)};
@@ -47,11 +47,11 @@ static void preview_or_wait(struct mr_model_run *r, struct mr_part *p, int index
   r->early_tail = &e->next;
 }
 
-void mr_model_committed(struct mr_session *s)
+void mr_model_committed(struct mr_thread *th)
 {
-  struct mr_model_run *r = s->model_run;
+  struct mr_model_run *r = th->model_run;
 
-  if (!r || s->done_seq < r->seq) return;
+  if (!r || th->s->done_seq < r->seq) return;
   for (struct mr_piece *e = r->early; e; e = e->next)
     preview(r, e->part, e->index, e->text);
   r->early = NULL;
@@ -62,7 +62,7 @@ void mr_model_committed(struct mr_session *s)
 static struct mr_part *part_new(struct mr_model_run *r, bool thinking)
 {
   struct mr_part *p = mr_arena_alloc(r->arena, sizeof *p);
-  if (!p || mr_id_make(r->s->d->sys, p->id, "sevt") != MR_OK) return NULL;
+  if (!p || mr_id_make(r->th->s->d->sys, p->id, "sevt") != MR_OK) return NULL;
   p->thinking = thinking;
   *r->parts_tail = p;
   r->parts_tail = &p->next;
@@ -75,7 +75,7 @@ static void on_block(void *ud, int index, struct mr_str kind)
   bool thinking = mr_str_is(kind, "thinking") || mr_str_is(kind, "redacted_thinking");
 
   (void)index;
-  if (r->dropped || r->cut) return;
+  if (r->dropped || r->cut || r->compact) return;
   if (mr_str_is(kind, "text") && r->cur && !r->cur->thinking) {
     r->cur_index++;
   } else if (mr_str_is(kind, "text") || thinking) {
@@ -102,9 +102,19 @@ void mr_run_preview(struct mr_model_run *r, int index, yyjson_val *block)
   on_text(r, index, mr_json_get_str(block, "text"));
 }
 
+/* What a refused reply calls is not run. */
+static void refuse_calls(struct mr_model_run *r)
+{
+  for (int i = 0; i < r->nuses; i++) {
+    r->uses[i].perm = MR_PERM_DENY;
+    r->uses[i].judged = MR_JUDGED_UNKNOWN;
+    r->uses[i].message = MR_S("The model's reply was refused.");
+  }
+}
+
 void mr_run_finish(struct mr_model_run *r)
 {
-  struct mr_session *s = r->s;
+  bool refused = mr_str_is(r->stop_reason, "refusal");
   struct mr_txn t;
   bool model = false;
 
@@ -113,15 +123,20 @@ void mr_run_finish(struct mr_model_run *r)
     return;
   }
   (void)MR_FAULT("model.replied");
-  mr_txn_begin(&t, s, NULL, "reply");
+  mr_txn_begin(&t, r->th, NULL, "reply");
+  if (refused) refuse_calls(r);
   mr_reply_rows(&t, r);
-  if (mr_str_is(r->stop_reason, "refusal"))
+  if (refused)
+    mr_turn_record(&t); /* no call stays open: models' APIs want a result for each */
+  else
+    mr_delegate_run(&t);
+  if (refused)
     mr_turn_idle(&t, MR_STOP_REFUSAL,
                  r->stop_details.n ? r->stop_details
                                    : MR_S("{\"type\":\"refusal\",\"category\":null,\"explanation\":null}"));
   else
     model = mr_turn_advance(&t);
-  s->model_run = NULL;
+  r->th->model_run = NULL;
   mr_turn_commit(&t, model);
   mr_run_free(r);
 }
@@ -137,16 +152,15 @@ static void request_failed(struct mr_model_run *r, const struct mr_model_reply *
                                       "billing_error",
                                       "model_request_failed_error",
                                       "unknown_error"};
-  struct mr_session *s = r->s;
   struct mr_txn t;
 
-  mr_txn_begin(&t, s, NULL, "failed");
+  mr_txn_begin(&t, r->th, NULL, "failed");
   mr_turn_span_end(&t, true, &m->usage);
   mr_turn_failed(&t, types[m->status], m->message,
                  m->status == MR_MODEL_OVERLOADED || m->status == MR_MODEL_RATE_LIMITED ||
                      m->status == MR_MODEL_FAILED,
                  m->retry_after_ms);
-  s->model_run = NULL;
+  r->th->model_run = NULL;
   mr_turn_commit(&t, false);
   mr_run_free(r);
 }
@@ -163,7 +177,7 @@ static void on_done(void *ud, const struct mr_model_reply *m)
   }
   if (r->cut) {
     r->usage = m->usage;
-    mr_turn_wake(r->s); /* the interrupt goes on */
+    mr_turn_wake(r->th); /* the interrupt goes on */
     return;
   }
   if (m->status != MR_MODEL_OK) {
@@ -171,9 +185,14 @@ static void on_done(void *ud, const struct mr_model_reply *m)
     return;
   }
   r->usage = m->usage;
+  if (r->compact) {
+    bad.message = MR_S("the model was asked for a summary of the conversation and gave none");
+    if (!mr_compact_done(r, m)) request_failed(r, &bad);
+    return;
+  }
   r->stop_reason = mr_arena_str(r->arena, m->stop_reason);
   r->stop_details = mr_arena_str(r->arena, m->stop_details);
-  if (mr_json_parse(r->s->d->mem, m->content, SIZE_MAX, &r->reply, &r->err) != MR_OK ||
+  if (mr_json_parse(r->th->s->d->mem, m->content, SIZE_MAX, &r->reply, &r->err) != MR_OK ||
       !yyjson_is_arr(yyjson_doc_get_root(r->reply)) || mr_run_uses(r) != MR_OK) {
     bad.message = MR_S("the model's reply could not be read");
     request_failed(r, &bad);
@@ -197,7 +216,7 @@ static void on_not_started(struct mr_ready *ready)
 void mr_run_send(struct mr_model_run *r)
 {
   static const struct mr_model_cbs cbs = {on_block, on_text, on_done};
-  struct mr_domain *d = r->s->d;
+  struct mr_domain *d = r->th->s->d;
 
   d->stats.model_requests++;
   (void)MR_FAULT("model.send.before");
@@ -206,45 +225,52 @@ void mr_run_send(struct mr_model_run *r)
   (void)MR_FAULT("model.send.after");
 }
 
-int mr_model_begin(struct mr_session *s)
+int mr_model_begin(struct mr_thread *th)
 {
+  struct mr_session *s = th->s;
   struct mr_model_run *r = mr_mem_zalloc(s->d->mem, sizeof *r);
   struct mr_str *messages;
   struct mr_err err;
 
-  if (!r || !(r->arena = mr_arena_new(s->d->mem, 1024)) || mr_history_prepare(s) != MR_OK ||
-      !(messages = mr_arena_alloc(r->arena, (size_t)s->nhistory * sizeof *messages + 1))) {
+  if (!r || !(r->arena = mr_arena_new(s->d->mem, 1024)) || mr_history_prepare(th) != MR_OK ||
+      !(messages = mr_arena_alloc(r->arena, (size_t)th->nhistory * sizeof *messages + 1))) {
     if (r) mr_arena_free(&r->arena);
     mr_mem_free(s->d->mem, r);
     mr_err_nomem(&err);
     mr_session_poison(s, &err);
     return MR_E_NOMEM;
   }
-  r->s = s;
+  r->th = th;
   r->seq = s->seq;
   r->parts_tail = &r->parts;
   r->early_tail = &r->early;
   mr_ready_init(&r->ready, on_not_started);
-  memcpy(messages, s->history, (size_t)s->nhistory * sizeof *messages);
-  s->model_run = r;
+  memcpy(messages, th->history, (size_t)th->nhistory * sizeof *messages);
+  th->model_run = r;
   mr_session_ref(s);
   s->d->stats.model_running++;
-  mr_stream_request_began(s);
-  r->req = (struct mr_model_req){.model = s->model,
-                                 .effort = s->effort,
-                                 .speed = s->speed,
-                                 .system = s->system,
-                                 .tools = s->tools,
+  mr_stream_request_began(th);
+  r->req = (struct mr_model_req){.model = th->model,
+                                 .effort = th->effort,
+                                 .speed = th->speed,
+                                 .system = th->system,
+                                 .tools = th->tools,
                                  .messages = messages,
-                                 .nmessages = s->nhistory,
+                                 .nmessages = th->nhistory,
                                  .session_id = mr_str_c(s->id)};
-  mr_run_ask(r);
+  r->compact = mr_compact_wanted(th);
+  if (!r->compact)
+    mr_run_ask(r);
+  else if (mr_compact_request(r) == MR_OK)
+    mr_run_send(r);
+  else
+    mr_ready_post(s->d->loop, &r->ready);
   return MR_OK;
 }
 
-bool mr_model_cut(struct mr_session *s)
+bool mr_model_cut(struct mr_thread *th)
 {
-  struct mr_model_run *r = s->model_run;
+  struct mr_model_run *r = th->model_run;
 
   if (!r || !r->call) return true;
   if (!r->cut) mr_models_cancel(r->call);
@@ -252,22 +278,22 @@ bool mr_model_cut(struct mr_session *s)
   return false;
 }
 
-void mr_model_abort(struct mr_session *s, struct mr_usage *usage)
+void mr_model_abort(struct mr_thread *th, struct mr_usage *usage)
 {
-  struct mr_model_run *r = s->model_run;
+  struct mr_model_run *r = th->model_run;
 
   memset(usage, 0, sizeof *usage);
   if (!r) return;
   *usage = r->usage;
   r->dropped = true;
-  s->model_run = NULL;
+  th->model_run = NULL;
   if (!r->call)
     mr_run_free(r); /* whole, cut, not sent yet, or with the hooks */
   else if (!r->cut)
     mr_models_cancel(r->call); /* done comes, and frees */
 }
 
-bool mr_model_running(const struct mr_session *s)
+bool mr_model_running(const struct mr_thread *th)
 {
-  return s->model_run != NULL;
+  return th->model_run != NULL;
 }

@@ -5,6 +5,7 @@
 #ifndef MR_AGENT_TURN_MODEL_T_H
 #define MR_AGENT_TURN_MODEL_T_H
 
+#include "agent/judge.h"
 #include "agent/session_t.h"
 
 struct mr_part { /* a text run or a thinking block of the reply, as previewed */
@@ -19,20 +20,22 @@ struct mr_piece { /* text that waits for the commit of the span's start */
   struct mr_str text;
 };
 /* INPUT, UNKNOWN: refused before any policy. */
-enum mr_judged { MR_JUDGED_POLICY, MR_JUDGED_HOOK, MR_JUDGED_INPUT, MR_JUDGED_UNKNOWN };
+enum mr_judged { MR_JUDGED_POLICY, MR_JUDGED_AUTO, MR_JUDGED_HOOK, MR_JUDGED_INPUT, MR_JUDGED_UNKNOWN };
 struct mr_use { /* a tool call of the reply, on its way through the permit phase */
   struct mr_str id, name, input, message;
   char event_id[MR_ID_LEN];
   enum mr_tool_kind kind;
   enum mr_call_perm perm;
   enum mr_judged judged;
+  struct mr_judgement verdict; /* MR_JUDGED_AUTO */
 };
 
 struct mr_model_run {
-  struct mr_session *s;
+  struct mr_thread *th;
   struct mr_model_call *call; /* NULL once it is done */
   struct mr_arena *arena;
   struct mr_ready ready; /* a request that could not start fails from the drain */
+  bool compact;          /* it asks for a summary of the history (compact.c) */
   bool dropped;          /* aborted: what comes is ignored */
   bool cut;              /* interrupted: cancelled, and its usage is waited for */
   bool late;             /* whole, but its previews wait for the commit of the span's start */
@@ -57,6 +60,12 @@ void mr_run_finish(struct mr_model_run *r);                                /* re
 void mr_run_refused(struct mr_model_run *r, struct mr_str why);            /* fails for good, frees r */
 void mr_run_free(struct mr_model_run *r);                                  /* forgets it */
 void mr_run_preview(struct mr_model_run *r, int index, yyjson_val *block); /* one that was given whole */
+
+/* ---- compact.c ---- */
+int mr_compact_request(
+    struct mr_model_run *r); /* makes the request, which has the history, one for a summary */
+/* The summary's rows and what follows; frees r. False, and nothing done: the reply holds none. */
+bool mr_compact_done(struct mr_model_run *r, const struct mr_model_reply *m);
 
 /* ---- turn_ask.c ---- */
 void mr_run_ask(struct mr_model_run *r);     /* context and model, then sends it, or has its reply */

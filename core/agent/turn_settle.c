@@ -10,9 +10,10 @@
 #include "agent/session_t.h"
 
 /* The text of the latest reply; the history ends with it when it had any content. */
-static void write_text(struct mr_session *s, struct mr_jw *w)
+static void write_text(struct mr_thread *th, struct mr_jw *w)
 {
-  struct mr_str last = s->nhistory ? s->history[s->nhistory - 1] : mr_str_n(NULL, 0);
+  struct mr_str last = th->nhistory ? th->history[th->nhistory - 1] : mr_str_n(NULL, 0);
+  struct mr_session *s = th->s;
   yyjson_doc *doc = NULL;
   yyjson_val *root, *v;
   yyjson_arr_iter it;
@@ -56,18 +57,19 @@ static void over(struct mr_session *s)
 
 static void on_settle(struct mr_question *q, struct mr_answer *a)
 {
-  struct mr_session *s = MR_OF(q, struct mr_session, settle);
+  struct mr_thread *th = MR_OF(q, struct mr_thread, settle);
+  struct mr_session *s = th->s;
   bool more = (a->said & MR_SAID_CONTINUE) != 0, model;
   struct mr_txn t;
 
   if (!more || !s->d->draining) { /* a drain leaves what goes on to the next start */
-    mr_txn_begin(&t, s, NULL, "settle");
+    mr_txn_begin(&t, th, NULL, "settle");
     if (more)
       message_rows(&t, mr_json_get_str(yyjson_doc_get_root(a->value), "continue"));
     else
-      s->settled = true;
+      th->settled = true;
     model = mr_turn_advance(&t);
-    s->settled = false;
+    th->settled = false;
     mr_turn_commit(&t, model);
   }
   over(s);
@@ -75,41 +77,43 @@ static void on_settle(struct mr_question *q, struct mr_answer *a)
 
 bool mr_settle_passed(struct mr_txn *t)
 {
-  struct mr_session *s = t->s;
-  struct mr_subject who = mr_session_subject(s);
+  struct mr_thread *th = t->th;
+  struct mr_session *s = th->s;
+  struct mr_subject who = mr_thread_subject(th);
   struct mr_buf b;
   struct mr_jw w;
 
-  if (s->settled) return true;
-  if (mr_question_open(&s->settle)) return false;
+  if (th->settled || !mr_thread_primary(th))
+    return true; /* a child's end is its report: nobody asks about it */
+  if (mr_question_open(&th->settle)) return false;
   if (!mr_hooks_any(s->d, MR_PHASE_SETTLE, &who)) return true;
   if (s->d->draining) return false;
-  s->settle_wanted = t->n > 0 || s->done_seq < s->seq;
-  if (s->settle_wanted) return false;
+  th->settle_wanted = t->n > 0 || s->done_seq < s->seq;
+  if (th->settle_wanted) return false;
   mr_question_begin(s->d, &b, &w, mr_str_c(s->id), &who);
-  write_text(s, &w);
+  write_text(th, &w);
   mr_session_ref(s);
   s->d->stats.handlers_running++;
-  mr_question_ask(s->d, MR_PHASE_SETTLE, &who, &b, &w, &s->settle, on_settle);
+  mr_question_ask(s->d, MR_PHASE_SETTLE, &who, &b, &w, &th->settle, on_settle);
   return false;
 }
 
-void mr_settle_drop(struct mr_session *s)
+void mr_settle_drop(struct mr_thread *th)
 {
-  s->settle_wanted = false;
-  if (!mr_question_open(&s->settle)) return;
-  mr_question_drop(&s->settle);
-  over(s);
+  th->settle_wanted = false;
+  if (!mr_question_open(&th->settle)) return;
+  mr_question_drop(&th->settle);
+  over(th->s);
 }
 
-void mr_settle_committed(struct mr_session *s)
+void mr_settle_committed(struct mr_thread *th)
 {
-  if (s->settle_wanted && s->done_seq == s->seq) mr_turn_wake(s);
+  if (th->settle_wanted && th->s->done_seq == th->s->seq) mr_turn_wake(th);
 }
 
 void mr_idle_heard(struct mr_session *s, const struct mr_log_row *rows, int n)
 {
-  struct mr_subject who = mr_session_subject(s);
+  struct mr_subject who = mr_thread_subject(&s->main);
   yyjson_doc *doc = NULL;
   struct mr_buf b;
   struct mr_jw w;

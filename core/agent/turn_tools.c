@@ -17,16 +17,16 @@ struct host_run { /* a handler's call: what the host sees, and whose it is */
   struct mr_tcall *call;
 };
 
-int mr_tools_owned(const struct mr_session *s, struct mr_str name)
+int mr_tools_owned(const struct mr_thread *th, struct mr_str name)
 {
-  const struct mr_tool_runner *t = &s->d->tools;
-  return t->owns ? t->owns(t->ud, name, s->agent_id, s->agent_name) : 0;
+  const struct mr_tool_runner *t = &th->s->d->tools;
+  return t->owns ? t->owns(t->ud, name, th->agent_id, th->agent_name) : 0;
 }
 
-bool mr_tools_running(const struct mr_session *s)
+bool mr_tools_running(const struct mr_thread *th)
 {
-  for (int i = 0; i < s->ncalls; i++) {
-    const struct mr_tcall *c = s->calls[i];
+  for (int i = 0; i < th->ncalls; i++) {
+    const struct mr_tcall *c = th->calls[i];
     if (c->attempt > 0 && !c->finished && !c->resolved) return true;
   }
   return false;
@@ -36,7 +36,8 @@ bool mr_tools_running(const struct mr_session *s)
 
 static bool may_start(const struct mr_tcall *c)
 {
-  if (c->resolved || c->finished || c->attempt > 0) return false;
+  if (c->resolved || c->finished || c->attempt > 0 || c->kind == MR_TOOL_HIDDEN) return false;
+  if (mr_call_clients(c)) return false;
   if (c->kind == MR_TOOL_CUSTOM) return c->owned;
   return c->perm == MR_PERM_ALLOW || (c->perm == MR_PERM_ASK && c->confirmed > 0);
 }
@@ -48,17 +49,40 @@ static void intent_row(struct mr_txn *t, struct mr_tcall *c)
       mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"attempt\":%d}", c->event_id, c->attempt + 1)));
 }
 
-bool mr_tools_to_start(const struct mr_session *s)
+bool mr_tools_to_start(const struct mr_thread *th)
 {
-  for (int i = 0; i < s->ncalls; i++)
-    if (may_start(s->calls[i])) return true;
+  for (int i = 0; i < th->ncalls; i++)
+    if (may_start(th->calls[i])) return true;
   return false;
 }
 
 void mr_tools_intents(struct mr_txn *t)
 {
-  for (int i = 0; i < t->s->ncalls; i++)
-    if (may_start(t->s->calls[i])) intent_row(t, t->s->calls[i]);
+  for (int i = 0; i < t->th->ncalls; i++)
+    if (may_start(t->th->calls[i])) intent_row(t, t->th->calls[i]);
+}
+
+static void outcome(struct mr_buf *b, const struct mr_tcall *c)
+{
+  struct mr_jw w;
+
+  mr_buf_init(b, c->th->s->d->mem, SIZE_MAX / 2);
+  mr_jw_init(&w, b);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "event_id", c->event_id);
+  mr_jw_key(&w, "is_error");
+  mr_jw_bool(&w, c->is_error);
+  mr_jw_kraw(&w, "content", c->result);
+  mr_jw_obj_end(&w);
+}
+
+static void hidden_result_row(struct mr_txn *t, struct mr_tcall *c)
+{
+  struct mr_buf b;
+
+  outcome(&b, c);
+  mr_txn_private(t, "tool.result", mr_buf_get(&b));
+  mr_buf_free(&b);
 }
 
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
@@ -68,6 +92,10 @@ void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
   struct mr_jw w;
 
   t->label = "result";
+  if (c->kind == MR_TOOL_HIDDEN) {
+    hidden_result_row(t, c);
+    return;
+  }
   mr_txn_wire(t, &b, &w, custom ? "user.custom_tool_result" : "agent.tool_result", NULL, NULL);
   mr_jw_kc(&w, custom ? "custom_tool_use_id" : "tool_use_id", c->event_id);
   mr_jw_kraw(&w, "content", c->result.n ? c->result : MR_S("[]"));
@@ -84,21 +112,13 @@ void mr_tools_interrupted(struct mr_tcall *c)
 }
 
 /* Kept apart when the rest of the batch still runs, so that a crash does not lose what is finished. */
-static void outcome_row(struct mr_session *s, struct mr_tcall *c)
+static void outcome_row(struct mr_tcall *c)
 {
   struct mr_buf b;
-  struct mr_jw w;
   struct mr_txn t;
 
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
-  mr_jw_init(&w, &b);
-  mr_jw_obj(&w);
-  mr_jw_kc(&w, "event_id", c->event_id);
-  mr_jw_key(&w, "is_error");
-  mr_jw_bool(&w, c->is_error);
-  mr_jw_kraw(&w, "content", c->result);
-  mr_jw_obj_end(&w);
-  mr_txn_begin(&t, s, NULL, "outcome");
+  outcome(&b, c);
+  mr_txn_begin(&t, c->th, NULL, "outcome");
   mr_txn_private(&t, "tool.outcome", mr_buf_get(&b));
   mr_txn_commit(&t, NULL, NULL);
   mr_buf_free(&b);
@@ -107,17 +127,17 @@ static void outcome_row(struct mr_session *s, struct mr_tcall *c)
 static void not_running(struct mr_tcall *c)
 {
   c->running = false;
-  c->s->d->stats.tools_running--;
+  c->th->s->d->stats.tools_running--;
 }
 
 static void finished(struct mr_tcall *c)
 {
-  struct mr_session *s = c->s;
+  struct mr_session *s = c->th->s;
 
   not_running(c);
   c->finished = true;
-  if (mr_tools_running(s) && !s->d->draining && !MR_SWITCH("no-outcome")) outcome_row(s, c);
-  mr_turn_wake(s);
+  if (mr_tools_running(c->th) && !s->d->draining && !MR_SWITCH("no-outcome")) outcome_row(c);
+  mr_turn_wake(c->th);
   (void)MR_FAULT("tool.finish.after");
 }
 
@@ -135,7 +155,7 @@ static void hook_drop(struct mr_tcall *c)
 {
   mr_question_drop(&c->hook);
   not_running(c);
-  hook_over(c->s);
+  hook_over(c->th->s);
 }
 
 static struct mr_str value_of(struct mr_session *s, yyjson_val *v)
@@ -153,7 +173,7 @@ static struct mr_str value_of(struct mr_session *s, yyjson_val *v)
 static void on_hook(struct mr_question *q, struct mr_answer *a)
 {
   struct mr_tcall *c = MR_OF(q, struct mr_tcall, hook);
-  struct mr_session *s = c->s;
+  struct mr_session *s = c->th->s;
   yyjson_val *root = yyjson_doc_get_root(a->value);
   struct mr_buf b;
 
@@ -175,8 +195,8 @@ static void on_hook(struct mr_question *q, struct mr_answer *a)
 /* True: they are asked about the result in c. */
 static bool hook_ask(struct mr_tcall *c)
 {
-  struct mr_session *s = c->s;
-  struct mr_subject who = mr_session_subject(s);
+  struct mr_session *s = c->th->s;
+  struct mr_subject who = mr_thread_subject(c->th);
   struct mr_buf b;
   struct mr_jw w;
 
@@ -195,12 +215,10 @@ static bool hook_ask(struct mr_tcall *c)
   return true;
 }
 
-/* A call is over. content: content blocks as JSON text. */
-static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
+void mr_tools_spilled(struct mr_tcall *c, struct mr_str content, bool is_error)
 {
-  struct mr_session *s = c->s;
+  struct mr_session *s = c->th->s;
 
-  (void)MR_FAULT("tool.finish.before");
   if (c->resolved || c->finished || s->poisoned) {
     not_running(c);
     return;
@@ -210,12 +228,20 @@ static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
   if (!hook_ask(c)) finished(c);
 }
 
+/* A call is over. content: content blocks as JSON text. */
+static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
+{
+  (void)MR_FAULT("tool.finish.before");
+  if (c->resolved || c->finished || c->th->s->poisoned || !mr_spill(c, content, is_error))
+    mr_tools_spilled(c, content, is_error);
+}
+
 static void finish_text(struct mr_tcall *c, struct mr_str text)
 {
   struct mr_buf b;
   struct mr_jw w;
 
-  mr_buf_init(&b, c->s->d->mem, 1 << 20);
+  mr_buf_init(&b, c->th->s->d->mem, 1 << 20);
   mr_jw_init(&w, &b);
   mr_jw_arr(&w);
   mr_jw_obj(&w);
@@ -244,7 +270,7 @@ static void keep_ref(struct mr_session *s)
 static void on_sandbox(void *ud, const struct mr_sandbox_result *r)
 {
   struct mr_tcall *c = ud;
-  struct mr_session *s = c->s;
+  struct mr_session *s = c->th->s;
 
   keep_ref(s);
   if (r->code == MR_OK)
@@ -286,7 +312,7 @@ out:
 
 static void start_builtin(struct mr_tcall *c)
 {
-  struct mr_session *s = c->s;
+  struct mr_session *s = c->th->s;
   struct mr_sandbox_call call = {.exec_id = mr_str_c(c->event_id), .name = c->name, .input = c->input};
 
   if (!s->d->sandbox) {
@@ -310,7 +336,7 @@ static void start_builtin(struct mr_tcall *c)
 
 static void run_end(struct mr_tcall *c)
 {
-  struct mr_session *s = c->s;
+  struct mr_session *s = c->th->s;
   struct host_run *h = MR_OF(c->run, struct host_run, run);
 
   c->run = NULL;
@@ -328,17 +354,17 @@ void mr_tool_run_done(struct mr_domain *d, struct mr_tool_run *run, struct mr_st
 
   mr_buf_init(&b, d->mem, SIZE_MAX / 2);
   mr_content_from_result(d->mem, content, &b);
-  mr_session_ref(c->s);
+  mr_session_ref(c->th->s);
   finish(c, mr_buf_get(&b), is_error);
   mr_buf_free(&b);
   run_end(c);
-  mr_session_unref(c->s);
+  mr_session_unref(c->th->s);
 }
 
 static void on_deadline(struct mr_timer *t)
 {
   struct mr_tcall *c = MR_OF(t, struct mr_tcall, deadline);
-  struct mr_session *s = c->s;
+  struct mr_session *s = c->th->s;
   char text[160];
 
   snprintf(text, sizeof text, "The tool %.*s did not answer within %lld ms.",
@@ -352,7 +378,7 @@ static void on_deadline(struct mr_timer *t)
 
 static void start_custom(struct mr_tcall *c)
 {
-  struct mr_session *s = c->s;
+  struct mr_session *s = c->th->s;
   struct host_run *h = mr_mem_zalloc(s->d->mem, sizeof *h);
 
   if (!h) {
@@ -364,9 +390,9 @@ static void start_custom(struct mr_tcall *c)
                                 .input = c->input,
                                 .event_id = mr_str_c(c->event_id),
                                 .session_id = mr_str_c(s->id),
-                                .thread_id = mr_str_c(s->primary),
-                                .agent_id = s->agent_id,
-                                .agent_name = s->agent_name,
+                                .thread_id = mr_str_c(c->th->id),
+                                .agent_id = c->th->agent_id,
+                                .agent_name = c->th->agent_name,
                                 .attempt = c->attempt};
   c->run = &h->run;
   s->d->stats.handlers_running++;
@@ -382,10 +408,12 @@ static void start_custom(struct mr_tcall *c)
 
 /* ---- starting, stopping, recovering ---- */
 
-void mr_tools_start(struct mr_session *s)
+void mr_tools_start(struct mr_thread *th)
 {
-  for (int i = 0; i < s->ncalls; i++) {
-    struct mr_tcall *c = s->calls[i];
+  struct mr_session *s = th->s;
+
+  for (int i = 0; i < th->ncalls; i++) {
+    struct mr_tcall *c = th->calls[i];
     if (c->attempt == 0 || c->resolved || c->finished || c->running ||
         (c->intent_seq > s->done_seq && !MR_SWITCH("start-early")))
       continue;
@@ -401,10 +429,12 @@ void mr_tools_start(struct mr_session *s)
   }
 }
 
-void mr_tools_cancel(struct mr_session *s)
+void mr_tools_cancel(struct mr_thread *th)
 {
-  for (int i = 0; i < s->ncalls; i++) {
-    struct mr_tcall *c = s->calls[i];
+  struct mr_session *s = th->s;
+
+  for (int i = 0; i < th->ncalls; i++) {
+    struct mr_tcall *c = th->calls[i];
     if (!c->running) continue;
     if (c->run) {
       s->d->tools.cancel(s->d->tools.ud, c->run);
@@ -418,10 +448,12 @@ void mr_tools_cancel(struct mr_session *s)
   }
 }
 
-void mr_tools_forget(struct mr_session *s)
+void mr_tools_forget(struct mr_thread *th)
 {
-  for (int i = 0; i < s->ncalls; i++) {
-    struct mr_tcall *c = s->calls[i];
+  struct mr_session *s = th->s;
+
+  for (int i = 0; i < th->ncalls; i++) {
+    struct mr_tcall *c = th->calls[i];
     if (mr_question_open(&c->hook)) {
       hook_drop(c);
     } else if (c->running && c->run) {
@@ -435,8 +467,7 @@ void mr_tools_forget(struct mr_session *s)
 /* A handler that ran when the process died: again if it may, else closed; unowned if nobody is left. */
 static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
 {
-  struct mr_session *s = t->s;
-  int owns = mr_tools_owned(s, c->name);
+  int owns = mr_tools_owned(c->th, c->name);
   bool guarded = c->kind == MR_TOOL_GUARDED; /* never the client's to answer */
 
   if (guarded && c->attempt == 0) return;
@@ -450,14 +481,14 @@ static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
   }
 }
 
-void mr_tools_recover(struct mr_session *s)
+void mr_tools_recover(struct mr_thread *th)
 {
   struct mr_txn t;
 
-  if (s->status != MR_RUNNING) return;
-  mr_txn_begin(&t, s, NULL, "recover");
-  for (int i = 0; i < s->ncalls; i++) {
-    struct mr_tcall *c = s->calls[i];
+  if (th->status != MR_RUNNING) return;
+  mr_txn_begin(&t, th, NULL, "recover");
+  for (int i = 0; i < th->ncalls; i++) {
+    struct mr_tcall *c = th->calls[i];
     if (c->resolved || c->finished) continue;
     if (c->kind != MR_TOOL_BUILTIN && c->owned)
       recover_custom(&t, c);
@@ -468,7 +499,7 @@ void mr_tools_recover(struct mr_session *s)
   if (t.n == 0) {
     mr_commit_drop(&t.c);
     mr_arena_free(&t.arena);
-    if (!s->d->draining) mr_tools_start(s);
+    if (!th->s->d->draining) mr_tools_start(th);
   } else {
     mr_txn_commit(&t, NULL, NULL);
   }

@@ -17,18 +17,27 @@ struct mr_commit_wait {
   void *ud;
 };
 
-int mr_txn_begin(struct mr_txn *t, struct mr_session *s, const struct mr_origin *who, const char *label)
+int mr_txn_begin(struct mr_txn *t, struct mr_thread *th, const struct mr_origin *who, const char *label)
 {
+  struct mr_session *s = th->s;
   struct mr_origin self = {.workspace = s->ws};
 
   memset(t, 0, sizeof *t);
   t->s = s;
+  t->th = th;
   t->label = label;
   t->what = MR_SESSION_HEAD;
   t->arena = mr_arena_new(s->d->mem, 2048);
   t->c = mr_commit_new(s->d->store, who ? who : &self);
   if (!t->arena || !t->c) t->code = MR_E_NOMEM;
   return t->code;
+}
+
+struct mr_thread *mr_txn_on(struct mr_txn *t, struct mr_thread *th)
+{
+  struct mr_thread *was = t->th;
+  t->th = th;
+  return was;
 }
 
 static int64_t next_us(struct mr_session *s)
@@ -57,6 +66,7 @@ static void add_row(struct mr_txn *t, struct mr_log_row row)
   row.body = mr_arena_str(t->arena, row.body);
   row.type = mr_arena_str(t->arena, row.type);
   row.event_id = mr_arena_str(t->arena, row.event_id);
+  row.thread_id = mr_thread_primary(t->th) ? MR_S("") : mr_str_c(t->th->id); /* the thread outlives the rows */
   if (!row.body.p || !row.type.p || !row.event_id.p) {
     t->code = MR_E_NOMEM;
     return;
@@ -83,25 +93,49 @@ void mr_txn_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char
   mr_jw_kc(w, "id", id);
 }
 
-void mr_txn_end_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w)
+/* The event in b, which stays without its end, as a row of the present thread. "type" and "id" are the first two
+ * members, written by mr_txn_wire without escapes. */
+static void wire_row(struct mr_txn *t, struct mr_buf *b)
 {
   struct mr_log_row row = {.kind = MR_ROW_WIRE, .processed_us = next_us(t->s)};
+  size_t n = b->n;
+  struct mr_str rest;
+  char at[28];
 
-  mr_jw_ktime(w, "processed_at", row.processed_us);
-  mr_jw_obj_end(w);
+  mr_time_format(row.processed_us, at);
+  mr_buf_printf(b, ",\"processed_at\":\"%s\"}", at);
   if (b->failed) {
     t->code = t->code ? t->code : b->failed;
-  } else {
-    /* "type" and "id" are the first two members, written by mr_txn_wire without escapes. */
-    struct mr_str rest = mr_buf_get(b);
-    rest.p += sizeof "{\"type\":\"" - 1;
-    rest.n -= sizeof "{\"type\":\"" - 1;
-    row.type = mr_str_split(&rest, '"');
-    rest.p += sizeof ",\"id\":\"" - 1;
-    rest.n -= sizeof ",\"id\":\"" - 1;
-    row.event_id = mr_str_split(&rest, '"');
-    row.body = mr_buf_get(b);
-    add_row(t, row);
+    return;
+  }
+  rest = row.body = mr_buf_get(b);
+  rest.p += sizeof "{\"type\":\"" - 1;
+  rest.n -= sizeof "{\"type\":\"" - 1;
+  row.type = mr_str_split(&rest, '"');
+  rest.p += sizeof ",\"id\":\"" - 1;
+  rest.n -= sizeof ",\"id\":\"" - 1;
+  row.event_id = mr_str_split(&rest, '"');
+  add_row(t, row);
+  b->n = n;
+}
+
+void mr_txn_end_wire(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w)
+{
+  (void)w;
+  wire_row(t, b);
+  mr_buf_free(b);
+}
+
+void mr_txn_end_wire_both(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, bool names_thread)
+{
+  struct mr_thread *th = t->th;
+
+  wire_row(t, b);
+  if (!mr_thread_primary(th)) {
+    mr_txn_on(t, &t->s->main);
+    if (names_thread) mr_jw_kc(w, "session_thread_id", th->id);
+    wire_row(t, b);
+    mr_txn_on(t, th);
   }
   mr_buf_free(b);
 }
@@ -114,17 +148,21 @@ void mr_txn_plain(struct mr_txn *t, const char *type)
   mr_txn_end_wire(t, &b, &w);
 }
 
-void mr_txn_take(struct mr_txn *t, struct mr_input *in)
+/* The input as an event of the present thread. What answers a child's call names the thread, as the last member: on the
+ * child's own stream it does not. */
+static void input_row(struct mr_txn *t, const struct mr_input *in)
 {
   static const char tail[] = ",\"processed_at\":null}";
   struct mr_log_row row = {.kind = MR_ROW_WIRE, .processed_us = next_us(t->s)};
-  struct mr_session *s = t->s;
+  size_t n = in->body.n - (sizeof tail - 1);
+  char at[28], thread[MR_ID_LEN + 32];
   struct mr_buf b;
-  char at[28];
 
+  snprintf(thread, sizeof thread, ",\"session_thread_id\":\"%s\"", t->th->id);
+  if (!mr_thread_primary(t->th) && mr_str_ends(mr_str_n(in->body.p, n), mr_str_c(thread))) n -= strlen(thread);
   mr_time_format(row.processed_us, at);
-  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
-  mr_buf_add(&b, in->body.p, in->body.n - (sizeof tail - 1));
+  mr_buf_init(&b, t->s->d->mem, SIZE_MAX / 2);
+  mr_buf_add(&b, in->body.p, n);
   mr_buf_printf(&b, ",\"processed_at\":\"%s\"}", at);
   row.type = in->type;
   row.event_id = mr_str_c(in->event_id);
@@ -134,6 +172,21 @@ void mr_txn_take(struct mr_txn *t, struct mr_input *in)
   else
     add_row(t, row);
   mr_buf_free(&b);
+}
+
+void mr_txn_take(struct mr_txn *t, struct mr_input *in)
+{
+  struct mr_session *s = t->s;
+  struct mr_thread *was = mr_txn_on(t, &s->main);
+  bool child = in->th && !mr_thread_primary(in->th) && !mr_str_is(in->type, "user.interrupt");
+
+  if (child) {
+    mr_txn_on(t, in->th);
+    input_row(t, in);
+    mr_txn_on(t, &s->main);
+  }
+  input_row(t, in); /* the last row: what a sender is shown */
+  mr_txn_on(t, was);
   for (struct mr_input **at_in = &s->inbox; *at_in; at_in = &(*at_in)->next)
     if (*at_in == in) {
       *at_in = in->next;
@@ -188,6 +241,17 @@ static void committed(void *ud, const struct mr_commit_result *r)
   mr_session_unref(s);
 }
 
+/* When the first of its waiting threads tries again; 0: none waits. */
+static int64_t next_try(const struct mr_session *s)
+{
+  int64_t due = 0;
+
+  if (s->status != MR_RESCHEDULING) return 0;
+  for (const struct mr_thread *th = &s->main; th; th = th->next)
+    if (th->status == MR_RESCHEDULING && (!due || th->due_us < due)) due = th->due_us;
+  return due;
+}
+
 static void put_session(struct mr_txn *t)
 {
   struct mr_session *s = t->s;
@@ -208,7 +272,7 @@ static void put_session(struct mr_txn *t)
   row.deployment_id = s->deployment_id;
   row.agent_version = s->agent_version;
   row.last_us = s->last_us;
-  row.due_us = s->status == MR_RESCHEDULING ? s->due_us : 0;
+  row.due_us = next_try(s);
   row.agent = s->agent_json;
   row.doc = s->doc_json;
   row.head = mr_buf_get(&head);

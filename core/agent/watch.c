@@ -45,7 +45,7 @@ void mr_watch_publish(struct mr_session *s, const struct mr_log_row *row)
   struct mr_all_row r = {.pos = row->pos,
                          .session_id = mr_str_c(s->id),
                          .agent_id = s->agent_id,
-                         .agent_name = s->agent_name,
+                         .agent_name = s->main.agent_name,
                          .type = row->type,
                          .body = row->body};
   bool deleted = row->pos == INT64_MAX;

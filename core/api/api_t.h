@@ -68,6 +68,7 @@ struct mr_exchange {
   bool streaming; /* download begun */
   char allow[64]; /* of a 405: the methods that are there */
   struct mr_api_web *web;
+  struct mr_pass *pass; /* passed through to a model, or NULL */
 };
 
 void mr_exchange_unref(struct mr_exchange *q);
@@ -88,6 +89,9 @@ bool mr_once_found(const struct mr_exchange *q);         /* it was answered befo
 void mr_once_with_effect(void *ud, struct mr_commit *c); /* mr_origin.last; ud: the exchange */
 bool mr_once_keep(struct mr_exchange *q, int status, struct mr_str answer); /* true: sent once it is kept */
 void mr_once_end(struct mr_exchange *q);
+
+/* pass.c: requests that are passed through to a model */
+void mr_exchange_pass(struct mr_exchange *q); /* its body is whole */
 
 /* reply.c: output */
 /* Now, whatever is kept of it. */

@@ -5,7 +5,7 @@
  * but in sessions.update and sessions.archive: theirs follows in a commit of its own before the answer goes out, and
  * what a crash between the two repeats changes nothing more.
  *
- * Not for answers that hold a secret (keys.create). Answers of 500 and more, 408, 429 and 499 are not kept: such a request may be repeated. The same key with another
+ * Not for answers that hold a secret (keys.create), nor for what is passed through. Answers of 500 and more, 408, 429 and 499 are not kept: such a request may be repeated. The same key with another
  * operation or body is refused. A request whose key is in use waits until that one is over. What a day's records take
  * is bounded (api.idempotency_max): over it requests with new keys get 429; others are not concerned.
  *
@@ -325,7 +325,7 @@ bool mr_once_begin(struct mr_exchange *q)
   struct mr_buf b;
 
   if (!key.p || (q->op && !mr_str_is(mr_str_c(q->op->verb), "POST"))) return false;
-  if (q->op && q->op->flags & MR_OP_SECRET) return false;
+  if (q->op && q->op->flags & (MR_OP_SECRET | MR_OP_PASS)) return false;
   if (!key_ok(key)) {
     mr_exchange_fail(q, MR_E_INVALID, "idempotency-key", "idempotency-key: must be 1 to 255 ASCII characters");
     return true;

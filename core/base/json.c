@@ -190,6 +190,18 @@ void mr_json_write(struct mr_buf *b, yyjson_val *v, bool sorted)
   write_val(b, v, sorted);
 }
 
+void mr_jw_val(struct mr_jw *w, yyjson_val *v)
+{
+  mr_jw_item(w);
+  mr_json_write(w->b, v, false);
+}
+
+void mr_jw_kval(struct mr_jw *w, const char *key, yyjson_val *v)
+{
+  mr_jw_key(w, key);
+  mr_jw_val(w, v);
+}
+
 static bool negative(yyjson_val *i)
 {
   return yyjson_is_sint(i) && yyjson_get_sint(i) < 0;

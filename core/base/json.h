@@ -25,6 +25,9 @@ int64_t mr_json_get_int(yyjson_val *obj, const char *key, int64_t dflt);
 bool mr_json_get_bool(yyjson_val *obj, const char *key, bool dflt);
 /* Appends the value as compact text; sorted = object keys in byte order, at all depths. */
 void mr_json_write(struct mr_buf *b, yyjson_val *v, bool sorted);
+/* The same as the next value of a writer; with its key. */
+void mr_jw_val(struct mr_jw *w, yyjson_val *v);
+void mr_jw_kval(struct mr_jw *w, const char *key, yyjson_val *v);
 /* Same value? Objects compare without order; numbers by value. */
 bool mr_json_equal(yyjson_val *a, yyjson_val *b);
 /* yyjson allocator on mr_mem; fill *alc, valid while m is. */

@@ -14,7 +14,7 @@ void mr_jw_init(struct mr_jw *w, struct mr_buf *b)
 }
 
 /* Before any value or key: the comma that is due. */
-static void jw_item(struct mr_jw *w)
+void mr_jw_item(struct mr_jw *w)
 {
   uint64_t bit = (uint64_t)1 << w->depth;
 
@@ -28,7 +28,7 @@ static void jw_item(struct mr_jw *w)
 
 static void jw_open(struct mr_jw *w, char c)
 {
-  jw_item(w);
+  mr_jw_item(w);
   mr_buf_char(w->b, c);
   if (w->depth == MR_JW_DEPTH) {
     mr_buf_free(w->b);
@@ -64,7 +64,7 @@ void mr_jw_arr_end(struct mr_jw *w)
 
 void mr_jw_key_s(struct mr_jw *w, struct mr_str key)
 {
-  jw_item(w);
+  mr_jw_item(w);
   mr_json_quote(w->b, key);
   mr_buf_char(w->b, ':');
   w->after_key = true;
@@ -77,7 +77,7 @@ void mr_jw_key(struct mr_jw *w, const char *key)
 
 void mr_jw_str(struct mr_jw *w, struct mr_str s)
 {
-  jw_item(w);
+  mr_jw_item(w);
   mr_json_quote(w->b, s);
 }
 
@@ -98,7 +98,7 @@ void mr_jw_int(struct mr_jw *w, int64_t v)
     *--p = (char)('0' + u % 10);
   } while (u /= 10);
   if (v < 0) *--p = '-';
-  jw_item(w);
+  mr_jw_item(w);
   mr_buf_add(w->b, p, (size_t)(t + sizeof t - p));
 }
 
@@ -138,25 +138,25 @@ void mr_jw_real(struct mr_jw *w, double v)
     t[n++] = '.';
     t[n++] = '0';
   }
-  jw_item(w);
+  mr_jw_item(w);
   mr_buf_add(w->b, t, (size_t)n);
 }
 
 void mr_jw_bool(struct mr_jw *w, bool v)
 {
-  jw_item(w);
+  mr_jw_item(w);
   mr_buf_c(w->b, v ? "true" : "false");
 }
 
 void mr_jw_null(struct mr_jw *w)
 {
-  jw_item(w);
+  mr_jw_item(w);
   mr_buf_c(w->b, "null");
 }
 
 void mr_jw_raw(struct mr_jw *w, struct mr_str json)
 {
-  jw_item(w);
+  mr_jw_item(w);
   mr_buf_str(w->b, json.n ? json : MR_S("null"));
 }
 

@@ -3,7 +3,7 @@
  * some room reads stands in the table here, with its kind and limits; what is not in the table is refused
  * with its path, so that a slip of the pen never passes for a setting.
  *
- * Sections of which another file checks the contents (models.route, api, script.roots) are let through here.
+ * Sections of which another file checks the contents (models, prices, context, api, script.roots) are let through here.
  */
 #include "base/json.h"
 #include "host/ext_t.h"
@@ -18,27 +18,18 @@ struct option {
 };
 
 static const struct option table[] = {
-    {"models", K_OBJ, 0, 0},
-    {"models.anthropic", K_OBJ, 0, 0},
-    {"models.anthropic.base_url", K_STR, 0, 2000},
-    {"models.anthropic.api_key", K_STR, 0, 1000},
-    {"models.anthropic.ca_file", K_STR, 0, 4000},
-    {"models.anthropic.prompt_cache", K_BOOL, 0, 0},
-    {"models.anthropic.stall_ms", K_INT, 0, 86400000},
-    {"models.openai", K_OBJ, 0, 0},
-    {"models.openai.base_url", K_STR, 0, 2000},
-    {"models.openai.api_key", K_STR, 0, 1000},
-    {"models.openai.ca_file", K_STR, 0, 4000},
-    {"models.openai.stall_ms", K_INT, 0, 86400000},
-    {"models.scripted", K_OBJ, 0, 0},
-    {"models.scripted.file", K_STR, 1, 4000},
-    {"models.route", K_FREE, 0, 0},
+    {"models", K_FREE, 0, 0}, /* model/config.c */
+    {"prices", K_FREE, 0, 0},
+    {"context", K_FREE, 0, 0},
     {"retries", K_OBJ, 0, 0},
     {"retries.max", K_INT, 0, 1000},
     {"retries.base_ms", K_INT, 1, 3600000},
     {"retries.cap_ms", K_INT, 1, 86400000},
     {"limits", K_OBJ, 0, 0},
     {"limits.tool_rounds", K_INT, 1, 100000},
+    {"outcomes", K_OBJ, 0, 0},
+    {"outcomes.heartbeat_ms", K_INT, 100, 3600000},
+    {"outcomes.grader_model", K_STR, 1, 250},
     {"sandbox", K_OBJ, 0, 0},
     {"sandbox.enabled", K_BOOL, 0, 0},
     {"sandbox.root", K_STR, 1, 4000},
@@ -131,6 +122,7 @@ int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, 
   if (!yyjson_is_obj(yyjson_doc_get_root(*out)))
     code = mr_err_set(err, MR_E_INVALID, "options", "options: must be a JSON object");
   if (code == MR_OK) code = check_object("", yyjson_doc_get_root(*out), err);
+  if (code == MR_OK) code = mr_models_config_check(mr_json_get(yyjson_doc_get_root(*out), "models"), err);
   if (code == MR_OK) code = mr_roots_check(yyjson_doc_get_root(*out), err);
   level = mr_json_get(mr_json_get(yyjson_doc_get_root(*out), "log"), "level");
   if (code == MR_OK && level && !yyjson_equals_str(level, "error") && !yyjson_equals_str(level, "warn") &&

@@ -16,13 +16,14 @@ struct settings {
   const char *url, *key; /* of commands that speak to a server */
   const char *session;   /* chat */
   bool watch, insecure_http, json, quiet;
+  bool no_requests;             /* check-config */
   bool rollback, status, drain; /* reload */
   const char *only;             /* test */
   const char *dir;              /* new */
   int timeout_s;
-  bool url_given;        /* --url; the environment's is not used with --data */
-  bool data_given;       /* --data, or MOONRIG_DATA */
-  bool key_given;        /* --key, or MOONRIG_API_KEY */
+  bool url_given;  /* --url; the environment's is not used with --data */
+  bool data_given; /* --data, or MOONRIG_DATA */
+  bool key_given;  /* --key, or MOONRIG_API_KEY */
   int grace_s;
   const char *paths[PATHS_MAX]; /* what is left of the command line */
   int npaths;
@@ -42,7 +43,8 @@ enum {
   TAKES_CHAT = 32,
   TAKES_REPL = 64,
   TAKES_TEST = 1024,
-  TAKES_NEW = 2048
+  TAKES_NEW = 2048,
+  TAKES_CHECK = 4096 /* the path is the configuration */
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.

@@ -2,19 +2,35 @@
  * anthropic - the Messages API, streaming.
  *
  * The canonical form is this API's own, so nothing is translated: the stored fragments are sent as they
- * are, byte for byte, between a small head and a tail that we write. Cache breakpoints are therefore
- * set around the fragments, never in them: one inside the brackets of system and one inside those of
- * tools, written between the last bytes of these, and the request's own cache_control, with which the
- * service puts a breakpoint on the last block that can have one.
+ * are, byte for byte, between a small head and a tail that we write.
+ *
+ * Prompt caching. The service keeps prefixes of tools, system and messages, in that order, and finds one again when
+ * its bytes are the same up to a breakpoint. Three of the four allowed are set, all of them around the fragments,
+ * never in them: inside the brackets of tools and of system (written between their last bytes, which stay the same
+ * for a session), and by the request's own cache_control, with which the service puts a breakpoint on the last block
+ * that can have one. So the marker that moves with each turn is not among the messages at all: what was sent stays
+ * as it was sent, for the service, for our tests and for any proxy that compares bytes. A marker in the last message
+ * would have to be taken out of it a turn later. The price: the service looks back twenty blocks from the end for
+ * an earlier prefix, so a turn that adds more than that at once (over ten parallel calls) pays for the messages
+ * again, once; tools and system are found in any case.
+ *
+ * Thinking goes back with its signature (and redacted thinking as it came): the fragments hold it. Reasoning that
+ * another family's server gave (openai.h) has no signature that this service knows: such blocks are left out of a
+ * fragment, always in the same way, so that the prefix stays stable.
  * No sampling parameters are sent (versions of the API from 2026 on refuse them).
  * Invariant: for the same head, the body of the next turn begins with the bytes of this one up to the
  * end of its messages. Loop thread.
  */
+#include "model/openai_form.h"
 #include "model/upstream.h"
 
 enum { MAX_TOKENS = 32000 };
 
-#define BREAKPOINT MR_S(",\"cache_control\":{\"type\":\"ephemeral\"}")
+static struct mr_str breakpoint(const struct mr_up_call *c)
+{
+  return c->up->cache_1h ? MR_S(",\"cache_control\":{\"type\":\"ephemeral\",\"ttl\":\"1h\"}")
+                         : MR_S(",\"cache_control\":{\"type\":\"ephemeral\"}");
+}
 
 /* Models that take thinking of type adaptive: all but the families that came before it. */
 static bool adaptive(struct mr_str model)
@@ -43,7 +59,7 @@ static void head(struct mr_up_call *c, const struct mr_model_req *r)
     mr_json_quote(b, r->effort);
     mr_buf_c(b, adaptive(r->model) ? "},\"thinking\":{\"type\":\"adaptive\"}" : "}");
   }
-  if (c->up->cache) mr_buf_str(b, BREAKPOINT);
+  if (c->up->cache) mr_buf_str(b, breakpoint(c));
 }
 
 static bool is_empty(struct mr_str array)
@@ -75,14 +91,64 @@ static void with_breakpoint(struct mr_up_call *c, struct mr_str array)
     return;
   }
   mr_up_part(c, mr_str_n(array.p, at - 1));
-  mr_up_part(c, BREAKPOINT);
+  mr_up_part(c, breakpoint(c));
   mr_up_part(c, mr_str_n(array.p + at - 1, array.n - at + 1));
+}
+
+/* A fragment without the thinking of other families' servers, appended to out. */
+static void without_foreign(struct mr_up_call *c, struct mr_str fragment, struct mr_buf *out)
+{
+  yyjson_doc *d = NULL;
+  yyjson_val *root, *b, *content;
+  yyjson_arr_iter it;
+  bool any = false;
+  if (mr_json_parse(c->mem, fragment, SIZE_MAX, &d, NULL) != MR_OK) {
+    mr_buf_str(out, fragment);
+    return;
+  }
+  root = yyjson_doc_get_root(d);
+  content = mr_json_get(root, "content");
+  mr_buf_c(out, "{\"role\":");
+  mr_json_quote(out, mr_json_get_str(root, "role"));
+  mr_buf_c(out, ",\"content\":[");
+  it = yyjson_arr_iter_with(content);
+  while (yyjson_is_arr(content) && (b = yyjson_arr_iter_next(&it))) {
+    if (mr_str_starts(mr_json_get_str(b, "signature"), MR_S(MR_REASONING_MARK))) continue;
+    if (any) mr_buf_char(out, ',');
+    any = true;
+    mr_json_write(out, b, false);
+  }
+  if (!any) mr_buf_c(out, "{\"type\":\"text\",\"text\":\"(no answer)\"}");
+  mr_buf_c(out, "]}");
+  yyjson_doc_free(d);
+}
+
+/* Writes what is ours: the head, then what becomes of foreign fragments. Where those begin is noted, since the buffer
+ * moves while it grows. */
+static size_t *write_own(struct mr_up_call *c, const struct mr_model_req *r, size_t *head_n)
+{
+  size_t *at = NULL;
+  head(c, r);
+  *head_n = c->own.n;
+  for (int i = 0; i < r->nmessages; i++) {
+    if (!holds(r->messages[i], MR_S("\"" MR_REASONING_MARK))) continue;
+    if (!at) at = c->extra = mr_mem_zalloc(c->mem, ((size_t)r->nmessages + 1) * 2 * sizeof *at);
+    if (!at) {
+      c->own.failed = MR_E_NOMEM;
+      return NULL;
+    }
+    at[2 * i] = c->own.n;
+    without_foreign(c, r->messages[i], &c->own);
+    at[2 * i + 1] = c->own.n - at[2 * i];
+  }
+  return at;
 }
 
 static void lay_out(struct mr_up_call *c, const struct mr_model_req *r)
 {
-  head(c, r);
-  mr_up_part(c, mr_buf_get(&c->own));
+  size_t head_n, *foreign = write_own(c, r, &head_n);
+  if (c->own.failed) return;
+  mr_up_part(c, mr_str_n(c->own.p, head_n));
   if (!is_empty(r->tools)) {
     mr_up_part(c, MR_S(",\"tools\":"));
     with_breakpoint(c, r->tools);
@@ -94,7 +160,10 @@ static void lay_out(struct mr_up_call *c, const struct mr_model_req *r)
   mr_up_part(c, MR_S(",\"messages\":["));
   for (int i = 0; i < r->nmessages; i++) {
     if (i) mr_up_part(c, MR_S(","));
-    mr_up_part(c, r->messages[i]);
+    if (foreign && foreign[2 * i + 1])
+      mr_up_part(c, mr_str_n(c->own.p + foreign[2 * i], foreign[2 * i + 1]));
+    else
+      mr_up_part(c, r->messages[i]);
   }
   mr_up_part(c, MR_S("]}"));
 }
@@ -232,8 +301,9 @@ int mr_anthropic_new(void **self, const struct mr_provider_opts *o, struct mr_er
 {
   struct mr_upstream *u = mr_mem_zalloc(&o->sys->mem, sizeof *u);
   if (!u) return mr_err_nomem(err);
-  int rc = mr_upstream_init(u, o, "anthropic", "https://api.anthropic.com", "/messages",
-                            "MOONRIG_ANTHROPIC_API_KEY", err);
+  static const struct mr_up_kind kind = {"anthropic", "https://api.anthropic.com", "/messages",
+                                         "MOONRIG_ANTHROPIC_API_KEY", true};
+  int rc = mr_upstream_init(u, o, &kind, err);
   if (rc != MR_OK) {
     mr_mem_free(&o->sys->mem, u);
     return rc;

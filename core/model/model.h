@@ -9,6 +9,7 @@
 
 #include "base/buf.h"
 #include "base/err.h"
+#include "base/json.h"
 #include "loop/loop.h"
 #include "net/http_client.h"
 
@@ -25,7 +26,9 @@ struct mr_model_req {
   struct mr_str tools;           /* JSON: array of {name, description, input_schema}, or empty */
   const struct mr_str *messages; /* JSON objects {"role":..,"content":[..]}, one per fragment */
   int nmessages;
-  int max_tokens;                       /* 0 = the model's default here (32,000) */
+  int max_tokens;      /* 0 = the model's default here (32,000) */
+  struct mr_str extra; /* JSON object: what else a request of the Messages API says (tool_choice,
+                                           temperature, stop_sequences ...), as far as a provider can use it; or empty */
   struct mr_str session_id, request_id; /* for logs and for host providers */
 };
 
@@ -52,7 +55,14 @@ struct mr_model_reply {
   struct mr_usage usage;      /* what is known, also of a failed request */
   int64_t retry_after_ms;     /* 0 = not said */
   struct mr_str message;      /* on failure: safe to show and to log; never holds a key */
+  struct mr_str provider;     /* who gave it, or failed last; "" when none was asked */
+  struct mr_str model;        /* its id there */
 };
+
+/* An input that the model did not write as a JSON object arrives as {"INVALID_JSON": "<what it wrote>"}: it can be
+ * kept and sent back like any other, and the call is to be answered with an error, not run. */
+#define MR_MODEL_BAD_INPUT "INVALID_JSON"
+bool mr_model_input_bad(yyjson_val *input);
 
 struct mr_model_cbs {
   /* A new content block begins: kind "text", "thinking", "tool_use", or another block's type. index is
@@ -79,9 +89,17 @@ struct mr_model_call {
 };
 
 /* config: the JSON object "models" of the configuration (NULL = defaults):
- * {"anthropic": {"base_url":.., "api_key":.., "ca_file":..}, "openai": {"base_url":.., "api_key":..},
- *  "scripted": {"file":..}, "route": {"<id or prefix*>": "<provider>[:<model id there>]"}}.
- * Keys not in config come from api_key_anthropic etc. below. */
+ * {"anthropic": {"base_url":.., "api_key":.., "ca_file":..}, "openai": {..}, "scripted": {"file":..},
+ *  "<name>": {"kind":"openai", "base_url":..},
+ *  "route": {"<id or prefix*>": "<provider>[:<model id there>]" or an array of those},
+ *  "fallback": {"<id or prefix*>": the same}}.
+ * A route's first provider is asked, the others of it and those of "fallback" stand in when a request fails before any
+ * output was given out (overloaded, limited, failed, no connection). Each provider has limits (max_concurrency,
+ * requests_per_minute, tokens_per_minute; queue_max 1,000 wait, queue_ms 600,000 at most), patience (connect_ms
+ * 10,000, first_ms 600,000 to the first word, stall_ms 120,000 without a byte after it, total_ms 7,200,000), and
+ * anthropic prompt_cache (true) and prompt_cache_ttl ("5m" or "1h"). A 429 with retry-after pauses its provider: what
+ * has no other candidate waits in line. Keys not in config come from api_key_anthropic etc. below. */
+int mr_models_config_check(yyjson_val *models, struct mr_err *err); /* MR_E_INVALID names the key */
 struct mr_models_opts {
   const struct mr_sys *sys;
   struct mr_loop *loop;
@@ -105,5 +123,14 @@ int mr_models_start(struct mr_models *m, const struct mr_model_req *req, const s
 void mr_models_cancel(struct mr_model_call *c);
 /* Model ids that are routed here (exact ones), for /v1/models: the i-th, or p NULL. */
 struct mr_str mr_models_at(struct mr_models *m, int i);
+/* For operators: the i-th configured provider; false past the end. */
+struct mr_provider_stats {
+  const char *name;
+  int running, waiting; /* requests inside, and in line */
+  int64_t paused_ms;    /* what is left of a pause that its service asked for */
+};
+bool mr_models_stats(const struct mr_models *m, int i, struct mr_provider_stats *out);
+uint64_t
+mr_models_fallbacks(const struct mr_models *m); /* requests that went on to another candidate, so far */
 
 #endif

@@ -1,11 +1,17 @@
 /*
  * openai_form - from content blocks to chat messages.
  *
- * For the openai provider; the way back (stream to blocks) is in openai.c. One user fragment can become
- * several messages: its tool results first, each a message of role tool, since these must follow the
- * calls at once; then what else it holds as one message of role user. Tool messages carry text only, so
- * images and files of results travel in that user message. Thinking is not sent: no compatible server
- * reads it back. Loop thread, no state; see the header for the invariant.
+ * For the openai provider; the way back (stream to blocks) is in openai.c, the parameters besides messages and tools
+ * in openai_extra.c. One user fragment can become several messages: its tool results first, each a message of role
+ * tool, since these must follow the calls at once; then what else it holds as one message of role user. Tool messages
+ * carry text only, so images and files of results travel in that user message; text documents are inlined.
+ *
+ * Reasoning goes back with the messages that called tools, in the field that it came in (DeepSeek refuses to go on
+ * without, others think better with it); never to the OpenAI API itself, which neither gives nor takes it, and never
+ * the thinking of another family, whose signature means nothing here.
+ * A system message within the conversation stays one for the OpenAI API. The chat templates of most local models
+ * (Qwen, Gemma, Mistral) fail on it, so other servers get it as a user message that says what it is.
+ * Loop thread, no state; see the header for the invariant.
  */
 #include "model/openai_form.h"
 #include "base/json.h"
@@ -15,6 +21,7 @@ enum { FRAGMENT_MAX = 64 << 20 };
 struct form {
   const struct mr_mem *mem;
   struct mr_jw w;
+  bool home;
 };
 
 /* ---- parts of a user message ---- */
@@ -233,6 +240,56 @@ static void tool_calls(struct form *f, yyjson_val *content)
   mr_buf_free(&args);
 }
 
+/* Reasoning that came from such a server, under the name it had there. */
+static void reasoning(struct form *f, yyjson_val *content)
+{
+  static const char *const fields[] = {"reasoning_content", "reasoning"};
+  struct mr_buf t;
+  size_t i, max;
+  yyjson_val *b;
+  mr_buf_init(&t, f->mem, FRAGMENT_MAX);
+  for (int k = 0; k < 2; k++) {
+    mr_buf_reset(&t);
+    yyjson_arr_foreach(content, i, max, b)
+    {
+      struct mr_str mark = mr_json_get_str(b, "signature");
+      if (!is_type(b, "thinking") || !mr_str_starts(mark, MR_S(MR_REASONING_MARK))) continue;
+      mark = mr_str_n(mark.p + sizeof MR_REASONING_MARK - 1, mark.n - (sizeof MR_REASONING_MARK - 1));
+      if (mr_str_is(mark, fields[k])) mr_buf_str(&t, mr_json_get_str(b, "thinking"));
+    }
+    if (t.n) mr_jw_kstr(&f->w, fields[k], mr_buf_get(&t));
+    if (t.failed) f->w.b->failed = t.failed;
+  }
+  mr_buf_free(&t);
+}
+
+static bool calls(yyjson_val *content)
+{
+  size_t i, max;
+  yyjson_val *b;
+  yyjson_arr_foreach(content, i, max, b) if (is_type(b, "tool_use")) return true;
+  return false;
+}
+
+static void assistant(struct form *f, yyjson_val *content)
+{
+  bool called = yyjson_is_arr(content) && calls(content);
+  mr_jw_obj(&f->w);
+  mr_jw_kc(&f->w, "role", "assistant");
+  string_of(f, "content", "", content);
+  if (called && !f->home) reasoning(f, content);
+  if (called) tool_calls(f, content);
+  mr_jw_obj_end(&f->w);
+}
+
+static void system_within(struct form *f, yyjson_val *content)
+{
+  mr_jw_obj(&f->w);
+  mr_jw_kc(&f->w, "role", f->home ? "system" : "user");
+  string_of(f, "content", f->home ? "" : "[Message of the system, not of the user]\n", content);
+  mr_jw_obj_end(&f->w);
+}
+
 static int message(struct form *f, struct mr_str fragment, struct mr_err *err)
 {
   yyjson_doc *d = NULL;
@@ -244,11 +301,14 @@ static int message(struct form *f, struct mr_str fragment, struct mr_err *err)
     rc = mr_err_set(err, MR_E_INVALID, "messages", "messages: a message has no role or no content");
   } else if (mr_str_is(role, "user") && yyjson_is_arr(content)) {
     user(f, content);
+  } else if (mr_str_is(role, "assistant")) {
+    assistant(f, content);
+  } else if (mr_str_is(role, "system")) {
+    system_within(f, content);
   } else {
     mr_jw_obj(&f->w);
     mr_jw_kstr(&f->w, "role", role);
     string_of(f, "content", "", content);
-    if (mr_str_is(role, "assistant") && yyjson_is_arr(content)) tool_calls(f, content);
     mr_jw_obj_end(&f->w);
   }
   yyjson_doc_free(d);
@@ -318,30 +378,17 @@ static int tools(struct form *f, struct mr_str list, struct mr_err *err)
   return MR_OK;
 }
 
-/* Models of the family's first server refuse max_tokens; others know only that. */
-static bool new_limit(struct mr_str model)
+int mr_openai_body(struct mr_buf *b, const struct mr_model_req *r, bool home, struct mr_err *err)
 {
-  if (mr_str_starts(model, MR_S("gpt-")) || mr_str_starts(model, MR_S("chatgpt-"))) return true;
-  return model.n > 1 && model.p[0] == 'o' && model.p[1] >= '0' && model.p[1] <= '9';
-}
-
-int mr_openai_body(struct mr_buf *b, const struct mr_model_req *r, struct mr_err *err)
-{
-  struct form f = {.mem = b->mem};
+  struct form f = {.mem = b->mem, .home = home};
   struct mr_jw *w = &f.w;
   mr_jw_init(w, b);
   mr_jw_obj(w);
   mr_jw_kstr(w, "model", r->model);
   mr_jw_kraw(w, "stream", MR_S("true"));
   mr_jw_kraw(w, "stream_options", MR_S("{\"include_usage\":true}"));
-  /* Without a wish the server's own default stands: local models often hold less than ours. */
-  if (r->max_tokens > 0)
-    mr_jw_kint(w, new_limit(r->model) ? "max_completion_tokens" : "max_tokens", r->max_tokens);
-  if (r->effort.n) {
-    bool high = mr_str_is(r->effort, "xhigh") || mr_str_is(r->effort, "max");
-    mr_jw_kstr(w, "reasoning_effort", high ? MR_S("high") : r->effort);
-  }
-  int rc = tools(&f, r->tools, err);
+  int rc = mr_openai_extra(w, r, err);
+  if (rc == MR_OK) rc = tools(&f, r->tools, err);
   if (rc != MR_OK) return rc;
   mr_jw_key(w, "messages");
   mr_jw_arr(w);

@@ -14,11 +14,16 @@ struct mr_provider_opts {
   const struct mr_sys *sys;
   struct mr_loop *loop;
   struct mr_http_client *http;
+  struct mr_str name;          /* in messages; empty = the kind's */
   struct mr_str base_url, key; /* empty = the default; none */
   struct mr_str ca_file;       /* empty = the client's roots */
   struct mr_str file;          /* scripted: the recorded lines */
   bool cache;                  /* anthropic: ask for prompt caching */
-  int64_t stall_ms;            /* silence that fails a stream; 0 = 300,000 */
+  bool cache_1h;               /* ... and for an hour of it, not five minutes */
+  /* Patience; 0 = the default. connect: 10 s. first: from the request to the first word of the model, and
+   * the longest that pings alone keep a stream alive: 600 s. stall: no byte after the first word: 120 s.
+   * total: two hours. */
+  int64_t connect_ms, first_ms, stall_ms, total_ms;
 };
 
 int mr_anthropic_new(void **self, const struct mr_provider_opts *o, struct mr_err *err);

@@ -185,6 +185,11 @@ static bool is_object(struct mr_reply_build *rb, struct mr_str s)
   return ok;
 }
 
+bool mr_reply_whole(struct mr_reply_build *rb, const struct mr_rblock *b)
+{
+  return b->grow.n > 0 && is_object(rb, mr_buf_get(&b->grow));
+}
+
 static void grown(struct mr_jw *w, struct mr_rblock *b)
 {
   mr_jw_key(w, field_key[b->field]);
@@ -246,6 +251,29 @@ static int write_block(struct mr_reply_build *rb, struct mr_jw *w, struct mr_rbl
   return MR_OK;
 }
 
+/* What the model wrote for an input is no object: it goes into one, so that the block can be sent back. */
+static int wrap(struct mr_reply_build *rb, struct mr_rblock *b)
+{
+  struct mr_buf in;
+  struct mr_jw w;
+  mr_buf_init(&in, rb->mem, (size_t)MR_REPLY_MAX * 2);
+  mr_jw_init(&w, &in);
+  mr_jw_obj(&w);
+  mr_jw_kstr(&w, MR_MODEL_BAD_INPUT, mr_buf_get(&b->grow));
+  mr_jw_obj_end(&w);
+  b->grow.max = (size_t)MR_REPLY_MAX * 2;
+  mr_buf_reset(&b->grow);
+  mr_buf_str(&b->grow, mr_buf_get(&in));
+  if (in.failed) b->grow.failed = in.failed;
+  mr_buf_free(&in);
+  return b->grow.failed;
+}
+
+bool mr_model_input_bad(yyjson_val *input)
+{
+  return yyjson_obj_size(input) == 1 && yyjson_is_str(mr_json_get(input, MR_MODEL_BAD_INPUT));
+}
+
 int mr_reply_write(struct mr_reply_build *rb, bool cut, struct mr_buf *out)
 {
   struct mr_jw w;
@@ -253,9 +281,11 @@ int mr_reply_write(struct mr_reply_build *rb, bool cut, struct mr_buf *out)
   mr_jw_arr(&w);
   for (int i = 0; i < rb->placed; i++) {
     struct mr_rblock *b = rb->b[rb->place[i]];
+    if (b->field == MR_RF_INPUT && mr_str_is(mr_str_trim(mr_buf_get(&b->grow)), "null"))
+      mr_buf_reset(&b->grow); /* some servers' way to say that there is none */
     if (b->field == MR_RF_INPUT && b->grow.n && !is_object(rb, mr_buf_get(&b->grow))) {
       if (cut && i == rb->placed - 1) break;
-      return MR_E_PROTOCOL;
+      if (wrap(rb, b) != MR_OK) return b->grow.failed;
     }
     int rc = write_block(rb, &w, b);
     if (rc != MR_OK) return rc;

@@ -46,10 +46,12 @@ struct mr_rblock *mr_reply_find(struct mr_reply_build *rb, int index); /* newest
 int mr_reply_add(struct mr_reply_build *rb, struct mr_rblock *b, enum mr_rfield f, struct mr_str more);
 /* Is this the "id" that the block began with? */
 bool mr_reply_id_is(const struct mr_rblock *b, const struct mr_mem *m, struct mr_str id);
+/* Is what was gathered of its input a whole JSON object? */
+bool mr_reply_whole(struct mr_reply_build *rb, const struct mr_rblock *b);
 int mr_reply_sign(struct mr_reply_build *rb, struct mr_rblock *b, struct mr_str more);
 int mr_reply_cite(struct mr_reply_build *rb, struct mr_rblock *b, struct mr_str json);
 /* Appends the array. cut: the reply ran into its length limit, so a last tool_use whose input is not
- * whole is left out. MR_E_PROTOCOL: an input that is no JSON object. */
+ * whole is left out. Another input that is no JSON object is put into one: {"INVALID_JSON": "<text>"}. */
 int mr_reply_write(struct mr_reply_build *rb, bool cut, struct mr_buf *out);
 bool mr_reply_has_tools(const struct mr_reply_build *rb);
 

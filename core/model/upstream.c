@@ -11,22 +11,30 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-enum { REFUSAL_MAX = 64 << 10, OWN_MAX = 64 << 20, LINGER_US = 2000 * 1000, STALL_MS = 300000 };
+enum { REFUSAL_MAX = 64 << 10, OWN_MAX = 64 << 20, LINGER_US = 2000 * 1000 };
+enum { CONNECT_MS = 10000, FIRST_MS = 600000, STALL_MS = 120000, TOTAL_MS = 7200000 };
 
 /* ---- settings ---- */
 
-static int bad_key(const struct mr_provider_opts *o, const char *name, const char *variable, struct mr_err *err)
+static int bad_key(const struct mr_provider_opts *o, const char *name, const struct mr_up_kind *k,
+                   struct mr_err *err)
 {
+  char where[160];
+
+  if (strcmp(name, k->name) == 0)
+    snprintf(where, sizeof where, "%s", k->key_variable);
+  else
+    snprintf(where, sizeof where, "models.%.64s.api_key", name);
   if (mr_str_starts(o->key, MR_S("sk-mr-")))
     return mr_err_set(err, MR_E_INVALID, NULL,
                       "the key given for %s is a moonrig key (it starts with sk-mr-): clients use those to "
                       "reach this server. Set %s to the key of the upstream model service",
-                      name, variable);
+                      name, where);
   for (size_t i = 0; i < o->key.n; i++)
     if ((unsigned char)o->key.p[i] <= 0x20 || (unsigned char)o->key.p[i] >= 0x7f)
       return mr_err_set(err, MR_E_INVALID, NULL,
                         "the key given for %s (%s) holds a space, line end or other character that no key has",
-                        name, variable);
+                        name, where);
   return MR_OK;
 }
 
@@ -39,7 +47,7 @@ static char *copy(const struct mr_mem *m, struct mr_str s, bool *failed)
 }
 
 /* base + tail, where a base may end in "/" or "/v1", and one without a path gets "/v1". */
-static int make_url(struct mr_upstream *u, struct mr_str base, const char *tail, struct mr_err *err)
+static int make_url(struct mr_upstream *u, struct mr_str base, const struct mr_up_kind *k, struct mr_err *err)
 {
   if (!mr_str_starts(base, MR_S("http://")) && !mr_str_starts(base, MR_S("https://")))
     return mr_err_set(err, MR_E_INVALID, "models", "models.%s.base_url must begin with http:// or https://",
@@ -52,24 +60,32 @@ static int make_url(struct mr_upstream *u, struct mr_str base, const char *tail,
   struct mr_buf b;
   mr_buf_init(&b, &u->sys->mem, 4096);
   mr_buf_str(&b, base);
-  /* The Messages form has /v1 in its path always; the other family's bases carry their own path. */
-  if (!v1 && (!has_path || strcmp(u->name, "anthropic") == 0)) mr_buf_c(&b, "/v1");
-  mr_buf_c(&b, tail);
+  if (!v1 && (!has_path || k->always_v1)) mr_buf_c(&b, "/v1");
+  mr_buf_c(&b, k->tail);
   int rc = b.failed;
   if (rc == MR_OK) u->url = mr_buf_take(&b, NULL);
   mr_buf_free(&b);
   return rc == MR_OK ? rc : mr_err_set(err, rc, "models", "models.%s.base_url is too long", u->name);
 }
 
-int mr_upstream_init(struct mr_upstream *u, const struct mr_provider_opts *o, const char *name,
-                     const char *default_base, const char *tail, const char *key_variable, struct mr_err *err)
+int mr_upstream_init(struct mr_upstream *u, const struct mr_provider_opts *o, const struct mr_up_kind *k,
+                     struct mr_err *err)
 {
-  *u = (struct mr_upstream){.sys = o->sys, .loop = o->loop, .http = o->http, .name = name};
-  u->cache = o->cache;
-  u->stall_ms = o->stall_ms > 0 ? o->stall_ms : STALL_MS;
+  struct mr_str base = o->base_url.n ? o->base_url : mr_str_c(k->default_base);
   bool nomem = false;
-  int rc = bad_key(o, name, key_variable, err);
-  if (rc == MR_OK) rc = make_url(u, o->base_url.n ? o->base_url : mr_str_c(default_base), tail, err);
+  int rc;
+
+  *u = (struct mr_upstream){.sys = o->sys, .loop = o->loop, .http = o->http};
+  u->cache = o->cache;
+  u->cache_1h = o->cache_1h;
+  u->home = mr_str_starts(base, mr_str_c(k->default_base));
+  u->connect_ms = o->connect_ms > 0 ? o->connect_ms : CONNECT_MS;
+  u->first_ms = o->first_ms > 0 ? o->first_ms : FIRST_MS;
+  u->stall_ms = o->stall_ms > 0 ? o->stall_ms : STALL_MS;
+  u->total_ms = o->total_ms > 0 ? o->total_ms : TOTAL_MS;
+  u->name = copy(&u->sys->mem, o->name.n ? o->name : mr_str_c(k->name), &nomem);
+  rc = nomem ? mr_err_nomem(err) : bad_key(o, u->name, k, err);
+  if (rc == MR_OK) rc = make_url(u, base, k, err);
   if (rc != MR_OK) goto out;
   u->key = copy(&u->sys->mem, o->key, &nomem);
   u->ca_file = copy(&u->sys->mem, o->ca_file, &nomem);
@@ -81,10 +97,11 @@ out:
 
 void mr_upstream_clear(struct mr_upstream *u)
 {
+  mr_mem_free(&u->sys->mem, u->name);
   mr_mem_free(&u->sys->mem, u->url);
   mr_mem_free(&u->sys->mem, u->key);
   mr_mem_free(&u->sys->mem, u->ca_file);
-  u->url = u->key = u->ca_file = NULL;
+  u->name = u->url = u->key = u->ca_file = NULL;
 }
 
 /* ---- a call ---- */
@@ -122,6 +139,7 @@ struct mr_up_call *mr_up_new(struct mr_upstream *u, const struct mr_provider_vta
 void mr_up_drop(struct mr_up_call *c)
 {
   const struct mr_mem *m = c->mem;
+  mr_patience_stop(&c->patience);
   mr_timer_cancel(c->loop, &c->linger);
   mr_buf_free(&c->own);
   mr_buf_free(&c->refusal);
@@ -211,6 +229,7 @@ static int on_frame(void *ud, struct mr_str event, struct mr_str data)
   struct mr_up_call *c = ud;
   if (c->cancelled) return MR_E_CANCELLED;
   if (c->finished) return MR_OK;
+  if (!mr_str_is(event, "ping")) mr_patience_word(&c->patience);
   if (mr_str_is(data, "[DONE]")) return c->frame(c, event, NULL);
   yyjson_doc *doc = NULL;
   int rc = mr_json_parse(c->mem, data, MR_UP_FRAME_MAX, &doc, NULL);
@@ -225,6 +244,7 @@ static int on_frame(void *ud, struct mr_str event, struct mr_str data)
 void mr_up_finish(struct mr_up_call *c)
 {
   c->complete = c->finished = true;
+  mr_patience_stop(&c->patience);
   mr_timer_set(c->loop, &c->linger, LINGER_US);
 }
 
@@ -235,10 +255,18 @@ static void on_linger(struct mr_timer *t)
   if (c->out) mr_http_out_cancel(c->out);
 }
 
+static void on_late(struct mr_patience *p)
+{
+  struct mr_up_call *c = MR_OF(p, struct mr_up_call, patience);
+  c->timed_out = true;
+  if (c->out) mr_http_out_cancel(c->out);
+}
+
 static void on_head(void *ud, struct mr_http_out *r, int status, struct mr_str headers)
 {
   struct mr_up_call *c = ud;
   (void)r;
+  mr_patience_byte(&c->patience);
   c->status = status;
   c->wait_ms = mr_failure_wait(headers);
   struct mr_str type = mr_http_header(headers, "content-type");
@@ -251,6 +279,7 @@ static int on_data(void *ud, struct mr_http_out *r, struct mr_str bytes)
   struct mr_up_call *c = ud;
   (void)r;
   if (c->cancelled) return MR_E_CANCELLED;
+  mr_patience_byte(&c->patience);
   if (!c->streaming) {
     size_t room = REFUSAL_MAX - c->refusal.n;
     mr_buf_add(&c->refusal, bytes.p, bytes.n < room ? bytes.n : room);
@@ -270,8 +299,14 @@ static void judge(struct mr_up_call *c, const struct mr_http_out_done *d)
     mr_failure_from(&c->failure, c->mem, c->up->name, key_of(c), c->status, mr_buf_get(&c->refusal));
   else if (d->code == MR_E_CLOSED)
     mr_up_fail(c, MR_MODEL_FAILED, "the runtime is closing");
+  else if (c->timed_out && mr_patience_stalled(&c->patience))
+    mr_up_fail(c, MR_MODEL_FAILED, "the stream stalled: no byte for %d s (stall_ms)",
+               (int)(c->up->stall_ms / 1000));
+  else if (c->timed_out)
+    mr_up_fail(c, MR_MODEL_FAILED, "no word of the model for %d s (first_ms)", (int)(c->up->first_ms / 1000));
   else if (d->code == MR_E_TIMEOUT && c->status)
-    mr_up_fail(c, MR_MODEL_FAILED, "the stream stalled: no byte for %d s", (int)(c->up->stall_ms / 1000));
+    mr_up_fail(c, MR_MODEL_FAILED, "the reply was not whole after %d s (total_ms)",
+               (int)(c->up->total_ms / 1000));
   else if (c->status == 200 && !c->streaming)
     mr_up_fail(c, MR_MODEL_FAILED, "HTTP 200, but no event stream; is base_url right?");
   else if (c->status == 200)
@@ -289,10 +324,7 @@ static void settle(struct mr_up_call *c, struct mr_buf *out)
   bool cut = mr_str_is(why, "max_tokens") || mr_str_is(why, "refusal") ||
              mr_str_is(why, "model_context_window_exceeded");
   int rc = mr_reply_write(&c->rb, cut, out);
-  if (rc == MR_E_PROTOCOL || rc == MR_E_INVALID)
-    mr_up_fail(c, MR_MODEL_FAILED, "the model wrote a tool input that is no JSON object");
-  else if (rc != MR_OK)
-    mr_up_gather(c, rc);
+  if (rc != MR_OK) mr_up_gather(c, rc);
 }
 
 static void on_done(void *ud, struct mr_http_out *r, const struct mr_http_out_done *d)
@@ -300,6 +332,7 @@ static void on_done(void *ud, struct mr_http_out *r, const struct mr_http_out_do
   struct mr_up_call *c = ud;
   (void)r;
   c->out = NULL;
+  mr_patience_stop(&c->patience);
   struct mr_buf content;
   mr_buf_init(&content, c->mem, (size_t)MR_REPLY_MAX * 2);
   struct mr_model_reply reply = {.usage = c->usage};
@@ -350,8 +383,14 @@ int mr_up_start(struct mr_up_call *c, struct mr_err *err)
       .body = c->parts,
       .nbody = c->nparts,
       .ca_file = c->up->ca_file,
-      .stall_ms = c->up->stall_ms,
+      .connect_timeout_ms = c->up->connect_ms,
+      .timeout_ms = c->up->total_ms,
   };
+  rc = mr_patience_start(&c->patience, c->loop, c->up->first_ms, c->up->stall_ms, on_late);
+  if (rc != MR_OK) {
+    mr_err_nomem(err);
+    goto out;
+  }
   rc = mr_http_out_start(c->up->http, &req, &cbs, c, &c->out, err);
 out:
   if (rc != MR_OK) mr_up_drop(c);

@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/sse_parse.h"
 #include "model/failure.h"
+#include "model/patience.h"
 #include "model/providers.h"
 #include "model/reply.h"
 
@@ -22,10 +23,11 @@ struct mr_upstream {
   const struct mr_sys *sys;
   struct mr_loop *loop;
   struct mr_http_client *http;
-  const char *name;          /* "anthropic": starts every message */
+  char *name;                /* "anthropic": starts every message */
   char *url, *key, *ca_file; /* key and ca_file may be NULL */
-  bool cache;
-  int64_t stall_ms;
+  bool cache, cache_1h;
+  bool home; /* the maker's own service, not one that speaks like it */
+  int64_t connect_ms, first_ms, stall_ms, total_ms;
 };
 
 struct mr_up_call {
@@ -54,14 +56,20 @@ struct mr_up_call {
   bool complete;          /* enough came to make a reply, should the response end here */
   bool finished;          /* the stream said that it is over */
   bool cancelled, timed_out;
+  struct mr_patience patience;
   /* The provider's reader of frames; data is NULL for the frame "[DONE]". */
   int (*frame)(struct mr_up_call *c, struct mr_str event, yyjson_val *data);
   void *extra; /* the provider's, freed with the call */
 };
 
-/* Fills a self from the options. tail is appended to the base URL ("/v1/messages"). */
-int mr_upstream_init(struct mr_upstream *u, const struct mr_provider_opts *o, const char *name,
-                     const char *default_base, const char *tail, const char *key_variable, struct mr_err *err);
+/* Fills a self from the options. tail is appended to the base URL ("/v1/messages"); always_v1: the path has /v1
+ * whatever the base is, else only when the base has no path of its own. */
+struct mr_up_kind {
+  const char *name, *default_base, *tail, *key_variable;
+  bool always_v1;
+};
+int mr_upstream_init(struct mr_upstream *u, const struct mr_provider_opts *o, const struct mr_up_kind *k,
+                     struct mr_err *err);
 void mr_upstream_clear(struct mr_upstream *u);
 
 struct mr_up_call *mr_up_new(struct mr_upstream *u, const struct mr_provider_vtable *v,

@@ -48,11 +48,15 @@ static const struct mr_field model[] = {{"id", MR_F_STR | MR_F_REQUIRED, .min = 
                                         {"inference_geo", MR_F_STR | MR_F_NULL, .max = 64}};
 static const struct mr_shape model_shape = {model, 4};
 
+#define TOOLS                                                                                                  \
+  {"tools", MR_F_ARR | MR_F_NULL, .max = 256, .of = &tool_shape, .item = MR_F_OBJ},                            \
+  {                                                                                                            \
+    "mcp_servers", MR_F_ARR | MR_F_NULL, .max = 20, .of = &server_shape, .item = MR_F_OBJ                      \
+  }
+
 /* What sessions may override has the same fields as the agent itself (agent_with_overrides). */
 #define CONFIGURATION                                                                                          \
-  {"system", MR_F_STR | MR_F_NULL, .max = 100000},                                                             \
-      {"tools", MR_F_ARR | MR_F_NULL, .max = 256, .of = &tool_shape, .item = MR_F_OBJ},                        \
-      {"mcp_servers", MR_F_ARR | MR_F_NULL, .max = 20, .of = &server_shape, .item = MR_F_OBJ},                 \
+  {"system", MR_F_STR | MR_F_NULL, .max = 100000}, TOOLS,                                                      \
   {                                                                                                            \
     "skills", MR_F_ARR | MR_F_NULL, .max = 500, .of = &skill_shape, .item = MR_F_OBJ                           \
   }
@@ -71,3 +75,5 @@ MR_SHAPE(agents_retrieve, {"version", MR_F_INT, .min = 1});
 MR_SHAPE(agent_ref, {"type", MR_F_STR | MR_F_REQUIRED, .values = "agent|agent_with_overrides"},
          {"id", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 256}, {"version", MR_F_INT | MR_F_NULL, .min = 1},
          {"model", MR_F_STR | MR_F_OBJ | MR_F_NULL, .min = 1, .max = 256, .of = &model_shape}, CONFIGURATION);
+/* What a session may change of its agent; that other members cannot be changed is said by the domain. */
+MR_SHAPE(agent_change, TOOLS);

@@ -2,7 +2,7 @@
  * event may hold depends on its type and on the session's state: agent/events.c checks that. */
 #include "ops/shape.h"
 
-extern const struct mr_shape mr_shape_agent_ref, mr_shape_created;
+extern const struct mr_shape mr_shape_agent_ref, mr_shape_agent_change, mr_shape_created;
 
 #define METADATA                                                                                               \
   {                                                                                                            \
@@ -39,7 +39,7 @@ MR_SHAPE(sessions_create,
          {"initial_events", MR_F_ARR | MR_F_NULL, .max = 50, .of = &event_shape, .item = MR_F_OBJ},
          {"budget", MR_F_OBJ | MR_F_NULL});
 MR_SHAPE(sessions_update, {"title", MR_F_STR | MR_F_NULL, .max = 512}, METADATA,
-         {"agent", MR_F_OBJ | MR_F_NULL}, {"vault_ids", MR_F_ARR | MR_F_NULL},
+         {"agent", MR_F_OBJ | MR_F_NULL, .of = &mr_shape_agent_change}, {"vault_ids", MR_F_ANY | MR_F_NULL},
          {"budget", MR_F_OBJ | MR_F_NULL});
 MR_SHAPE(sessions_list, PAGED, {"order", MR_F_STR, .values = "asc|desc"}, {"agent_id", MR_F_STR, .max = 256},
          {"agent_version", MR_F_INT, .min = 1}, {"deployment_id", MR_F_STR, .max = 256},
@@ -54,7 +54,7 @@ MR_SHAPE(sessions_events_list, PAGED, {"order", MR_F_STR, .values = "asc|desc"},
          {"types", MR_F_ARR, .max = 100, .item = MR_F_STR, .item_max = 128});
 /* after: our extension, a log position as in the stream's id lines, or the id of an event; what follows it is sent
  * first */
-MR_SHAPE(sessions_events_stream, {"event_deltas", MR_F_ARR, .max = 100, .item = MR_F_STR, .item_max = 64},
+MR_SHAPE(sessions_events_stream, {"event_deltas", MR_F_ARR, .max = 1000, .item = MR_F_STR, .item_max = 64},
          {"after", MR_F_INT | MR_F_STR});
 
 MR_SHAPE(sessions_resources_add,

@@ -96,7 +96,8 @@ static void put_settled(struct mr_lua_vm *s, struct doc *d)
   put_history(s, d);
 }
 
-static const char *const kinds[MR_TASK_KINDS] = {"main", "tool", "hook", "model", "start", "spawn", "route", "event"};
+static const char *const kinds[MR_TASK_KINDS] = {"main",  "tool",  "hook",  "model",
+                                                 "start", "spawn", "route", "event"};
 
 static void put_live(struct mr_lua_vm *s, struct doc *d, const struct mr_lua_gen *g)
 {

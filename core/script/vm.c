@@ -446,13 +446,12 @@ static int call_native(lua_State *L)
 LJMP int mr_lua_native(lua_State *L)
 {
   struct mr_lua_vm *s = lua_touserdata(L, lua_upvalueindex(1));
-  static const luaL_Reg *const lists[] = {mr_lua_task_natives,   mr_lua_op_natives,     mr_lua_call_natives,
-                                          mr_lua_stream_natives, mr_lua_io_natives,     mr_lua_json_natives,
-                                          mr_lua_base_natives,   mr_lua_model_natives,  mr_lua_file_natives,
-                                          mr_lua_crypto_natives, mr_lua_sqlite_natives, mr_lua_tty_natives,
-                                          mr_lua_http_natives,   mr_lua_new_natives,    mr_lua_route_natives,
-                                          mr_lua_kv_natives,     mr_lua_on_natives,     mr_lua_status_natives,
-                                          mr_lua_folder_natives};
+  static const luaL_Reg *const lists[] = {
+      mr_lua_task_natives, mr_lua_op_natives,     mr_lua_call_natives,   mr_lua_stream_natives,
+      mr_lua_io_natives,   mr_lua_json_natives,   mr_lua_base_natives,   mr_lua_model_natives,
+      mr_lua_file_natives, mr_lua_crypto_natives, mr_lua_sqlite_natives, mr_lua_tty_natives,
+      mr_lua_http_natives, mr_lua_new_natives,    mr_lua_route_natives,  mr_lua_kv_natives,
+      mr_lua_on_natives,   mr_lua_status_natives, mr_lua_folder_natives};
   lua_newtable(L);
   for (size_t i = 0; i < sizeof lists / sizeof lists[0]; i++)
     for (const luaL_Reg *r = lists[i]; r->name; r++) {

@@ -250,8 +250,8 @@ void mr_read_sessions_to_wake(struct mr_store *s, int limit, int64_t after_no, m
 
 struct mr_log_query {
   struct mr_str session_id;
-  struct mr_str thread_id; /* p NULL: rows of the primary thread; else that thread's */
-  bool with_private;       /* the machine's own load */
+  struct mr_str thread_id; /* empty: rows of the primary thread; else that thread's */
+  bool with_private;       /* the machine's own load: private rows too, of all threads */
   bool descending;
   const struct mr_str *types; /* any of these, when ntypes > 0 */
   int ntypes;

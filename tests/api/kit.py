@@ -144,7 +144,7 @@ class Mock:
     """The model server."""
 
     def __init__(self):
-        self.process = subprocess.Popen([sys.executable, str(TOP / "tests/mock/messages.py"), "--key", UPSTREAM_KEY],
+        self.process = subprocess.Popen([sys.executable, str(TOP / "tests/mock/play.py"), "--key", UPSTREAM_KEY],
                                         stdout=subprocess.PIPE, text=True)
         self.port = int(self.process.stdout.readline().split()[1])
         self.url = f"http://127.0.0.1:{self.port}"

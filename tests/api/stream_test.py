@@ -7,8 +7,7 @@ import socket
 import threading
 import time
 
-from kit import (BEGIN, KEY, NOBODY, TRIPLE, UPSTREAM_KEY, Server, Stream, World, equal, last, message, said, test, true,
-                 types, wait)
+from kit import (KEY, NOBODY, TRIPLE, UPSTREAM_KEY, Server, Stream, World, equal, last, message, test, true, types, wait)
 
 OLD_NAMES = re.compile(r"user\.|system\.message$|agent\.|session\.(?!usage$)|span\.|event_start$|event_delta$")
 
@@ -207,7 +206,7 @@ def platform_30_reconnecting_loses_nothing(w):
 
 
 @test(model=True)
-def platform_31_and_sessions_61_a_late_reader_gets_no_deltas(w):
+def platform_31_a_late_reader_gets_no_deltas(w):
     s = w.session()
     q = "?event_deltas[]=agent.message&event_deltas%5B%5D=agent.thinking"
     with w.stream(s, q) as early:
@@ -221,16 +220,7 @@ def platform_31_and_sessions_61_a_late_reader_gets_no_deltas(w):
 
 
 @test(model=True)
-def sessions_53_a_new_connection_gets_no_past(w):
-    s, _ = w.turn(message("[[say x]]"))
-    with w.stream(s) as feed:
-        w.send(s, message("[[say y]]"))
-        equal(types(feed.idle())[:2], BEGIN)
-        equal(said(feed.events), ["y"])
-
-
-@test(model=True)
-def sessions_54_two_streams_see_the_same(w):
+def two_streams_see_the_same(w):
     s = w.session()
     with w.stream(s) as one, w.stream(s) as two:
         for i in range(3):
@@ -240,51 +230,6 @@ def sessions_54_two_streams_see_the_same(w):
         two.until(lambda all_: len(all_) >= n, "as many")
         equal(two.events, one.events)
     equal(w.events(s), one.events)
-
-
-@test
-def sessions_57_event_deltas(w):
-    s = w.session()
-    for q in ("?event_deltas[]=foo", "?event_deltas[]=agent.message&event_deltas[]=agent.tool_use", "?event_deltas[]=",
-              "?" + "&".join(["event_deltas[]=agent.message"] * 101)):
-        with w.stream(s, q) as feed:
-            equal(feed.status, 400, q[:60])
-            true("event_deltas" in feed.reply.error["message"], feed.reply.error)
-
-
-@test(model=True)
-def sessions_58_previews(w):
-    s = w.session()
-    with w.stream(s, "?event_deltas[]=agent.message") as feed:
-        w.send(s, message("[[say The quick brown fox — über den Zaun 🦊 and on.]] [[slow 3 ms]]"))
-        events = feed.idle()
-    starts = [e for e in events if e["type"] == "event_start"]
-    deltas = [e for e in events if e["type"] == "event_delta"]
-    whole = last(events, "agent.message")
-    equal([e["event"] for e in starts], [{"type": "agent.message", "id": whole["id"]}])
-    true(len(deltas) >= 2, "in pieces")
-    equal({e["event_id"] for e in deltas}, {whole["id"]})
-    true(all(e["delta"]["type"] == "content_delta" and e["delta"].get("index", 0) == 0 for e in deltas), deltas[:1])
-    joined = "".join(e["delta"]["content"]["text"] for e in deltas)
-    true(whole["content"][0]["text"].startswith(joined), joined)
-    order = types(events)
-    true(order.index("span.model_request_start") < order.index("event_start") < order.index("event_delta") < order.index("agent.message")
-         < order.index("span.model_request_end"), order)
-    true(all("id" not in e and "processed_at" not in e for e in starts + deltas), starts)
-
-
-@test(model=True)
-def sessions_59_previews_only_where_asked_for(w):
-    s = w.session()
-    with w.stream(s) as plain, w.stream(s, "?event_deltas[]=agent.thinking") as thinking:
-        w.send(s, message("[[think]] [[say thought]] [[slow 2 ms]]"))
-        plain.idle()
-        thinking.idle()
-        true(not [t for t in types(plain.events) if t.startswith("event_")], types(plain.events))
-        equal([e["event"]["type"] for e in thinking.events if e["type"].startswith("event_")], ["agent.thinking"])
-        equal([e["event"]["id"] for e in thinking.events if e["type"] == "event_start"], [last(thinking.events, "agent.thinking")["id"]])
-    true(not [t for t in types(w.events(s)) if t.startswith("event_")], "in no list")
-    true("Let me think" not in json.dumps(w.events(s)), "what was thought is not shown")
 
 
 @test(model=True)
@@ -297,18 +242,6 @@ def previews_of_a_request_that_fails_are_dropped(w):
     equal(len(starts), 2)
     equal([e["id"] for e in events if e["type"] == "agent.message"], [starts[1]])
     true(starts[0] not in {e["id"] for e in w.events(s)}, "the first id is never used")
-
-
-@test
-def sessions_63_paths_of_streams(w):
-    s = w.session()
-    t = w.all(f"/v1/sessions/{s['id']}/threads")[0]["id"]
-    with w.stream(s, path=f"/v1/sessions/{s['id']}/threads/{t}/stream") as feed:
-        equal(feed.status, 200)
-    for path in (f"/v1/sessions/{s['id']}/threads/{t}/events/stream", f"/v1/sessions/sesn_{NOBODY}/events/stream",
-                 f"/v1/sessions/{s['id']}/threads/sthr_{NOBODY}/stream", f"/v1/sessions/{s['id']}/stream"):
-        with w.stream(s, path=path) as feed:
-            equal(feed.status, 404, path)
 
 
 @test(model=True)

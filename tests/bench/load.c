@@ -3,7 +3,8 @@
  * a POST of a message, and is over when the stream shows the next session.status_idle. Raw sockets: what the
  * client costs is not measured.
  *
- * usage: load PORT KEY TURNS < session ids, one a line. Prints "turns T seconds S".
+ * usage: load PORT KEY TURNS... < session ids, one a line. Prints "turns T seconds S". With several numbers the ids end
+ * with an empty line, and each further batch waits for a line, the streams staying open.
  */
 #include <arpa/inet.h>
 #include <netinet/in.h>
@@ -78,72 +79,86 @@ static int ends(struct lane *l, const char *p, size_t n)
   return found;
 }
 
-int main(int argc, char **argv)
+static void open_lane(struct lane *l, struct pollfd p[2], int port, const char *key)
 {
-  static struct lane v[MAX];
-  static struct pollfd p[2 * MAX];
-  static char buf[65536];
-  long turns, done = 0, started = 0;
-  struct timespec a, b;
-  int n = 0;
+  static char buf[4096];
+  int len = snprintf(buf, sizeof buf,
+                     "GET /v1/sessions/%s/events/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n"
+                     "anthropic-version: 2026-10-21\r\nanthropic-beta: managed-agents-2026-04-01\r\n\r\n",
+                     l->id, key);
+  l->post = dial(port);
+  l->stream = dial(port);
+  say(l->stream, buf, (size_t)len);
+  if (recv(l->stream, buf, sizeof buf - 1, 0) <= 0 || strncmp(buf, "HTTP/1.1 200", 12) != 0) {
+    fprintf(stderr, "load: no stream: %.200s\n", buf);
+    exit(1);
+  }
+  p[0] = (struct pollfd){.fd = l->stream, .events = POLLIN};
+  p[1] = (struct pollfd){.fd = l->post, .events = POLLIN};
+}
 
-  if (argc != 4)
-    return 2;
-  turns = strtol(argv[3], NULL, 10);
-  while (n < MAX && fgets(v[n].id, sizeof v[n].id, stdin)) {
-    v[n].id[strcspn(v[n].id, "\n")] = '\0';
-    n++;
+/* The bytes that are there for connection i (even: a stream, odd: answers to posts): how many turns ended? */
+static int take(struct lane *v, const struct pollfd *p, int i)
+{
+  static char buf[65536];
+  ssize_t k = recv(p[i].fd, buf, sizeof buf - 1, 0);
+
+  if (k <= 0) {
+    fprintf(stderr, "load: a connection was closed\n");
+    exit(1);
   }
-  for (int i = 0; i < n; i++) {
-    int len = snprintf(buf, sizeof buf,
-                       "GET /v1/sessions/%s/events/stream HTTP/1.1\r\nhost: x\r\nauthorization: Bearer %s\r\n"
-                       "anthropic-version: 2026-10-21\r\nanthropic-beta: managed-agents-2026-04-01\r\n\r\n",
-                       v[i].id, argv[2]);
-    v[i].post = dial((int)strtol(argv[1], NULL, 10));
-    v[i].stream = dial((int)strtol(argv[1], NULL, 10));
-    say(v[i].stream, buf, (size_t)len);
-    if (recv(v[i].stream, buf, sizeof buf - 1, 0) <= 0 || strncmp(buf, "HTTP/1.1 200", 12) != 0) {
-      fprintf(stderr, "load: no stream: %.200s\n", buf);
-      return 1;
-    }
-    p[2 * i] = (struct pollfd){.fd = v[i].stream, .events = POLLIN};
-    p[2 * i + 1] = (struct pollfd){.fd = v[i].post, .events = POLLIN};
+  if (i % 2 == 0) return ends(&v[i / 2], buf, (size_t)k);
+  if (strncmp(buf, "HTTP/1.1 200", 12) != 0) {
+    fprintf(stderr, "load: %.300s\n", buf);
+    exit(1);
   }
+  return 0;
+}
+
+static void batch(struct lane *v, struct pollfd *p, int n, long turns, const char *key)
+{
+  long done = 0, started = 0;
+  struct timespec a, b;
+
   clock_gettime(CLOCK_MONOTONIC, &a);
   for (int i = 0; i < n && started < turns; i++, started++)
-    post(&v[i], argv[2]);
+    post(&v[i], key);
   while (done < turns) {
     if (poll(p, 2 * (nfds_t)n, 20000) <= 0) {
       fprintf(stderr, "load: nothing came for 20 s, %ld of %ld turns\n", done, turns);
-      return 1;
+      exit(1);
     }
-    for (int i = 0; i < 2 * n; i++) {
-      ssize_t k;
-      if (!p[i].revents)
-        continue;
-      k = recv(p[i].fd, buf, sizeof buf - 1, 0);
-      if (k <= 0) {
-        fprintf(stderr, "load: a connection was closed\n");
-        return 1;
-      }
-      if (i % 2) {
-        if (strncmp(buf, "HTTP/1.1 200", 12) != 0) {
-          fprintf(stderr, "load: %.300s\n", buf);
-          return 1;
-        }
-        continue;
-      }
-      for (int e = ends(&v[i / 2], buf, (size_t)k); e > 0; e--) {
+    for (int i = 0; i < 2 * n; i++)
+      for (int e = p[i].revents ? take(v, p, i) : 0; e > 0; e--) {
         done++;
         if (started < turns) {
           started++;
-          post(&v[i / 2], argv[2]);
+          post(&v[i / 2], key);
         }
       }
-    }
   }
   clock_gettime(CLOCK_MONOTONIC, &b);
   printf("turns %ld seconds %.3f\n", turns,
          (double)(b.tv_sec - a.tv_sec) + (double)(b.tv_nsec - a.tv_nsec) / 1e9);
+  fflush(stdout);
+}
+
+int main(int argc, char **argv)
+{
+  static struct lane v[MAX];
+  static struct pollfd p[2 * MAX];
+  char line[16];
+  int n = 0;
+
+  if (argc < 4) return 2;
+  while (n < MAX && fgets(v[n].id, sizeof v[n].id, stdin)) {
+    v[n].id[strcspn(v[n].id, "\n")] = '\0';
+    if (!v[n].id[0]) break;
+    n++;
+  }
+  for (int i = 0; i < n; i++)
+    open_lane(&v[i], &p[2 * i], (int)strtol(argv[1], NULL, 10), argv[2]);
+  for (int k = 3; k < argc && (k == 3 || fgets(line, sizeof line, stdin)); k++)
+    batch(v, p, n, strtol(argv[k], NULL, 10), argv[2]);
   return 0;
 }

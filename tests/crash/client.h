@@ -37,6 +37,7 @@ static const struct scenario scenarios[] = {
   {"cut", {{0, 0, "say:use long"}, {"agent.tool_use", 1, "interrupt"}, {IDLE, 1, "say:text two"}, {IDLE, 1, "end"}}},
   {"unblock", {{0, 0, "say:use client"}, {IDLE, 1, "interrupt"}, {IDLE, 1, "say:text two"}, {IDLE, 1, "end"}}},
   {"retry", {{0, 0, "say:fail once"}, {IDLE, 1, "end"}}},
+  {"waiting", {{0, 0, "say:fail once"}, {"session.status_rescheduled", 1, "say:text two"}, {IDLE, 1, "end"}}},
   {"refused", {{0, 0, "say:use none"}, {IDLE, 1, "end"}}},
 };
 

@@ -3,19 +3,24 @@
 
     messages.py [--port 0] [--tls-cert C --tls-key K] [--key KEY] [--lenient] [--drip]
 
-Prints "listening PORT" and serves 127.0.0.1. What it answers is decided by the request alone. The newest
-user text may hold directives; steps are separated by ;; and the k-th reply since that text plays the k-th:
+Prints "listening PORT" and serves 127.0.0.1. What it answers is decided by the request, unless a test has queued
+a step that fits it. The newest user text may hold directives; steps are separated by ;; and the k-th reply since that
+text plays the k-th:
 
-    [[say TEXT]]              that text; {result} {last} {system} {model} {tools} {messages} are filled in
+    [[say TEXT]]              that text; {result} {last} {system} {model} {tools} {messages} are filled in, {bytes N} is
+                              so much text (also in a tool's input)
     [[tool NAME {json}]]      a tool call; [[tools A {..} | B {..}]] several at once
     [[think]] [[think TEXT]]  a signed thinking block first; [[redacted]] a redacted one
     [[long N]]                N words
     [[slow N ms]]             a pause between deltas
     [[error 529 x2]]          fails twice, then goes on with the step; without x: always. More words:
-                              "type T", "retry SECONDS", "retry-ms MS"; [[error stream T x1]] in mid-stream
-    [[cut]] [[hang]]          drops the connection in mid-stream; says nothing more (x2 as above)
-    [[refuse]] [[max]] [[pause]]   other stop reasons
-    [[badtool NAME]] [[unknown]] [[garbage]]   broken tool input; a block of unknown type; a frame of no JSON
+                              "type T", "retry SECONDS", "retry-ms MS", "date SECONDS" (retry-after as a date so far
+                              ahead), "html" (a page, no JSON); [[error stream T x1]] in mid-stream
+    [[cut]] [[hang]]          [[die eof mid]] and [[stall mid]] (x2 as above)
+    [[split ..]] [[eol ..]] [[noise]] [[stall ..]] [[die ..]]   on the way: wire.py
+    [[refuse [CATEGORY WHY]]] [[refusal TEXT]] [[max]] [[pause]] [[empty]]   other stop reasons; refusal: in the field
+                              of this name, where the protocol has it; empty: no block
+    [[badtool NAME [TEXT]]] [[unknown]] [[garbage]]   broken tool input; a block of unknown type; a frame of no JSON
     [[usage in=1 out=2 read=3 write=4]]
 
 With no directive left: after tool results "Result: <their text>", else "You said: <text>".
@@ -23,17 +28,19 @@ Requests are checked as the real service checks them (tool calls answered at onc
 unchanged, at most four cache breakpoints, no sampling parameters) and refused with 400; --lenient does not.
 
     GET /count            {"count": n, "live": streams open now}
-    GET /requests?since=n the latest 1,000: [{n, path, headers, body, raw, aborted}]
-    POST /reset           forgets them
+    GET /requests?since=n the latest 1,000: [{n, at, path, headers, body, raw, aborted, retry_at}]
+    GET /raw?n=N          the body of one, byte for byte
+    POST /script          ["[[..]]" or {"do": "[[..]]", "when": {"text": part of the newest user text, "model": its id,
+                          "path": the end of the path}}]: steps in a queue; a request takes the first that fits it
+    GET /script           the steps that are left
+    POST /reset           forgets all of this
 """
 import argparse
-import base64
+import email.utils
 import hashlib
-import hmac
 import http.server
 import json
 import re
-import select
 import socketserver
 import ssl
 import sys
@@ -41,12 +48,25 @@ import threading
 import time
 import urllib.parse
 
-SECRET = b"mock"
+sys.dont_write_bytecode = True
+from forms import Refused, blocks_of, canonical, check, check_messages, completion_events, message_events, new_id, results_of, sign, text_of  # noqa: E402
+from wire import Died, Way, Wire  # noqa: E402
+
 KEEP = 1000
 MAX_BODY = 64 << 20
 TYPES = {400: "invalid_request_error", 401: "authentication_error", 402: "billing_error", 403: "permission_error",
          404: "not_found_error", 413: "request_too_large", 429: "rate_limit_error", 500: "api_error",
          504: "timeout_error", 529: "overloaded_error"}
+CHAT_TYPES = {401: ("invalid_request_error", "invalid_api_key"), 402: ("insufficient_quota", "insufficient_quota"),
+              404: ("invalid_request_error", "model_not_found"), 429: ("requests", "rate_limit_exceeded"),
+              529: ("overloaded_error", None)}
+
+
+def parsed(raw):
+    try:
+        return json.loads(raw) if raw else None
+    except ValueError:
+        return None
 
 
 class State:
@@ -55,21 +75,33 @@ class State:
     def __init__(self, options):
         self.options = options
         self.lock = threading.Lock()
-        self.requests, self.count, self.live = [], 0, 0
-        self.played, self.prefixes = {}, {}
+        self.requests, self.raws, self.count, self.live = [], {}, 0, 0
+        self.played, self.prefixes, self.script = {}, {}, []
 
     def record(self, path, headers, raw):
-        try:
-            body = json.loads(raw) if raw else None
-        except ValueError:
-            body = None
         with self.lock:
             self.count += 1
-            r = {"n": self.count, "path": path, "headers": headers, "body": body,
-                 "raw": raw.decode("utf-8", "replace"), "aborted": False}
+            r = {"n": self.count, "at": time.time(), "path": path, "headers": headers, "aborted": False, "retry_at": None}
             self.requests.append(r)
+            self.raws[self.count] = raw
+            self.raws.pop(self.count - KEEP, None)
             del self.requests[:-KEEP]
         return r
+
+    def since(self, n):
+        with self.lock:
+            found = [(r, self.raws[r["n"]]) for r in self.requests if r["n"] > n]
+        return [dict(r, body=parsed(raw), raw=raw.decode("utf-8", "replace")) for r, raw in found]
+
+    def next_step(self, brain, path):
+        """The first queued step that fits, taken from the queue; or None."""
+        with self.lock:
+            for i, s in enumerate(self.script):
+                when = s.get("when") or {}
+                if when.get("text", "") in brain.text and when.get("model", brain.body.get("model")) == brain.body.get("model") \
+                        and path.endswith(when.get("path", "")):
+                    return self.script.pop(i)["do"]
+        return None
 
     def play(self, key, times):
         """True while a failure that is to happen so many times (None: always) has to happen again."""
@@ -91,12 +123,6 @@ class State:
             while len(self.prefixes) > 20000:
                 del self.prefixes[next(iter(self.prefixes))]
         return best
-
-
-class Refused(Exception):
-    def __init__(self, status, message, kind=None):
-        super().__init__(message)
-        self.status, self.kind = status, kind or TYPES.get(status, "invalid_request_error")
 
 
 # ---------------------------------------------------------------------------------------------- directives
@@ -141,36 +167,16 @@ def group(text, i, steps):
     return i
 
 
-def text_of(content):
-    if isinstance(content, str):
-        return content
-    return "\n".join(b.get("text", "") for b in content or [] if b.get("type") == "text")
-
-
-def results_of(message):
-    if message.get("role") != "user" or isinstance(message.get("content"), str):
-        return []
-    return [b for b in message.get("content") or [] if b.get("type") == "tool_result"]
-
-
 class Plan:
     """What to answer: blocks, and how."""
 
     def __init__(self):
         self.blocks, self.stop, self.details = [], None, None
-        self.delay, self.cut, self.hang, self.error, self.garbage = 0.0, False, False, None, False
-        self.usage = {}
+        self.delay, self.error, self.garbage = 0.0, None, False
+        self.usage, self.way, self.empty, self.refusal, self.html, self.retry_at = {}, Way(), False, False, False, None
 
     def text(self, s):
         self.blocks.append({"type": "text", "text": s})
-
-
-def sign(thinking):
-    return base64.b64encode(hmac.new(SECRET, thinking.encode(), hashlib.sha256).digest()).decode()
-
-
-def new_id(prefix, *parts):
-    return prefix + "_01" + hashlib.sha256(repr(parts).encode()).hexdigest()[:22]
 
 
 def times_in(words):
@@ -180,16 +186,30 @@ def times_in(words):
     return None
 
 
+def filler(n):
+    line = "0123456789" * 6 + "abc\n"
+    return (line * (n // len(line) + 1))[:n]
+
+
+def enlarge(v):
+    """{bytes N} in the strings of a value."""
+    if isinstance(v, str):
+        return re.sub(r"\{bytes (\d+)\}", lambda m: filler(int(m[1])), v)
+    if isinstance(v, dict):
+        return {k: enlarge(x) for k, x in v.items()}
+    return [enlarge(x) for x in v] if isinstance(v, list) else v
+
+
 class Brain:
-    def __init__(self, state, body):
+    def __init__(self, state, body, path):
+        self.path = path
         self.state, self.body, self.messages = state, body, body["messages"]
         self.at = max((i for i, m in enumerate(self.messages) if m["role"] == "user" and text_of(m["content"])
                        and not (results_of(m) and "[[" not in text_of(m["content"]))), default=-1)
         self.text = text_of(self.messages[self.at]["content"]) if self.at >= 0 else ""
         self.turn = sum(1 for m in self.messages[self.at + 1:] if m["role"] == "assistant")
         self.results = results_of(self.messages[-1]) if self.messages else []
-        self.key = hashlib.sha256(json.dumps([body.get("model"), body.get("system"), self.messages],
-                                             sort_keys=True).encode()).hexdigest()
+        self.key = hashlib.sha256(json.dumps([body.get("model"), body.get("system"), self.messages]).encode()).hexdigest()
 
     def result_text(self):
         return "\n".join(text_of(r.get("content")) for r in self.results)
@@ -202,14 +222,18 @@ class Brain:
                             ("tools", ",".join(t.get("name", "") for t in self.body.get("tools") or [])),
                             ("messages", str(len(self.messages)))):
             s = s.replace("{" + name + "}", value)
-        return s
+        return enlarge(s)
 
     def plan(self):
-        p, steps = Plan(), steps_of(self.text)
-        step = steps[self.turn] if self.turn < len(steps) else []
+        queued = self.state.next_step(self, self.path)
+        p, steps = Plan(), steps_of(self.text if queued is None else queued)
+        turn = self.turn if queued is None else 0
+        step = steps[turn] if turn < len(steps) else []
         for n, directive in enumerate(step):
             word, _, rest = directive.partition(" ")
             self.directive(p, word, rest.strip(), n)
+        if p.empty:
+            p.stop = p.stop or "end_turn"
         if not p.blocks and p.error is None and not p.stop:
             p.text("Result: " + self.result_text() if self.results else "You said: " + self.text)
         elif all(b["type"] in ("thinking", "redacted_thinking") for b in p.blocks) and not p.stop:
@@ -240,25 +264,33 @@ class Brain:
         elif word == "error":
             self.error(p, rest.split(), key)
         elif word == "cut":
-            p.cut = p.cut or self.state.play(key, times_in(rest.split()))
+            self.directive(p, "die", "eof mid " + rest, n)
         elif word == "hang":
-            p.hang = p.hang or self.state.play(key, times_in(rest.split()))
+            self.directive(p, "stall", "mid " + rest, n)
         elif word == "garbage":
             p.garbage = p.garbage or self.state.play(key, times_in(rest.split()))
         elif word == "refuse":
-            p.stop, p.details = "refusal", {"type": "refusal", "category": "cyber", "explanation": "declined by the mock"}
+            category, _, why = rest.partition(" ")
+            p.stop = "refusal"
+            p.details = {"type": "refusal", "category": category or "cyber", "explanation": why or "declined by the mock"}
+        elif word == "refusal":
+            p.stop, p.refusal = "refusal", True
+            p.details = {"type": "refusal", "category": None, "explanation": rest}
+        elif word == "empty":
+            p.empty = True
         elif word == "max":
             p.stop = "max_tokens"
         elif word == "pause":
             p.stop = "pause_turn"
         elif word == "badtool":
-            self.tool(p, rest + ' {"a":1}')
-            p.blocks[-1]["broken"] = True
+            name, _, given = rest.partition(" ")
+            self.tool(p, name + ' {"a":1}')
+            p.blocks[-1]["given"] = given or '{"a": 1'
         elif word == "unknown":
             p.blocks.append({"type": "mock_novelty", "data": {"b": [1, 2.5, None], "a": "\u00e9"}})
         elif word == "usage":
             p.usage = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", rest)}
-        else:
+        elif not p.way.directive(word, rest.split(), lambda: self.state.play(key, times_in(rest.split()))):
             raise Refused(400, "mock: unknown directive " + word)
 
     def tool(self, p, rest):
@@ -266,13 +298,13 @@ class Brain:
         tail = tail.lstrip()
         value, end = json.JSONDecoder().raw_decode(tail) if tail.startswith("{") else ({}, 0)
         p.blocks.append({"type": "tool_use", "id": new_id("toolu", self.key, len(p.blocks)), "name": name,
-                         "input": value})
+                         "input": enlarge(value)})
         return tail[end:]
 
     def error(self, p, words, key):
         if p.error or not self.state.play(key, times_in(words)):
             return
-        options = {words[i]: words[i + 1] for i in range(len(words) - 1) if words[i] in ("type", "retry", "retry-ms")}
+        options = {words[i]: words[i + 1] for i in range(len(words) - 1) if words[i] in ("type", "retry", "retry-ms", "date")}
         if words[0] == "stream":
             p.error = ("stream", words[1] if len(words) > 1 and words[1][0] != "x" else "overloaded_error", {})
             return
@@ -281,218 +313,38 @@ class Brain:
             headers["retry-after"] = options["retry"]
         if "retry-ms" in options:
             headers["retry-after-ms"] = options["retry-ms"]
-        p.error = (status, options.get("type") or TYPES.get(status, "api_error"), headers)
+        if "date" in options:
+            p.retry_at = int(time.time()) + int(options["date"])
+            headers["retry-after"] = email.utils.formatdate(p.retry_at, usegmt=True)
+        p.html = "html" in words
+        p.error = (status, options.get("type"), headers)
 
 
-# ---------------------------------------------------------------------------------------------- checks
-
-def blocks_of(m):
-    c = m.get("content")
-    return [{"type": "text", "text": c}] if isinstance(c, str) else c
-
-
-def check(body, headers):
-    if "anthropic-version" not in headers:
-        raise Refused(400, "anthropic-version: header is required")
-    for field in ("temperature", "top_p", "top_k"):
-        if field in body:
-            raise Refused(400, field + ": this field is no longer supported")
-    if not isinstance(body.get("max_tokens"), int) or body["max_tokens"] < 1:
-        raise Refused(400, "max_tokens: field required")
-    messages = body["messages"]
-    if not messages or messages[0].get("role") != "user":
-        raise Refused(400, "messages: first message must use the \"user\" role")
-    marks = json.dumps(body).count('"cache_control"')
-    if marks > 4:
-        raise Refused(400, "A maximum of 4 blocks with cache_control may be provided. Found %d." % marks)
-    for t in body.get("tools") or []:
-        if t.get("type") in (None, "custom") and not re.fullmatch(r"[a-zA-Z0-9_-]{1,128}", t.get("name", "")):
-            raise Refused(400, "tools: name must match ^[a-zA-Z0-9_-]{1,128}$")
-    open_calls, seen = set(), set()
-    for i, m in enumerate(messages):
-        where = "messages.%d" % i
-        if m.get("role") not in ("user", "assistant", "system") or not isinstance(blocks_of(m), list):
-            raise Refused(400, where + ": role or content is not valid")
-        if m["role"] == "system":
-            continue
-        answered = {b.get("tool_use_id") for b in blocks_of(m) if b.get("type") == "tool_result"}
-        if open_calls - answered:
-            raise Refused(400, where + ": `tool_use` ids were found without `tool_result` blocks immediately after: "
-                          + ", ".join(sorted(open_calls - answered)))
-        if answered - open_calls:
-            raise Refused(400, where + ": unexpected `tool_use_id` found in `tool_result` blocks: "
-                          + ", ".join(map(str, answered - open_calls)))
-        open_calls = set()
-        if not blocks_of(m) and i != len(messages) - 1:
-            raise Refused(400, where + ": all messages must have non-empty content")
-        for j, b in enumerate(blocks_of(m)):
-            check_block(m, b, "%s.content.%d" % (where, j), open_calls, seen)
-    if open_calls:
-        raise Refused(400, "messages: `tool_use` ids were found without `tool_result` blocks immediately after: "
-                      + ", ".join(sorted(open_calls)))
-
-
-def check_block(m, b, where, open_calls, seen):
-    kind = b.get("type")
-    if kind == "text" and not (b.get("text") or "").strip():
-        raise Refused(400, where + ": text content blocks must contain non-whitespace text")
-    if kind == "thinking" and b.get("signature") != sign(b.get("thinking", "")):
-        raise Refused(400, where + ": Invalid `signature` in `thinking` block")
-    if kind == "tool_use":
-        if m["role"] != "assistant" or not isinstance(b.get("input"), dict):
-            raise Refused(400, where + ": tool_use.input must be an object")
-        if b.get("id") in seen:
-            raise Refused(400, where + ": `tool_use` ids must be unique")
-        seen.add(b.get("id"))
-        open_calls.add(b.get("id"))
-
-
-# ---------------------------------------------------------------------------------------------- streaming
-
-def pieces(s):
-    """A text in pieces of uneven length."""
-    sizes, i, k = (1, 3, 7, 2, 12, 5), 0, 0
-    while i < len(s):
-        n = sizes[k % len(sizes)] if len(s) < 2000 else 64
-        yield s[i:i + n]
-        i, k = i + n, k + 1
+MARK = re.compile(r',? ?"cache_control": \{[^{}]*\}')
 
 
 def usage_of(state, body, p):
-    def tokens(x):
-        return len(json.dumps(x)) // 4 + 1
-    messages, head = body["messages"], tokens([body.get("system"), body.get("tools")])
-    total, read, written = head + sum(tokens(m) for m in messages), 0, 0
-    if '"cache_control"' in json.dumps(body):
-        h, digests = hashlib.sha256(json.dumps([body.get("model"), body.get("tools"), body.get("system")]).encode()), []
-        for m in messages:
-            h.update(json.dumps(m).encode())
+    def tokens(text):
+        return len(text) // 4 + 1
+    texts = [json.dumps(m) for m in body["messages"]]
+    top = json.dumps([body.get("model"), body.get("tools"), body.get("system")])
+    head, read, written = tokens(top), 0, 0
+    total = head + sum(map(tokens, texts))
+    if "cache_control" in body or '"cache_control"' in top or any('"cache_control"' in t for t in texts):
+        h, digests = hashlib.sha256(MARK.sub("", top).encode()), []
+        for t in texts:
+            h.update((MARK.sub("", t) if "cache_control" in t else t).encode())
             digests.append(h.hexdigest())
         n = state.cached(digests)
-        read = head + sum(tokens(m) for m in messages[:n]) if n else 0
+        read = head + sum(map(tokens, texts[:n])) if n else 0
         written = max(0, total - read - 4)
     u = p.usage
     read, written = u.get("read", read), u.get("write", written)
     fresh = u.get("in", max(0, total - read - written))
-    out = u.get("out", sum(tokens(b) for b in p.blocks))
+    out = u.get("out", sum(tokens(json.dumps(b)) for b in p.blocks))
     return {"input_tokens": fresh, "cache_creation_input_tokens": written, "cache_read_input_tokens": read,
             "cache_creation": {"ephemeral_5m_input_tokens": written, "ephemeral_1h_input_tokens": 0},
             "output_tokens": out, "service_tier": "standard"}
-
-
-class Cut(Exception):
-    pass
-
-
-def message_events(brain, p, usage):
-    """(event, data) pairs of a Messages stream. None asks for the plan's pause."""
-    first = dict(usage, output_tokens=1)
-    yield "message_start", {"type": "message_start", "message": {
-        "id": new_id("msg", brain.key), "type": "message", "role": "assistant", "model": brain.body.get("model"),
-        "content": [], "stop_reason": None, "stop_sequence": None, "usage": first}}
-    for i, b in enumerate(p.blocks):
-        yield from block_events(i, b, p)
-        if i == 0:
-            yield "ping", {"type": "ping"}
-    if p.error:
-        yield "error", {"type": "error", "error": {"type": p.error[1], "message": "mock error in the stream"}}
-        return
-    if p.cut:
-        raise Cut()
-    yield "message_delta", {"type": "message_delta", "delta": {"stop_reason": p.stop, "stop_sequence": None,
-                                                               "stop_details": p.details},
-                            "usage": {"output_tokens": usage["output_tokens"]}}
-    yield "message_stop", {"type": "message_stop"}
-
-
-def block_events(i, b, p):
-    kind, deltas = b["type"], []
-    if kind == "text":
-        start = {"type": "text", "text": ""}
-        deltas = [{"type": "text_delta", "text": s} for s in pieces(b["text"])]
-    elif kind == "thinking":
-        start = {"type": "thinking", "thinking": "", "signature": ""}
-        deltas = [{"type": "thinking_delta", "thinking": s} for s in pieces(b["thinking"])]
-        deltas.append({"type": "signature_delta", "signature": b["signature"]})
-    elif kind == "tool_use":
-        start = {"type": "tool_use", "id": b["id"], "name": b["name"], "input": {}}
-        s = json.dumps(b["input"], ensure_ascii=False) if b["input"] else ""
-        s = s[:-1] if b.get("broken") else s
-        deltas = [{"type": "input_json_delta", "partial_json": x} for x in [""] + list(pieces(s))]
-    else:
-        start = b
-    yield "content_block_start", {"type": "content_block_start", "index": i, "content_block": start}
-    for k, d in enumerate(deltas):
-        if (p.cut or p.error) and k and k >= len(deltas) // 2 and i == len(p.blocks) - 1:
-            return
-        yield None, None
-        yield "content_block_delta", {"type": "content_block_delta", "index": i, "delta": d}
-    yield "content_block_stop", {"type": "content_block_stop", "index": i}
-
-
-def completion_events(brain, p, usage):
-    """(None, data) pairs of a chat completions stream."""
-    base = {"id": new_id("chatcmpl", brain.key), "object": "chat.completion.chunk", "created": 0,
-            "model": brain.body.get("model")}
-
-    def chunk(delta, finish=None):
-        return "", dict(base, choices=[{"index": 0, "delta": delta, "finish_reason": finish}])
-    yield chunk({"role": "assistant", "content": ""})
-    calls = 0
-    for b in p.blocks:
-        if b["type"] == "tool_use":
-            s = json.dumps(b["input"])
-            s = s[:-1] if b.get("broken") else s
-            yield chunk({"tool_calls": [{"index": calls, "id": b["id"], "type": "function",
-                                         "function": {"name": b["name"], "arguments": ""}}]})
-            for x in pieces(s):
-                yield None, None
-                yield chunk({"tool_calls": [{"index": calls, "function": {"arguments": x}}]})
-            calls += 1
-        else:
-            key = "content" if b["type"] == "text" else "reasoning_content"
-            parts = list(pieces(b.get("text") or b.get("thinking") or ""))
-            for x in parts[:len(parts) // 2 + 1] if p.cut or p.error else parts:
-                yield None, None
-                yield chunk({key: x})
-    if p.error:
-        yield "", {"error": {"type": p.error[1], "message": "mock error in the stream"}}
-        return
-    if p.cut:
-        raise Cut()
-    yield chunk({}, {"tool_use": "tool_calls", "max_tokens": "length", "refusal": "content_filter"}.get(p.stop, "stop"))
-    if (brain.body.get("stream_options") or {}).get("include_usage"):
-        read = usage["cache_read_input_tokens"]
-        every = usage["input_tokens"] + usage["cache_creation_input_tokens"] + read
-        yield "", dict(base, choices=[], usage={"prompt_tokens": every, "completion_tokens": usage["output_tokens"],
-                                                "total_tokens": every + usage["output_tokens"],
-                                                "prompt_tokens_details": {"cached_tokens": read}})
-
-
-def canonical(body):
-    """A chat completions request in the form of the Messages API, for the brain."""
-    out, system = [], []
-    for m in body.get("messages") or []:
-        c = m.get("content")
-        blocks = [{"type": "text", "text": c}] if isinstance(c, str) and c else \
-            [b for b in c or [] if isinstance(b, dict)] if not isinstance(c, str) else []
-        if m["role"] in ("system", "developer"):
-            system += blocks
-        elif m["role"] == "tool":
-            r = {"type": "tool_result", "tool_use_id": m.get("tool_call_id"), "content": blocks}
-            if out and out[-1]["role"] == "user" and results_of(out[-1]):
-                out[-1]["content"].append(r)
-            else:
-                out.append({"role": "user", "content": [r]})
-        elif m["role"] == "assistant":
-            for t in m.get("tool_calls") or []:
-                blocks.append({"type": "tool_use", "id": t["id"], "name": t["function"]["name"],
-                               "input": json.loads(t["function"]["arguments"] or "{}")})
-            out.append({"role": "assistant", "content": blocks})
-        else:
-            out.append({"role": "user", "content": blocks})
-    tools = [dict(t["function"], input_schema=t["function"].get("parameters")) for t in body.get("tools") or []]
-    return dict(body, messages=out, system=system, tools=tools)
 
 
 # ---------------------------------------------------------------------------------------------- server
@@ -501,6 +353,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     wbufsize = 0
     disable_nagle_algorithm = True
+    chat = False  # of the request in work
 
     def log_message(self, *args):
         pass
@@ -520,8 +373,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(data)
 
     def fail(self, status, kind, message, headers=None):
+        if self.chat:
+            type_, code = (kind, kind) if kind else CHAT_TYPES.get(status, ("server_error" if status >= 500 else
+                                                                            "invalid_request_error", None))
+            return self.reply(status, {"error": {"message": message, "type": type_, "param": None, "code": code}}, headers)
+        kind = kind or TYPES.get(status, "api_error")
         self.reply(status, {"type": "error", "error": {"type": kind, "message": message},
                             "request_id": new_id("req", self.state.count)}, headers)
+
+    def page(self, status):
+        """What a proxy in between says."""
+        data = b"<html><head><title>%d</title></head>\r\n<body><center><h1>%d Bad Gateway</h1></center></body></html>\r\n" \
+            % (status, status)
+        self.send_response(status)
+        self.send_header("content-type", "text/html")
+        self.send_header("content-length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
 
     def do_GET(self):
         url = urllib.parse.urlsplit(self.path)
@@ -529,9 +397,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.reply(200, {"count": self.state.count, "live": self.state.live})
         elif url.path == "/requests":
             since = int(urllib.parse.parse_qs(url.query).get("since", ["0"])[0])
-            with self.state.lock:
-                found = [r for r in self.state.requests if r["n"] > since]
-            self.reply(200, found)
+            self.reply(200, self.state.since(since))
+        elif url.path == "/raw":
+            data = self.state.raws.get(int(urllib.parse.parse_qs(url.query)["n"][0]), b"")
+            self.send_response(200)
+            self.send_header("content-length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+        elif url.path == "/script":
+            self.reply(200, self.state.script)
         elif url.path == "/v1/models":
             self.reply(200, {"data": [{"id": "mock", "type": "model"}], "has_more": False})
         else:
@@ -543,11 +417,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             if self.path == "/reset":
                 with self.state.lock:
                     self.state.requests.clear()
+                    self.state.raws.clear()
+                    self.state.script.clear()
                     self.state.count = 0
                     self.state.played.clear()
                     self.state.prefixes.clear()
                 return self.reply(200, {})
+            if self.path == "/script":
+                with self.state.lock:
+                    self.state.script += [{"do": s} if isinstance(s, str) else s for s in json.loads(raw)]
+                return self.reply(200, {})
             self.answer(raw)
+        except Died:
+            self.close_connection = True
         except (BrokenPipeError, ConnectionError, ssl.SSLError, TimeoutError):
             self.close_connection = True
 
@@ -566,7 +448,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         path = urllib.parse.urlsplit(self.path).path
         headers = {k.lower(): v for k, v in self.headers.items()}
         record = self.state.record(path, headers, raw)
-        chat = path.endswith("/chat/completions")
+        chat = self.chat = path.endswith("/chat/completions")
         try:
             if not chat and path not in ("/v1/messages", "/v1/messages/count_tokens"):
                 raise Refused(404, "not found")
@@ -574,18 +456,25 @@ class Handler(http.server.BaseHTTPRequestHandler):
             given = headers.get("x-api-key") or (headers.get("authorization") or "").replace("Bearer ", "")
             if key and given != key:
                 raise Refused(401, "invalid x-api-key: " + given)
-            body = record["body"]
+            body = parsed(raw)
             if not isinstance(body, dict) or not isinstance(body.get("messages"), list):
                 raise Refused(400, "messages: field required")
             if chat:
                 body = canonical(body)
+                if not self.state.options.lenient:
+                    check_messages(body["messages"])
             elif path.endswith("/count_tokens"):
-                return self.reply(200, {"input_tokens": len(raw) // 4})
+                beta = {"context_management": None} if "token-counting" in headers.get("anthropic-beta", "") else {}
+                return self.reply(200, dict(beta, input_tokens=len(raw) // 4))
             elif not self.state.options.lenient:
                 check(body, headers)
-            brain = Brain(self.state, body)
+            brain = Brain(self.state, body, path)
             plan = brain.plan()
             if plan.error and plan.error[0] != "stream":
+                Wire(self, plan.way, 0, False).at("head")
+                record["retry_at"] = plan.retry_at
+                if plan.html:
+                    return self.page(plan.error[0])
                 return self.fail(plan.error[0], plan.error[1], "mock error %d" % plan.error[0], plan.error[2])
             usage = usage_of(self.state, body, plan)
         except Refused as e:
@@ -606,63 +495,22 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def stream(self, brain, p, usage, chat, record):
         with self.state.lock:
             self.state.live += 1
-        try:
+        def head():
             self.send_response(200)
             self.send_header("content-type", "text/event-stream; charset=utf-8")
             self.send_header("transfer-encoding", "chunked")
             self.send_header("request-id", new_id("req", record["n"]))
             self.end_headers()
-            self.frames(brain, p, usage, chat)
-            if chat:
-                self.chunk(b"data: [DONE]\n\n")
-            self.wfile.write(b"0\r\n\r\n")
-        except Cut:
-            self.close_connection = True
+        wire = Wire(self, p.way, p.delay, self.state.options.drip)
+        try:
+            events = completion_events(brain, p, usage) if chat else message_events(brain, p, usage)
+            wire.send(head, events, b"data: [DONE]\n\n" if chat else b"", p.garbage)
         except (BrokenPipeError, ConnectionError, ssl.SSLError, TimeoutError):
             record["aborted"] = True
             raise
         finally:
             with self.state.lock:
                 self.state.live -= 1
-
-    def frames(self, brain, p, usage, chat):
-        events = completion_events(brain, p, usage) if chat else message_events(brain, p, usage)
-        pending, n = b"", 0
-        for event, data in events:
-            if event is None:
-                if p.delay:
-                    self.chunk(pending)
-                    pending = b""
-                    time.sleep(p.delay)
-                continue
-            n += 1
-            head = "event: %s\n" % event if event else ""
-            text = json.dumps(data, ensure_ascii=n % 2 == 0)
-            pending += (head + "data: " + text + "\n\n").encode()
-            if p.garbage and n == 3:
-                pending += b"event: content_block_delta\ndata: {broken\n\n"
-            if p.hang and n == 2:
-                self.chunk(pending)
-                return self.wait_for_close()
-            if len(pending) > 4096 or p.cut or p.delay or n == 1:
-                self.chunk(pending)
-                pending = b""
-        self.chunk(pending)
-
-    def chunk(self, data):
-        if not data:
-            return
-        out = b"%x\r\n%s\r\n" % (len(data), data)
-        if not self.state.options.drip:
-            return self.wfile.write(out)
-        for i in range(0, len(out), 3):
-            self.wfile.write(out[i:i + 3])
-
-    def wait_for_close(self):
-        end = time.monotonic() + 900
-        while time.monotonic() < end:
-            if select.select([self.connection], [], [], 1.0)[0] and not self.connection.recv(1):
-                raise ConnectionError("closed by the client")
 
 
 class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):

@@ -117,17 +117,19 @@ TEST(a_claim_given_up_leaves_the_call_to_the_client)
   struct mr_domain d = {.sys = test_sys(), .mem = &test_sys()->mem};
   struct mr_session s = {.d = &d, .mem = mr_arena_new(d.mem, 4096)};
 
+  mr_thread_init(&s, &s.main);
+
   row(&s, MR_ROW_WIRE, "session.status_running", "{}");
   row(&s, MR_ROW_PRIVATE, "model.reply",
       "{\"calls\":[{\"id\":\"toolu_1\",\"event_id\":\"sevt_1\"}],\"stop_reason\":\"tool_use\",\"content\":[]}");
   row(&s, MR_ROW_WIRE, "agent.custom_tool_use", "{\"type\":\"agent.custom_tool_use\",\"id\":\"sevt_1\",\"name\":\"n\",\"input\":{}}");
   row(&s, MR_ROW_PRIVATE, "tool.claim", "{\"event_id\":\"sevt_1\",\"owned\":true,\"idempotent\":true}");
   row(&s, MR_ROW_PRIVATE, "tool.intent", "{\"event_id\":\"sevt_1\",\"attempt\":1}");
-  CHECK(mr_tools_running(&s));
+  CHECK(mr_tools_running(&s.main));
   row(&s, MR_ROW_PRIVATE, "tool.claim", "{\"event_id\":\"sevt_1\",\"owned\":false}");
-  CHECK(!mr_tools_running(&s)); /* else a restart waits for it for ever */
-  CHECK(mr_call_waits_client(&s, s.calls[0]));
-  mr_mem_free(d.mem, s.history);
+  CHECK(!mr_tools_running(&s.main)); /* else a restart waits for it for ever */
+  CHECK(mr_call_waits_client(s.main.calls[0]));
+  mr_mem_free(d.mem, s.main.history);
   mr_arena_free(&s.mem);
 }
 

@@ -59,12 +59,13 @@ TEST(stream)
                                                  "details\":{\"cached_tokens\":20}}}\n\n"
                                                  "data: [DONE]\n\n");
   CHECK_STR(mr_buf_get(&h.content),
-            "[{\"type\":\"text\",\"text\":\"Hello\"},"
+            "[{\"type\":\"thinking\",\"signature\":\"moonrig:reasoning_content\",\"thinking\":\"hm hm\"},"
+            "{\"type\":\"text\",\"text\":\"Hello\"},"
             "{\"type\":\"tool_use\",\"id\":\"call_a\",\"name\":\"pay\",\"input\":{\"n\":"
             "12345678901234567890}},"
             "{\"type\":\"tool_use\",\"id\":\"call_b\",\"name\":\"now\",\"input\":{}}]");
-  CHECK_STR(mr_buf_get(&h.log), "block -1 thinking\nblock 0 text\ntext 0 Hel\ntext 0 lo\nblock 1 "
-                                "tool_use\nblock 2 tool_use\n");
+  CHECK_STR(mr_buf_get(&h.log), "block 0 thinking\nblock 1 text\ntext 1 Hel\ntext 1 lo\nblock 2 "
+                                "tool_use\nblock 3 tool_use\n");
   CHECK_STR(mr_buf_get(&h.stop_reason), "tool_use");
   CHECK_INT(h.usage.input, 10);
   CHECK_INT(h.usage.cache_read, 20);
@@ -121,6 +122,84 @@ TEST(servers_differ)
     CHECK(mr_str_is(mr_buf_get(&h.stop_reason), ends[i][1]));
     expect(&h, MR_MODEL_OK, "");
   }
+  bench_close(&b);
+}
+
+/* Calls as servers send them that do not number, or number all of them 0. */
+TEST(calls_without_numbers)
+{
+#define CALL(s) CHUNK("{\"tool_calls\":[" s "]}", "null")
+#define END CHUNK("{}", "\"tool_calls\"")
+  static const char *const cases[][2] = {
+      /* no numbers, ids; the arguments in pieces that interleave */
+      {CALL("{\"id\":\"x\",\"function\":{\"name\":\"a\",\"arguments\":\"{\\\"k\\\"\"}}") CALL(
+           "{\"id\":\"y\",\"function\":{\"name\":\"b\",\"arguments\":\"{\"}}") CALL(
+           "{\"id\":\"x\",\"function\":{\"arguments\":\":1}\"}}") CALL("{\"id\":\"y\",\"function\":{"
+                                                                     "\"arguments\":\"}\"}}") END,
+       "x:a:{\"k\":1} y:b:{}"},
+      /* neither: whole calls, one after the other and in one delta, also of the same tool */
+      {CALL("{\"function\":{\"name\":\"a\",\"arguments\":\"{\\\"k\\\":1}\"}},{\"function\":{\"name\":\"a\","
+            "\"arguments\":\"{}\"}}") CALL("{\"function\":{\"name\":\"b\",\"arguments\":{\"o\":[2]}}}") END,
+       "toolu:a:{\"k\":1} toolu:a:{} toolu:b:{\"o\":[2]}"},
+      /* neither, in pieces */
+      {CALL("{\"function\":{\"name\":\"a\",\"arguments\":\"\"}}") CALL(
+           "{\"function\":{\"arguments\":\"{\\\"k\\\"\"}}") CALL("{\"function\":{\"arguments\":\":3}\"}}") CALL(
+           "{\"function\":{\"name\":\"b\"}}") CALL("{\"function\":{\"arguments\":\"{}\"}}") END,
+       "toolu:a:{\"k\":3} toolu:b:{}"},
+      /* all numbered 0, whole, without ids */
+      {CALL("{\"index\":0,\"function\":{\"name\":\"a\",\"arguments\":\"{}\"}}") CALL(
+           "{\"index\":0,\"function\":{\"name\":\"a\",\"arguments\":\"{\\\"n\\\":2}\"}}") END,
+       "toolu:a:{} toolu:a:{\"n\":2}"},
+      /* all numbered 0, with ids; then null for what is not there */
+      {CALL("{\"index\":0,\"id\":\"p\",\"function\":{\"name\":\"a\",\"arguments\":\"{}\"}}") CALL(
+           "{\"index\":0,\"id\":\"q\",\"function\":{\"name\":\"a\",\"arguments\":\"{\"}}") CALL(
+           "{\"index\":0,\"id\":null,\"function\":{\"name\":null,\"arguments\":\"}\"}}") END,
+       "p:a:{} q:a:{}"},
+      /* numbered, interleaved; the name repeated without an id while the arguments are not whole */
+      {CALL("{\"index\":1,\"id\":\"y\",\"function\":{\"name\":\"b\",\"arguments\":\"{\"}}") CALL(
+           "{\"index\":0,\"id\":\"x\",\"function\":{\"name\":\"a\",\"arguments\":\"{\"}}") CALL(
+           "{\"index\":1,\"function\":{\"name\":\"b\",\"arguments\":\"}\"}}") CALL(
+           "{\"index\":0,\"function\":{\"arguments\":\"}\"}}") END,
+       "y:b:{} x:a:{}"},
+      /* what is no JSON, and none */
+      {CALL("{\"index\":0,\"id\":\"x\",\"function\":{\"name\":\"a\",\"arguments\":\"k = 1\"}}") CALL(
+           "{\"index\":1,\"id\":\"y\",\"function\":{\"name\":\"b\",\"arguments\":\"null\"}}") END,
+       "x:a:{\"INVALID_JSON\":\"k = 1\"} y:b:{}"},
+  };
+  struct bench b;
+  struct heard h;
+  bench_open(&b, NULL, NULL, "key");
+  for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    struct mr_buf got;
+    mr_buf_init(&got, &test_sys()->mem, 4096);
+    play(&b, &h, cases[i][0]);
+    yyjson_doc *d = yyjson_read(h.content.p, h.content.n, 0);
+    yyjson_arr_iter it = yyjson_arr_iter_with(yyjson_doc_get_root(d));
+    for (yyjson_val *v; (v = yyjson_arr_iter_next(&it));) {
+      struct mr_str id = mr_json_get_str(v, "id");
+      mr_buf_printf(&got, "%s" MR_FMT ":" MR_FMT ":", got.n ? " " : "",
+                    MR_ARG(mr_str_starts(id, MR_S("toolu_")) ? MR_S("toolu") : id),
+                    MR_ARG(mr_json_get_str(v, "name")));
+      mr_json_write(&got, mr_json_get(v, "input"), false);
+    }
+    if (strcmp(got.p, cases[i][1]) != 0) test_fail(__FILE__, __LINE__, "case %zu: %s", i, got.p);
+    yyjson_doc_free(d);
+    mr_buf_free(&got);
+    CHECK_STR(mr_buf_get(&h.stop_reason), "tool_use");
+    expect(&h, MR_MODEL_OK, "");
+  }
+  /* What a filter or the model itself refused. */
+  play(&b, &h, CHUNK("{\"content\":\"I\"}", "null") CHUNK("{}", "\"content_filter\""));
+  CHECK_STR(mr_buf_get(&h.stop_reason), "refusal");
+  CHECK(strstr(h.stop_details.p, "content filter") != NULL);
+  expect(&h, MR_MODEL_OK, "");
+  play(&b, &h, CHUNK("{\"refusal\":\"No.\"}", "null") CHUNK("{}", "\"stop\""));
+  CHECK_STR(mr_buf_get(&h.stop_reason), "refusal");
+  expect(&h, MR_MODEL_OK, "");
+  begin(&b, &h); /* vLLM's error within a stream */
+  fake_head(200, SSE);
+  fake_rest("data: {\"object\":\"error\",\"message\":\"kaput\",\"type\":\"InternalServerError\"}\n\n");
+  expect(&h, MR_MODEL_FAILED, "kaput");
   bench_close(&b);
 }
 
@@ -265,6 +344,51 @@ TEST(request_bytes)
   bad = MR_S("nonsense");
   CHECK_INT(mr_models_start(b.models, &r, &heard_cbs, &h, &h.call, &b.err), MR_E_INVALID);
   bench_close(&b);
+}
+
+/* Reasoning goes back, with calls, in the field it came in; a system message within turns into what templates take.
+ * The OpenAI API gets neither. */
+TEST(reasoning_goes_back)
+{
+  struct bench b;
+  struct heard h;
+  for (int home = 0; home < 2; home++) {
+    bench_open(&b, home ? NULL : "{\"openai\":{\"base_url\":\"http://up.test\"}}", NULL, "key");
+    struct mr_model_req r = {
+        .model = MR_S("gpt-5.2"),
+        .extra = MR_S("{\"temperature\":0.5,\"stop_sequences\":[\"X\"],\"tool_choice\":{\"type\":\"tool\",\"name\":"
+                      "\"a\",\"disable_parallel_tool_use\":true},\"output_config\":{\"format\":{\"type\":"
+                      "\"json_schema\",\"schema\":{\"type\":\"object\"}}},\"top_k\":7}")};
+    SENT(hi,
+         MR_S("{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"hm\",\"signature\":"
+              "\"moonrig:reasoning\"},{\"type\":\"tool_use\",\"id\":\"c\",\"name\":\"a\",\"input\":{}}]}"),
+         MR_S("{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"c\",\"content\":"
+              "\"r\"}]}"),
+         MR_S("{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"hm\",\"signature\":"
+              "\"moonrig:reasoning\"},{\"type\":\"text\",\"text\":\"t\"}]}"),
+         MR_S("{\"role\":\"system\",\"content\":[{\"type\":\"text\",\"text\":\"be\"}]}"));
+    CHECK_STR(mr_buf_get(&fake->body),
+              home ? "{\"model\":\"gpt-5.2\",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+                     "\"temperature\":0.5,\"stop\":[\"X\"],\"parallel_tool_calls\":false,\"tool_choice\":{\"type\":"
+                     "\"function\",\"function\":{\"name\":\"a\"}},\"response_format\":{\"type\":\"json_schema\","
+                     "\"json_schema\":{\"name\":\"output\",\"strict\":true,\"schema\":{\"type\":\"object\"}}},"
+                     "\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]},"
+                     "{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"id\":\"c\",\"type\":\"function\","
+                     "\"function\":{\"name\":\"a\",\"arguments\":\"{}\"}}]},{\"role\":\"tool\",\"tool_call_id\":"
+                     "\"c\",\"content\":\"r\"},{\"role\":\"assistant\",\"content\":\"t\"},{\"role\":\"system\","
+                     "\"content\":\"be\"}]}"
+                   : "{\"model\":\"gpt-5.2\",\"stream\":true,\"stream_options\":{\"include_usage\":true},"
+                     "\"temperature\":0.5,\"stop\":[\"X\"],\"parallel_tool_calls\":false,\"tool_choice\":{\"type\":"
+                     "\"function\",\"function\":{\"name\":\"a\"}},\"response_format\":{\"type\":\"json_schema\","
+                     "\"json_schema\":{\"name\":\"output\",\"strict\":true,\"schema\":{\"type\":\"object\"}}},"
+                     "\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"hi\"}]},"
+                     "{\"role\":\"assistant\",\"content\":\"\",\"reasoning\":\"hm\",\"tool_calls\":[{\"id\":\"c\","
+                     "\"type\":\"function\",\"function\":{\"name\":\"a\",\"arguments\":\"{}\"}}]},{\"role\":"
+                     "\"tool\",\"tool_call_id\":\"c\",\"content\":\"r\"},{\"role\":\"assistant\",\"content\":\"t\"},"
+                     "{\"role\":\"user\",\"content\":\"[Message of the system, not of the user]\\nbe\"}]}");
+    OVER();
+    bench_close(&b);
+  }
 }
 
 TEST(prefix_is_stable)

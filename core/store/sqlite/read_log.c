@@ -51,7 +51,7 @@ void mr_sqlite_log_sql(const struct mr_read *rd, struct mr_sql *q)
   of_session(q, rd->ws, d->session_id);
   if (d->thread_id.n)
     mr_sql_str(q, " AND thread = ?", d->thread_id);
-  else
+  else if (!d->with_private)
     mr_sql_add(q, " AND thread IS NULL");
   if (!d->with_private) mr_sql_add(q, " AND kind = 0");
   if (d->ntypes > 0) mr_sql_list(q, " AND type IN (SELECT value FROM json_each(?))", d->types, d->ntypes);

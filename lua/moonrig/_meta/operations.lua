@@ -430,13 +430,13 @@ function rig.models.each(fields, options) end
 
 rig.messages = {}
 
----POST /v1/messages (not implemented yet)
+---POST /v1/messages
 ---@param fields? table
 ---@param options? moonrig.CallOptions
 ---@return table? object, moonrig.Error? err
 function rig.messages.create(fields, options) end
 
----POST /v1/messages/count_tokens (not implemented yet)
+---POST /v1/messages/count_tokens
 ---@param fields? table
 ---@param options? moonrig.CallOptions
 ---@return table? object, moonrig.Error? err

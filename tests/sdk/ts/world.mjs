@@ -61,7 +61,7 @@ export class World {
       cwd: w.dir,
       env: {
         ...clean, MOONRIG_API_KEY: KEY, MOONRIG_ANTHROPIC_API_KEY: UPSTREAM_KEY,
-        MOONRIG_ANTHROPIC_BASE_URL: w.mockUrl, ...env,
+        MOONRIG_ANTHROPIC_BASE_URL: w.mockUrl, MOONRIG_OPENAI_API_KEY: UPSTREAM_KEY, MOONRIG_OPENAI_BASE_URL: w.mockUrl, ...env,
       },
     });
     w.client = w.connect();
