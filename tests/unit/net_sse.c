@@ -75,7 +75,7 @@ TEST(frames_in_common_and_not)
   fb = open_stream();
   sb = stream;
   for (int round = 0; round < 3; round++) {
-    char one[64], text[64];
+    char one[128], text[64];
     want_a[0] = want_b[0] = '\0';
     for (int i = 0; i < 5; i++) {
       snprintf(text, sizeof text, "{\"n\":%s}", a[i]);
