@@ -79,7 +79,7 @@ MODULE51 := $(if $(SCRIPT_SRC),$(B)/lua/5.1/moonrig.so)
 UNIT  := $(patsubst tests/unit/%.c,$(B)/tests/unit/%,$(filter-out tests/unit/kit.c,$(wildcard tests/unit/*.c)))
 HOSTS := $(patsubst tests/embed/%.c,$(B)/tests/embed/%,$(wildcard tests/embed/*.c))
 BENCH := $(patsubst tests/bench/%.c,$(B)/bench/%,$(wildcard tests/bench/*.c))
-TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard $(foreach d,api crash fuzz mock sandbox torture,tests/$(d)/*.c)))
+TOOLS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard $(foreach d,api crash fuzz mock sandbox streams torture,tests/$(d)/*.c)))
 TEST_SRC := $(wildcard tests/unit/*.c tests/bench/*.c) $(TOOLS:$(B)/%=%.c)
 TEST_OBJ := $(TEST_SRC:%.c=$(B)/obj/%.o) $(HOSTS:$(B)/%=$(B)/obj/%.o)
 

@@ -64,12 +64,16 @@ struct mr_subscriber { /* stream.c */
   struct mr_subscriber *next, **link;
   struct mr_call *call;
   struct mr_thread *th;
-  unsigned deltas;            /* 1 agent.message, 2 agent.thinking */
-  bool sees_request;          /* was there when the running model request began */
-  char preview_id[MR_ID_LEN]; /* event_start sent for this id */
-  int64_t after;              /* replay: rows up to here were sent */
-  bool replaying;             /* catching up from the store */
-  int64_t missed;             /* newest row published meanwhile */
+  unsigned deltas;                /* 1 agent.message, 2 agent.thinking */
+  bool sees_request;              /* was there when the running model request began */
+  char preview_id[MR_ID_LEN];     /* event_start sent for this id */
+  int64_t after;                  /* replay: rows up to here were sent */
+  bool replaying;                 /* catching up from the store */
+  int64_t missed;                 /* newest row published meanwhile */
+  char find[MR_ID_LEN];           /* replay begins after this event, whose position is looked for; or "" */
+  int64_t seek;                   /* it is before this position */
+  bool open, behind;              /* the head is out; the reader is slow */
+  struct mr_stream_read *reading; /* under way, or NULL */
 };
 
 struct mr_model_run; /* turn_model.c: the model request in flight */
@@ -277,7 +281,7 @@ void mr_turn_terminated(struct mr_txn *t); /* the present thread, a child, has e
 /* Opens a session.thread_status_* row of the present thread. */
 void mr_turn_thread_row(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type);
 void mr_turn_record(struct mr_txn *t); /* results of the calls that are over, once none of the batch runs */
-void mr_turn_flush(struct mr_txn *t);              /* the thread's queued inputs go with its dead turn */
+void mr_turn_flush(struct mr_txn *t);  /* the thread's queued inputs go with its dead turn */
 void mr_turn_committed(struct mr_session *s);      /* effects of durable commits (txn.c calls) */
 void mr_turn_recover(struct mr_session *s);        /* once after load */
 void mr_turn_stop_all(struct mr_session *s);       /* forget what runs (unload, poison, drain) */

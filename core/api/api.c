@@ -6,7 +6,7 @@
 
 #include <stdio.h>
 
-enum { BODY_MAX = 32 << 20 };
+enum { BODY_MAX = 32 << 20, STREAM_MAX = 4 << 20, STREAMS_MAX = 256 << 20, ONCE_MAX = 256 << 20 };
 static const int64_t UPLOAD_MAX = (INT64_C(500) << 20) + (1 << 20);
 
 static const struct mr_http_x_cbs cbs;
@@ -62,6 +62,7 @@ void mr_exchange_unref(struct mr_exchange *q)
   *q->link = q->next;
   if (q->next) q->next->link = q->link;
   mr_web_free(q);
+  mr_once_end(q);
   mr_multipart_free(&q->parts);
   mr_buf_free(&q->body);
   mr_buf_free(&q->fields);
@@ -231,9 +232,11 @@ static void on_request(void *ud, struct mr_http_x *x)
 
 static int read_config(struct mr_api *a, struct mr_http_server_opts *h, struct mr_err *err)
 {
-  static const char *const known[] = {"strict", "ping_ms", "body_max", "idle_ms", "max_connections"};
+  static const char *const known[] = {"strict",          "ping_ms",    "body_max",    "idle_ms",
+                                      "max_connections", "stream_max", "streams_max", "idempotency_max"};
   yyjson_val *o = mr_json_get(a->o.config, "api"), *k;
   yyjson_obj_iter it = yyjson_obj_iter_with(o);
+  int64_t one, all;
 
   while (o && (k = yyjson_obj_iter_next(&it))) {
     bool found = false;
@@ -246,9 +249,17 @@ static int read_config(struct mr_api *a, struct mr_http_server_opts *h, struct m
   a->body_max = mr_json_get_int(o, "body_max", BODY_MAX);
   h->idle_ms = mr_json_get_int(o, "idle_ms", 0);
   h->max_connections = (int)mr_json_get_int(o, "max_connections", 0);
+  one = mr_json_get_int(o, "stream_max", STREAM_MAX);
+  all = mr_json_get_int(o, "streams_max", one < STREAMS_MAX ? STREAMS_MAX : one);
+  h->max_out = (size_t)one;
+  h->max_streams = (size_t)all;
+  a->once_max = mr_json_get_int(o, "idempotency_max", ONCE_MAX);
   if (a->ping_ms < 10 || a->body_max < 1024 || a->body_max > (1 << 30) || h->idle_ms < 0 ||
       h->max_connections < 0)
     return mr_err_set(err, MR_E_INVALID, "api", "api: ping_ms is at least 10, body_max 1024 to 1 GiB");
+  if (one < 64 << 10 || all < one || all > INT64_C(1) << 40)
+    return mr_err_set(err, MR_E_INVALID, "api",
+                      "api: stream_max is at least 64 KiB, streams_max not less than stream_max");
   return MR_OK;
 }
 

@@ -80,6 +80,8 @@ bool mr_api_web_line_ok(struct mr_str line);
 enum { MR_WEB_LINES_MAX = 60 };
 
 /* Keys of the configuration, under "api": strict (bool: unknown fields are errors), ping_ms, body_max,
- * idle_ms. MR_E_INVALID names a wrong one. */
+ * idle_ms, max_connections; stream_max: bytes that may wait for one slow reader of events before it is cut (4 MiB);
+ * idempotency_max: bytes that a day's records of idempotency keys may take in the store (256 MiB);
+ * streams_max: the same for all together (256 MiB; those farthest behind are cut). MR_E_INVALID names a wrong one. */
 
 #endif

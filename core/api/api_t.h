@@ -12,6 +12,11 @@
 
 struct mr_exchange;
 struct mr_api_routed;
+struct mr_once;
+enum { MR_ONCE_BUCKETS = 64, MR_ONCE_HOURS = 25 };
+struct mr_once_hour {
+  int64_t hour, bytes; /* since 1970; of the records made in it */
+};
 
 struct mr_api {
   struct mr_api_opts o;
@@ -25,6 +30,10 @@ struct mr_api {
   uint64_t answered[6]; /* by status class: 1xx..5xx */
   struct mr_api_routed *routes;
   int nroutes;
+  struct mr_once *onces[MR_ONCE_BUCKETS]; /* idempotency keys in use */
+  struct mr_once_hour once_hours[MR_ONCE_HOURS];
+  bool once_loaded; /* the hours were read from the store */
+  int64_t once_max;
   int nwebs;         /* requests to routes that are not over */
   int64_t web_bytes; /* of their bodies, as far as the host has not got them */
 };
@@ -42,12 +51,16 @@ struct mr_exchange {
   struct mr_arena *arena; /* the connection's; gone with x */
   struct mr_buf body;
   bool authorized, body_whole, answered;
+  bool begun;           /* what needs the body may start */
+  struct mr_once *once; /* with an idempotency key; or NULL */
+  bool resumes;         /* a stream: "after" is the header last-event-id */
   int64_t workspace;
   struct mr_str key_id;
   /* uploads */
   struct mr_multipart *parts;
   struct mr_buf fields; /* "name=value&..." of parts that are fields, and of the file's head */
   struct mr_buf value;  /* the field that is being read */
+  int64_t part_n;       /* bytes of the part so far */
   bool in_file, file_seen, paused;
   int failed; /* why the upload was given up */
   /* answers */
@@ -64,12 +77,25 @@ struct mr_str mr_exchange_secret(struct mr_http_x *x); /* the key that a request
 /* request.c: input */
 int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool last);
 void mr_exchange_begin(struct mr_exchange *q); /* authorized and checked: start what can start */
+void mr_exchange_go(struct mr_exchange *q);    /* nothing of its idempotency key is in the way */
 void mr_exchange_gone(struct mr_exchange *q);  /* the connection is gone: stop what runs */
+
+/* once.c: idempotency keys. All but begin and end do nothing without one. */
+bool mr_once_begin(struct mr_exchange *q);                      /* true: mr_exchange_go follows, or an answer */
+void mr_once_part(struct mr_exchange *q, struct mr_str s);      /* the body's parts, in order */
+void mr_once_piece(struct mr_exchange *q, struct mr_str bytes); /* bytes of one */
+bool mr_once_body(struct mr_exchange *q); /* it is whole. true: answered, with what the first request got */
+bool mr_once_found(const struct mr_exchange *q);         /* it was answered before: nothing may be started */
+void mr_once_with_effect(void *ud, struct mr_commit *c); /* mr_origin.last; ud: the exchange */
+bool mr_once_keep(struct mr_exchange *q, int status, struct mr_str answer); /* true: sent once it is kept */
+void mr_once_end(struct mr_exchange *q);
 
 /* pass.c: requests that are passed through to a model */
 void mr_exchange_pass(struct mr_exchange *q); /* its body is whole */
 
 /* reply.c: output */
+/* Now, whatever is kept of it. */
+void mr_exchange_send(struct mr_exchange *q, int status, struct mr_str json, bool replayed);
 void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json);
 void mr_exchange_error(struct mr_exchange *q, const struct mr_err *err);
 void mr_exchange_fail(struct mr_exchange *q, int code, const char *field, const char *fmt, ...)

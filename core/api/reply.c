@@ -35,15 +35,32 @@ void mr_exchange_count(struct mr_exchange *q, int status)
   q->a->answered[status / 100 % 6]++;
 }
 
-void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json)
+void mr_exchange_send(struct mr_exchange *q, int status, struct mr_str json, bool replayed)
 {
+  char allow[sizeof q->allow + 8];
   struct head h;
 
   if (!q->x || q->answered) return;
   head_init(&h, q);
   add(&h, MR_S("content-type: application/json"));
+  if (replayed) add(&h, MR_S("idempotent-replayed: true"));
+  if (status == 409 ||
+      status == 501) /* the same request would fail again: official clients retry without this */
+    add(&h, MR_S("x-should-retry: false"));
+  if (status == 429 || status == 503 || status == 529) add(&h, MR_S("retry-after: 1"));
+  if (status == 405 && q->allow[0]) {
+    snprintf(allow, sizeof allow, "allow: %s", q->allow);
+    add(&h, mr_str_c(allow));
+  }
   mr_exchange_count(q, status);
   mr_http_reply(q->x, status, h.v, h.n, json);
+}
+
+void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json)
+{
+  if (q->answered || mr_once_keep(q, status, json)) return;
+  mr_exchange_send(q, status, json, false);
+  mr_once_end(q);
 }
 
 static void write_error(const struct mr_exchange *q, const struct mr_err *err, struct mr_buf *b)
@@ -72,28 +89,15 @@ static void write_error(const struct mr_exchange *q, const struct mr_err *err, s
 void mr_exchange_error(struct mr_exchange *q, const struct mr_err *err)
 {
   int status = err->http_status ? err->http_status : 500;
-  char allow[sizeof q->allow + 8];
-  struct head h;
   struct mr_buf b;
 
-  if (!q->x || q->answered) return;
-  if (status >= 500)
+  if (q->answered || (!q->x && !q->once)) return;
+  if (status >= 500 && q->x)
     mr_log(q->a->sys, MR_LOG_WARN, "api", "%s " MR_FMT " " MR_FMT ": %d %s", q->id,
            MR_ARG(mr_http_method(q->x)), MR_ARG(mr_http_path(q->x)), status, err->message);
-  head_init(&h, q);
-  add(&h, MR_S("content-type: application/json"));
-  if (status == 409 ||
-      status == 501) /* the same request would fail again: official clients retry without this */
-    add(&h, MR_S("x-should-retry: false"));
-  if (status == 429 || status == 503 || status == 529) add(&h, MR_S("retry-after: 1"));
-  if (status == 405 && q->allow[0]) {
-    snprintf(allow, sizeof allow, "allow: %s", q->allow);
-    add(&h, mr_str_c(allow));
-  }
   mr_buf_init(&b, q->a->mem, 1 << 14);
   write_error(q, err, &b);
-  mr_exchange_count(q, status);
-  mr_http_reply(q->x, status, h.v, h.n, mr_buf_get(&b));
+  mr_exchange_json(q, status, mr_buf_get(&b));
   mr_buf_free(&b);
 }
 
@@ -171,6 +175,14 @@ static void on_sse_closed(void *ud, struct mr_sse *s)
   mr_exchange_unref(q);
 }
 
+static void on_sse_drained(void *ud, struct mr_sse *s)
+{
+  struct mr_exchange *q = ud;
+
+  (void)s;
+  if (q->call && q->call->out_drained) q->call->out_drained(q->call);
+}
+
 void mr_exchange_opened(struct mr_call *c)
 {
   struct mr_exchange *q = c->face;
@@ -182,7 +194,10 @@ void mr_exchange_opened(struct mr_call *c)
   if (mr_sse_open(q->x, h.v, h.n, q->a->ping_ms, on_sse_closed, q, &q->sse) != MR_OK) {
     q->sse = NULL;
     mr_http_cut(q->x);
+    return;
   }
+  mr_sse_on_drained(q->sse, on_sse_drained);
+  mr_http_forget(q->x);
 }
 
 int mr_exchange_event(struct mr_call *c, struct mr_str name, int64_t pos, struct mr_str json)
@@ -244,6 +259,17 @@ void mr_exchange_drained(void *ud, struct mr_http_x *x)
 
 /* ---- the end of a call ---- */
 
+/* A stream's position came in a header: the error names that. */
+static void name_header(struct mr_exchange *q, struct mr_err *err)
+{
+  struct mr_str text = mr_str_c(err->message);
+
+  if (!q->resumes || strcmp(err->field, "after") != 0) return;
+  text = mr_arena_str(q->arena, mr_str_n(text.p + (mr_str_starts(text, MR_S("after: ")) ? 7 : 0),
+                                         text.n - (mr_str_starts(text, MR_S("after: ")) ? 7 : 0)));
+  mr_err_set(err, MR_E_INVALID, "last-event-id", "last-event-id: " MR_FMT, MR_ARG(text));
+}
+
 void mr_exchange_done(struct mr_call *c)
 {
   struct mr_exchange *q = c->face;
@@ -257,6 +283,7 @@ void mr_exchange_done(struct mr_call *c)
     else
       mr_http_cut(q->x);
   } else if (c->code != MR_OK) {
+    if (q->x) name_header(q, &c->err);
     mr_exchange_error(q, &c->err);
   } else {
     mr_exchange_json(q, 200, mr_buf_get(&c->out));

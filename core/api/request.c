@@ -8,6 +8,8 @@
 
 #include <stdio.h>
 
+enum { LAST_MAX = 100 }; /* of last-event-id: longer ones are wrong anyway */
+
 static void on_in_drained(struct mr_call *c)
 {
   struct mr_exchange *q = c->face;
@@ -29,7 +31,9 @@ static struct mr_call *call_new(struct mr_exchange *q)
   c->who = (struct mr_origin){.workspace = q->workspace,
                               .key_id = mr_arena_str(c->arena, q->key_id),
                               .request_id = mr_arena_str(c->arena, mr_str_c(q->id)),
-                              .trace = mr_arena_str(c->arena, mr_http_req_header(q->x, "traceparent"))};
+                              .trace = mr_arena_str(c->arena, mr_http_req_header(q->x, "traceparent")),
+                              .last = q->once ? mr_once_with_effect : NULL,
+                              .ud = q};
   if (c->who.trace.n > 128) c->who.trace.n = 0;
   for (int i = 0; i < MR_PATH_MAX; i++)
     c->path[i] = q->params[i].n ? mr_arena_str(c->arena, q->params[i]) : q->params[i];
@@ -58,11 +62,13 @@ static void start_query(struct mr_exchange *q)
   struct mr_str query = mr_http_query(q->x), last = mr_str_trim(mr_http_req_header(q->x, "last-event-id"));
   struct mr_call *c = call_new(q);
   struct mr_err err;
-  int64_t pos;
 
   if (!c) return;
-  if (q->op->kind == MR_OP_EVENTS && last.n && mr_str_int(last, &pos) == MR_OK && pos > 0)
-    query = mr_str_c(mr_arena_printf(c->arena, "after=%lld&" MR_FMT, (long long)pos, MR_ARG(query)));
+  if (q->op->kind == MR_OP_EVENTS && last.n) { /* over "after" of the query: it is the newer one */
+    last = mr_url_encode(c->arena, mr_str_n(last.p, last.n > LAST_MAX ? LAST_MAX : last.n));
+    query = mr_str_c(mr_arena_printf(c->arena, "after=" MR_FMT "&" MR_FMT, MR_ARG(last), MR_ARG(query)));
+    q->resumes = true;
+  }
   if (mr_op_query(c, q->op, query, &err) != MR_OK) {
     mr_exchange_error(q, &err);
     mr_op_call_free(&c);
@@ -120,6 +126,8 @@ static void start_json(struct mr_exchange *q)
     mr_exchange_error(q, &e);
     return;
   }
+  mr_once_piece(q, mr_buf_get(&q->body));
+  if (mr_once_body(q)) return;
   if (q->op && (q->op->flags & MR_OP_PASS)) {
     mr_exchange_pass(q);
     return;
@@ -157,6 +165,10 @@ static int on_part(void *ud, struct mr_str name, struct mr_str filename, struct 
   struct mr_err err;
 
   mr_buf_reset(&q->value);
+  mr_once_part(q, name);
+  mr_once_part(q, filename);
+  mr_once_part(q, type);
+  q->part_n = 0;
   q->in_file = mr_str_is(name, "file");
   if (!q->in_file) {
     mr_buf_printf(&q->value, MR_FMT, MR_ARG(name));
@@ -170,6 +182,7 @@ static int on_part(void *ud, struct mr_str name, struct mr_str filename, struct 
   q->file_seen = true;
   add_field(q, "filename", filename);
   if (type.n) add_field(q, "media_type", type);
+  if (mr_once_found(q)) return MR_OK;
   struct mr_call *c = call_new(q);
   if (!c) return MR_E_NOMEM;
   if (mr_op_query(c, q->op, mr_buf_get(&q->fields), &err) != MR_OK) {
@@ -186,6 +199,9 @@ static int on_part_data(void *ud, struct mr_str bytes)
   struct mr_exchange *q = ud;
   int r;
 
+  mr_once_piece(q, bytes);
+  q->part_n += (int64_t)bytes.n;
+  if (mr_once_found(q)) return MR_OK;
   if (!q->in_file) {
     mr_buf_str(&q->value, bytes);
     return q->value.failed ? MR_E_TOO_LARGE : MR_OK;
@@ -202,7 +218,8 @@ static int on_part_end(void *ud)
   struct mr_str v = mr_buf_get(&q->value), name;
   char key[64];
 
-  if (q->in_file) return MR_OK;
+  mr_once_part(q, mr_str_n((const char *)&q->part_n, sizeof q->part_n));
+  if (q->in_file || mr_once_found(q)) return MR_OK;
   name = mr_str_split(&v, '=');
   if (name.n == 0 || name.n >= sizeof key) return MR_OK;
   snprintf(key, sizeof key, MR_FMT, MR_ARG(mr_url_encode(q->arena, name)));
@@ -214,6 +231,7 @@ static void upload_end(struct mr_exchange *q, int code, const struct mr_err *err
 {
   struct mr_err e;
 
+  if (code == MR_OK && mr_once_body(q)) return;
   if (q->call && q->call->feed_end) {
     if (code == MR_OK && mr_op_query(q->call, q->op, mr_buf_get(&q->fields), &e) != MR_OK) {
       mr_err_copy(&q->call->err, &e); /* fields that came after the file */
@@ -260,17 +278,23 @@ int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool
   if (q->answered) return MR_OK;
   if (q->web) return mr_web_on_body(q, bytes, last);
   if (last) q->body_whole = true;
-  if (q->authorized && q->op && q->op->kind == MR_OP_BODY_IN) return feed_upload(q, bytes, last);
+  if (q->begun && q->op && q->op->kind == MR_OP_BODY_IN) return feed_upload(q, bytes, last);
   mr_buf_str(&q->body, bytes);
-  if (!q->authorized) return last ? MR_OK : MR_MORE;
+  if (!q->begun) return last ? MR_OK : MR_MORE;
   if (last) start_json(q);
   return MR_OK;
 }
 
 void mr_exchange_begin(struct mr_exchange *q)
 {
+  if (!mr_once_begin(q)) mr_exchange_go(q);
+}
+
+void mr_exchange_go(struct mr_exchange *q)
+{
   bool upload = q->op && q->op->kind == MR_OP_BODY_IN;
 
+  q->begun = true;
   if (q->op && !mr_str_is(mr_str_c(q->op->verb), "POST")) {
     start_query(q);
   } else if (upload && (q->op->flags & MR_OP_TODO)) {

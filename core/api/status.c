@@ -71,6 +71,18 @@ void mr_api_metrics(struct mr_exchange *q)
   metric(&b, "sandbox_calls_running", "gauge", "Tool calls in sandboxes.", d.tools_running);
   metric(&b, "handlers_running", "gauge", "Tool calls in handlers of this server.", d.handlers_running);
   metric(&b, "streams_open", "gauge", "Subscribers of event streams.", d.subscribers);
+  metric(&b, "streams_waiting_bytes", "gauge", "Memory of what waits for readers of event streams.",
+         (double)h.stream_bytes);
+  metric(&b, "streams_waiting_bytes_max", "gauge", "The most of that so far.", (double)h.stream_bytes_max);
+  metric(&b, "streams_waiting_bytes_bound", "gauge", "Its bound: the readers farthest behind are cut over it.",
+         (double)h.max_streams);
+  metric(&b, "stream_reader_bytes_max", "gauge", "The most that waited for one reader so far.",
+         (double)h.reader_max);
+  metric(&b, "stream_reader_bytes_bound", "gauge",
+         "Its bound: a reader is cut over it; one piece more is taken.", (double)h.max_out);
+  metric(&b, "streams_cut_total", "counter", "Readers that were cut because they were too slow.",
+         (double)h.cut);
+  metric(&b, "stream_events_total", "counter", "Events sent on streams, pings too.", (double)h.events);
   metric(&b, "http_connections", "gauge", "Open connections.", h.connections);
   metric(&b, "http_requests_total", "counter", "Requests received.", (double)h.requests);
   metric(&b, "http_refused_total", "counter", "Connections and requests refused before a handler.",

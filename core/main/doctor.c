@@ -56,9 +56,9 @@ static void program(struct report *r)
     say(r, "kernel", true, false, text);
   }
   getrlimit(RLIMIT_NOFILE, &lim);
-  snprintf(text, sizeof text, "%llu descriptors: about %llu open streams", (unsigned long long)lim.rlim_cur,
-           (unsigned long long)(lim.rlim_cur > 128 ? lim.rlim_cur - 128 : 0));
-  say(r, "descriptors", lim.rlim_cur >= 1024, false, text);
+  snprintf(text, sizeof text, "%llu descriptors: about %llu open streams", (unsigned long long)lim.rlim_max,
+           (unsigned long long)(lim.rlim_max > 128 ? lim.rlim_max - 128 : 0));
+  say(r, "descriptors", lim.rlim_max >= 1024, false, text);
 }
 
 static void settings(struct report *r, const struct settings *s)

@@ -13,6 +13,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,12 +46,23 @@ static void log_line(void *ud, int level, struct mr_str line)
   fprintf(stderr, "%s %s " MR_FMT "\n", at, names[level >= 0 && level < 4 ? level : 0], MR_ARG(line));
 }
 
+/* Each open stream is a descriptor: as many as the system lets us have. */
+static void raise_descriptors(void)
+{
+  struct rlimit r;
+
+  if (getrlimit(RLIMIT_NOFILE, &r) != 0 || r.rlim_cur == r.rlim_max) return;
+  r.rlim_cur = r.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &r);
+}
+
 static int open_runtime(struct app *a, bool quiet)
 {
   struct mr_config c;
   struct mr_err err = {0};
   int code;
 
+  raise_descriptors();
   mr_config_init(&c);
   c.store = a->set.data;
   c.options = a->set.options;

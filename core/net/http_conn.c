@@ -65,6 +65,47 @@ static bool buf_add(const struct mr_mem *m, struct mr_buf **b, const void *p, si
   return !(*b)->failed;
 }
 
+/* What waits for an event stream is counted by the memory that it takes. */
+static void account(struct mr_http_conn *c)
+{
+  struct mr_http_server_stats *st = &c->s->stats;
+  size_t held = c->stream && c->out ? c->out->cap : 0, waiting = mr_http_conn_waiting(c);
+
+  st->stream_bytes += held - c->held;
+  c->held = held;
+  if (st->stream_bytes > st->stream_bytes_max) st->stream_bytes_max = st->stream_bytes;
+  if (c->stream && waiting > st->reader_max) st->reader_max = waiting;
+}
+
+void mr_http_conn_stream(struct mr_http_conn *c, bool on)
+{
+  c->stream = on;
+  account(c);
+}
+
+static void cut_reader(struct mr_http_conn *c)
+{
+  buf_drop(c->s->mem, &c->out);
+  c->out_off = 0;
+  c->failed = true;
+  c->s->stats.cut++;
+  account(c);
+  mr_http_conn_wake(c);
+}
+
+/* The streams hold too much: who is farthest behind goes, with those about as far, until there is some room. A
+ * part of the bound is for what a pass gathers. */
+static void shed(struct mr_http_server *s)
+{
+  size_t bound = s->o.max_streams - s->o.max_streams / 8, most = 0;
+
+  if (s->stats.stream_bytes <= bound) return;
+  for (struct mr_http_conn *c = s->conns; c; c = c->next)
+    if (c->held > most) most = c->held;
+  for (struct mr_http_conn *c = s->conns; c && s->stats.stream_bytes > bound - bound / 8; c = c->next)
+    if (c->held > 0 && c->held >= most - most / 8) cut_reader(c);
+}
+
 /* How much the kernel took, 0 when it is full; sets failed. */
 static size_t taken(struct mr_http_conn *c, int64_t n)
 {
@@ -93,6 +134,8 @@ static void flush(struct mr_http_conn *c)
       c->out_off = 0;
     }
   }
+  if (!c->out) c->slack = 0;
+  if (c->held > 0) account(c);
 }
 
 void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n)
@@ -105,7 +148,10 @@ void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n)
   if (!c->out && !c->io.ssl && !c->blocked)
     done =
         taken(c, n == 1 ? mr_http_io_write(&c->io, v->iov_base, v->iov_len) : mr_http_io_writev(&c->io, v, n));
-  if (done == total && !c->failed) return;
+  if (done == total && !c->failed) {
+    if (!c->out) c->slack = 0;
+    return;
+  }
   for (int i = 0; i < n && !c->failed; i++) {
     size_t skip = done < v[i].iov_len ? done : v[i].iov_len;
     done -= skip;
@@ -118,6 +164,10 @@ void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n)
   else
     c->blocked = true; /* a part was taken: the rest would not be */
   if (c->out || c->failed) mr_http_conn_wake(c);
+  if (c->stream) {
+    account(c);
+    shed(c->s);
+  }
 }
 
 /* ---- ends ---- */
@@ -486,6 +536,7 @@ void mr_http_conn_kill(struct mr_http_conn *c)
   mr_http_io_close(&c->io, reset);
   buf_drop(s->mem, &c->in);
   buf_drop(s->mem, &c->out);
+  account(c);
   mr_http_parse_put(s, &c->parse);
   *c->link = c->next;
   if (c->next) c->next->link = c->link;

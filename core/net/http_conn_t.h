@@ -15,7 +15,8 @@ struct mr_http_conn;
 struct mr_http_parse;
 
 enum {
-  MR_HTTP_IN_SIZE = 64 << 10,     /* one read brings at most this */
+  MR_HTTP_IN_SIZE = 64 << 10, /* one read brings at most this */
+  MR_HTTP_SHARED = 256 << 10,
   MR_HTTP_DISCARD_MAX = 256 << 10 /* of a body that nobody wants, to keep the connection */
 };
 
@@ -45,6 +46,12 @@ struct mr_http_server {
   char *in;           /* what one read brings; MR_HTTP_IN_SIZE bytes */
   int64_t date_s;     /* what date says */
   char date[40];
+  size_t gathered; /* memory of frames that leave at the end of this pass (sse.c) */
+  char *shared;    /* frames of this pass that many streams have in common; MR_HTTP_SHARED bytes, or NULL */
+  size_t nshared;  /* bytes in use, MR_HTTP_ROOM before the first frame; 0: none */
+  size_t shared_at, shared_json, shared_name; /* the last of them: its place, the lengths of json and name, */
+  int64_t shared_pos;                         /* its position */
+  int sharing;                                /* streams that send some of them */
   int active, nspare;
   int refusing; /* connections over the limit that are told so */
   bool stopping, accept_paused;
@@ -77,6 +84,8 @@ struct mr_http_conn {
   struct mr_buf *in;           /* read and not parsed, or NULL */
   struct mr_buf *out;          /* written and not taken by the kernel, or NULL */
   size_t out_off;              /* how much of out has been taken */
+  size_t slack;                /* the largest piece in out, if it is large against the bound */
+  size_t held;                 /* of an event stream: memory of out, as far as stats.stream_bytes knows */
   size_t dropped;              /* bytes read and thrown away */
   int64_t deadline_us;
   struct mr_ready ready;
@@ -94,6 +103,7 @@ struct mr_http_conn {
   bool running : 1;
   bool moved : 1;   /* progress since the deadline was set */
   bool counted : 1; /* in stats.connections */
+  bool stream : 1;  /* an event stream: what waits is counted in stats.stream_bytes */
 };
 
 struct mr_http_x {
@@ -122,6 +132,7 @@ void mr_http_conn_wake(struct mr_http_conn *c); /* look at it in the drain */
 /* To the kernel now, or kept for later; c->failed is set on errors. */
 void mr_http_conn_send(struct mr_http_conn *c, const struct iovec *v, int n);
 size_t mr_http_conn_waiting(const struct mr_http_conn *c);
+void mr_http_conn_stream(struct mr_http_conn *c, bool on); /* it is one, or not any more */
 
 /* http_exchange.c */
 struct mr_http_x *mr_http_x_new(struct mr_http_conn *c); /* of c->parse; NULL: no memory */

@@ -368,10 +368,11 @@ void mr_http_begin(struct mr_http_x *x, int status, const struct mr_str *headers
   mr_http_conn_wake(x->c);
 }
 
-/* A piece is taken whole while the writer was told to go on; a writer that does not wait is bounded. */
+/* A piece is taken whole while the writer was told to go on; a writer that does not wait is bounded. A large piece is
+ * no reason to refuse those that come behind it. */
 static bool too_far(const struct mr_http_conn *c, size_t n)
 {
-  size_t waiting = mr_http_conn_waiting(c), most = c->s->o.max_out;
+  size_t waiting = mr_http_conn_waiting(c), most = c->s->o.max_out + c->slack;
   return waiting > (most < MORE_ABOVE ? most : MORE_ABOVE) && (n > most || waiting > most - n);
 }
 
@@ -396,6 +397,7 @@ static int admit(struct mr_http_x *x, size_t n)
     mr_http_cut(x);
     return MR_E_CLOSED;
   }
+  if (n > c->s->o.max_out / 2 && n > c->slack) c->slack = n;
   return MR_OK;
 }
 

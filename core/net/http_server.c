@@ -28,6 +28,7 @@ int mr_http_server_new(struct mr_http_server **out, struct mr_loop *l, const str
   s->o.idle_ms = o->idle_ms ? o->idle_ms : 75000;
   s->o.header_ms = o->header_ms ? o->header_ms : 15000;
   s->o.max_out = o->max_out ? o->max_out : 4 << 20;
+  s->o.max_streams = o->max_streams ? o->max_streams : (size_t)256 << 20;
   mr_buf_init(&s->head, s->mem, 1 << 20);
   *out = s;
   return MR_OK;
@@ -59,6 +60,7 @@ void mr_http_server_free(struct mr_http_server **sp)
   mr_http_parse_drop_spare(s);
   mr_buf_free(&s->head);
   mr_mem_free(s->mem, s->in);
+  mr_mem_free(s->mem, s->shared);
   mr_mem_free(s->mem, s);
   *sp = NULL;
 }
@@ -66,4 +68,6 @@ void mr_http_server_free(struct mr_http_server **sp)
 void mr_http_server_stats(const struct mr_http_server *s, struct mr_http_server_stats *out)
 {
   *out = s->stats;
+  out->max_out = s->o.max_out;
+  out->max_streams = s->o.max_streams;
 }

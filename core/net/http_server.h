@@ -35,6 +35,8 @@ struct mr_http_server_opts {
   int64_t header_ms;   /* from first byte to whole headers; 0 = 15,000 -> 408 */
   size_t max_out;      /* bytes waiting for a slow reader whose writer does not wait for drained();
                                 0 = 4 MiB, then the connection is cut */
+  size_t max_streams;  /* memory of all event streams together, what waits for slow readers and what one pass
+                                gathers: 0 = 256 MiB; over it the readers that are farthest behind are cut */
 };
 int mr_http_server_new(struct mr_http_server **out, struct mr_loop *l, const struct mr_http_server_opts *o,
                        struct mr_err *err);
@@ -61,6 +63,10 @@ struct mr_http_server_stats {
   uint64_t cut;             /* readers that fell behind */
   uint64_t events;          /* frames of event streams, pings too */
   int connections, streams; /* now; streams: event streams */
+  size_t stream_bytes,
+      stream_bytes_max;        /* memory of what waits for readers of event streams: now, and most so far */
+  size_t reader_max;           /* the most that waited for one of them, in bytes */
+  size_t max_out, max_streams; /* the bounds */
 };
 void mr_http_server_stats(const struct mr_http_server *s, struct mr_http_server_stats *out);
 

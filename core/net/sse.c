@@ -1,22 +1,32 @@
 /*
- * sse.c - event streams on an exchange; see sse.h. Frames of one loop pass gather in a buffer that exists
- * only meanwhile, and leave together once the pass is over; an idle stream owns no buffer. Called by the
- * API face, loop thread.
+ * sse.c - event streams on an exchange; see sse.h. Frames of one loop pass gather and leave together once the
+ * pass is over; an idle stream owns no buffer. What many streams are sent, each event to one after the other, is
+ * put together once, in a buffer of the server's, and each sends its range of that; a stream whose frames do not
+ * follow one another there has a buffer of its own until the pass is over. Called by the API face, loop thread.
  *
  * Invariant: a stream is freed by its exchange's closed() alone. A frame is sent whole or, once the
- * stream is cut, not at all.
+ * stream is cut, not at all. What all streams gather in a pass is bounded: over an eighth of the bound for
+ * streams, frames are not held back any more.
  */
 #include "net/sse.h"
 #include "net/http_conn_t.h"
+
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+/* The kernel holds this much for a reader that does not read, however large its buffers may grow. */
+static const int unsent_max = 64 << 10;
 
 enum { FIRST = 1 << 10, GATHER = 64 << 10, PING_MS = 15000, HEADERS_MAX = 32 };
 
 struct mr_sse {
   struct mr_http_x *x;
-  struct mr_buf out; /* MR_HTTP_ROOM bytes, then the frames of this pass */
+  size_t from, to;   /* the frames of this pass, among the shared ones; equal: none */
+  struct mr_buf out; /* or of its own: MR_HTTP_ROOM bytes, then the frames */
   struct mr_ready flush;
   struct mr_timer ping; /* due when the silence may be long enough */
   int64_t ping_us, sent_us;
+  size_t gathered; /* memory of out, as far as the server knows */
   void (*closed)(void *ud, struct mr_sse *s);
   void (*drained)(void *ud, struct mr_sse *s);
   void *ud;
@@ -28,14 +38,46 @@ static struct mr_loop *loop_of(const struct mr_sse *s)
   return s->x->c->s->l;
 }
 
+static void share_end(struct mr_sse *s)
+{
+  struct mr_http_server *server = s->x->c->s;
+
+  if (s->from == s->to) return;
+  s->from = s->to = 0;
+  if (--server->sharing == 0) server->nshared = 0;
+}
+
+/* What goes around a chunk is written over the neighbours' bytes, which are put back: sent or copied is all of it
+ * when the call returns. */
+static int send_shared(struct mr_sse *s)
+{
+  char *p = s->x->c->s->shared + s->from, before[MR_HTTP_ROOM], after[2];
+  size_t n = s->to - s->from;
+  int r;
+
+  memcpy(before, p - MR_HTTP_ROOM, MR_HTTP_ROOM);
+  memcpy(after, p + n, sizeof after);
+  r = mr_http_write_room(s->x, p, n);
+  memcpy(p - MR_HTTP_ROOM, before, MR_HTTP_ROOM);
+  memcpy(p + n, after, sizeof after);
+  return r;
+}
+
 /* Gives to the connection what has gathered. A reader cut there is told by closed(). */
 static void pass_on(struct mr_sse *s)
 {
+  int r = MR_OK;
+
   if (s->out.failed)
     mr_http_cut(s->x);
-  else if (s->out.n > 0 &&
-           mr_http_write_room(s->x, s->out.p + MR_HTTP_ROOM, s->out.n - MR_HTTP_ROOM) == MR_MORE)
-    s->slow = true;
+  else if (s->out.n > 0)
+    r = mr_http_write_room(s->x, s->out.p + MR_HTTP_ROOM, s->out.n - MR_HTTP_ROOM);
+  else if (s->to > s->from)
+    r = send_shared(s);
+  if (r == MR_MORE) s->slow = true;
+  share_end(s);
+  s->x->c->s->gathered -= s->gathered;
+  s->gathered = 0;
   mr_buf_free(&s->out);
   s->sent_us = mr_loop_now_us(loop_of(s));
 }
@@ -73,6 +115,9 @@ static void on_closed(void *ud, struct mr_http_x *x, bool complete)
 
   (void)complete;
   x->c->s->stats.streams--;
+  x->c->s->gathered -= s->gathered;
+  share_end(s);
+  mr_http_conn_stream(x->c, false);
   mr_ready_cancel(loop_of(s), &s->flush);
   mr_timer_cancel(loop_of(s), &s->ping);
   mr_buf_free(&s->out);
@@ -110,7 +155,11 @@ int mr_sse_open(struct mr_http_x *x, const struct mr_str *headers, int nheaders,
   all[n++] = MR_S("content-type: text/event-stream; charset=utf-8");
   all[n++] = MR_S("cache-control: no-cache");
   all[n++] = MR_S("x-accel-buffering: no");
+  if (!server->shared) server->shared = mr_mem_alloc(server->mem, MR_HTTP_SHARED); /* NULL: nothing is shared */
   mr_http_set(x, &cbs, s);
+  mr_http_conn_stream(x->c, true);
+  if (x->c->peer.family == AF_INET || x->c->peer.family == AF_INET6)
+    setsockopt(x->c->io.fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent_max, sizeof unsent_max);
   mr_http_begin(x, 200, all, n, -1);
   server->stats.streams++;
   *out = s;
@@ -124,17 +173,16 @@ static char *put(char *p, struct mr_str s)
   return p + s.n;
 }
 
-/* By hand: this runs once for each event and reader. */
-static void add_frame(struct mr_buf *b, struct mr_str name, int64_t pos, struct mr_str json)
+static size_t frame_most(struct mr_str name, struct mr_str json)
 {
-  char digits[24], *d = digits + sizeof digits, *p;
-  size_t need = 64 + name.n + json.n;
+  return 64 + name.n + json.n;
+}
 
-  if (b->n == 0) {
-    if (mr_buf_reserve(b, MR_HTTP_ROOM + (need < FIRST ? FIRST : need))) b->n = MR_HTTP_ROOM;
-  }
-  p = mr_buf_reserve(b, need);
-  if (!p) return;
+/* By hand: this runs once for each event and reader. Returns the end; p has room for frame_most. */
+static char *write_frame(char *p, struct mr_str name, int64_t pos, struct mr_str json)
+{
+  char digits[24], *d = digits + sizeof digits;
+
   p = put(p, MR_S("event: "));
   p = put(p, name);
   if (pos > 0) {
@@ -145,16 +193,73 @@ static void add_frame(struct mr_buf *b, struct mr_str name, int64_t pos, struct 
   }
   p = put(p, MR_S("\ndata: "));
   p = put(p, json);
-  p = put(p, MR_S("\n\n"));
-  b->n = (size_t)(p - b->p); /* behind it: room for the end of a chunk, and a NUL */
+  return put(p, MR_S("\n\n"));
+}
+
+static bool own_room(struct mr_buf *b, size_t n)
+{
+  if (b->n == 0 && mr_buf_reserve(b, MR_HTTP_ROOM + (n < FIRST ? FIRST : n))) b->n = MR_HTTP_ROOM;
+  return mr_buf_reserve(b, n) != NULL;
+}
+
+static void add_own(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_str json)
+{
+  struct mr_http_server *server = s->x->c->s;
+  struct mr_buf *b = &s->out;
+  size_t n = s->to - s->from;
+
+  if (n > 0 && own_room(b, n)) {
+    memcpy(b->p + b->n, server->shared + s->from, n);
+    b->n += n;
+  }
+  share_end(s);
+  if (own_room(b, frame_most(name, json))) /* behind the frame: room for the end of a chunk, and a NUL */
+    b->n = (size_t)(write_frame(b->p + b->n, name, pos, json) - b->p);
+  server->gathered += b->cap - s->gathered;
+  s->gathered = b->cap;
+}
+
+/* Is it the frame that was shared last? */
+static bool is_last(const struct mr_http_server *v, struct mr_str name, int64_t pos, struct mr_str json)
+{
+  return v->nshared > 0 && v->shared_pos == pos && v->shared_json == json.n && v->shared_name == name.n &&
+         memcmp(v->shared + v->nshared - 2 - json.n, json.p, json.n) == 0 &&
+         memcmp(v->shared + v->shared_at + 7, name.p, name.n) == 0;
+}
+
+/* False: it does not follow on what the stream has, or there is no room. */
+static bool add_shared(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_str json)
+{
+  struct mr_http_server *v = s->x->c->s;
+  bool last = is_last(v, name, pos, json);
+  size_t at = last ? v->shared_at : v->nshared > 0 ? v->nshared : MR_HTTP_ROOM;
+
+  if (!v->shared || s->out.n > 0 || s->out.failed || (s->to > s->from && s->to != at)) return false;
+  if (!last) {
+    if (frame_most(name, json) > MR_HTTP_SHARED - at) return false;
+    v->nshared = (size_t)(write_frame(v->shared + at, name, pos, json) - v->shared);
+    v->shared_at = at;
+    v->shared_pos = pos;
+    v->shared_json = json.n;
+    v->shared_name = name.n;
+  }
+  if (s->to == s->from) {
+    s->from = at;
+    v->sharing++;
+  }
+  s->to = v->nshared;
+  return true;
 }
 
 int mr_sse_event(struct mr_sse *s, struct mr_str name, int64_t pos, struct mr_str json)
 {
+  struct mr_http_server *server = s->x->c->s;
+
   if (s->ending || s->x->c->failed) return MR_E_CLOSED;
-  add_frame(&s->out, name, pos, json);
-  s->x->c->s->stats.events++;
-  if (s->out.n > GATHER || s->out.failed)
+  if (!add_shared(s, name, pos, json)) add_own(s, name, pos, json);
+  server->stats.events++;
+  if (s->out.n > GATHER || s->to - s->from > GATHER || s->out.failed ||
+      server->gathered > server->o.max_streams / 8)
     pass_on(s);
   else
     mr_ready_post_last(loop_of(s), &s->flush);

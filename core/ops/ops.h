@@ -20,9 +20,10 @@ enum mr_op_kind {
   MR_OP_BODY_OUT /* a download */
 };
 enum {
-  MR_OP_LIST = 1, /* has limit and page */
-  MR_OP_TODO = 2, /* in the SDKs, not implemented yet: 501 */
-  MR_OP_PASS = 4  /* over HTTP the body goes through as it is (api/pass.c); elsewhere like any other */
+  MR_OP_LIST = 1,  /* has limit and page */
+  MR_OP_TODO = 2,  /* in the SDKs, not implemented yet: 501 */
+  MR_OP_PASS = 4,  /* over HTTP the body goes through as it is (api/pass.c); elsewhere like any other */
+  MR_OP_SECRET = 8 /* the answer holds a secret that is kept nowhere */
 };
 
 struct mr_opdef {

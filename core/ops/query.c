@@ -40,10 +40,10 @@ static int scalar(struct mr_jw *w, unsigned kind, struct mr_str s, const char *f
     if (!mr_str_is(s, "true") && !mr_str_is(s, "false"))
       return mr_err_set(err, MR_E_INVALID, field, "%s: must be true or false", field);
     mr_jw_bool(w, mr_str_is(s, "true"));
-  } else if (kind & MR_F_INT) {
-    if (mr_str_int(s, &n) != MR_OK)
-      return mr_err_set(err, MR_E_INVALID, field, "%s: must be an integer", field);
+  } else if (kind & MR_F_INT && mr_str_int(s, &n) == MR_OK) {
     mr_jw_int(w, n);
+  } else if (kind & MR_F_INT && !(kind & MR_F_STR)) {
+    return mr_err_set(err, MR_E_INVALID, field, "%s: must be an integer", field);
   } else {
     mr_jw_str(w, s);
   }
@@ -114,7 +114,7 @@ static int field(struct mr_jw *w, const struct mr_field *f, const struct query *
 
 int mr_op_query(struct mr_call *c, const struct mr_opdef *op, struct mr_str text, struct mr_err *err)
 {
-  struct query *q = mr_arena_alloc(c->arena, sizeof *q);
+  struct query *q = mr_mem_zalloc(c->mem, sizeof *q); /* not in the arena: a stream's lives long */
   yyjson_doc *doc = NULL;
   struct mr_buf b;
   struct mr_jw w;
@@ -134,6 +134,7 @@ int mr_op_query(struct mr_call *c, const struct mr_opdef *op, struct mr_str text
   mr_jw_obj_end(&w);
   if (code == MR_OK) code = mr_json_parse(c->mem, mr_buf_get(&b), SIZE_MAX, &doc, err);
   mr_buf_free(&b);
+  mr_mem_free(c->mem, q);
   if (code == MR_OK) mr_op_input(c, doc);
   return code;
 }

@@ -52,9 +52,10 @@ MR_SHAPE(sessions_events_send,
 MR_SHAPE(sessions_events_list, PAGED, {"order", MR_F_STR, .values = "asc|desc"},
          {"created_at", MR_F_OBJ, .of = &mr_shape_created},
          {"types", MR_F_ARR, .max = 100, .item = MR_F_STR, .item_max = 128});
-/* after: our extension, a log position as in the stream's id lines; what follows it is sent first */
+/* after: our extension, a log position as in the stream's id lines, or the id of an event; what follows it is sent
+ * first */
 MR_SHAPE(sessions_events_stream, {"event_deltas", MR_F_ARR, .max = 1000, .item = MR_F_STR, .item_max = 64},
-         {"after", MR_F_INT, .min = 0});
+         {"after", MR_F_INT | MR_F_STR});
 
 MR_SHAPE(sessions_resources_add,
          {"type", MR_F_STR | MR_F_REQUIRED, .values = "file|github_repository|memory_store"},

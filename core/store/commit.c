@@ -71,6 +71,8 @@ struct mr_commit *mr_commit_new(struct mr_store *s, const struct mr_origin *o)
   c->origin.key_id = copy(c, o->key_id);
   c->origin.request_id = copy(c, o->request_id);
   c->origin.trace = copy(c, o->trace);
+  c->origin.last = o->last;
+  c->origin.ud = o->ud;
   if (o->workspace <= 0) commit_fail(c, MR_E_INVALID, "workspace", "a commit needs a workspace");
   return c;
 }
@@ -316,6 +318,7 @@ void mr_commit_submit(struct mr_commit **cp, void (*done)(void *ud, const struct
 
   if (!c) return;
   *cp = NULL;
+  if (c->origin.last && c->code == MR_OK) c->origin.last(c->origin.ud, c);
   c->fn = done;
   c->ud = ud;
   c->done.next = NULL;

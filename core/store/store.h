@@ -21,6 +21,7 @@
 #include "loop/loop.h"
 
 struct mr_store;
+struct mr_commit;
 
 /* ---- opening ---- */
 
@@ -51,6 +52,9 @@ void mr_store_stats(const struct mr_store *s, struct mr_store_stats *out);
 struct mr_origin {
   int64_t workspace;                       /* from mr_store_workspace */
   struct mr_str key_id, request_id, trace; /* may be empty */
+  /* Adds to each of its commits, when it is submitted, what must be durable with it; NULL: nothing. */
+  void (*last)(void *ud, struct mr_commit *c);
+  void *ud;
 };
 
 /* A document: one JSON object with what lists and filters need in columns. kind is a short fixed
@@ -120,7 +124,6 @@ struct mr_kv_row {
 
 /* ---- commits ---- */
 
-struct mr_commit;
 /* All strings are copied. A failed call makes the whole commit fail at submit; no need to check each.
  * o is copied too. */
 struct mr_commit *mr_commit_new(struct mr_store *s, const struct mr_origin *o); /* NULL: no memory */

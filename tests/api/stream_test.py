@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 
-from kit import (KEY, TRIPLE, UPSTREAM_KEY, Server, Stream, World, equal, last, message, test, true, types, wait)
+from kit import (KEY, NOBODY, TRIPLE, UPSTREAM_KEY, Server, Stream, World, equal, last, message, test, true, types, wait)
 
 OLD_NAMES = re.compile(r"user\.|system\.message$|agent\.|session\.(?!usage$)|span\.|event_start$|event_delta$")
 
@@ -92,12 +92,95 @@ def platform_30_last_event_id(w):
             w.send(s, message("[[say more]]"))
             again.until(lambda all_: len(all_) >= before - i - 1 + len(events), "what was missed and one more turn")
             equal(again.events, w.events(s)[i + 1:], "no gap, nothing twice")
-    with w.stream(s, headers={"last-event-id": "0"}) as none:
-        time.sleep(0.1)
-        equal(none.events, [], "no position: from now on")
-    for bad in ("x", "-1", "9" * 30, "1.5"):
+    for query, headers in (("?after=0", {}), ("", {"last-event-id": "0"}), ("?after=" + frames[2]["id"], {"last-event-id": "0"})):
+        with w.stream(s, query, headers=headers) as whole:
+            n = len(w.events(s))
+            whole.until(lambda all_: len(all_) >= n, "everything: 0 is before the first, and the header counts")
+            equal(whole.events, w.events(s))
+    with w.stream(s, "?after=", headers={"last-event-id": ""}) as feed:
+        equal(feed.status, 400, "an empty parameter is none of ours")
+    with w.stream(s, headers={"last-event-id": ""}) as feed:
+        equal(feed.status, 200, "an empty header is as none")
+
+
+@test(model=True)
+def platform_30_after_an_event(w):
+    s, events = w.turn(message("[[say one]]"))
+    for query, headers in (("?after=" + events[3]["id"], {}), ("", {"last-event-id": events[3]["id"]})):
+        with w.stream(s, query, headers=headers) as feed:
+            before = sum(e["type"] == "session.status_idle" for e in w.events(s))
+            w.send(s, message("[[say more]]"))
+            feed.idle(before + 1)
+            equal(feed.events, w.events(s)[4:])
+
+
+@test(model=True)
+def platform_30_bad_positions_are_named(w):
+    s, events = w.turn(message("[[say one]]"))
+    other = w.turn(message("[[say two]]"))[1][0]["id"]
+    for bad in ("x", "-1", "9" * 30, "1.5", "1" * 15, "sevt_" + NOBODY, "sevt_", "sevt_" + "x" * 200, "y" * 3000, other, "1&limit=1"):
         with w.stream(s, headers={"last-event-id": bad}) as feed:
-            true(feed.status in (200, 400), f"{bad}: {feed.status}")
+            equal((feed.status, feed.reply.error["type"]), (400, "invalid_request_error"), bad)
+            true(feed.reply.error["message"].startswith("last-event-id: "), feed.reply.error)
+            equal(feed.reply.json["error"]["details"]["field"], "last-event-id")
+        if bad != "1&limit=1":
+            with w.stream(s, "?after=" + bad) as feed:
+                equal(feed.status, 400, bad)
+                true(feed.reply.error["message"].startswith("after: "), feed.reply.error)
+    t = w.all(f"/v1/sessions/{s['id']}/threads")[0]["id"]
+    path = f"/v1/sessions/{s['id']}/threads/{t}/stream"
+    with w.stream(s, path=path, headers={"last-event-id": "x"}) as feed:
+        equal(feed.status, 400)
+    with w.stream(s, path=path, query="?after=" + events[4]["id"]) as feed:
+        feed.until(lambda all_: len(all_) >= len(events) - 5, "the rest")
+        equal(feed.events, events[5:])
+
+
+@test(model=True)
+def platform_30_the_last_events_of_a_session_can_be_had(w):
+    """A reader that was away when the session ended gets the end, then the end of the stream, then a refusal."""
+    s = w.session()
+    with w.stream(s) as feed:
+        w.send(s, message("[[say one]]"))
+        feed.idle()
+        seen = [f for f in feed.frames if "id" in f]
+    w.ok("POST", f"/v1/sessions/{s['id']}/archive")
+    events = w.events(s)
+    with w.stream(s, headers={"last-event-id": seen[2]["id"]}) as feed:
+        equal(feed.status, 200)
+        equal(feed.end(), events[3:])
+        true(feed.error is None, feed.error)
+        final = [f for f in feed.frames if "id" in f][-1]["id"]
+    equal(events[-1]["type"], "session.status_terminated")
+    for headers in ({"last-event-id": final}, {}):
+        with w.stream(s, headers=headers) as feed:
+            equal(feed.status, 400)
+
+
+@test(model=True)
+def platform_30_a_long_past_is_replayed_as_fast_as_it_is_read(w):
+    """More than may wait for a reader, and the reader is slow."""
+    s = w.session()
+    for _ in range(8):
+        w.turn(*[message("x" * 100000) for _ in range(10)], session=s)
+    events = w.events(s)
+    true(sum(len(json.dumps(e)) for e in events) > 8 << 20, "more than the bound")
+    with w.stream(s, "?after=0") as feed:
+        feed.until(lambda all_: len(all_) >= len(events), "everything")
+        equal(feed.events, events)
+    sock = socket.create_connection((w.host, w.port), timeout=60)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    head = f"GET /v1/sessions/{s['id']}/events/stream?after=0 HTTP/1.1\r\nhost: x\r\n"
+    sock.sendall((head + "".join(f"{k}: {v}\r\n" for k, v in w.headers(None).items()) + "\r\n").encode())
+    w.send(s, message("[[say the last]]"))
+    wait(lambda: w.ok("GET", f"/v1/sessions/{s['id']}")["status"] == "idle", "idle")
+    got = b""
+    while got.count(b"event: session.status_idle") < 9:
+        piece = sock.recv(1 << 20)
+        true(piece, f"cut after {len(got)} bytes")
+        got += piece
+    sock.close()
+    equal(re.findall(rb'"id":"(sevt_\w+)"', got), [e["id"].encode() for e in w.events(s)])
 
 
 @test(model=True)

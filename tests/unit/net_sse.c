@@ -63,6 +63,59 @@ TEST(frames_of_one_pass_leave_together)
   kit_stop();
 }
 
+/* What streams have in common is put together once: each still gets its own, in order. */
+TEST(frames_in_common_and_not)
+{
+  static const char *const a[] = {"1", "2", "3", "3", "5"}, *const b[] = {"1", "3", "3", "4", "5"};
+  static char big[70000];
+  char want_a[400] = "", want_b[400] = "";
+  kit_start((struct mr_http_server_opts){0}, "127.0.0.1:0");
+  int fa = open_stream(), fb;
+  struct mr_sse *sa = stream, *sb;
+  fb = open_stream();
+  sb = stream;
+  for (int round = 0; round < 3; round++) {
+    char one[128], text[64];
+    want_a[0] = want_b[0] = '\0';
+    for (int i = 0; i < 5; i++) {
+      snprintf(text, sizeof text, "{\"n\":%s}", a[i]);
+      CHECK_INT(mr_sse_event(sa, MR_S("x"), a[i][0] - '0', mr_str_c(text)), MR_OK);
+      snprintf(one, sizeof one, "event: x\nid: %s\ndata: %s\n\n", a[i], text);
+      strcat(want_a, one);
+      if (round == 2 && i == 2) turn(1); /* in two passes */
+      snprintf(text, sizeof text, "{\"n\":%s}", b[i]);
+      CHECK_INT(mr_sse_event(sb, MR_S("x"), b[i][0] - '0', mr_str_c(text)), MR_OK);
+      snprintf(one, sizeof one, "event: x\nid: %s\ndata: %s\n\n", b[i], text);
+      strcat(want_b, one);
+    }
+    mr_sse_event(sa, MR_S("end"), 0, MR_S("{}"));
+    mr_sse_event(sb, MR_S("end"), 0, MR_S("{}"));
+    for (int k = 0; k < 2; k++) {
+      char plain[1000] = "";
+      fresh();
+      CHECK(hear(k ? fb : fa, "event: end\ndata: {}\n\n\r\n"));
+      for (char *p = got, *line; (line = strstr(p, "\r\n")); p = line + 2) /* chunks: size line, frames */
+        if (strncmp(p, "event: ", 7) == 0) strncat(plain, p, (size_t)(line - p));
+      *strstr(plain, "event: end") = '\0';
+      CHECK(strcmp(plain, k ? want_b : want_a) == 0);
+    }
+  }
+  memset(big, 'z', sizeof big); /* more than is kept back, and more than is shared */
+  for (int i = 0; i < 6; i++) {
+    mr_sse_event(sa, MR_S("x"), 100 + i, mr_str_n(big, sizeof big));
+    mr_sse_event(sb, MR_S("x"), 200 + i, mr_str_n(big, sizeof big));
+  }
+  for (int k = 0; k < 2; k++) {
+    fresh();
+    CHECK(hear(k ? fb : fa, k ? "id: 205" : "id: 105"));
+    CHECK_INT(count_of(k ? "id: 20" : "id: 10"), 6);
+    CHECK_INT(count_of(k ? "id: 10" : "id: 20"), 0);
+  }
+  close(fa);
+  close(fb);
+  kit_stop();
+}
+
 TEST(end_sends_what_was_queued)
 {
   kit_start((struct mr_http_server_opts){0}, "127.0.0.1:0");
