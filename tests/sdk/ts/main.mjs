@@ -19,7 +19,7 @@ import { World } from './world.mjs';
 
 const only = process.argv.slice(2);
 const here = path.dirname(fileURLToPath(import.meta.url));
-const scripts = [path.join(here, 'tools.lua')];
+const scripts = [path.join(here, '../tools.lua')];
 const shared = process.env.SDK_TLS; // set in the second process: where CA and schemas are
 let world;
 const get = () => world;
