@@ -256,7 +256,8 @@ def _():
     office = ant.run("again/environment", "beta:environments", "retrieve", "--environment-id", known["environment"]).one
     words = ["--environment-id", known["environment"], "--name", "office",
              "--config", "{type: cloud, networking: {type: limited, allowed_hosts: [example.com]}}"]
-    same(ant.run("again/same-environment", "beta:environments", "update", *words).one, office)
+    now = ant.run("again/same-environment", "beta:environments", "update", *words).one
+    same(dict(now, updated_at=office["updated_at"]), office)  # it has no versions, so a time is all that may differ
 
 
 @test("old-clients/key-header-version-and-beta-parameter")
