@@ -252,7 +252,7 @@ def _():
     words = ["--agent-id", known["agent"], "--version", "2", "--name", "clerk", "--model", "{id: %s}" % MODEL, "--description", "Keeps books",
              "--system", "You keep the books.", "--tool", json.dumps([ASK]), "--metadata", "{team: finance}"]
     same(ant.run("again/update", "beta:agents", "update", *words).one, first)
-    same(ant.run("again/retrieve", "beta:agents", "retrieve", "--agent-id", known["agent"]).one, first)
+    same(ant.run("again/twice", "beta:agents", "retrieve", "--agent-id", known["agent"]).one, first)
     office = ant.run("again/environment", "beta:environments", "retrieve", "--environment-id", known["environment"]).one
     words = ["--environment-id", known["environment"], "--name", "office",
              "--config", "{type: cloud, networking: {type: limited, allowed_hosts: [example.com]}}"]
