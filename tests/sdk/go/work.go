@@ -152,7 +152,7 @@ func budgets() {
 		update := func(json string) (*anthropic.BetaManagedAgentsSession, error) {
 			return beta.Sessions.Update(ctx, s.ID, params[anthropic.BetaSessionUpdateParams](`{%s}`, json))
 		}
-		low := refused(400, "invalid_request_error", second(update(budget(cost))))
+		low := refused(400, "invalid_request_error", second(update(budget(cost-1))))
 		check(strings.Contains(low.Error(), "budget.max_list_cost must be greater than the session's consumed list cost"), "%s", low.Error())
 		must(update(budget(cost * 10)))
 		rest := f.idle(n, "end_turn")

@@ -132,7 +132,7 @@ export function workCases(world, prefix = 'work') {
     const cost = Number(paused.at(-2).usage.list_cost.amount);
     assert.ok(cost >= 100, String(cost));
     await refused(send(session.id, message('go on')));
-    await refused(beta().sessions.update(session.id, { budget: budget(cost) }), 'budget.max_list_cost must be greater than the session\'s consumed list cost');
+    await refused(beta().sessions.update(session.id, { budget: budget(cost - 1) }), 'budget.max_list_cost must be greater than the session\'s consumed list cost');
     await beta().sessions.update(session.id, { budget: budget(cost * 10) });
     const rest = await feed.idle(paused.length);
     assert.deepEqual([last(rest, 'session.updated').budget, said(rest)], [budget(cost * 10), ['Done.']]);
