@@ -235,8 +235,8 @@ def budget(cents):
 def _():
     stock = {"type": "custom", "name": "stock_level", "description": "d", "input_schema": {"type": "object"}}
     ant.new_id("spender/agent", "spender", "beta:agents", "create", "--name", "spender", "--model", "{id: %s}" % MODEL, "--tool", json.dumps(stock))
-    stream = opened("spent", "spender", body=budget("100"))
-    send("spent/send", "spent", message('[[tool stock_level {"article":"nails"}]] [[usage in=1000000 out=1000]] ;; [[say Done.]]'))
+    stream = opened("spent", "spender", body=budget("10"))
+    send("spent/send", "spent", message('[[tool stock_level {"article":"nails"}]] [[usage in=1000 out=10000]] ;; [[say Done.]]'))
     paused = stream.idle(reason="budget_reached")
     refused = send("spent/refused", "spent", message("go on"))
     assert refused.status == 1 and "400" in refused.error, refused.error

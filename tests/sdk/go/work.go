@@ -138,25 +138,25 @@ func budget(cents int) string {
 func budgets() {
 	test("budget/pause-and-raise", func() {
 		agent := newAgent(`{"name":"spender","model":{"id":%q},"tools":[{"type":"custom","name":"stock_level","description":"d","input_schema":{"type":"object"}}]}`, model)
-		s, f := open(agent.ID, ","+budget(100))
-		same(s.Budget.MaxListCost.Amount, "100")
-		send(s.ID, message(`[[tool stock_level {"article":"nails"}]] [[usage in=1000000 out=1000]] ;; [[say Done.]]`))
+		s, f := open(agent.ID, ","+budget(10))
+		same(s.Budget.MaxListCost.Amount, "10")
+		send(s.ID, message(`[[tool stock_level {"article":"nails"}]] [[usage in=1000 out=10000]] ;; [[say Done.]]`))
 		paused := f.idle(0, "budget_reached")
 		n := len(paused)
 		same(types(paused)[n-3:], triple)
 		same([]any{paused[n-3].StopReason.Type, len(of(paused, "span.model_request_start"))}, []any{"budget_reached", 1})
-		same(paused[n-2].Budget.MaxListCost.Amount, "100")
+		same(paused[n-2].Budget.MaxListCost.Amount, "10")
 		cost, err := strconv.Atoi(paused[n-2].Usage.ListCost.Amount)
-		check(err == nil && cost >= 100, "%v", paused[n-2].Usage)
+		check(err == nil && cost >= 10, "%v", paused[n-2].Usage)
 		refused(400, "invalid_request_error", second(trySend(s.ID, message("go on"))))
 		update := func(json string) (*anthropic.BetaManagedAgentsSession, error) {
 			return beta.Sessions.Update(ctx, s.ID, params[anthropic.BetaSessionUpdateParams](`{%s}`, json))
 		}
 		low := refused(400, "invalid_request_error", second(update(budget(cost-1))))
 		check(strings.Contains(low.Error(), "budget.max_list_cost must be greater than the session's consumed list cost"), "%s", low.Error())
-		must(update(budget(cost * 10)))
+		must(update(budget(cost * 100)))
 		rest := f.idle(n, "end_turn")
-		same([]any{one(rest, "session.updated").Budget.MaxListCost.Amount, said(rest)}, []any{strconv.Itoa(cost * 10), "[Done.]"})
+		same([]any{one(rest, "session.updated").Budget.MaxListCost.Amount, said(rest)}, []any{strconv.Itoa(cost * 100), "[Done.]"})
 		f.close()
 	})
 }

@@ -116,21 +116,21 @@ def budget(cents):
 def _():
     stock = {"type": "custom", "name": "stock_level", "description": "d", "input_schema": {"type": "object"}}
     agent = beta.agents.create(name="spender", model=MODEL, tools=[stock, WEATHER])
-    session, feed = opened(agent, s.environment, budget=budget("100"))
-    same(session.budget.max_list_cost.amount, "100")
-    send(session, message('[[tool stock_level {"article":"nails"}]] [[usage in=1000000 out=1000]] ;; [[say Done.]]'))
+    session, feed = opened(agent, s.environment, budget=budget("10"))
+    same(session.budget.max_list_cost.amount, "10")
+    send(session, message('[[tool stock_level {"article":"nails"}]] [[usage in=1000 out=10000]] ;; [[say Done.]]'))
     paused = feed.idle(reason="budget_reached")
     same(types(paused)[-3:], TRIPLE)
     same((paused[-3].stop_reason.type, len(of(paused, "span.model_request_start"))), ("budget_reached", 1))
-    same(paused[-2].budget.max_list_cost.amount, "100")
+    same(paused[-2].budget.max_list_cost.amount, "10")
     cost = int(paused[-2].usage.list_cost.amount)
-    assert cost >= 100, cost
+    assert cost >= 10, cost
     fails(anthropic.BadRequestError, 400, send, session, message("go on"))
     low = fails(anthropic.BadRequestError, 400, beta.sessions.update, session.id, budget=budget(str(cost - 1)))
     assert "budget.max_list_cost must be greater than the session's consumed list cost" in str(low), low
-    beta.sessions.update(session.id, budget=budget(str(cost * 10)))
+    beta.sessions.update(session.id, budget=budget(str(cost * 100)))
     rest = feed.idle(len(paused))
-    same((of(rest, "session.updated")[0].budget.max_list_cost.amount, said(rest)), (str(cost * 10), ["Done."]))
+    same((of(rest, "session.updated")[0].budget.max_list_cost.amount, said(rest)), (str(cost * 100), ["Done."]))
     same(beta.sessions.update(session.id, budget=None).budget, None)
     fails(anthropic.BadRequestError, 400, beta.sessions.update, session.id, budget=budget("5"))
     feed.close()
