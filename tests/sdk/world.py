@@ -137,7 +137,11 @@ def main():
         print(json.dumps(world.facts), flush=True)
         sys.stdin.read()
     finally:
-        print(json.dumps(world.close()), flush=True)
+        end = world.close()
+    try:
+        print(json.dumps(end), flush=True)
+    except BrokenPipeError:  # nobody wants to know any more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 0
 
 
