@@ -125,6 +125,8 @@ void mr_environments_ensure_default(struct mr_domain *d, void (*fn)(void *ud, in
 int mr_keys_init(struct mr_domain *d, struct mr_err *err);
 void mr_keys_free(struct mr_domain *d);
 
+bool mr_event_type_known(struct mr_str type); /* events_list.c: a type of the API's events */
+
 /* ---- files (files.c) ---- */
 
 /* Makes the session's own copy of a file: a new file document with scope, added to commit cm, its blob

@@ -6,7 +6,7 @@
 
 /* Each writes one resolved member as JSON, or sets c->err (field named under prefix, "" at the top level). */
 int mr_agent_model(struct mr_call *c, yyjson_val *given, yyjson_val *old, struct mr_buf *out);
-/* A session's own: the effort in it is checked, but the model runs at its default. null: agent_model_required. */
+/* A session's own: the effort in it is checked, but the model runs at its default. null is refused. */
 int mr_agent_model_override(struct mr_call *c, yyjson_val *given, struct mr_buf *out);
 struct mr_str mr_model_effort(struct mr_str model); /* a model's default effort */
 int mr_agent_tools(struct mr_call *c, yyjson_val *given, struct mr_buf *out);

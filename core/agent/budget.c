@@ -1,6 +1,6 @@
 /*
- * budget.c - the spend ceiling of a session as clients write it (API: sessions §2.4, §13.3): whole US cents in a
- * string, more than none. What it does to the turn is not here; see price.h for the arithmetic.
+ * budget.c - the spend ceiling of a session as clients write it (API: sessions §2.4, §13.3): whole US cents
+ * in a string, more than none. What it does to the turn is not here; see price.h for the arithmetic.
  */
 #include "agent/price.h"
 #include "agent/roster.h"

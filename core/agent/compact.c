@@ -10,11 +10,13 @@
  */
 #include "agent/turn_model_t.h"
 
-static const char ask[] =
-    "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"The conversation is about to be shortened: everything "
-    "above will be replaced by the summary that you write now. Write down all that is needed to go on without it: what "
-    "was asked for, in the words that matter; what was decided and why; what is done, with the names of files, commands "
-    "and ids; what failed; what is to be done next. Write nothing else.\"}]}";
+static const char ask[] = "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"The conversation is "
+                          "about to be shortened: everything "
+                          "above will be replaced by the summary that you write now. Write down all that is "
+                          "needed to go on without it: what "
+                          "was asked for, in the words that matter; what was decided and why; what is done, "
+                          "with the names of files, commands "
+                          "and ids; what failed; what is to be done next. Write nothing else.\"}]}";
 
 static int check_tokens(const char *field, yyjson_val *v, struct mr_err *err)
 {
@@ -45,7 +47,8 @@ int mr_context_config(struct mr_domain *d, yyjson_val *config, struct mr_err *er
   }
   mr_buf_init(&b, d->mem, 1 << 20);
   mr_json_write(&b, config, false);
-  if (code == MR_OK) code = b.failed ? mr_err_nomem(err) : mr_json_parse(d->mem, mr_buf_get(&b), SIZE_MAX, &d->context, err);
+  if (code == MR_OK)
+    code = b.failed ? mr_err_nomem(err) : mr_json_parse(d->mem, mr_buf_get(&b), SIZE_MAX, &d->context, err);
   mr_buf_free(&b);
   return code;
 }
@@ -61,7 +64,8 @@ int64_t mr_compact_at(const struct mr_domain *d, struct mr_str model)
     struct mr_str name = mr_json_str(k);
     bool prefix = mr_str_ends(name, MR_S("*"));
     if (prefix ? mr_str_starts(model, mr_str_n(name.p, name.n - 1)) : mr_str_eq(name, model)) {
-      size_t weight = prefix ? name.n : SIZE_MAX; /* an exact name before a prefix, a longer prefix before a shorter */
+      size_t weight =
+          prefix ? name.n : SIZE_MAX; /* an exact name before a prefix, a longer prefix before a shorter */
       if (weight < best) continue;
       best = weight;
       found = yyjson_get_sint(yyjson_obj_iter_get_val(k));

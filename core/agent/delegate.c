@@ -6,6 +6,7 @@
  * Depth is one: only the primary thread of a session whose agent has a roster has them. Loop thread; turn_model.c and
  * history.c call.
  */
+#include "agent/price.h"
 #include "agent/roster.h"
 #include "agent/session_t.h"
 
@@ -23,25 +24,31 @@ static const struct {
   const char *name, *description, *schema;
 } tools[NTOOLS] = {
     [LIST] = {"list_agents",
-              "List the agents that you can start, and the threads of those that you started, with what each is doing.",
+              "List the agents that you can start, and the threads of those that you started, with what each "
+              "is doing.",
               "{\"type\":\"object\",\"properties\":{}}"},
-    [CREATE] = {"create_agent",
-                "Start an agent on a task of its own, in a new thread. It works in the background, sees only the prompt "
-                "that you give it, and shares your files. Its report reaches you later as a message; do not wait for "
-                "it by calling tools: end your turn, and you go on when it comes.",
-                "{\"type\":\"object\",\"required\":[\"agent\",\"prompt\"],\"properties\":{"
-                "\"agent\":{\"type\":\"string\",\"description\":\"name or id of one of the agents in list_agents\"},"
-                "\"prompt\":{\"type\":\"string\",\"description\":\"the whole task\"}}}"},
-    [SEND] = {"send_to_agent",
-              "Send a message to an agent that you started. It goes on in its thread, with all that it knows, and "
-              "reports again.",
-              "{\"type\":\"object\",\"required\":[\"thread_id\",\"message\"],\"properties\":{"
-              "\"thread_id\":{\"type\":\"string\",\"description\":\"session_thread_id of the agent's thread\"},"
-              "\"message\":{\"type\":\"string\"}}}"},
+    [CREATE] =
+        {"create_agent",
+         "Start an agent on a task of its own, in a new thread. It works in the background, sees only the "
+         "prompt "
+         "that you give it, and shares your files. Its report reaches you later as a message; do not wait for "
+         "it by calling tools: end your turn, and you go on when it comes.",
+         "{\"type\":\"object\",\"required\":[\"agent\",\"prompt\"],\"properties\":{"
+         "\"agent\":{\"type\":\"string\",\"description\":\"name or id of one of the agents in list_agents\"},"
+         "\"prompt\":{\"type\":\"string\",\"description\":\"the whole task\"}}}"},
+    [SEND] =
+        {"send_to_agent",
+         "Send a message to an agent that you started. It goes on in its thread, with all that it knows, and "
+         "reports again.",
+         "{\"type\":\"object\",\"required\":[\"thread_id\",\"message\"],\"properties\":{"
+         "\"thread_id\":{\"type\":\"string\",\"description\":\"session_thread_id of the agent's thread\"},"
+         "\"message\":{\"type\":\"string\"}}}"},
     [ADVISE] = {"ask_advisor",
-                "Ask the advisor, a stronger model that sees nothing but your question. The advice reaches you later as "
+                "Ask the advisor, a stronger model that sees nothing but your question. The advice reaches you "
+                "later as "
                 "a message.",
-                "{\"type\":\"object\",\"required\":[\"question\"],\"properties\":{\"question\":{\"type\":\"string\"}}}"},
+                "{\"type\":\"object\",\"required\":[\"question\"],\"properties\":{\"question\":{\"type\":"
+                "\"string\"}}}"},
 };
 
 static bool roster_of(const struct mr_thread *th, struct mr_roster *r)
@@ -74,10 +81,12 @@ static void inline_schema(struct mr_jw *w)
   yyjson_obj_iter it;
   yyjson_val *k;
 
-  mr_jw_raw(w, MR_S("{\"type\":\"object\",\"required\":[\"prompt\"],\"properties\":{"
-                    "\"prompt\":{\"type\":\"string\",\"description\":\"the whole task\"},"
-                    "\"agent\":{\"type\":\"string\",\"description\":\"name or id of one of the agents in list_agents; "
-                    "leave it out to describe one with the other members\"}"));
+  mr_jw_raw(
+      w,
+      MR_S("{\"type\":\"object\",\"required\":[\"prompt\"],\"properties\":{"
+           "\"prompt\":{\"type\":\"string\",\"description\":\"the whole task\"},"
+           "\"agent\":{\"type\":\"string\",\"description\":\"name or id of one of the agents in list_agents; "
+           "leave it out to describe one with the other members\"}"));
   mr_json_parse(w->b->mem, mr_str_c(mr_roster_inline_schema), SIZE_MAX, &doc, NULL);
   it = yyjson_obj_iter_with(mr_json_get(yyjson_doc_get_root(doc), "properties"));
   while (doc && (k = yyjson_obj_iter_next(&it))) {
@@ -294,6 +303,24 @@ static bool chosen(struct hidden *h, struct mr_buf *out)
   return false;
 }
 
+/* A session with a budget runs no model whose cost nobody knows. */
+static bool priced(struct hidden *h, struct mr_str agent)
+{
+  struct mr_session *s = h->t->s;
+  yyjson_doc *doc = NULL;
+  yyjson_val *model;
+  bool fine = true;
+
+  if (!s->cap || mr_json_parse(s->d->mem, agent, SIZE_MAX, &doc, NULL) != MR_OK) return true;
+  model = mr_json_get(yyjson_doc_get_root(doc), "model");
+  if (!mr_price_find(s->d->prices, mr_json_get_str(model, "id"), mr_json_get_str(model, "speed"))) {
+    refuse(h, "model %.*s has no list price, and this session has a budget", SHORT(mr_json_get_str(model, "id")));
+    fine = false;
+  }
+  yyjson_doc_free(doc);
+  return fine;
+}
+
 static void create_agent(struct hidden *h)
 {
   struct mr_str prompt = mr_json_get_str(h->input, "prompt");
@@ -306,12 +333,13 @@ static void create_agent(struct hidden *h)
   }
   if (children(h->t->s) >= CHILDREN_MAX || all_threads(h->t->s) >= MR_THREADS_MAX) {
     refuse(h,
-           "too many agents: %d threads of agents are open, idle ones too; go on with one of them by send_to_agent",
+           "too many agents: %d threads of agents are open, idle ones too; go on with one of them by "
+           "send_to_agent",
            children(h->t->s));
     return;
   }
   mr_buf_init(&agent, h->t->s->d->mem, SIZE_MAX / 2);
-  if (chosen(h, &agent) && (th = create(h->t, mr_buf_get(&agent)))) {
+  if (chosen(h, &agent) && priced(h, mr_buf_get(&agent)) && (th = create(h->t, mr_buf_get(&agent)))) {
     tell(h->t, th, prompt);
     thread_outcome(h, th);
   }

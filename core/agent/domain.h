@@ -235,6 +235,9 @@ MR_OPERATION(sessions_update);
 MR_OPERATION(sessions_list);
 MR_OPERATION(sessions_archive);
 MR_OPERATION(sessions_delete);
+MR_OPERATION(sessions_fork);
+MR_OPERATION(sessions_export);
+MR_OPERATION(sessions_import);
 MR_OPERATION(sessions_resources_add);
 MR_OPERATION(sessions_resources_list);
 MR_OPERATION(sessions_resources_retrieve);
@@ -248,6 +251,8 @@ MR_OPERATION(sessions_threads_retrieve);
 MR_OPERATION(sessions_threads_archive);
 MR_OPERATION(sessions_threads_events_list);
 MR_OPERATION(sessions_threads_stream);
+MR_OPERATION(messages_create); /* agent/messages.c: not over HTTP, which passes the body through (api/pass.c) */
+MR_OPERATION(messages_count_tokens);
 MR_OPERATION(models_list);
 MR_OPERATION(models_retrieve);
 

@@ -83,11 +83,12 @@ static int check_budget(struct check *k, struct mr_str type)
   if (!k->s || !mr_budget_over(k->s)) return MR_OK;
   for (size_t i = 0; i < sizeof fine / sizeof *fine; i++)
     if (mr_str_is(type, fine[i])) return MR_OK;
-  return mr_err_set(&k->c->err, MR_E_INVALID, k->field,
-                    "Invalid " MR_FMT " event at %s[%d]: the session has reached its budget; only "
-                    "`user.tool_confirmation`, `user.custom_tool_result`, `user.tool_result`, or `user.interrupt` may "
-                    "be sent until the budget is raised or removed",
-                    MR_ARG(type), k->field, k->i);
+  return mr_err_set(
+      &k->c->err, MR_E_INVALID, k->field,
+      "Invalid " MR_FMT " event at %s[%d]: the session has reached its budget; only "
+      "`user.tool_confirmation`, `user.custom_tool_result`, `user.tool_result`, or `user.interrupt` may "
+      "be sent until the budget is raised or removed",
+      MR_ARG(type), k->field, k->i);
 }
 
 static int check_content(struct check *k, yyjson_val *ev, unsigned blocks, bool required)
@@ -115,9 +116,51 @@ static int check_confirmation(struct check *k, yyjson_val *ev, struct mr_event_i
     return refuse(k, "deny_message", "only goes with \"result\": \"deny\"");
   if (!t || t->kind == MR_TOOL_CUSTOM || t->perm != MR_PERM_ASK)
     return refuse(k, "tool_use_id", MR_FMT " is not a tool use that asks for confirmation", MR_ARG(id));
-  if (!waits(k, t)) return refuse(k, "tool_use_id", MR_FMT " was answered already", MR_ARG(id));
+  if (t->confirmed || !waits(k, t)) return refuse(k, "tool_use_id", MR_FMT " was answered already", MR_ARG(id));
   snprintf(e->ref, sizeof e->ref, "%s", t->event_id);
   return MR_OK;
+}
+
+/* Of a built-in tool, which the client runs itself in a self-hosted environment. */
+static int check_tool_result(struct check *k, yyjson_val *ev, struct mr_event_in *e)
+{
+  struct mr_str id = mr_json_get_str(ev, "tool_use_id");
+  struct mr_tcall *t = find_call(k, id);
+  int code = check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT | MR_BLOCK_SEARCH, false);
+
+  if (code != MR_OK) return code;
+  if (!k->s->self_hosted)
+    return refuse(
+        k, "type",
+        "user.tool_result is only for self-hosted environments; the server runs the built-in tools of this "
+        "session itself");
+  if (!t || t->kind != MR_TOOL_BUILTIN || !mr_call_clients(t))
+    return refuse(k, "tool_use_id", MR_FMT " is not a pending tool use", MR_ARG(id));
+  if (t->perm == MR_PERM_ASK && t->confirmed <= 0)
+    return refuse(k, "tool_use_id", MR_FMT " waits for a user.tool_confirmation first", MR_ARG(id));
+  if (!waits(k, t)) return refuse(k, "tool_use_id", MR_FMT " was answered already", MR_ARG(id));
+  snprintf(e->ref, sizeof e->ref, "%s", t->event_id);
+  e->now = true;
+  return MR_OK;
+}
+
+/* Alone, or behind what starts or continues a turn (API: sessions §5.2). */
+static int check_system(struct check *k, yyjson_val *ev, int total)
+{
+  static const char *const before[] = {"user.message", "user.tool_result", "user.custom_tool_result"};
+  struct mr_str type = MR_S("system.message");
+  bool fine = k->i == 0;
+  int code;
+
+  if (k->i != total - 1) return refuse(k, "", "system.message must be the last event of a request");
+  for (size_t i = 0; !fine && i < sizeof before / sizeof *before; i++)
+    fine = mr_str_is(k->out->v[k->i - 1].type, before[i]);
+  if (!fine)
+    return refuse(k, "",
+                  "system.message must directly follow a user.message, a user.tool_result or a "
+                  "user.custom_tool_result, or be sent alone");
+  code = k->i > 0 && k->out->v[k->i - 1].now ? MR_OK : check_blocked(k, type);
+  return code ? code : check_content(k, ev, MR_BLOCK_TEXT, true);
 }
 
 static int check_custom_result(struct check *k, yyjson_val *ev, struct mr_event_in *e)
@@ -195,15 +238,8 @@ static int check_one(struct check *k, yyjson_val *ev, int total, struct mr_event
   if (mr_str_is(type, "user.interrupt")) return check_interrupt(k, ev, e);
   if (mr_str_is(type, "user.tool_confirmation")) return check_confirmation(k, ev, e);
   if (mr_str_is(type, "user.custom_tool_result")) return check_custom_result(k, ev, e);
-  if (mr_str_is(type, "user.tool_result"))
-    return refuse(k, "type",
-                  "user.tool_result is only for self-hosted environments; the server runs the "
-                  "built-in tools of this session itself");
-  if (mr_str_is(type, "system.message")) {
-    if (k->i != total - 1) return refuse(k, "", "system.message must be the last event of a request");
-    code = k->i > 0 && k->out->v[k->i - 1].now ? MR_OK : check_blocked(k, type);
-    return code ? code : check_content(k, ev, MR_BLOCK_TEXT, true);
-  }
+  if (mr_str_is(type, "user.tool_result")) return check_tool_result(k, ev, e);
+  if (mr_str_is(type, "system.message")) return check_system(k, ev, total);
   return refuse(k, "type", "unknown event type \"" MR_FMT "\"", MR_ARG(type));
 }
 
@@ -229,7 +265,8 @@ static int write_outcome(struct check *k, yyjson_val *ev, struct mr_jw *w)
   mr_jw_obj(w);
   mr_jw_kc(w, "type", "text");
   mr_jw_kstr(w, "content",
-             mr_str_is(mr_json_get_str(rubric, "type"), "file") ? k->out->rubric : mr_json_get_str(rubric, "content"));
+             mr_str_is(mr_json_get_str(rubric, "type"), "file") ? k->out->rubric
+                                                                : mr_json_get_str(rubric, "content"));
   mr_jw_obj_end(w);
   mr_jw_kint(w, "max_iterations", mr_json_get_int(ev, "max_iterations", MR_ITERATIONS));
   mr_jw_kc(w, "outcome_id", id);
@@ -241,6 +278,7 @@ static int write_body(struct check *k, yyjson_val *ev, struct mr_event_in *e)
 {
   static const char *const fields[] = {"content", "session_thread_id", "tool_use_id", "custom_tool_use_id",
                                        "result",  "deny_message",      "is_error"};
+  struct mr_thread *th;
   struct mr_buf b;
   struct mr_jw w;
 
@@ -264,6 +302,9 @@ static int write_body(struct check *k, yyjson_val *ev, struct mr_event_in *e)
     w.after_key = false;
     mr_json_write(&b, v, false);
   }
+  th = e->ref[0] ? mr_thread_of_call(k->s, mr_str_c(e->ref)) : NULL;
+  if (th && !mr_thread_primary(th))
+    mr_jw_kc(&w, "session_thread_id", th->id); /* txn.c: it is the last member */
   mr_jw_kraw(&w, "processed_at", MR_S("null"));
   mr_jw_obj_end(&w);
   e->body = mr_arena_str(k->c->arena, mr_buf_get(&b));
@@ -291,4 +332,3 @@ int mr_events_check(struct mr_call *c, struct mr_session *s, yyjson_val *events,
   }
   return code;
 }
-

@@ -99,7 +99,7 @@ static void on_session(void *ud, const struct mr_rows *r)
     mr_read_log(l->c->d->store, l->c->who.workspace, &l->q, on_log, l);
 }
 
-static bool type_known(struct mr_str t)
+bool mr_event_type_known(struct mr_str t)
 {
   static const char *const names[] = {"user.message",
                                       "user.interrupt",
@@ -156,7 +156,7 @@ static int read_types(struct list *l)
 
   if (!out) return mr_err_nomem(&l->c->err);
   while (types && (v = yyjson_arr_iter_next(&it))) {
-    if (!type_known(mr_json_str(v)))
+    if (!mr_event_type_known(mr_json_str(v)))
       return mr_err_set(&l->c->err, MR_E_INVALID, "types", "types: %.*s is no type of event",
                         (int)(yyjson_get_len(v) < 80 ? yyjson_get_len(v) : 80), yyjson_get_str(v));
     out[l->q.ntypes++] = mr_json_str(v);

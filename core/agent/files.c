@@ -40,7 +40,7 @@ void mr_file_write(struct mr_buf *out, const struct mr_file *f)
   mr_jw_obj_end(&w);
 }
 
-static int clean_name(struct mr_call *c, struct mr_str *name, struct mr_str media)
+int mr_file_name(struct mr_call *c, struct mr_str *name, struct mr_str media)
 {
   struct mr_str rest = *name, part = {NULL, 0};
 
@@ -159,7 +159,7 @@ void mr_files_upload(struct mr_call *c)
   u->f.filename = mr_json_get_str(c->in, "filename");
   u->f.mime_type = mr_arena_str(c->arena, mr_json_get_str(c->in, "media_type"));
   if (!u->f.mime_type.n) u->f.mime_type = MR_S("application/octet-stream");
-  code = clean_name(c, &u->f.filename, u->f.mime_type);
+  code = mr_file_name(c, &u->f.filename, u->f.mime_type);
   if (code == MR_OK) code = mr_blob_begin(c->d->store, mr_str_c(u->id), &u->blob, &c->err);
   if (code != MR_OK) {
     mr_call_done(c, code);

@@ -9,6 +9,8 @@ struct mr_file {
   int64_t size, created_us, expires_us;              /* expires 0 = never */
   bool downloadable;
 };
+/* A name without its directories, or one made from the media type; MR_E_INVALID for characters that no name holds. */
+int mr_file_name(struct mr_call *c, struct mr_str *name, struct mr_str media);
 void mr_file_write(struct mr_buf *out, const struct mr_file *f); /* the wire object */
 
 /* ---- outputs.c: a session's outputs directory. Pool threads ---- */

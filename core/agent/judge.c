@@ -1,10 +1,10 @@
 /*
  * judge.c - the rules for tools; those for shell commands are in judge_shell.c. See judge.h.
  *
- * - read, glob, grep: allowed below the directories that are the session's (and the memory it was given), by their
- *   text: a relative path, or an absolute one below them, without "..".
- * - write, edit: allowed in /workspace and /mnt/session/outputs, but not where a name begins with a dot (settings,
- *   hooks, keys): those are asked about.
+ * - read, glob, grep: allowed below the directories that are the session's (and the memory it was given), by
+ *   their text: a relative path, or an absolute one below them, without "..".
+ * - write, edit: allowed in /workspace and /mnt/session/outputs, but not where a name begins with a dot
+ *   (settings, hooks, keys): those are asked about.
  * - web_search: allowed. web_fetch: asked about, as an address can carry out whatever the model puts into it.
  * - bash: judge_shell.c. Tools of MCP servers, and any that are not known: asked about.
  */

@@ -1,14 +1,15 @@
 /*
- * judge - the judge behind the permission policy "auto" (API: sessions §10): rules, no model. It looks at one tool
- * call and says allow, ask or deny.
+ * judge - the judge behind the permission policy "auto" (API: sessions §10): rules, no model. It looks at one
+ * tool call and says allow, ask or deny.
  *
  * Its one promise: allow is said only of what these rules understand whole and know to change nothing but the
- * session's own working files (/workspace, /mnt/session/outputs); deny only of what destroys or breaks out whatever
- * it was for; everything else, above all what it cannot parse, is asked about. Hooks of "permit" come before it: a
- * deployment that wants a cleverer judge writes one there.
+ * session's own working files (/workspace, /mnt/session/outputs); deny only of what destroys or breaks out
+ * whatever it was for; everything else, above all what it cannot parse, is asked about. Hooks of "permit"
+ * come before it: a deployment that wants a cleverer judge writes one there.
  *
- * Nothing that a tool, a web page or another thread said ever counts as intent; only user.message texts of the
- * primary thread do, and these rules use not even them (they may not widen what is allowed). Pure; any thread.
+ * Nothing that a tool, a web page or another thread said ever counts as intent; only user.message texts of
+ * the primary thread do, and these rules use not even them (they may not widen what is allowed). Pure; any
+ * thread.
  */
 #ifndef MR_AGENT_JUDGE_H
 #define MR_AGENT_JUDGE_H

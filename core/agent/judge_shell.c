@@ -1,12 +1,12 @@
 /*
- * judge_shell.c - what a shell command would do, as far as its text says. It is split into simple commands as the
- * shell would split them; whatever the shell would work out itself (variables, substitutions, functions, groups,
- * redirections to files, here-documents) makes the whole a question. All of what is left must be on a short list of
- * commands that only read, with the options that write or start programs struck out.
+ * judge_shell.c - what a shell command would do, as far as its text says. It is split into simple commands as
+ * the shell would split them; whatever the shell would work out itself (variables, substitutions, functions,
+ * groups, redirections to files, here-documents) makes the whole a question. All of what is left must be on a
+ * short list of commands that only read, with the options that write or start programs struck out.
  *
- * Refusals are looked for in every simple command, also in one that is a question otherwise, but never in quoted
- * text or here-documents: those are data. The list does not know what a person allowed before (an alias, a
- * function, another PATH): who allows that has allowed what it does.
+ * Refusals are looked for in every simple command, also in one that is a question otherwise, but never in
+ * quoted text or here-documents: those are data. The list does not know what a person allowed before (an
+ * alias, a function, another PATH): who allows that has allowed what it does.
  */
 #include "agent/judge_t.h"
 
@@ -35,7 +35,7 @@ struct reader {
   const char *longs[5]; /* beginnings of words that are not allowed */
   int operands;         /* at most so many words that are no options; -1: any */
 };
-/* Not among them: printf (%n assigns, and what it names may hold a substitution), test, git, sed, awk, xargs. */
+/* Not among them: printf (%n assigns, what it names may hold a substitution), test, git, sed, awk, xargs. */
 static const struct reader readers[] = {
     {"ls", "", {0}, -1},
     {"cat", "", {0}, -1},
@@ -148,8 +148,8 @@ static bool has_flag(const struct scan *s, int from, const char *letters, const 
   return false;
 }
 
-/* A directory that holds everything: the root, one right below it, the home, what the session was given. Not the
- * working directory or the scratch one: to empty those may be what somebody wants. */
+/* A directory that holds everything: the root, one right below it, the home, what the session was given. Not
+ * the working directory or the scratch one: to empty those may be what somebody wants. */
 static bool is_everything(struct mr_str path)
 {
   static const char *const whole[] = {"~", "$HOME", "/mnt/session", "/mnt/memory", NULL};

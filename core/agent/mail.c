@@ -171,7 +171,8 @@ static void last_words(struct mr_txn *t, struct mr_buf *out)
       n++;
     }
   }
-  if (n == 0) mr_jw_raw(&w, MR_S("{\"type\":\"text\",\"text\":\"(the agent ended its turn without a message)\"}"));
+  if (n == 0)
+    mr_jw_raw(&w, MR_S("{\"type\":\"text\",\"text\":\"(the agent ended its turn without a message)\"}"));
   mr_jw_arr_end(&w);
   yyjson_doc_free(doc);
 }

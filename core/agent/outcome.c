@@ -7,8 +7,8 @@
 
 #include <stdio.h>
 
-static const char *const names[] = {"pending",   "running",                "evaluating", "satisfied",
-                                    "max_iterations_reached", "failed", "interrupted"};
+static const char *const names[] = {
+    "pending", "running", "evaluating", "satisfied", "max_iterations_reached", "failed", "interrupted"};
 
 struct mr_grade {
   struct mr_session *s;
@@ -34,8 +34,9 @@ struct mr_outcome *mr_outcome_active(const struct mr_session *s)
 static struct mr_str task_text(struct mr_session *s, const struct mr_outcome *o)
 {
   return mr_str_c(mr_arena_printf(s->mem,
-                                  MR_FMT "\n\nYour work will be graded against this rubric. Put deliverables below "
-                                         "/mnt/session/outputs/.\n\n" MR_FMT,
+                                  MR_FMT
+                                  "\n\nYour work will be graded against this rubric. Put deliverables below "
+                                  "/mnt/session/outputs/.\n\n" MR_FMT,
                                   MR_ARG(o->description), MR_ARG(o->rubric)));
 }
 
@@ -202,9 +203,11 @@ static void feedback(struct mr_txn *t, const struct mr_outcome *o, struct mr_str
 {
   const char *text = mr_arena_printf(
       t->arena,
-      last ? "The grader found that the rubric is still not met:\n" MR_FMT "\nNo further revision will be graded (%d "
+      last ? "The grader found that the rubric is still not met:\n" MR_FMT
+             "\nNo further revision will be graded (%d "
              "evaluations). End with a short message that says what is done and what is missing."
-           : "The grader found that the rubric is not met yet:\n" MR_FMT "\nRevise your work (evaluation %d of it "
+           : "The grader found that the rubric is not met yet:\n" MR_FMT
+             "\nRevise your work (evaluation %d of it "
              "is over).",
       MR_ARG(explanation), o->iteration + (last ? 1 : 0));
   mr_mail_notice(t, &t->s->main, mr_str_c(text));
@@ -219,7 +222,11 @@ static void verdict(struct mr_session *s, const struct mr_verdict_of *v)
   struct mr_txn t;
 
   mr_txn_begin(&t, &s->main, NULL, "graded");
-  end_row(&t, o, last ? "max_iterations_reached" : revise ? "needs_revision" : mr_str_is(v->result, "satisfied") ? "satisfied" : "failed",
+  end_row(&t, o,
+          last                                ? "max_iterations_reached"
+          : revise                            ? "needs_revision"
+          : mr_str_is(v->result, "satisfied") ? "satisfied"
+                                              : "failed",
           why, &v->usage);
   mr_cost_row(&t, v->model, &v->usage);
   if (revise) {
@@ -238,7 +245,8 @@ static void gave_up(struct mr_session *s, struct mr_str message, const struct mr
   struct mr_txn t;
 
   mr_txn_begin(&t, &s->main, NULL, "graded");
-  end_row(&t, o, "failed", mr_str_c(mr_arena_printf(t.arena, "The grader could not be asked: " MR_FMT, MR_ARG(message))), u);
+  end_row(&t, o, "failed",
+          mr_str_c(mr_arena_printf(t.arena, "The grader could not be asked: " MR_FMT, MR_ARG(message))), u);
   mr_turn_error(&t, "model_request_failed_error", message, "exhausted");
   mr_turn_dead(&t);
   mr_turn_commit(&t, false);

@@ -1,8 +1,9 @@
 /*
  * price.c - see price.h. Built in are the public list prices of Claude models as they stood on 2026-11-10
- * (Anthropic's pricing page, USD per million tokens; web search $10 per 1,000, $0.08 per running hour). A dated id
- * has the price of its name. Fast mode stands here only where its price is certain: of Opus 5 and Opus 4.8, twice
- * the usual. What is not here has no price until the configuration gives it one; nothing is guessed.
+ * (Anthropic's pricing page, USD per million tokens; web search $10 per 1,000, $0.08 per running hour). A
+ * dated id has the price of its name. Fast mode stands here only where its price is certain: of Opus 5 and
+ * Opus 4.8, twice the usual. What is not here has no price until the configuration gives it one; nothing is
+ * guessed.
  */
 #include "agent/price.h"
 
@@ -17,8 +18,7 @@ static const int64_t usd = 100 * MR_CENT;
 
 struct known {
   const char *model;
-  int milli
-      [5]; /* thousandths of a USD per million tokens: input, output, cache read, writes of 5 minutes and 1 hour */
+  int milli[5]; /* thousandths of a USD per million tokens, in the order of struct mr_rates */
   int long_over, longer[5];
 };
 

@@ -1,10 +1,10 @@
 /*
- * roster - who a coordinator may delegate to (API: sessions §12.1, resources §2.6): the member "multiagent" of
- * agents, in both its forms, and what a session's copy of it means to the machine.
+ * roster - who a coordinator may delegate to (API: sessions §12.1, resources §2.6): the member "multiagent"
+ * of agents, in both its forms, and what a session's copy of it means to the machine.
  *
  * On an agent, members are references pinned to versions when it is saved; on a session they are full agent
- * definitions without "multiagent" (depth 1). So a session needs no look-up to start a thread. The copies of the
- * coordinator itself ("self") follow what the session overrides or updates; others never change.
+ * definitions without "multiagent" (depth 1). So a session needs no look-up to start a thread. The copies of
+ * the coordinator itself ("self") follow what the session overrides or updates; others never change.
  */
 #ifndef MR_AGENT_ROSTER_H
 #define MR_AGENT_ROSTER_H
@@ -30,8 +30,8 @@ bool mr_roster_read(yyjson_val *agent, struct mr_roster *r);
 /* The member (of agents or planned) that a model named: by its id, else by its name; the first of that name.
  * NULL: none. Its text is a thread's agent as it is. */
 yyjson_val *mr_roster_find(yyjson_val *members, struct mr_str name);
-/* fn for the model of every agent that a session may run, its own first, the advisor's last, until it returns other
- * than MR_OK; that is returned. field: for messages. Agents that a model describes are not known yet. */
+/* fn for the model of every agent that a session may run, its own first, the advisor's last, until it returns
+ * other than MR_OK; that is returned. field: for messages. Agents that a model describes are not known yet. */
 int mr_roster_models(yyjson_val *agent,
                      int (*fn)(void *ud, struct mr_str model, struct mr_str speed, const char *field),
                      void *ud);
@@ -40,9 +40,9 @@ void mr_roster_alone(yyjson_val *agent, struct mr_buf *out);
 /* {"type":"advisor","model":..}, a thread's agent. */
 void mr_roster_advisor(struct mr_str model, struct mr_buf *out);
 
-/* An agent that a model describes when it starts a thread, as a thread's agent of type "inline":
- * {"name", "description"?, "system"?, "model"?, "effort"?, "tools"?: [names]}. It works with what the coordinator
- * has: its model unless named, its tools and servers (or only the named ones: built-in and custom tools by name,
+/* An agent that a model describes when it starts a thread, as a thread's agent of type "inline": {"name",
+ * "description"?, "system"?, "model"?, "effort"?, "tools"?: [names]}. It works with what the coordinator has:
+ * its model unless named, its tools and servers (or only the named ones: built-in and custom tools by name,
  * MCP servers by theirs), its skills and identity; policies stay the coordinator's. models may be NULL (not
  * checked). MR_E_INVALID names the member; its message is fit for the model. */
 int mr_roster_inline(struct mr_models *models, yyjson_val *agent, yyjson_val *input, struct mr_buf *out,
@@ -74,14 +74,14 @@ struct mr_roster_owner {
   struct mr_str id, geo; /* geo: its model's inference_geo, or empty */
   int64_t version;
 };
-/* Writes "multiagent" as it is stored: given over old (NULL: none), checked, members pinned. m: what was gathered of
- * both; NULL when given is NULL and nothing is to be checked. Errors name the member. */
+/* Writes "multiagent" as it is stored: given over old (NULL: none), checked, members pinned. m: what was
+ * gathered of both; NULL when given is NULL and nothing is to be checked. Errors name the member. */
 int mr_roster_write(struct mr_call *c, const struct mr_members *m, const struct mr_roster_owner *who,
                     yyjson_val *given, yyjson_val *old, struct mr_buf *out);
 /* Equal, but for the version of the agent itself? */
 bool mr_roster_same(yyjson_val *a, yyjson_val *b, struct mr_str self);
-/* Writes a session's "multiagent": the references of an agent's (m: what was gathered of it) as definitions, or, m
- * NULL, a session's own again. Where it is the agent itself, alone (its definition, JSON) is written. */
+/* Writes a session's "multiagent": the references of an agent's (m: what was gathered of it) as definitions,
+ * or, m NULL, a session's own again. Where it is the agent itself, alone (its definition, JSON) is written. */
 int mr_roster_expand(struct mr_call *c, const struct mr_members *m, yyjson_val *multiagent,
                      const struct mr_roster_owner *who, struct mr_str alone, struct mr_buf *out);
 

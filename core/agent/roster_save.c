@@ -1,9 +1,11 @@
 /*
- * roster_save.c - "multiagent" of an agent that is saved, and of a session that is made (API: resources §2.6). Two
- * forms: a coordinator's plain list, replaced as a whole; and multiagent_20261001, of which an update merges level by
- * level over what is stored. What is written is always the full form, every agent at a version.
+ * roster_save.c - "multiagent" of an agent that is saved, and of a session that is made (API: resources
+ * §2.6). Two forms: a coordinator's plain list, replaced as a whole; and multiagent_20261001, of which an
+ * update merges level by level over what is stored. What is written is always the full form, every agent at a
+ * version.
  *
- * An agent that names its own id in its roster means itself, as it is shown so: what was read can be sent back.
+ * An agent that names its own id in its roster means itself, as it is shown so: what was read can be sent
+ * back.
  */
 #include "agent/roster.h"
 
@@ -153,8 +155,8 @@ static bool is_on(yyjson_val *part)
   return mr_str_is(mr_json_get_str(part, "type"), "enabled");
 }
 
-/* A member that is {"type":"enabled"} or disabled: as given, else as stored, else on or off. null is as if nothing
- * were stored. */
+/* A member that is {"type":"enabled"} or disabled: as given, else as stored, else on or off. null is as if
+ * nothing were stored. */
 static int read_switch(struct writing *k, yyjson_val *given, yyjson_val *old, bool dflt, const char *field,
                        bool *on)
 {

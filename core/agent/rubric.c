@@ -23,8 +23,8 @@ static void on_bytes(void *ud, int code, struct mr_str bytes)
   if (code != MR_OK) {
     code = mr_err_set(&r->c->err, code, r->field, "%s: the file could not be read", r->field);
   } else if (bytes.n > 4 * (size_t)MR_RUBRIC_MAX || !mr_utf8_valid(bytes) || !mr_str_trim(bytes).n) {
-    code = mr_err_set(&r->c->err, MR_E_INVALID, r->field, "%s: must be a text file of at most %d characters, not blank",
-                      r->field, MR_RUBRIC_MAX);
+    code = mr_err_set(&r->c->err, MR_E_INVALID, r->field,
+                      "%s: must be a text file of at most %d characters, not blank", r->field, MR_RUBRIC_MAX);
   } else {
     text = mr_arena_str(r->c->arena, bytes);
     if (!text.p) code = mr_err_nomem(&r->c->err);

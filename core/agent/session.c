@@ -83,6 +83,7 @@ static void session_free(struct mr_session *s)
   for (struct mr_thread *th = &s->main; th; th = th->next)
     mr_thread_free(th);
   mr_sandbox_put(&s->sandbox);
+  mr_spills_free(s);
   yyjson_doc_free(s->agent_doc);
   yyjson_doc_free(s->doc);
   mr_mem_free(d->mem, s->sandbox_ref);
@@ -202,6 +203,7 @@ int mr_session_parse_docs(struct mr_session *s, struct mr_err *err)
     return code;
   }
   budget = mr_json_get(yyjson_doc_get_root(doc), "budget");
+  s->self_hosted = mr_json_get_bool(yyjson_doc_get_root(doc), "self_hosted", false);
   yyjson_doc_free(s->agent_doc);
   yyjson_doc_free(s->doc);
   s->agent_doc = agent;
@@ -295,7 +297,7 @@ static void on_log(void *ud, const struct mr_rows *r)
 static void load_log(struct load *l)
 {
   struct mr_log_query q = {
-      .session_id = mr_str_c(l->s->id), .with_private = true, .after_pos = l->after, .limit = LOAD_PAGE};
+      .session_id = mr_str_c(l->s->id), .with_private = true, .all_threads = true, .after_pos = l->after, .limit = LOAD_PAGE};
   mr_read_log(l->d->store, l->s->ws, &q, on_log, l);
 }
 

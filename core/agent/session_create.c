@@ -18,6 +18,7 @@ struct create {
   int64_t agent_version, agent_rev, env_rev;
   int64_t cap; /* of its budget; 0: none */
   struct mr_str environment_id;
+  bool self_hosted;
   struct mr_env_use use;
   struct mr_event_batch initial;
   struct mr_accept accept;
@@ -87,7 +88,10 @@ static int write_doc(struct create *p, struct mr_buf *b)
     mr_budget_write(&w, p->cap);
   else
     mr_jw_null(&w);
-  mr_jw_kraw(&w, "outcome_evaluations", MR_S("[]"));
+  if (p->self_hosted) { /* of the environment, which does not change its kind; clients are not shown it */
+    mr_jw_key(&w, "self_hosted");
+    mr_jw_bool(&w, true);
+  }
   mr_jw_obj_end(&w);
   mr_buf_free(&metadata);
   return code;
@@ -187,7 +191,8 @@ static int check_list(struct mr_call *c, yyjson_val *events)
     struct mr_str type = mr_json_get_str(ev, "type");
     bool outcome = mr_str_is(type, "user.define_outcome");
     if (!outcome && !mr_str_is(type, "user.message"))
-      return refuse_initial(c, i, "type", "cannot be an initial event: only user.message and user.define_outcome can");
+      return refuse_initial(c, i, "type",
+                            "cannot be an initial event: only user.message and user.define_outcome can");
     if (outcome && outcomes++) return refuse_initial(c, i, "type", "only one outcome at a time");
     if (outcome && !yyjson_is_obj(mr_json_get(ev, "rubric"))) return refuse_initial(c, i, "rubric", "required");
     documents += file_documents(mr_json_get(ev, "content"));
@@ -229,6 +234,16 @@ static void cancel_accept(struct mr_call *c)
   mr_accept_cancel(&((struct create *)c->priv)->accept);
 }
 
+static bool self_hosted(const struct mr_mem *m, struct mr_str environment)
+{
+  yyjson_doc *doc = NULL;
+  bool yes = mr_json_parse(m, environment, SIZE_MAX, &doc, NULL) == MR_OK &&
+             mr_str_is(mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "config"), "type"), "self_hosted");
+
+  yyjson_doc_free(doc);
+  return yes;
+}
+
 static void on_environment(void *ud, const struct mr_rows *r)
 {
   struct create *p = ud;
@@ -245,6 +260,7 @@ static void on_environment(void *ud, const struct mr_rows *r)
                       MR_ARG(p->environment_id));
   } else {
     p->env_rev = r->docs[0].rev;
+    p->self_hosted = self_hosted(c->mem, r->docs[0].body);
     code = check_initial(p);
   }
   if (code != MR_OK) {
@@ -257,6 +273,18 @@ static void on_environment(void *ud, const struct mr_rows *r)
     return;
   c->cancel = NULL;
   copy_resources(p);
+}
+
+static void on_rubric(void *ud, int code, struct mr_str text)
+{
+  struct create *p = ud;
+  struct mr_call *c = p->c;
+
+  p->initial.rubric = text;
+  if (code != MR_OK)
+    fail(p, code);
+  else
+    mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), p->environment_id, on_environment, p);
 }
 
 static int served(void *ud, struct mr_str model, struct mr_str speed, const char *field)
@@ -295,7 +323,7 @@ static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
   p->agent_id = mr_arena_str(c->arena, r->id);
   p->agent.agent_id = p->agent_id;
   p->agent_version = r->version;
-  mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), p->environment_id, on_environment, p);
+  mr_rubric_read(c, mr_json_get(c->in, "initial_events"), "initial_events", on_rubric, p);
 }
 
 void mr_sessions_create(struct mr_call *c)

@@ -72,7 +72,7 @@ struct mr_subscriber { /* stream.c */
   int64_t missed;             /* newest row published meanwhile */
 };
 
-struct mr_model_run;   /* turn_model.c: the model request in flight */
+struct mr_model_run; /* turn_model.c: the model request in flight */
 struct mr_txn;
 struct mr_commit_wait; /* txn.c */
 
@@ -102,8 +102,8 @@ struct mr_thread {
   int64_t due_us, wait_us; /* wall time of the next try; how long that was when it was decided */
   struct mr_tcall **calls; /* of the latest reply, in call order */
   int ncalls, calls_cap;
-  int blocked_n;          /* event ids of the latest requires_action idle */
-  struct mr_mail *mail;   /* messages of other threads that its model has not been given */
+  int blocked_n;        /* event ids of the latest requires_action idle */
+  struct mr_mail *mail; /* messages of other threads that its model has not been given */
   int nmail;
   int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
   int compactions;        /* in a row, without a message or a tool call */
@@ -132,7 +132,8 @@ struct mr_session {
   int64_t agent_version;
   yyjson_doc *agent_doc, *doc; /* snapshot; the client's part (title, metadata, resources, ...) */
   struct mr_str agent_json, doc_json;
-  int64_t cap; /* of its budget, nanocents; 0: it has none */
+  bool self_hosted;  /* the client runs the built-in tools */
+  int64_t cap;       /* of its budget, nanocents; 0: it has none */
   char *sandbox_ref; /* stored in the head */
   /* state: mr_state_apply only. status and stop are of the session as clients see it */
   struct mr_thread main; /* the primary thread; main.next: its children */
@@ -142,11 +143,12 @@ struct mr_session {
   struct mr_usage usage;
   int64_t cost;                        /* of all threads, without running time */
   int64_t running_since_us, active_us; /* time with any thread running */
-  struct mr_outcome *outcomes; /* in order; the last may be active (outcome.h) */
+  struct mr_outcome *outcomes;         /* in order; the last may be active (outcome.h) */
   /* inputs */
   struct mr_input *inbox, **inbox_tail;
   /* what runs now */
-  struct mr_grade *grade; /* the active outcome is being graded */
+  struct mr_grade *grade;  /* the active outcome is being graded */
+  struct mr_spill *spills; /* results being written to files */
   struct mr_sandbox *sandbox;
   int refs;              /* commits, calls and subscribers that hold the session */
   int64_t seq, done_seq; /* commits queued; commits durable */
@@ -191,6 +193,7 @@ bool mr_thread_blocked(const struct mr_thread *th); /* idle on requires_action *
 /* Applies a wire or private row. MR_E_NOMEM only; unknown types are passed over. */
 int mr_state_apply(struct mr_session *s, const struct mr_log_row *row);
 struct mr_tcall *mr_state_call(struct mr_thread *th, struct mr_str event_id); /* of the latest reply */
+bool mr_call_clients(const struct mr_tcall *t); /* is it the client that runs it, and sends its result? */
 /* Is the call waiting for the client (confirmation or result)? */
 bool mr_call_waits_client(const struct mr_tcall *t);
 bool mr_state_blocked(const struct mr_session *s); /* idle on requires_action */
@@ -273,6 +276,7 @@ void mr_turn_dead(struct mr_txn *t);
 void mr_turn_terminated(struct mr_txn *t); /* the present thread, a child, has ended: its row */
 /* Opens a session.thread_status_* row of the present thread. */
 void mr_turn_thread_row(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type);
+void mr_turn_record(struct mr_txn *t); /* results of the calls that are over, once none of the batch runs */
 void mr_turn_flush(struct mr_txn *t);              /* the thread's queued inputs go with its dead turn */
 void mr_turn_committed(struct mr_session *s);      /* effects of durable commits (txn.c calls) */
 void mr_turn_recover(struct mr_session *s);        /* once after load */
@@ -307,6 +311,11 @@ void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of
 void mr_tools_interrupted(struct mr_tcall *c); /* finished, with the text of an interrupted call */
 void mr_tools_recover(struct mr_thread *th);   /* after load: what had been started and has no result */
 void mr_tools_forget(struct mr_thread *th);    /* runs on in the sandbox, but not for us */
+/* The result of a call, small enough to be kept. */
+void mr_tools_spilled(struct mr_tcall *c, struct mr_str content, bool is_error);
+/* spill.c: true, the result is large, and mr_tools_spilled comes with what stands for it, at once or later. */
+bool mr_spill(struct mr_tcall *c, struct mr_str content, bool is_error);
+void mr_spills_free(struct mr_session *s); /* what will never be called back */
 /* turn_settle.c */
 /* The turn would end now: true, it may; false, the hooks are asked about it, and the session stays running. */
 bool mr_settle_passed(struct mr_txn *t);
@@ -319,9 +328,9 @@ void mr_idle_heard(struct mr_session *s, const struct mr_log_row *rows, int n);
 /* Keeps the section "context" of the configuration. MR_E_INVALID names the key. */
 int mr_context_config(struct mr_domain *d, yyjson_val *config, struct mr_err *err);
 int64_t mr_compact_at(const struct mr_domain *d, struct mr_str model); /* tokens above which it is wanted */
-bool mr_compact_wanted(const struct mr_thread *th);                    /* the next request is one for a summary */
-bool mr_compact_limit(struct mr_txn *t);                               /* too many in a row: the turn is given up */
-int mr_compact_apply(struct mr_thread *th, yyjson_val *j);             /* state.c calls */
+bool mr_compact_wanted(const struct mr_thread *th);        /* the next request is one for a summary */
+bool mr_compact_limit(struct mr_txn *t);                   /* too many in a row: the turn is given up */
+int mr_compact_apply(struct mr_thread *th, yyjson_val *j); /* state.c calls */
 
 /* ---- mail.c: messages between threads. content: JSON, an array of content blocks ---- */
 int mr_mail_apply(struct mr_thread *th, struct mr_str from, yyjson_val *content); /* state.c calls these two */
@@ -336,8 +345,10 @@ void mr_mail_report(struct mr_txn *t); /* the last words of the present thread, 
 
 /* ---- delegate.c: a coordinator's hidden tools ---- */
 bool mr_delegate_has(const struct mr_thread *th, struct mr_str name); /* is it one that th has? */
-void mr_delegate_tools(const struct mr_thread *th, struct mr_jw *w);  /* their definitions, into the array of tools */
-void mr_delegate_run(struct mr_txn *t); /* the hidden calls of the reply just recorded; each has its outcome after */
+void mr_delegate_tools(const struct mr_thread *th,
+                       struct mr_jw *w); /* their definitions, into the array of tools */
+void mr_delegate_run(
+    struct mr_txn *t); /* the hidden calls of the reply just recorded; each has its outcome after */
 
 /* ---- phase.c: questions to the hooks ---- */
 /* Would any be asked? Looked at first: no hook, no cost. who->tool: permit and tools only. */

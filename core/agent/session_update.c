@@ -1,7 +1,7 @@
 /*
- * session_update.c - POST /v1/sessions/{id} (API: sessions §2.6, §13.3): title, metadata, budget, and the agent's
- * tools and MCP servers. All of it is decided on the loaded session and committed with one session.updated that has
- * what really changed; what changes nothing writes nothing.
+ * session_update.c - POST /v1/sessions/{id} (API: sessions §2.6, §13.3): title, metadata, budget, and the
+ * agent's tools and MCP servers. All of it is decided on the loaded session and committed with one
+ * session.updated that has what really changed; what changes nothing writes nothing.
  *
  * The agent changes only while the session is idle, so nothing that is in flight was made of the old one.
  */
@@ -152,8 +152,8 @@ static void write_doc(struct change *p, struct mr_buf *out)
   mr_jw_obj_end(&w);
 }
 
-/* The session as it is from here on. Its agent's document stays where it is unless it changes: a model request in
- * flight borrows from it. */
+/* The session as it is from here on. Its agent's document stays where it is unless it changes: a model
+ * request in flight borrows from it. */
 static int apply(struct change *p)
 {
   struct mr_session *s = p->s;

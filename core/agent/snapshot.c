@@ -1,7 +1,7 @@
 /*
- * snapshot.c - from the agent of a session create (an id, a pinned version, or overrides) to the snapshot that
- * the session keeps (API: sessions §2.3, §2.4), with the full definition of every agent of its roster; and what a
- * session may change of it later (§2.6). Later changes of the agents do not reach it.
+ * snapshot.c - from the agent of a session create (an id, a pinned version, or overrides) to the snapshot
+ * that the session keeps (API: sessions §2.3, §2.4), with the full definition of every agent of its roster;
+ * and what a session may change of it later (§2.6). Later changes of the agents do not reach it.
  */
 #include "agent/agents.h"
 #include "agent/roster.h"

@@ -21,10 +21,18 @@ struct mr_tcall *mr_state_call(struct mr_thread *th, struct mr_str event_id)
   return NULL;
 }
 
+bool mr_call_clients(const struct mr_tcall *t)
+{
+  return t->kind == MR_TOOL_CUSTOM
+             ? !t->owned
+             : t->kind == MR_TOOL_BUILTIN && t->th->s->self_hosted && t->perm != MR_PERM_DENY;
+}
+
 bool mr_call_waits_client(const struct mr_tcall *t)
 {
   if (t->resolved || t->finished) return false;
-  return t->kind == MR_TOOL_CUSTOM ? !t->owned : t->perm == MR_PERM_ASK && t->confirmed == 0;
+  if (t->kind == MR_TOOL_CUSTOM) return !t->owned;
+  return (t->perm == MR_PERM_ASK && t->confirmed == 0) || mr_call_clients(t);
 }
 
 bool mr_state_blocked(const struct mr_session *s)
@@ -281,6 +289,16 @@ static int apply_created(struct mr_session *s, yyjson_val *j)
   return th ? MR_OK : MR_E_NOMEM;
 }
 
+static void start_counting(struct mr_session *s)
+{
+  memset(&s->usage, 0, sizeof s->usage);
+  s->active_us = s->cost = 0;
+  for (struct mr_thread *th = &s->main; th; th = th->next) {
+    memset(&th->usage, 0, sizeof th->usage);
+    th->active_us = th->cost = 0;
+  }
+}
+
 static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j)
 {
   struct mr_tcall *t = mr_state_call(th, mr_json_get_str(j, "event_id"));
@@ -291,6 +309,10 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
   if (mr_str_is(type, "usage.cost")) {
     th->cost = mr_cost_add(th->cost, mr_json_get_int(j, "cost", 0));
     th->s->cost = mr_cost_add(th->s->cost, mr_json_get_int(j, "cost", 0));
+    return MR_OK;
+  }
+  if (mr_str_is(type, "session.copied")) { /* what is before it was used, and paid for, elsewhere */
+    start_counting(th->s);
     return MR_OK;
   }
   if (mr_str_is(type, "context.compacted")) return mr_compact_apply(th, j);
@@ -328,8 +350,9 @@ static int apply_received(struct mr_thread *th, yyjson_val *j)
   struct mr_str name = mr_json_get_str(j, "from_agent_name"), line = mr_str_n("", 0);
 
   if (name.n)
-    line = mr_str_c(mr_arena_printf(th->s->mem, "Message from agent " MR_FMT " (thread " MR_FMT "):", MR_ARG(name),
-                                    MR_ARG(mr_json_get_str(j, "from_session_thread_id"))));
+    line =
+        mr_str_c(mr_arena_printf(th->s->mem, "Message from agent " MR_FMT " (thread " MR_FMT "):", MR_ARG(name),
+                                 MR_ARG(mr_json_get_str(j, "from_session_thread_id"))));
   return mr_mail_apply(th, line, mr_json_get(j, "content"));
 }
 
@@ -378,7 +401,7 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
     return apply_tool_use(th, j, "id", MR_TOOL_BUILTIN);
   } else if (mr_str_is(t, "agent.custom_tool_use")) {
     return apply_tool_use(th, j, "id", MR_TOOL_CUSTOM);
-  } else if (mr_str_is(t, "agent.tool_result")) {
+  } else if (mr_str_is(t, "agent.tool_result") || mr_str_is(t, "user.tool_result")) {
     return apply_result(th, j, "tool_use_id");
   } else if (mr_str_is(t, "user.custom_tool_result")) {
     return apply_result(th, j, "custom_tool_use_id");
@@ -441,6 +464,7 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
 
 void mr_state_head(const struct mr_session *s, struct mr_buf *out)
 {
+  int64_t sum = 0, since = 0, working = 0; /* of all threads; since: the sum of when those that work began */
   struct mr_jw w;
 
   mr_jw_init(&w, out);
@@ -449,6 +473,14 @@ void mr_state_head(const struct mr_session *s, struct mr_buf *out)
   mr_jw_kc(&w, "sandbox_ref", s->sandbox_ref ? s->sandbox_ref : "");
   mr_jw_kint(&w, "active_us", s->active_us);
   mr_jw_kint(&w, "running_since_us", s->running_since_us);
+  for (const struct mr_thread *th = &s->main; th; th = th->next) {
+    sum += th->active_us;
+    since += th->running_since_us;
+    working += th->running_since_us != 0;
+  }
+  mr_jw_kint(&w, "threads_us", sum);
+  mr_jw_kint(&w, "threads_since_us", since);
+  mr_jw_kint(&w, "threads_working", working);
   mr_jw_key(&w, "usage");
   mr_usage_write(&w, &s->usage, s->active_us, mr_session_cost(s));
   if (s->outcomes) {

@@ -57,8 +57,7 @@ static void write_thread(struct mr_jw *w, const struct mr_thread *th)
   mr_jw_obj_end(w);
   mr_jw_key(w, "usage");
   if (th->usage.input || th->usage.output || th->cost || th->active_us)
-    mr_usage_write(w, &th->usage, active,
-                   mr_price_find(s->d->prices, th->model, th->speed) ? th->cost : -1);
+    mr_usage_write(w, &th->usage, active, mr_price_find(s->d->prices, th->model, th->speed) ? th->cost : -1);
   else
     mr_jw_null(w); /* until it first was idle */
   mr_jw_ktime(w, "created_at", created);

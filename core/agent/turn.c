@@ -153,11 +153,12 @@ void mr_turn_dead(struct mr_txn *t)
   mr_turn_thread_idle(t, MR_STOP_RETRIES, MR_S("null"));
   if (!mr_thread_primary(th)) {
     mr_turn_terminated(t);
-    mr_mail_notice(t, &t->s->main,
-                   mr_str_c(mr_arena_printf(t->arena,
-                                            "Agent " MR_FMT " (thread %s) failed and has been ended: it sends no "
-                                            "report.",
-                                            MR_ARG(th->agent_name), th->id)));
+    mr_mail_notice(
+        t, &t->s->main,
+        mr_str_c(mr_arena_printf(t->arena,
+                                 "Agent " MR_FMT " (thread %s) failed and has been ended: it sends no "
+                                 "report.",
+                                 MR_ARG(th->agent_name), th->id)));
     mr_mail_wake(t, &t->s->main);
   }
   mr_turn_stopped(t);
@@ -198,8 +199,10 @@ static void take_messages(struct mr_txn *t)
   struct mr_input *in;
   while (t->code == MR_OK && (in = next_input(t->th, "user.define_outcome", NULL)))
     mr_txn_take(t, in); /* of a session's initial events; others are processed on receipt */
-  while (t->code == MR_OK && (in = next_input(t->th, "user.message", "system.message")))
+  while (t->code == MR_OK && (in = next_input(t->th, "user.message", NULL)))
     mr_txn_take(t, in);
+  while (t->code == MR_OK && (in = next_input(t->th, "system.message", NULL)))
+    mr_txn_take(t, in); /* behind the message that it goes with: models' APIs want it there */
 }
 
 static void take_confirmations(struct mr_txn *t)
@@ -244,7 +247,7 @@ static bool any_waits_client(const struct mr_thread *th)
 }
 
 /* Results of one batch are recorded together, in call order, once nothing of it runs any more. */
-static void record_finished(struct mr_txn *t)
+void mr_turn_record(struct mr_txn *t)
 {
   struct mr_thread *th = t->th;
   if (mr_tools_running(th)) return;
@@ -276,7 +279,7 @@ bool mr_turn_advance(struct mr_txn *t)
   bool draining = th->s->d->draining;
 
   if (!draining) mr_tools_intents(t);
-  record_finished(t);
+  mr_turn_record(t);
   if (!all_resolved(th)) {
     /* In a drain calls that need no approval are left to the next start, and so is the idle behind them. */
     if (!mr_tools_running(th) && !mr_tools_to_start(th) && any_waits_client(th))
@@ -327,7 +330,8 @@ static void step_begin(struct mr_thread *th)
   bool model;
 
   if (mr_budget_over(th->s)) return;
-  if (!next_input(th, "user.message", "user.define_outcome") && !th->nmail && th->stop != MR_STOP_BUDGET) return;
+  if (!next_input(th, "user.message", "user.define_outcome") && !th->nmail && th->stop != MR_STOP_BUDGET)
+    return;
   mr_txn_begin(&t, th, NULL, "take");
   mr_turn_running(&t);
   model = mr_turn_advance(&t);

@@ -185,12 +185,15 @@ void mr_run_ask(struct mr_model_run *r)
 
 /* ---- permit: each call is put to the hooks, in order ---- */
 
-/* What a handler is to get fits its tool's schema, of the session's agent; else the call is refused. */
+/* What a handler is to get fits its tool's schema, of the session's agent; else the call is refused. One that is no
+ * JSON object at all nobody gets. */
 static void check_input(struct mr_model_run *r, struct mr_use *u, yyjson_val *input)
 {
-  char why[400];
+  char why[400] = "it is not a valid JSON object";
 
-  if (u->kind != MR_TOOL_CUSTOM || !mr_tools_owned(r->th, u->name) ||
+  if (mr_model_input_bad(input))
+    ;
+  else if (u->kind != MR_TOOL_CUSTOM || !mr_tools_owned(r->th, u->name) ||
       mr_input_fits(mr_tool_schema(r->th, u->name), input, why, sizeof why))
     return;
   u->judged = MR_JUDGED_INPUT;

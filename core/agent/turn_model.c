@@ -102,8 +102,19 @@ void mr_run_preview(struct mr_model_run *r, int index, yyjson_val *block)
   on_text(r, index, mr_json_get_str(block, "text"));
 }
 
+/* What a refused reply calls is not run. */
+static void refuse_calls(struct mr_model_run *r)
+{
+  for (int i = 0; i < r->nuses; i++) {
+    r->uses[i].perm = MR_PERM_DENY;
+    r->uses[i].judged = MR_JUDGED_UNKNOWN;
+    r->uses[i].message = MR_S("The model's reply was refused.");
+  }
+}
+
 void mr_run_finish(struct mr_model_run *r)
 {
+  bool refused = mr_str_is(r->stop_reason, "refusal");
   struct mr_txn t;
   bool model = false;
 
@@ -113,9 +124,13 @@ void mr_run_finish(struct mr_model_run *r)
   }
   (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, r->th, NULL, "reply");
+  if (refused) refuse_calls(r);
   mr_reply_rows(&t, r);
-  mr_delegate_run(&t);
-  if (mr_str_is(r->stop_reason, "refusal"))
+  if (refused)
+    mr_turn_record(&t); /* no call stays open: models' APIs want a result for each */
+  else
+    mr_delegate_run(&t);
+  if (refused)
     mr_turn_idle(&t, MR_STOP_REFUSAL,
                  r->stop_details.n ? r->stop_details
                                    : MR_S("{\"type\":\"refusal\",\"category\":null,\"explanation\":null}"));

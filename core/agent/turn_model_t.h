@@ -62,7 +62,8 @@ void mr_run_free(struct mr_model_run *r);                                  /* fo
 void mr_run_preview(struct mr_model_run *r, int index, yyjson_val *block); /* one that was given whole */
 
 /* ---- compact.c ---- */
-int mr_compact_request(struct mr_model_run *r); /* makes the request, which has the history, one for a summary */
+int mr_compact_request(
+    struct mr_model_run *r); /* makes the request, which has the history, one for a summary */
 /* The summary's rows and what follows; frees r. False, and nothing done: the reply holds none. */
 bool mr_compact_done(struct mr_model_run *r, const struct mr_model_reply *m);
 

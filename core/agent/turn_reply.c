@@ -58,7 +58,7 @@ static void evaluation(struct mr_jw *w, const struct mr_use *u)
   static const char *const names[] = {"allow", "ask", "deny"};
 
   mr_jw_kc(w, "evaluated_permission", names[u->perm]);
-  if (u->judged == MR_JUDGED_UNKNOWN) return; /* refused before any policy: no evaluation */
+  if (u->judged >= MR_JUDGED_INPUT) return; /* refused before any policy: no evaluation */
   mr_jw_key(w, "evaluation");
   if (u->judged == MR_JUDGED_AUTO) {
     mr_judgement_write(w, &u->verdict);
@@ -84,7 +84,15 @@ static void evaluation(struct mr_jw *w, const struct mr_use *u)
 static bool for_client(const struct mr_txn *t, const struct mr_use *u)
 {
   if (u->kind == MR_TOOL_CUSTOM) return u->perm != MR_PERM_DENY && !mr_tools_owned(t->th, u->name);
-  return u->perm == MR_PERM_ASK;
+  return u->perm == MR_PERM_ASK ||
+         (u->kind == MR_TOOL_BUILTIN && u->perm == MR_PERM_ALLOW && t->s->self_hosted);
+}
+
+/* Does a child's turn end with this reply? Then its text is the report to its parent, and no message besides. */
+static bool is_report(const struct mr_model_run *r)
+{
+  return !mr_thread_primary(r->th) && r->nuses == 0 && r->th->nmail == 0 &&
+         !mr_str_is(r->stop_reason, "pause_turn");
 }
 
 static void hidden_row(struct mr_txn *t, const struct mr_use *u)
@@ -171,6 +179,7 @@ static void content_rows(struct mr_txn *t, struct mr_model_run *r)
   yyjson_arr_iter it = yyjson_arr_iter_with(yyjson_doc_get_root(r->reply));
   yyjson_val *v = yyjson_arr_iter_next(&it);
   struct mr_part *p = r->parts;
+  bool report = is_report(r);
   struct mr_buf b;
   struct mr_jw w;
   int k = 0;
@@ -184,7 +193,7 @@ static void content_rows(struct mr_txn *t, struct mr_model_run *r)
       id = p->id;
       p = p->next;
     }
-    if (text) {
+    if (text && !report) {
       v = message_row(t, v, &it, id);
       continue;
     }

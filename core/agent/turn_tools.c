@@ -37,6 +37,7 @@ bool mr_tools_running(const struct mr_thread *th)
 static bool may_start(const struct mr_tcall *c)
 {
   if (c->resolved || c->finished || c->attempt > 0 || c->kind == MR_TOOL_HIDDEN) return false;
+  if (mr_call_clients(c)) return false;
   if (c->kind == MR_TOOL_CUSTOM) return c->owned;
   return c->perm == MR_PERM_ALLOW || (c->perm == MR_PERM_ASK && c->confirmed > 0);
 }
@@ -214,12 +215,10 @@ static bool hook_ask(struct mr_tcall *c)
   return true;
 }
 
-/* A call is over. content: content blocks as JSON text. */
-static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
+void mr_tools_spilled(struct mr_tcall *c, struct mr_str content, bool is_error)
 {
   struct mr_session *s = c->th->s;
 
-  (void)MR_FAULT("tool.finish.before");
   if (c->resolved || c->finished || s->poisoned) {
     not_running(c);
     return;
@@ -227,6 +226,14 @@ static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
   c->is_error = is_error;
   c->result = mr_session_copy(s, content.n ? content : MR_S("[]"));
   if (!hook_ask(c)) finished(c);
+}
+
+/* A call is over. content: content blocks as JSON text. */
+static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
+{
+  (void)MR_FAULT("tool.finish.before");
+  if (c->resolved || c->finished || c->th->s->poisoned || !mr_spill(c, content, is_error))
+    mr_tools_spilled(c, content, is_error);
 }
 
 static void finish_text(struct mr_tcall *c, struct mr_str text)

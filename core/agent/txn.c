@@ -148,18 +148,21 @@ void mr_txn_plain(struct mr_txn *t, const char *type)
   mr_txn_end_wire(t, &b, &w);
 }
 
-/* The input as an event of the present thread; thread: "" or the one that its copy on the primary names. */
-static void input_row(struct mr_txn *t, const struct mr_input *in, const char *thread)
+/* The input as an event of the present thread. What answers a child's call names the thread, as the last member: on the
+ * child's own stream it does not. */
+static void input_row(struct mr_txn *t, const struct mr_input *in)
 {
   static const char tail[] = ",\"processed_at\":null}";
   struct mr_log_row row = {.kind = MR_ROW_WIRE, .processed_us = next_us(t->s)};
+  size_t n = in->body.n - (sizeof tail - 1);
+  char at[28], thread[MR_ID_LEN + 32];
   struct mr_buf b;
-  char at[28];
 
+  snprintf(thread, sizeof thread, ",\"session_thread_id\":\"%s\"", t->th->id);
+  if (!mr_thread_primary(t->th) && mr_str_ends(mr_str_n(in->body.p, n), mr_str_c(thread))) n -= strlen(thread);
   mr_time_format(row.processed_us, at);
   mr_buf_init(&b, t->s->d->mem, SIZE_MAX / 2);
-  mr_buf_add(&b, in->body.p, in->body.n - (sizeof tail - 1));
-  if (thread[0]) mr_buf_printf(&b, ",\"session_thread_id\":\"%s\"", thread);
+  mr_buf_add(&b, in->body.p, n);
   mr_buf_printf(&b, ",\"processed_at\":\"%s\"}", at);
   row.type = in->type;
   row.event_id = mr_str_c(in->event_id);
@@ -179,10 +182,10 @@ void mr_txn_take(struct mr_txn *t, struct mr_input *in)
 
   if (child) {
     mr_txn_on(t, in->th);
-    input_row(t, in, "");
+    input_row(t, in);
     mr_txn_on(t, &s->main);
   }
-  input_row(t, in, child ? in->th->id : ""); /* the last row: what a sender is shown */
+  input_row(t, in); /* the last row: what a sender is shown */
   mr_txn_on(t, was);
   for (struct mr_input **at_in = &s->inbox; *at_in; at_in = &(*at_in)->next)
     if (*at_in == in) {

@@ -19,7 +19,8 @@ struct mr_api_opts {
   struct mr_loop *loop;
   struct mr_domain *domain;
   struct mr_store *store;
-  yyjson_val *config; /* the whole configuration; "api" is read during new; may be NULL */
+  struct mr_models *models; /* for what is passed through to them */
+  yyjson_val *config;       /* the whole configuration; "api" is read during new; may be NULL */
   void *ud;
   /* The members of /health beside status and version, without braces: "\"generation\":3". May be NULL. */
   void (*health)(void *ud, struct mr_buf *out);

@@ -55,6 +55,7 @@ struct mr_exchange {
   bool streaming; /* download begun */
   char allow[64]; /* of a 405: the methods that are there */
   struct mr_api_web *web;
+  struct mr_pass *pass; /* passed through to a model, or NULL */
 };
 
 void mr_exchange_unref(struct mr_exchange *q);
@@ -64,6 +65,9 @@ struct mr_str mr_exchange_secret(struct mr_http_x *x); /* the key that a request
 int mr_exchange_on_body(void *ud, struct mr_http_x *x, struct mr_str bytes, bool last);
 void mr_exchange_begin(struct mr_exchange *q); /* authorized and checked: start what can start */
 void mr_exchange_gone(struct mr_exchange *q);  /* the connection is gone: stop what runs */
+
+/* pass.c: requests that are passed through to a model */
+void mr_exchange_pass(struct mr_exchange *q); /* its body is whole */
 
 /* reply.c: output */
 void mr_exchange_json(struct mr_exchange *q, int status, struct mr_str json);

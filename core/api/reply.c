@@ -3,6 +3,7 @@
  * answer names the request (request-id) and where it was served.
  */
 #include "api/api_t.h"
+#include "model/pass.h"
 
 #include <stdio.h>
 
@@ -237,6 +238,7 @@ void mr_exchange_drained(void *ud, struct mr_http_x *x)
 
   (void)x;
   if (q->web) mr_web_drained(q);
+  if (q->pass) mr_pass_resume(q->pass);
   if (q->call && q->call->out_drained) q->call->out_drained(q->call);
 }
 

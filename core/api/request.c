@@ -3,6 +3,7 @@
  * has what that needs. Bytes that come before the key is known wait, and the connection with them.
  */
 #include "api/api_t.h"
+#include "model/pass.h"
 #include "net/url.h"
 
 #include <stdio.h>
@@ -117,6 +118,10 @@ static void start_json(struct mr_exchange *q)
     struct mr_err e;
     mr_err_set(&e, MR_E_TOO_LARGE, NULL, "the body is over the limit of %lld bytes", (long long)q->a->body_max);
     mr_exchange_error(q, &e);
+    return;
+  }
+  if (q->op && (q->op->flags & MR_OP_PASS)) {
+    mr_exchange_pass(q);
     return;
   }
   if (q->body.n > 0 && mr_json_parse(q->a->mem, mr_buf_get(&q->body), SIZE_MAX, &doc, &err) != MR_OK) {
@@ -287,6 +292,7 @@ void mr_exchange_gone(struct mr_exchange *q)
   struct mr_call *c = q->call;
 
   if (q->web) mr_web_gone(q);
+  if (q->pass) mr_pass_cancel(q->pass);
   if (!c) return;
   if (c->feed_end)
     c->feed_end(c, MR_E_CANCELLED);

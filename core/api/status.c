@@ -1,6 +1,7 @@
 /* status.c - what operators ask: /health (JSON) and /metrics (Prometheus text). No key is needed: neither
  * names anything of a session. */
 #include "api/api_t.h"
+#include "model/model.h"
 
 void mr_api_health(struct mr_exchange *q)
 {
@@ -33,6 +34,19 @@ static void metric(struct mr_buf *b, const char *name, const char *kind, const c
                 name, value);
 }
 
+/* One gauge with a line for each provider. */
+static void providers(struct mr_buf *b, const struct mr_models *m, const char *name, const char *help, int what)
+{
+  struct mr_provider_stats p;
+
+  mr_buf_printf(b, "# HELP moonrig_%s %s\n# TYPE moonrig_%s gauge\n", name, help, name);
+  for (int i = 0; mr_models_stats(m, i, &p); i++)
+    mr_buf_printf(b, "moonrig_%s{provider=\"%s\"} %.17g\n", name, p.name,
+                  what == 0   ? (double)p.running
+                  : what == 1 ? (double)p.waiting
+                              : (double)p.paused_ms / 1000);
+}
+
 void mr_api_metrics(struct mr_exchange *q)
 {
   struct mr_str head[2] = {MR_S("content-type: text/plain; version=0.0.4; charset=utf-8")};
@@ -42,13 +56,18 @@ void mr_api_metrics(struct mr_exchange *q)
 
   mr_domain_stats(q->a->o.domain, &d);
   mr_http_server_stats(q->a->http, &h);
-  mr_buf_init(&b, q->a->mem, 1 << 14);
+  mr_buf_init(&b, q->a->mem, 1 << 16);
   metric(&b, "turns_total", "counter", "Turns that came to an end.", (double)d.turns);
   metric(&b, "model_requests_total", "counter", "Requests to models.", (double)d.model_requests);
   metric(&b, "tool_calls_total", "counter", "Tool calls, of all kinds.", (double)d.tool_calls);
   metric(&b, "events_total", "counter", "Events written to session logs.", (double)d.events);
   metric(&b, "sessions_loaded", "gauge", "Sessions in memory.", d.sessions_loaded);
   metric(&b, "model_requests_running", "gauge", "Requests to models in flight.", d.model_running);
+  metric(&b, "model_fallbacks_total", "counter", "Requests that went on to another provider.",
+         (double)mr_models_fallbacks(q->a->o.models));
+  providers(&b, q->a->o.models, "provider_running", "Requests at a model provider.", 0);
+  providers(&b, q->a->o.models, "provider_waiting", "Requests in line for a model provider.", 1);
+  providers(&b, q->a->o.models, "provider_paused_seconds", "What is left of a pause that it asked for.", 2);
   metric(&b, "sandbox_calls_running", "gauge", "Tool calls in sandboxes.", d.tools_running);
   metric(&b, "handlers_running", "gauge", "Tool calls in handlers of this server.", d.handlers_running);
   metric(&b, "streams_open", "gauge", "Subscribers of event streams.", d.subscribers);

@@ -53,8 +53,9 @@ void mr_jw_real(struct mr_jw *w, double v); /* shortest that reads back; NaN/inf
 void mr_jw_bool(struct mr_jw *w, bool v);
 void mr_jw_null(struct mr_jw *w);
 void mr_jw_raw(struct mr_jw *w, struct mr_str json); /* one complete JSON value, as it is */
-void mr_jw_item(struct mr_jw *w); /* the comma that is due: the caller writes one value into the buffer himself */
-void mr_jw_time(struct mr_jw *w, int64_t wall_us);   /* "2026-07-06T11:17:50.967906Z"; negative writes null */
+void mr_jw_item(
+    struct mr_jw *w); /* the comma that is due: the caller writes one value into the buffer himself */
+void mr_jw_time(struct mr_jw *w, int64_t wall_us); /* "2026-07-06T11:17:50.967906Z"; negative writes null */
 /* key and value in one: the common case. */
 void mr_jw_kstr(struct mr_jw *w, const char *key, struct mr_str s);
 void mr_jw_kc(struct mr_jw *w, const char *key, const char *s);

@@ -245,6 +245,7 @@ int mr_control_api(struct mr_runtime *rt, struct mr_err *err)
   struct mr_api_opts o = {.loop = rt->loop,
                           .domain = rt->domain,
                           .store = rt->store,
+                          .models = rt->models,
                           .config = yyjson_doc_get_root(rt->options),
                           .ud = rt,
                           .health = health,

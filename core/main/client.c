@@ -1,9 +1,7 @@
-/* client.c - see client.h. Blocking, on the command's only thread. */
-#include "main/client.h"
-#include "base/buf.h"
+/* client.c - see client.h. Blocking, on the command's only thread. Bytes instead of JSON: client_bytes.c. */
+#include "main/client_t.h"
 #include "main/server_file.h"
 
-#include <curl/curl.h>
 #include <unistd.h>
 
 enum { RESPONSE_MAX = 64 << 20, TIMEOUT_S = 60 };
@@ -43,7 +41,7 @@ static void set_target(CURL *h, const char *base, const char *path, struct mr_bu
   curl_easy_setopt(h, CURLOPT_URL, url->p);
 }
 
-static int answer(CURL *h, struct mr_buf *body, char **out)
+int mr_client_answer(CURL *h, struct mr_buf *body, char **out)
 {
   yyjson_doc *doc;
   struct mr_str message;
@@ -63,42 +61,51 @@ static int answer(CURL *h, struct mr_buf *body, char **out)
   return EXIT_FAILED;
 }
 
+CURL *mr_client_curl(struct settings *s, const char *path, const char *type, struct mr_buf *url,
+                     struct curl_slist **headers)
+{
+  CURL *h = curl_easy_init();
+  char auth[512];
+
+  set_target(h, s->url, path, url);
+  if (type) *headers = curl_slist_append(*headers, type);
+  *headers = curl_slist_append(*headers, "anthropic-version: 2026-10-21");
+  *headers = curl_slist_append(*headers, "anthropic-beta: managed-agents-2026-04-01");
+  *headers = curl_slist_append(*headers, "expect:");
+  if (s->key) {
+    snprintf(auth, sizeof auth, "authorization: Bearer %s", s->key);
+    *headers = curl_slist_append(*headers, auth);
+  }
+  curl_easy_setopt(h, CURLOPT_HTTPHEADER, *headers);
+  curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
+  curl_easy_setopt(h, CURLOPT_PROXY, "");
+  return h;
+}
+
 static int http(struct settings *s, const char *verb, const char *path, const char *body, char **out)
 {
   struct mr_mem mem;
   struct mr_buf url, reply;
   struct curl_slist *headers = NULL;
-  char auth[512];
-  CURL *h = curl_easy_init();
+  CURL *h;
   CURLcode rc;
   int status;
 
   mr_mem_init(&mem, NULL, NULL);
   mr_buf_init(&url, &mem, 1 << 20);
   mr_buf_init(&reply, &mem, RESPONSE_MAX);
-  set_target(h, s->url, path, &url);
-  headers = curl_slist_append(headers, "content-type: application/json");
-  headers = curl_slist_append(headers, "anthropic-version: 2026-10-21");
-  headers = curl_slist_append(headers, "anthropic-beta: managed-agents-2026-04-01");
-  headers = curl_slist_append(headers, "expect:");
-  if (s->key) {
-    snprintf(auth, sizeof auth, "authorization: Bearer %s", s->key);
-    headers = curl_slist_append(headers, auth);
-  }
-  curl_easy_setopt(h, CURLOPT_HTTPHEADER, headers);
+  h = mr_client_curl(s, path, "content-type: application/json", &url, &headers);
   curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, verb);
   if (body) curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
   curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, collect);
   curl_easy_setopt(h, CURLOPT_WRITEDATA, &reply);
   curl_easy_setopt(h, CURLOPT_TIMEOUT, (long)TIMEOUT_S);
-  curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(h, CURLOPT_PROXY, "");
   rc = curl_easy_perform(h);
   if (rc != CURLE_OK) {
     fprintf(stderr, "moonrig: %s: %s\n", s->url, curl_easy_strerror(rc));
     status = EXIT_UNREACHABLE;
   } else {
-    status = answer(h, &reply, out);
+    status = mr_client_answer(h, &reply, out);
   }
   curl_slist_free_all(headers);
   curl_easy_cleanup(h);
@@ -121,7 +128,7 @@ static void escape(struct mr_buf *b, struct mr_str v)
 }
 
 /* The path with its parameters filled in from the input. */
-static int write_path(const char *pattern, yyjson_val *in, struct mr_buf *b)
+int mr_client_path(const char *pattern, yyjson_val *in, struct mr_buf *b)
 {
   struct mr_str rest = mr_str_c(pattern + 1);
 
@@ -201,7 +208,7 @@ static int remote(struct settings *s, const char *verb, const char *pattern, con
 
   mr_mem_init(&mem, NULL, NULL);
   mr_buf_init(&path, &mem, 1 << 20);
-  status = write_path(pattern, yyjson_doc_get_root(doc), &path);
+  status = mr_client_path(pattern, yyjson_doc_get_root(doc), &path);
   if (status == EXIT_OK && !post) write_query(yyjson_doc_get_root(doc), pattern, &path);
   if (status == EXIT_OK) status = http(s, verb, path.p, post ? json : NULL, out);
   yyjson_doc_free(doc);
@@ -230,7 +237,7 @@ static int in_place(struct settings *s, const char *op, const char *json, char *
   return code == MR_OK ? EXIT_OK : mr_main_fail(EXIT_FAILED, &err);
 }
 
-static bool op_named(const char *op, const char **verb, const char **path, unsigned *flags)
+bool mr_client_op_named(const char *op, const char **verb, const char **path, unsigned *flags)
 {
   const char *name;
   for (int i = 0; (name = mr_ext()->op_at(i, verb, path, flags)); i++)
@@ -244,7 +251,7 @@ int mr_client_op(struct settings *s, const char *op, const char *json, bool loca
   unsigned flags;
 
   *out = NULL;
-  if (!op_named(op, &verb, &path, &flags)) {
+  if (!mr_client_op_named(op, &verb, &path, &flags)) {
     fprintf(stderr, "moonrig: no operation is named %s (moonrig api --list names them)\n", op);
     return EXIT_USAGE;
   }

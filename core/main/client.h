@@ -17,6 +17,10 @@
 /* Carries out an operation. *out: the response's JSON text (mr_main_free). local: may open the data directory when
  * no server is found. 0, or the exit status after it said why. */
 int mr_client_op(struct settings *s, const char *op, const char *json, bool local, char **out);
+/* The same for an operation that downloads: its bytes go to `to`, which has nothing of them when it failed early. */
+int mr_client_download(struct settings *s, const char *op, const char *json, FILE *to);
+/* And for one that uploads the file at path ("-": standard input). json: its fields, strings. */
+int mr_client_upload(struct settings *s, const char *op, const char *json, const char *path, char **out);
 /* POST /moonrig/v1/control. */
 int mr_client_control(struct settings *s, const char *json, char **out);
 /* Where the server is, for `env`: the URL or NULL. */

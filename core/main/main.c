@@ -6,8 +6,9 @@
 #include <stdarg.h>
 
 static const struct command *const commands[] = {
-    &mr_cmd_serve, &mr_cmd_run, &mr_cmd_new,    &mr_cmd_test,   &mr_cmd_lint, &mr_cmd_chat,  &mr_cmd_repl,
-    &mr_cmd_key,   &mr_cmd_env, &mr_cmd_reload, &mr_cmd_record, &mr_cmd_api,  &mr_cmd_doctor};
+    &mr_cmd_serve,  &mr_cmd_run,    &mr_cmd_new, &mr_cmd_test,   &mr_cmd_lint,   &mr_cmd_chat,
+    &mr_cmd_repl,   &mr_cmd_key,    &mr_cmd_env, &mr_cmd_reload, &mr_cmd_record, &mr_cmd_fork,
+    &mr_cmd_export, &mr_cmd_import, &mr_cmd_api, &mr_cmd_check,  &mr_cmd_doctor};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 int mr_main_fail(int status, const struct mr_err *err)
@@ -56,8 +57,8 @@ static int help(void)
 {
   printf("moonrig " MR_VERSION ": an agent runtime\n\nusage: moonrig COMMAND [OPTIONS] [ARGS]\n\n");
   for (int i = 0; i < COMMANDS; i++)
-    printf("  %-9s %s\n", commands[i]->name, commands[i]->what);
-  printf("  %-9s %s\n\n", "version", "the version");
+    printf("  %-12s %s\n", commands[i]->name, commands[i]->what);
+  printf("  %-12s %s\n\n", "version", "the version");
   printf("moonrig COMMAND --help lists a command's options.\n"
          "Environment: MOONRIG_LISTEN, MOONRIG_DATA, MOONRIG_API_KEY (a key that clients may use),\n"
          "  MOONRIG_ANTHROPIC_API_KEY or ANTHROPIC_API_KEY, MOONRIG_ANTHROPIC_BASE_URL,\n"

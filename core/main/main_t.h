@@ -19,7 +19,8 @@ struct command {
   int (*run)(int argc, char **argv); /* argv[0] is the command's name */
 };
 extern const struct command mr_cmd_serve, mr_cmd_run, mr_cmd_key, mr_cmd_env, mr_cmd_reload, mr_cmd_doctor,
-    mr_cmd_api, mr_cmd_chat, mr_cmd_repl, mr_cmd_new, mr_cmd_test, mr_cmd_record, mr_cmd_lint;
+    mr_cmd_api, mr_cmd_chat, mr_cmd_repl, mr_cmd_new, mr_cmd_test, mr_cmd_record, mr_cmd_lint, mr_cmd_fork,
+    mr_cmd_export, mr_cmd_import, mr_cmd_check;
 
 /* "moonrig: MESSAGE" on stderr, with the field when the message does not name it. Returns status. */
 int mr_main_fail(int status, const struct mr_err *err);

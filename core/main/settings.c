@@ -39,6 +39,11 @@ static const struct flag flags[] = {
     {"--only", F_STR, AT(only), TAKES_TEST},
     {"--timeout", F_INT, AT(timeout_s), TAKES_TEST},
     {"--dir", F_STR, AT(dir), TAKES_NEW},
+    {"--offline", F_BOOL, AT(no_requests), TAKES_CHECK},
+    {"-o", F_STR, AT(output), TAKES_EXPORT},
+    {"--output", F_STR, AT(output), TAKES_EXPORT},
+    {"--title", F_STR, AT(title), TAKES_COPY},
+    {"--environment", F_STR, AT(environment), TAKES_COPY},
 };
 
 static int whole(const char *text, int *out)
@@ -214,6 +219,18 @@ static void from_project(struct settings *s, const char *offline_flag)
     s->offline = s->offline_buf;
 }
 
+/* The path of check-config: a file of settings, or a project. */
+static int check_path(struct settings *s, const struct command *c)
+{
+  struct stat st;
+
+  if (s->npaths > 1) return mr_main_usage(c, "one file or directory");
+  if (s->npaths == 0 || (stat(s->paths[0], &st) == 0 && S_ISDIR(st.st_mode))) return 0;
+  s->config = s->paths[0];
+  s->npaths = 0;
+  return 0;
+}
+
 /* ---- what the runtime gets ---- */
 
 static const char *env(const char *name)
@@ -319,7 +336,8 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   s->url_given = s->url != NULL;
   data_flag = s->data != NULL;
   if (!s->data) s->data = env("MOONRIG_DATA");
-  if ((takes & TAKES_SERVER) || ((takes & TAKES_REPL) && !s->url)) {
+  if ((takes & TAKES_CHECK) && (status = check_path(s, c))) return status;
+  if ((takes & (TAKES_SERVER | TAKES_CHECK)) || ((takes & TAKES_REPL) && !s->url)) {
     if (s->nlisten == 0 && env("MOONRIG_LISTEN")) s->listen[s->nlisten++] = env("MOONRIG_LISTEN");
     offline_flag = s->offline;
     project = !(takes & STOP_AT_PATH) && find_project(s);

@@ -16,9 +16,12 @@ struct settings {
   const char *url, *key; /* of commands that speak to a server */
   const char *session;   /* chat */
   bool watch, insecure_http, json, quiet;
+  bool no_requests;             /* check-config */
   bool rollback, status, drain; /* reload */
   const char *only;             /* test */
   const char *dir;              /* new */
+  const char *output;           /* export */
+  const char *title, *environment; /* fork, import */
   int timeout_s;
   bool url_given;  /* --url; the environment's is not used with --data */
   bool data_given; /* --data, or MOONRIG_DATA */
@@ -42,7 +45,10 @@ enum {
   TAKES_CHAT = 32,
   TAKES_REPL = 64,
   TAKES_TEST = 1024,
-  TAKES_NEW = 2048
+  TAKES_NEW = 2048,
+  TAKES_CHECK = 4096, /* the path is the configuration */
+  TAKES_EXPORT = 8192,
+  TAKES_COPY = 16384
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.

@@ -123,5 +123,14 @@ int mr_models_start(struct mr_models *m, const struct mr_model_req *req, const s
 void mr_models_cancel(struct mr_model_call *c);
 /* Model ids that are routed here (exact ones), for /v1/models: the i-th, or p NULL. */
 struct mr_str mr_models_at(struct mr_models *m, int i);
+/* For operators: the i-th configured provider; false past the end. */
+struct mr_provider_stats {
+  const char *name;
+  int running, waiting; /* requests inside, and in line */
+  int64_t paused_ms;    /* what is left of a pause that its service asked for */
+};
+bool mr_models_stats(const struct mr_models *m, int i, struct mr_provider_stats *out);
+uint64_t
+mr_models_fallbacks(const struct mr_models *m); /* requests that went on to another candidate, so far */
 
 #endif

@@ -144,6 +144,24 @@ struct mr_str mr_models_at(struct mr_models *m, int i)
   return i >= 0 && i < m->nids ? m->ids[i] : (struct mr_str){0};
 }
 
+/* ---- for operators ---- */
+
+bool mr_models_stats(const struct mr_models *m, int i, struct mr_provider_stats *out)
+{
+  const struct mr_model_entry *e = m->own;
+
+  while (e && i-- > 0)
+    e = e->next;
+  if (e)
+    *out = (struct mr_provider_stats){e->name, e->gate.inside, e->gate.waiting, mr_gate_paused_ms(&e->gate)};
+  return e != NULL;
+}
+
+uint64_t mr_models_fallbacks(const struct mr_models *m)
+{
+  return m->fallbacks;
+}
+
 /* ---- providers of the host ---- */
 
 int mr_models_add(struct mr_models *m, const struct mr_provider_vtable *v, void *self, const char *models,
@@ -256,6 +274,7 @@ int mr_models_new(struct mr_models **out, const struct mr_models_opts *o, struct
   yyjson_val *cfg = NULL;
   int rc = m ? MR_OK : mr_err_nomem(err);
   if (rc != MR_OK) goto out;
+  m->refs = 1;
   m->sys = o->sys;
   m->loop = o->loop;
   m->http = o->http;
@@ -271,6 +290,11 @@ out:
   if (rc != MR_OK) mr_models_free(&m);
   *out = m;
   return rc;
+}
+
+void mr_models_unref(struct mr_models *m)
+{
+  if (--m->refs == 0) mr_mem_free(&m->sys->mem, m);
 }
 
 static void list_drop(struct mr_model_entry *e)
@@ -297,5 +321,5 @@ void mr_models_free(struct mr_models **mp)
   mr_mem_free(mem, m->routes.v);
   mr_mem_free(mem, m->falls.v);
   yyjson_doc_free(m->config);
-  mr_mem_free(mem, m);
+  mr_models_unref(m);
 }

@@ -51,6 +51,7 @@ struct mr_models {
   struct mr_model_entry *own, *host; /* configured, in order of the configuration; the host's, newest first */
   struct mr_str ids[MR_MODEL_IDS];
   int nids;
+  int refs; /* the owner, and each request that is passed through: it counts in pass_bytes to its end */
   int64_t pass_bytes; /* of bodies that are being passed through */
   uint64_t fallbacks; /* requests that another candidate got, so far */
 };
@@ -58,6 +59,7 @@ struct mr_models {
 /* ---- models.c ---- */
 struct mr_model_entry *mr_model_entry_find(struct mr_models *m, struct mr_str name); /* host's first; or NULL */
 void mr_model_entry_unuse(struct mr_model_entry *e);
+void mr_models_unref(struct mr_models *m); /* the last one frees the struct; its providers are gone before */
 const char *mr_model_usual(struct mr_str model); /* the provider that such names have by custom, or NULL */
 /* How well a pattern ("id" or "prefix*") fits: -1 not, exact above any prefix. */
 int mr_model_fit(struct mr_str pattern, struct mr_str model);

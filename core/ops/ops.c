@@ -13,6 +13,7 @@ enum { OUT_MAX = 64 << 20 };
 #define BETA_DREAMS  "dreaming-2026-04-21"
 #define BETA_TUNNELS "mcp-tunnels-2026-06-22"
 #define LIST         MR_OP_LIST
+#define PASS         MR_OP_PASS
 
 #define OP(name, verb, path, kind, beta, flags, shape, fn) extern const struct mr_shape mr_shape_##shape;
 #define TODO(name, verb, path, kind, beta, flags)

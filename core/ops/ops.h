@@ -21,8 +21,9 @@ enum mr_op_kind {
 };
 enum {
   MR_OP_LIST = 1, /* has limit and page */
-  MR_OP_TODO = 2
-}; /* in the SDKs, not implemented yet: 501 */
+  MR_OP_TODO = 2, /* in the SDKs, not implemented yet: 501 */
+  MR_OP_PASS = 4  /* over HTTP the body goes through as it is (api/pass.c); elsewhere like any other */
+};
 
 struct mr_opdef {
   const char *name; /* "sessions.events.send" */

@@ -53,7 +53,7 @@ MR_SHAPE(sessions_events_list, PAGED, {"order", MR_F_STR, .values = "asc|desc"},
          {"created_at", MR_F_OBJ, .of = &mr_shape_created},
          {"types", MR_F_ARR, .max = 100, .item = MR_F_STR, .item_max = 128});
 /* after: our extension, a log position as in the stream's id lines; what follows it is sent first */
-MR_SHAPE(sessions_events_stream, {"event_deltas", MR_F_ARR, .max = 16, .item = MR_F_STR, .item_max = 64},
+MR_SHAPE(sessions_events_stream, {"event_deltas", MR_F_ARR, .max = 1000, .item = MR_F_STR, .item_max = 64},
          {"after", MR_F_INT, .min = 0});
 
 MR_SHAPE(sessions_resources_add,
@@ -61,3 +61,10 @@ MR_SHAPE(sessions_resources_add,
          {"file_id", MR_F_STR, .min = 1, .max = 256}, {"mount_path", MR_F_STR | MR_F_NULL, .max = 1024});
 MR_SHAPE(sessions_resources_update, {"authorization_token", MR_F_STR, .max = 4096});
 MR_SHAPE(sessions_threads_list, PAGED, {"statuses", MR_F_ARR, .max = 16, .item = MR_F_STR, .item_max = 32});
+
+/* Our extensions. Over HTTP an import is multipart like an upload of a file, whose filename and media_type it ignores. */
+MR_SHAPE(sessions_fork, {"event_id", MR_F_STR, .min = 1, .max = 256},
+         {"environment_id", MR_F_STR, .min = 1, .max = 256}, {"title", MR_F_STR | MR_F_NULL, .max = 512},
+         METADATA);
+MR_SHAPE(sessions_import, {"filename", MR_F_STR, .max = 4096}, {"media_type", MR_F_STR, .max = 255},
+         {"environment_id", MR_F_STR, .min = 1, .max = 256}, {"title", MR_F_STR, .max = 512});

@@ -187,6 +187,15 @@ void mr_commit_session_put(struct mr_commit *c, const struct mr_session_row *s, 
   session_op(c, MR_OP_SESSION_PUT, s, what);
 }
 
+void mr_commit_session_born(struct mr_commit *c, struct mr_str session_id, struct mr_str environment_id)
+{
+  struct mr_commit_op *op = op_new(c, MR_OP_SESSION_BORN);
+
+  if (!op) return;
+  op->u.session.row.id = copy(c, session_id);
+  op->u.session.row.environment_id = copy(c, environment_id);
+}
+
 void mr_commit_session_delete(struct mr_commit *c, struct mr_str session_id)
 {
   struct mr_commit_op *op = op_new(c, MR_OP_SESSION_DELETE);

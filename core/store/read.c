@@ -206,6 +206,7 @@ void mr_read_log(struct mr_store *s, int64_t ws, const struct mr_log_query *q, m
   rd->q.log = *q;
   copy(rd, &rd->q.log.session_id, q->session_id);
   copy(rd, &rd->q.log.thread_id, q->thread_id);
+  copy(rd, &rd->q.log.event_id, q->event_id);
   rd->q.log.types = copy_list(rd, q->types, q->ntypes);
   submit(rd);
 }

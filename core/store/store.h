@@ -77,17 +77,21 @@ struct mr_session_row {
   int64_t last_us; /* highest processed_at */
   int64_t owner_epoch;
   int64_t due_us;      /* wall time of the next retry when rescheduling, else 0 */
+  bool unborn;         /* of mr_commit_session_new: see mr_commit_session_born */
   struct mr_str agent; /* JSON: the resolved snapshot (big: put only when it changed) */
   struct mr_str doc;   /* JSON: title, metadata, resources, ... the client's part */
   struct mr_str head;  /* JSON: usage, stats, primary thread, ... the machine's part */
 };
 
 enum mr_row_kind { MR_ROW_WIRE = 0, MR_ROW_PRIVATE = 1 };
+enum {
+  MR_ROW_COPIED = 1
+}; /* a wire row that came with a copied session: it happened elsewhere, see mr_read_all */
 
 struct mr_log_row {
   int64_t pos; /* log position, global, ascending; set by the store */
   enum mr_row_kind kind;
-  int format;              /* of private rows: version of their JSON */
+  int format;              /* of private rows: version of their JSON; of wire rows: 0, or MR_ROW_COPIED */
   struct mr_str type;      /* "user.message", or private: "model.reply", "tool.intent", ... */
   struct mr_str event_id;  /* "sevt_..."; "" for private rows without one */
   struct mr_str thread_id; /* "" = the primary thread */
@@ -140,6 +144,9 @@ void mr_commit_name_unique(struct mr_commit *c, struct mr_str kind, struct mr_st
 
 /* Sessions. Members that are not named stay as they are. */
 void mr_commit_session_new(struct mr_commit *c, const struct mr_session_row *s);
+/* An unborn session takes commits and is seen by no read; what the program leaves unborn is deleted at the next
+ * open. So a session of many rows is made in many commits, and is there whole or not at all. */
+void mr_commit_session_born(struct mr_commit *c, struct mr_str session_id, struct mr_str environment_id);
 enum { MR_SESSION_AGENT = 1, MR_SESSION_DOC = 2, MR_SESSION_HEAD = 4 };
 /* what: which JSON columns to write; the plain columns (status, times, due_us, last_us, archived_us)
  * are always written. The row must be at rev s->rev and owner_epoch; it becomes rev + 1. */
@@ -247,8 +254,10 @@ void mr_read_sessions_to_wake(struct mr_store *s, int limit, int64_t after_no, m
 
 struct mr_log_query {
   struct mr_str session_id;
-  struct mr_str thread_id; /* empty: rows of the primary thread; else that thread's */
-  bool with_private;       /* the machine's own load: private rows too, of all threads */
+  struct mr_str thread_id; /* p NULL: rows of the primary thread; else that thread's */
+  bool all_threads;        /* rows of all threads, whatever thread_id says */
+  struct mr_str event_id;  /* only this event, when not empty; walks the session's rows */
+  bool with_private;       /* the machine's own load */
   bool descending;
   const struct mr_str *types; /* any of these, when ntypes > 0 */
   int ntypes;
@@ -260,7 +269,7 @@ void mr_read_log(struct mr_store *s, int64_t ws, const struct mr_log_query *q, m
 void mr_read_inbox(struct mr_store *s, int64_t ws, struct mr_str session_id, mr_rows_fn fn, void *ud);
 
 /* Wire rows of the primary threads of all sessions, of every workspace, in log order: past after_pos, up to
- * upto. types as in mr_log_query. Rows of deleted sessions are passed over. */
+ * upto. types as in mr_log_query. Rows of deleted sessions, and copied rows, are passed over. */
 void mr_read_all(struct mr_store *s, int64_t after_pos, int64_t upto, const struct mr_str *types, int ntypes,
                  int limit, mr_rows_fn fn, void *ud);
 

@@ -69,6 +69,7 @@ local function client_of(transport, close)
   local lookup, tools = agents.new(transport), {}
   local side = { transport = transport, id = lookup.id, tools = tools }
   local c = { agent = lookup.agent, environment = lookup.environment, session = session.new(side),
+    import = session.new_import(side),
     tool = tool_of(tools), close = close }
   api.install(c, transport)
   return setmetatable(c, {

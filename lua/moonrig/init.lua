@@ -11,6 +11,7 @@ local task = require "moonrig.task"
 
 ---@class moonrig
 ---@field session fun(o: moonrig.SessionOptions|string): moonrig.Session?, moonrig.Error? makes one, or finds it by its id
+---@field import fun(what: string|{ bytes: string }, o?: moonrig.CopyOptions): moonrig.Session?, moonrig.Error? of a file that session:export made
 ---@field agent fun(o: moonrig.AgentOptions|string): moonrig.Agent?, moonrig.Error? declares an agent, or finds one
 ---@field environment fun(o: moonrig.EnvironmentOptions|string): moonrig.Environment?, moonrig.Error? likewise
 ---@field sleep fun(seconds: number) waits; other tasks run meanwhile
@@ -25,6 +26,7 @@ local rig = {
   environment = agents.environment,
   toolset = agents.toolset,
   session = require("moonrig.session").session,
+  import = require("moonrig.session").import,
   hook = require "moonrig.hook",
   on = require "moonrig.on",
   schedule = require("moonrig.schedule").schedule,

@@ -433,8 +433,8 @@ end
 ---@param o? { timeout?: number } seconds, for each page
 ---@return { session: table, events: table[] }?
 ---@return moonrig.Error?
-function methods:export(o)
-  o = options("session:export", o, "timeout")
+function methods:transcript(o)
+  o = options("session:transcript", o, "timeout")
   local wire, e = call(self, "sessions.retrieve", {}, o)
   if not wire then return nil, e end
   local events, page = {}, nil
@@ -446,9 +446,76 @@ function methods:export(o)
   return { session = wire, events = events }
 end
 
----@private of a later version
-function methods:fork()
-  err.misuse "session:fork is not in this version of moonrig"
+---The session as one file, which rig.import reads, here or elsewhere: history, agent, input files, outputs. It may
+---run on meanwhile.
+---@param o? { to?: string, timeout?: number } to: a path; whole or not there. timeout: seconds
+---@return string|{ path: string, size: number }|nil bytes or, with `to`, where they are
+---@return moonrig.Error?
+function methods:export(o)
+  o = options("session:export", o, "to timeout")
+  declare.check("session:export", o, "to", "string")
+  if o.to == "" then err.misuse("session:export: to is a path") end
+  return side_of(self).transport.call("sessions.export", { session_id = self.id }, { to = o.to or "", timeout = o.timeout })
 end
+
+---@class moonrig.CopyOptions
+---@field title? string
+---@field metadata? table<string, string> of a fork
+---@field environment? moonrig.Environment|string handle, name or id
+---@field timeout? number seconds
+
+---What fork and import share: the options as fields of the operation.
+local function copy_params(what, side, o, allowed)
+  o = options(what, o, allowed)
+  local params, e = { title = o.title, metadata = o.metadata }, nil
+  if o.environment then
+    params.environment_id, e = side.id("environment", o.environment)
+    if not params.environment_id then return nil, e end
+  end
+  return params, o
+end
+
+---A new session whose history is this one's up to an event, or up to now. What was going on there is closed in it, its
+---usage starts at zero, and its sandbox is a new one; calls that wait for a client can be answered in both.
+---@param event? string|table the last event of the fork: its id, or the event
+---@param o? moonrig.CopyOptions
+---@return moonrig.Session?
+---@return moonrig.Error?
+function methods:fork(event, o)
+  if type(event) == "table" and event.id then event = event.id end
+  if event ~= nil and type(event) ~= "string" then err.misuse("session:fork takes an event or its id, then options") end
+  local side = side_of(self)
+  local params, opts = copy_params("session:fork", side, o, "title metadata environment timeout")
+  if not params then return nil, opts end
+  params.event_id = event
+  local wire, e = call(self, "sessions.fork", params, opts)
+  if not wire then return nil, e end
+  return M.handle(wire.id, wire, side)
+end
+
+---rig.import for a side.
+---@param side moonrig.Side
+function M.new_import(side)
+  return function(what, o)
+    if declare.loading() then
+      native.raise("rig.import waits, and nothing may wait while scripts load: call it in rig.main or in a handler")
+    end
+    if type(what) == "string" then what = { path = what } end
+    if type(what) ~= "table" or (type(what.path) == "string") == (type(what.bytes) == "string") then
+      err.misuse("rig.import takes a path, or { bytes = ... }")
+    end
+    local params, opts = copy_params("rig.import", side, o, "title environment timeout")
+    if not params then return nil, opts end
+    local body = { path = what.path, bytes = what.bytes, filename = "session.jsonl", media_type = "application/jsonl" }
+    local wire, e = side.transport.call("sessions.import", params, { body = body, timeout = opts.timeout })
+    if not wire then return nil, e end
+    return M.handle(wire.id, wire, side)
+  end
+end
+
+---A new session from what session:export or `moonrig export` made. Nothing runs by it; the same file again makes
+---another session. Environment: by default the one named "default".
+---@type fun(what: string|{ bytes: string }, o?: moonrig.CopyOptions): moonrig.Session?, moonrig.Error?
+M.import = M.new_import(here)
 
 return M

@@ -20,11 +20,23 @@ local M = {}
 ---@param s moonrig.Session
 ---@param path string
 function M.record(s, path)
-  local text = assert(native.json_encode(assert(s:export()), true))
+  local text = assert(native.json_encode(assert(s:transcript()), true))
   local f, why = io.open(path, "wb")
   if not f then S.fail_here("t.record: " .. why) end
   f:write(text, "\n")
   f:close()
+end
+
+---The session and the events of a file that session:export made.
+local function exported(text)
+  local rec = { events = {} }
+  for line in text:gmatch "[^\n]+" do
+    local v, e = native.json_decode(line)
+    if not v then return nil, e end
+    rec.session = rec.session or v.session
+    if v.row == "wire" and v.thread == nil then rec.events[#rec.events + 1] = v.body end
+  end
+  return rec
 end
 
 local function read(path)
@@ -37,10 +49,15 @@ local function read(path)
   if not f then S.fail_here("t.replay: " .. why) end
   local text = f:read "*a"
   f:close()
-  local rec, e = native.json_decode(text)
+  local rec, e
+  if text:find '^{"format":"moonrig.session"' then
+    rec, e = exported(text)
+  else
+    rec, e = native.json_decode(text)
+  end
   if not rec then S.fail_here(("t.replay: %s: %s"):format(path, err.text(e))) end
   if type(rec) ~= "table" or type(rec.session) ~= "table" or type(rec.events) ~= "table" then
-    S.fail_here(("t.replay: %s is not { session, events }; moonrig record SESSION writes such a file"):format(path))
+    S.fail_here(("t.replay: %s is not { session, events }; moonrig record and moonrig export write such a file"):format(path))
   end
   return rec
 end

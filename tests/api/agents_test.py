@@ -354,3 +354,59 @@ def platform_23_created_at_edges(w):
     equal(sees(f"created_at[gte]={at}&created_at[lte]={at}"), [1])
     for q in ("created_at[gte]=yesterday", "created_at[gte]=2026-13-01T00:00:00Z", "created_at[gte]="):
         w.refused(400, "GET", "/v1/agents?" + q, names="created_at")
+
+
+@test
+def a_roster_over_http(w):
+    worker = w.new_agent(name="worker", system="work")
+    lead = w.new_agent(name="lead", multiagent={"type": "coordinator", "agents": [
+        {"type": "advisor", "model": MODEL}, worker["id"], {"type": "self"}]})
+    equal(lead["multiagent"], {"type": "coordinator", "agents": [
+        {"type": "agent", "id": worker["id"], "version": 1}, {"type": "agent", "id": lead["id"], "version": 1},
+        {"type": "advisor", "model": MODEL}]})
+    equal(w.ok("GET", f"/v1/agents/{lead['id']}"), lead)
+    update(w, worker, system="work harder")
+    equal(update(w, lead, multiagent=lead["multiagent"]), lead, "what was read, sent back")
+    equal(update(w, lead, multiagent={"type": "coordinator", "agents": [worker["id"]]})["multiagent"]["agents"][0]["version"], 2)
+    w.ok("POST", f"/v1/agents/{worker['id']}/archive")
+    equal(update(w, lead, description="d")["multiagent"]["agents"][0]["version"], 2, "a pinned member that is archived stays")
+    r = bad(w, "archived", multiagent={"type": "coordinator", "agents": [worker["id"]]})
+    equal(r.error["details"]["field"], "multiagent.agents[0]")
+    for m in (1, "coordinator", [], {"type": "coordinator", "agents": worker["id"]}, {"type": "coordinator", "agents": [[]]},
+              {"type": "coordinator", "agents": ["agent_" + NOBODY]}, {"type": "coordinator", "agents": ["x" * 1000]}):
+        bad(w, "multiagent", multiagent=m)
+
+
+@test
+def a_roster_of_another_workspace_or_deeper(w):
+    worker = w.new_agent()
+    lead = w.new_agent(multiagent={"type": "multiagent_20261001", "subagents": {"type": "enabled", "predefined_agents": [worker["id"]]}})
+    equal(lead["multiagent"]["workflows"], {"type": "enabled", "inline_agents": {"type": "enabled"}, "predefined_agents": []})
+    bad(w, "one level", multiagent={"type": "multiagent_20261001", "workflows": {"type": "enabled", "predefined_agents": [lead["id"]]}})
+    # a member may get a roster later: the version that is pinned has none
+    update(w, worker, multiagent={"type": "multiagent_20261001"})
+    equal(update(w, lead, name="still fine")["multiagent"], lead["multiagent"])
+    bad(w, "one level", multiagent={"type": "coordinator", "agents": [worker["id"]]})
+    w.new_agent(multiagent={"type": "coordinator", "agents": [{"type": "agent", "id": worker["id"], "version": 1}]})
+
+
+@test
+def effort_defaults_per_model(w):
+    for model, effort in (("claude-opus-5-5", "medium"), ("claude-haiku-5-5", "medium"), ("claude-opus-5", "high"), ("a-model", "high")):
+        a = w.new_agent(model=model)
+        equal(a["model"]["effort"], {"type": effort}, model)
+        equal(update(w, a, model={"id": "claude-opus-5-5", "effort": "low"})["model"]["effort"], {"type": "low"})
+        equal(update(w, a, model={"id": "another"})["model"]["effort"], {"type": "high"}, "another model's default")
+
+
+@test
+def policies_are_resolved(w):
+    auto = {"type": "auto"}
+    a = w.new_agent(mcp_servers=[SERVER], tools=[
+        {"type": TOOLSET, "default_config": {"permission_policy": auto}, "configs": [{"name": "bash"}, {"name": "read", "permission_policy": ALLOW}]},
+        dict(SERVED, configs=[{"name": "any_name", "permission_policy": auto}, {"name": "other"}])])
+    built_in, served = a["tools"]
+    equal(built_in["default_config"], {"enabled": True, "permission_policy": auto})
+    equal([(c["name"], c["permission_policy"]) for c in built_in["configs"]], [("bash", auto), ("read", ALLOW)])
+    equal(served["default_config"], {"enabled": True, "permission_policy": ASK})
+    equal([(c["name"], c["permission_policy"], "type" in c) for c in served["configs"]], [("any_name", auto, False), ("other", ASK, False)])

@@ -38,7 +38,7 @@ class Held:
     def __enter__(self):
         self.feed = self.w.stream(self.s)
         self.w.send(self.s, message(f"[[gate {self.door}]] [[say x]]"))
-        at_gate(self.w, self.door)
+        at_gate(self.w, self.door, self.feed)
         return self.s
 
     def __exit__(self, *_):

@@ -34,12 +34,13 @@ def t_088_no_idle_between_draft_and_grading(w):
     s = writer(w, ("Write it", f"[[gate {draft}]] [[say Draft written.]]"))
     with w.stream(s) as feed:
         (e,) = w.send(s, outcome("Write it", verdicts(f"@{grade} satisfied: It is all there.")))
-        at_gate(w, draft)
+        at_gate(w, draft, feed)
         (o,) = evaluations(w, s)
         equal((o["type"], o["outcome_id"], o["description"], o["iteration"], o["result"], o["completed_at"]),
               ("outcome_evaluation", e["outcome_id"], "Write it", 0, "running", None))
         gate(w, draft)
         at_gate(w, grade)
+        feed.until(lambda all_: START in types(all_), "the grading", 60)
         equal((evaluations(w, s)[0]["result"], status(w, s)), ("evaluating", "running"))
         equal(idles(w.events(s)), [])
         equal(w.all(f"/v1/sessions/{s['id']}/threads")[0]["status"], "running")

@@ -2,8 +2,9 @@
 sessions §8; what must be the same after a crash is tested at every barrier in tests/crash)."""
 import signal
 
-from kit import KEY, UPSTREAM_KEY, Server, World, equal, last, message, said, test, types, true, wait
-from stage import RETRIES, TOOLSET, answer, custom, go_on, idles, needs_sandbox, spans_closed, status
+from kit import BEGIN, KEY, TRIPLE, UPSTREAM_KEY, Server, World, equal, last, message, said, test, types, true, wait
+from stage import (RETRIES, TOOLSET, answer, at_gate, calls, confirm, custom, fresh, gate, go_on, idles, lead, needs_sandbox, outcome, policy, rules,
+                   spans_closed, spawn, status, thread, thread_events, threads, verdicts)
 
 
 def server(w, data=None):
@@ -83,3 +84,105 @@ def t_112_killed_while_the_client_is_to_answer(w):
         equal(said(events), ["1\n2"])
     finally:
         equal(third.server.stop(), 0)
+
+
+def come_back(w, v, s, go=None):
+    """Kills the server, starts it again on its data and waits until the session is idle; its World, its events."""
+    kill(v)
+    again = server(w, v.server.data)
+    try:
+        if go:
+            go(again)
+        wait(lambda: status(again, s) == "idle", "idle", 60)
+        return again, again.events(s)
+    except BaseException:
+        again.server.stop()
+        raise
+
+
+@test(model=True)
+def t_112_killed_while_a_child_runs(w):
+    v, name, door = server(w), fresh("child"), fresh()
+    child = v.new_agent(name=name, system=rules(("Begin", f"[[gate {door}]] [[say Done.]]")))
+    s = lead(v, child, system=rules(("Go", calls(spawn(name, "Begin")) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
+    with v.stream(s) as feed:
+        v.send(s, message("Go"))
+        feed.until(lambda all_: "session.thread_status_idle" in types(all_), "the lead to wait", 60)
+        at_gate(v, door)
+        before, mine = list(feed.events), thread_events(v, s, thread(v, s, name))
+
+    def go(again):
+        equal(status(again, s), "running")
+        equal({t["agent"]["name"]: t["status"] for t in threads(again, s)}, {"lead": "idle", name: "running"})
+        gate(w, door)
+    again, events = come_back(w, v, s, go)
+    try:
+        whole(before, events)
+        equal(types(events).count("agent.thread_message_received"), 1)
+        equal(said(events), ["Waiting.", "Heard."])
+        whole(mine, thread_events(again, s, thread(again, s, name)))
+        equal(types(events)[-3:], TRIPLE)
+    finally:
+        equal(again.server.stop(), 0)
+
+
+@test(model=True)
+def t_112_killed_while_an_outcome_is_graded(w):
+    v, door = server(w), fresh()
+    s = v.session()
+    with v.stream(s) as feed:
+        v.send(s, outcome("[[say Draft written.]]", verdicts(f"@{door} satisfied: It is there.")))
+        at_gate(v, door)
+        feed.until(lambda all_: "span.outcome_evaluation_start" in types(all_), "the grading", 60)
+        before = list(feed.events)
+
+    def go(again):
+        equal(again.ok("GET", f"/v1/sessions/{s['id']}")["outcome_evaluations"][0]["result"], "evaluating")
+        gate(w, door)
+    again, events = come_back(w, v, s, go)
+    try:
+        whole(before, events)
+        (end,) = [e for e in events if e["type"] == "span.outcome_evaluation_end" and e["result"] == "satisfied"]
+        true(end["outcome_evaluation_start_id"] in {e["id"] for e in events}, end)
+        equal(sum(e["type"] == "span.outcome_evaluation_end" for e in events), sum(e["type"] == "span.outcome_evaluation_start" for e in events))
+        equal((said(events), types(events)[-3:]), (["Draft written."], TRIPLE))
+        (o,) = again.ok("GET", f"/v1/sessions/{s['id']}")["outcome_evaluations"]
+        equal((o["result"], o["iteration"]), ("satisfied", 0))
+    finally:
+        equal(again.server.stop(), 0)
+
+
+@test(model=True)
+def t_112_killed_while_a_retry_waits(w):
+    v = server(w)
+    s = v.session()
+    with v.stream(s) as feed:
+        v.send(s, message("[[error 529 x1 retry 3]] [[say Back.]]"))
+        feed.until(lambda all_: "session.status_rescheduled" in types(all_), "the failure", 60)
+        before = list(feed.events)
+    again, events = come_back(w, v, s)
+    try:
+        whole(before, events)
+        equal(types(events)[len(before):], [*BEGIN, "span.model_request_start", "agent.message", "span.model_request_end", *TRIPLE])
+        equal(said(events), ["Back."])
+    finally:
+        equal(again.server.stop(), 0)
+
+
+@test(model=True)
+def t_112_killed_while_an_ask_waits(w):
+    v = server(w)
+    s = v.session(agent=v.new_agent(tools=[policy("bash", "always_ask")])["id"])
+    with v.stream(s) as feed:
+        v.send(s, message('[[tool bash {"command":"true"}]] ;; [[say {result}]]'))
+        before = list(feed.idle())
+    again, events = come_back(w, v, s)
+    try:
+        equal(events, before)
+        (use,) = idles(before)[-1]["stop_reason"]["event_ids"]
+        go_on(again, s, confirm(use, "deny", deny_message="Not now."))
+        events = again.events(s)
+        whole(before, events)
+        true("Not now." in said(events)[0], said(events))
+    finally:
+        equal(again.server.stop(), 0)

@@ -81,8 +81,12 @@ def gate(w, name):
     w.mock.get("/open/" + name)
 
 
-def at_gate(w, name):
+def at_gate(w, name, feed=None):
+    """A model request waits there. The model may be asked before what it is asked for is durable, and visible: with
+    feed, a new turn's request is waited for there, too."""
     wait(lambda: name in w.mock.get("/waiting"), f"a model request at the gate {name}", LIMIT)
+    if feed:
+        feed.until(lambda all_: "span.model_request_start" in types(all_), "the model request", LIMIT)
 
 
 def rules(*pairs):

@@ -133,7 +133,7 @@ def t_009_no_refusal_of_a_state_is_a_409(w):
     primary = w.all(one + "/threads")[0]["id"]
     with w.stream(s) as feed:
         w.send(s, message(f"[[gate {door}]] [[say x]]"))
-        at_gate(w, door)
+        at_gate(w, door, feed)
         for verb, path, body in (("POST", one + "/archive", None), ("DELETE", one, None), ("POST", one, {"agent": {"tools": []}}),
                                  ("POST", f"{one}/threads/{primary}/archive", None)):
             w.refused(400, verb, path, body)

@@ -9,7 +9,14 @@ local env = setmetatable({ rig = rig, print = function(...)
   printed[#printed + 1] = table.concat(parts, " ")
 end }, { __index = _G })
 
+rig.provider { name = "reader", models = "reader-*", run = function(request)
+  local last = request.messages[#request.messages].content
+  return "read: " .. (type(last) == "string" and last or last[#last].text)
+end }
+rig.agent { name = "reader", model = "reader-1" }
+
 local expected = {
+  ["Copies of sessions"] = "read: Good evening. true\na talk read: Go on. 18",
   ["Digests, secrets, base64"] = "true\nba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad "
     .. "a9993e364706816aba3e25717850c26c9cd0d89d 900150983cd24fb0d6963f7d28e17f72 128\ntrue hi\naGk/Pg== aGk_Pg\nhi?>\n"
     .. "16 36\nnot base64: it breaks at byte 2",
@@ -28,6 +35,7 @@ for line in io.lines "lua/README.md" do
       t.equal(table.concat(printed, "\n"), t.ok(expected[name], "what it prints"))
       expected[name] = nil
       os.remove "orders.db"
+      os.remove "talk.jsonl"
     end)
   elseif lines then
     lines[#lines + 1] = line

@@ -257,4 +257,44 @@ t.test("a hook's ask holds back a tool that a handler answers", function()
     t.equal(turn.text, case[2])
   end
 end)
+t.test("fork, export, import", function()
+  local s = session { title = "a talk", metadata = { k = "v" } }
+  local turn = assert(s:ask "one")
+  assert(s:ask "two")
+  local f = assert(s:fork(turn.events[#turn.events]))
+  t.equal(f.title, "fork of a talk")
+  t.equal(f.metadata["moonrig.forked_from"], s.id)
+  t.equal(#assert(f:transcript()).events, 9)
+  t.equal(assert(f:ask "three").text, "you said: three")
+  local g = assert(s:fork(turn.events[1].id, { title = "mine", metadata = { a = "b" }, environment = "default" }))
+  t.equal(g.title .. g.metadata.a .. g.metadata.k, "minebv")
+  t.equal(#assert(s:fork():transcript()).events, 18)
+  local bytes = assert(s:export())
+  t.match(bytes, '^{"format":"moonrig.session","version":1,')
+  local where = assert(s:export { to = tmp .. "/talk.jsonl" })
+  t.equal(where.size, #assert(rig.fs.read(tmp .. "/talk.jsonl")))
+  for _, what in ipairs { tmp .. "/talk.jsonl", { path = tmp .. "/talk.jsonl" }, { bytes = bytes } } do
+    local i = assert(rig.import(what, { title = "carried" }))
+    t.equal(i.title, "carried")
+    t.equal(#assert(i:transcript()).events, 18)
+    t.equal(assert(i:ask "three").text, "you said: three")
+  end
+  local none, e = rig.import { bytes = bytes:sub(1, -50) }
+  t.equal(none, nil)
+  t.equal(e.field, "file")
+  none, e = rig.import(tmp .. "/nothing.jsonl")
+  t.equal(none, nil)
+  t.equal(e.type, "not_found_error")
+  none, e = s:fork("sevt_nothing")
+  t.equal(none, nil)
+  t.equal(e.status, 404)
+  none, e = rig.import({ bytes = bytes }, { environment = "nowhere" })
+  t.equal(none, nil)
+  t.ok(e.message)
+  for _, misuse in ipairs { function() s:fork(1) end, function() s:fork(nil, { name = "x" }) end, function() rig.import() end,
+    function() rig.import({ bytes = "", path = "" }) end, function() s:export { to = 1 } end, function() s:export { to = "" } end,
+    function() rig.import("x", { metadata = {} }) end } do
+    t.ok(not pcall(misuse))
+  end
+end)
 rig.main(t.run)

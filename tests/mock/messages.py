@@ -487,7 +487,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 if not self.state.options.lenient:
                     check_messages(body["messages"])
             elif path.endswith("/count_tokens"):
-                return self.reply(200, {"input_tokens": len(raw) // 4})
+                beta = {"context_management": None} if "token-counting" in headers.get("anthropic-beta", "") else {}
+                return self.reply(200, dict(beta, input_tokens=len(raw) // 4))
             elif not self.state.options.lenient:
                 check(body, headers)
             brain = Brain(self.state, body, path)

@@ -42,7 +42,7 @@ struct server {
   const char *tool, *input;
   char *text; /* the whole text response, made once */
   size_t text_n;
-  unsigned long count, tools;
+  unsigned long count, tools, bytes; /* bytes: of all bodies */
 };
 
 /* ---- responses ---- */
@@ -159,8 +159,8 @@ static bool has_result(const char *b, size_t n)
 static void answer(struct server *s, struct conn *c, const char *req, const char *body, size_t n)
 {
   if (strncmp(req, "GET ", 4) == 0) {
-    char d[64];
-    int k = snprintf(d, sizeof d, "{\"count\":%lu}", s->count);
+    char d[96];
+    int k = snprintf(d, sizeof d, "{\"count\":%lu,\"bytes\":%lu}", s->count, s->bytes);
     c->left = (size_t)snprintf(
         c->own, sizeof c->own,
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s", k, d);
@@ -168,6 +168,7 @@ static void answer(struct server *s, struct conn *c, const char *req, const char
     return;
   }
   s->count++;
+  s->bytes += n;
   size_t name_n = s->tool ? strlen(s->tool) : 0;
   const char *name = s->tool ? s->tool : first_tool(body, n, &name_n);
   if (name && !has_result(body, n)) {

@@ -70,7 +70,7 @@ class Brain(messages.Brain):
 
     def plan(self):
         if "submit_verdict" in self.tools:
-            return self.verdict()
+            return self.graded()
         if "[[" not in self.text:
             steps = self.ruled(self.text)
             if steps:
@@ -86,9 +86,11 @@ class Brain(messages.Brain):
         last = messages.text_of(self.messages[-1]["content"]) if self.messages else ""
         return not self.tools and re.search("summar", last + messages.text_of(self.body.get("system")), re.I)
 
-    def verdict(self):
+    def graded(self):
         texts = [messages.text_of(self.body.get("system"))] + [messages.text_of(m["content"]) for m in self.messages]
         found = VERDICTS.search("\n".join(texts))
+        if not found and "[[verdict " in "\n".join(texts):
+            return super().plan()
         p = messages.Plan()
         said = [x.strip() for x in found[1].split("|")] if found else ["satisfied: nothing to the contrary was said"]
         n = 0

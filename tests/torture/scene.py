@@ -18,6 +18,7 @@ _api = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_api)
 
 LIMIT = 60 * SLOW
+PACE = min(SLOW, 2)  # of what is timed here: a limit that a busy machine must not pass by itself
 SECRET = "sk-upstream-0123456789abcdef"
 MODELS = {"anthropic": "claude-torture", "openai": "gpt-torture"}
 TOOLS = [{"type": "agent_toolset_20260401"},
@@ -65,7 +66,7 @@ class Scene:
 
     def __init__(self, tmp, serve, provider, config="", retries="max = 2, base_ms = 20, cap_ms = 80", models="", scripts=(), tools=TOOLS):
         self.tmp, self.provider, self.mock = tmp, provider, Mock()
-        (tmp / "config.lua").write_text(f"return {{ models = {{ {provider} = {{ {models} }} }}, retries = {{ {retries} }}, {config} }}")
+        (tmp / "config.lua").write_text(f"return {{ models = {{ {provider} = {{ {models} }} }}, retries = {{ {retries} }}, context = {{ compact_at_tokens = 10000000 }}, {config} }}")
         name = provider.upper()
         try:
             self.s = serve("--config", str(tmp / "config.lua"), *scripts,
@@ -170,6 +171,9 @@ def shape_word(e):
     return json.dumps(e)[:200] if e else "nothing"
 
 
+USAGE = {"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"}
+
+
 def judge(events):
     """What holds of every list of a session that is idle."""
     assert events[-1]["type"] == "session.status_idle", f"after the idle: {events[-1]}"
@@ -188,7 +192,12 @@ def judge(events):
         elif e["type"].startswith("session.status") or e["type"] == "session.error":
             assert open_ is None, f"{e['type']} in a request"
         if e["type"] == "session.error":
-            assert e["error"]["message"] and SECRET not in e["error"]["message"], e
+            assert set(e["error"]) == {"type", "message", "retry_status"} and e["error"]["message"], e
+            assert SECRET not in e["error"]["message"], e
+        elif e["type"] == "span.model_request_end":
+            assert USAGE <= set(e["model_usage"]) and all(e["model_usage"][k] >= 0 for k in USAGE), e
+        elif e["type"].endswith("status_idle"):
+            assert (e["stop_details"] is not None) == (e["stop_reason"]["type"] == "refusal"), e
     assert open_ is None, "a request without an end"
     uses = [e["id"] for e in events if e["type"] in ("agent.tool_use", "agent.custom_tool_use")]
     answered = [e.get("tool_use_id") or e.get("custom_tool_use_id") for e in events if e["type"] in ("agent.tool_result", "user.custom_tool_result")]

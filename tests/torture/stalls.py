@@ -1,5 +1,5 @@
 """Providers that stand still: for ever, which is a failure after the configured time, or for a while, which is none."""
-from scene import BEGIN, END, SLOW, Scene, once, said, spent
+from scene import BEGIN, END, PACE, Scene, once, said, spent
 
 TESTS = []
 FAILED = "model_request_failed_error"
@@ -13,7 +13,7 @@ def test(fn):
 
 def scene(tmp, serve, provider, ms, first=None):
     """Patience: until the first word, and from byte to byte then."""
-    return Scene(tmp, serve, provider, models=f"first_ms = {(first or ms) * SLOW}, stall_ms = {ms * SLOW}")
+    return Scene(tmp, serve, provider, models=f"first_ms = {(first or ms) * PACE}, stall_ms = {ms * PACE}")
 
 
 @test
@@ -39,7 +39,7 @@ def for_a_while(tmp, serve, provider):
 def pings_are_life(tmp, serve, provider):
     """Longer than the limit, but never silent."""
     with scene(tmp, serve, provider, 2000, 60000) as s:
-        s.run(*[(f"[[stall {where} {5000 * SLOW} pings]] {TEXT}", BEGIN + END) for where in ("first", "mid", "late")])
+        s.run(*[(f"[[stall {where} {4000 * PACE} pings]] {TEXT}", BEGIN + END) for where in ("first", "mid", "late")])
 
 
 @test
@@ -54,18 +54,18 @@ def pings_for_ever(tmp, serve, provider):
 def slow_start(tmp, serve, provider):
     """Before its first word a model may take longer than between two of them."""
     with scene(tmp, serve, provider, 1000, 60000) as s:
-        s.run(*[(f"[[stall {where} {3000 * SLOW}]] {TEXT}", BEGIN + END) for where in ("head", "first")])
+        s.run(*[(f"[[stall {where} {3000 * PACE}]] {TEXT}", BEGIN + END) for where in ("head", "first")])
 
 
 @test
 def slow_words(tmp, serve, provider):
     """A reply that takes longer than the limit, word by word."""
     with scene(tmp, serve, provider, 2000) as s:
-        s.run((f"[[slow {250 * SLOW} ms]] [[long 60]]", BEGIN + END, lambda w, ev: check_words(ev)))
+        s.run((f"[[slow {120 * PACE} ms]] [[long 40]]", BEGIN + END, lambda w, ev: check_words(ev)))
 
 
 def check_words(ev):
-    assert said(ev) == [" ".join(f"w{i}" for i in range(60))], said(ev)
+    assert said(ev) == [" ".join(f"w{i}" for i in range(40))], said(ev)
 
 
 @test

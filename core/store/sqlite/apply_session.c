@@ -6,6 +6,9 @@
  * fails is taken back with it (batch.c), so nobody has seen it; one that was seen is never given again,
  * because the sweep stores the highest before it deletes rows. A tombstoned session is not found.
  *
+ * A session whose deleted_us is MR_UNBORN is found by commits and by no read; every condition on tombstones is
+ * "<> 0", so that a program which does not know it takes it for one.
+ *
  * Invariant: a log or inbox row is written only for a session that exists in the commit's workspace.
  * Writer thread.
  */
@@ -51,6 +54,7 @@ static enum mr_applied session_new(struct mr_sqlite *q, struct mr_commit *c, con
   sqlite3_bind_int64(st, 12, r->owner_epoch);
   sqlite3_bind_int64(st, 13, r->due_us);
   mr_sqlite_bind(st, 14, r->head);
+  sqlite3_bind_int64(st, 15, r->unborn ? MR_UNBORN : 0);
   rc = mr_sqlite_step(q, MR_W_SESSION_INSERT);
   if (rc != SQLITE_DONE) return mr_sqlite_refused(q, c, rc);
   if (sqlite3_changes(q->db) == 0) return mr_sqlite_conflict(c, "exists", "session", r->id, "exists already");
@@ -106,6 +110,19 @@ static enum mr_applied session_put(struct mr_sqlite *q, struct mr_commit *c, con
   if (sqlite3_changes(q->db) == 0)
     return mr_sqlite_conflict(c, "rev", "session", r->id, "was changed by someone else");
   return what & (MR_SESSION_AGENT | MR_SESSION_DOC) ? texts_put(q, c, r, what, no) : MR_APPLIED;
+}
+
+static enum mr_applied session_born(struct mr_sqlite *q, struct mr_commit *c, const struct mr_session_row *r)
+{
+  int64_t no;
+  enum mr_applied a = session_find(q, c, r->id, &no);
+  int rc;
+
+  if (a != MR_APPLIED) return a;
+  sqlite3_bind_int64(q->st[MR_W_SESSION_BORN], 1, no);
+  mr_sqlite_bind(q->st[MR_W_SESSION_BORN], 2, r->environment_id);
+  rc = mr_sqlite_step(q, MR_W_SESSION_BORN);
+  return rc == SQLITE_DONE ? MR_APPLIED : mr_sqlite_refused(q, c, rc);
 }
 
 static enum mr_applied session_delete(struct mr_sqlite *q, struct mr_commit *c, struct mr_str id)
@@ -201,6 +218,7 @@ enum mr_applied mr_sqlite_apply_session(struct mr_sqlite *q, struct mr_commit *c
   switch (op->kind) {
   case MR_OP_SESSION_NEW: return session_new(q, c, &op->u.session.row);
   case MR_OP_SESSION_PUT: return session_put(q, c, &op->u.session.row, op->u.session.what);
+  case MR_OP_SESSION_BORN: return session_born(q, c, &op->u.session.row);
   case MR_OP_SESSION_DELETE: return session_delete(q, c, op->u.session.row.id);
   case MR_OP_LOG: return log_rows(q, c, op);
   case MR_OP_INBOX_ADD: return inbox_add(q, c, op);

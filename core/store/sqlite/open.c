@@ -38,6 +38,10 @@ static int load_counters(struct mr_sqlite *q, struct mr_err *err)
   int64_t last, kept, tombs;
   int code = mr_sqlite_int(q->db, "SELECT max(pos) FROM log", &last, err);
 
+  if (code == MR_OK) /* what the last run did not finish to make */
+    code = mr_sqlite_exec(q->db, "UPDATE sessions SET deleted_us = 1 WHERE deleted_us <> 0 AND deleted_us < 0",
+                          "unborn sessions", err);
+
   if (code == MR_OK) code = mr_sqlite_int(q->db, "SELECT value FROM meta WHERE key = 'pos'", &kept, err);
   if (code == MR_OK) code = mr_sqlite_int(q->db, "SELECT max(arrival) FROM inbox", &q->arrival, err);
   if (code == MR_OK)

@@ -24,7 +24,7 @@ static void all_sql(const struct mr_read *rd, struct mr_sql *q)
              " CROSS JOIN sessions s ON s.session_no = l.session_no AND s.deleted_us = 0"
              " CROSS JOIN session_texts t ON t.session_no = l.session_no WHERE l.pos > ?",
              rd->q.all.after);
-  mr_sql_int(q, " AND l.pos <= ? AND l.kind = 0 AND l.thread IS NULL", rd->q.all.upto);
+  mr_sql_int(q, " AND l.pos <= ? AND l.kind = 0 AND l.format = 0 AND l.thread IS NULL", rd->q.all.upto);
   if (rd->q.all.ntypes > 0)
     mr_sql_list(q, " AND l.type IN (SELECT value FROM json_each(?))", rd->q.all.types, rd->q.all.ntypes);
   mr_sql_add(q, " ORDER BY l.pos");
@@ -49,10 +49,11 @@ void mr_sqlite_log_sql(const struct mr_read *rd, struct mr_sql *q)
              " WHERE workspace_id = ?",
              rd->ws);
   of_session(q, rd->ws, d->session_id);
-  if (d->thread_id.n)
+  if (d->thread_id.n && !d->all_threads)
     mr_sql_str(q, " AND thread = ?", d->thread_id);
-  else if (!d->with_private)
+  else if (!d->all_threads)
     mr_sql_add(q, " AND thread IS NULL");
+  if (d->event_id.n) mr_sql_str(q, " AND event_id = ?", d->event_id);
   if (!d->with_private) mr_sql_add(q, " AND kind = 0");
   if (d->ntypes > 0) mr_sql_list(q, " AND type IN (SELECT value FROM json_each(?))", d->types, d->ntypes);
   mr_sql_range(q, "processed_us", &d->processed);

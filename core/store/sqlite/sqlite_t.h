@@ -19,6 +19,7 @@
 
 enum {
   MR_SCHEMA = 2,             /* what this program writes */
+  MR_UNBORN = -1,            /* deleted_us of a session that is being made */
   MR_TXN_COMMITS = 512,      /* most commits of one transaction */
   MR_TXN_BYTES = 8 << 20,    /* it is closed past this */
   MR_SWEEP_ROWS = 500,       /* rows that one step of a session's deletion removes */
@@ -52,6 +53,7 @@ enum mr_stmt {
   MR_W_SESSION_INSERT,
   MR_W_SESSION_UPDATE,
   MR_W_SESSION_AGENT,
+  MR_W_SESSION_BORN,
   MR_W_SESSION_DELETE,
   MR_W_TEXTS_INSERT,
   MR_W_TEXTS_UPDATE,

@@ -33,18 +33,20 @@ static const char *const sql[MR_W_COUNT] = {
     [MR_W_NAME_TAKEN] = "SELECT 1 FROM docs WHERE workspace_id = ?1 AND kind = ?2 AND name = ?3 AND name <> ''"
                         " AND id <> ?4 AND archived_us = 0 LIMIT 1",
     [MR_W_SESSION_FIND] =
-        "SELECT session_no FROM sessions WHERE workspace_id = ?1 AND id = ?2 AND deleted_us = 0",
+        "SELECT session_no FROM sessions WHERE workspace_id = ?1 AND id = ?2 AND deleted_us <= 0",
     [MR_W_SESSION_INSERT] =
         "INSERT INTO sessions(workspace_id, id, rev, created_us, updated_us, archived_us, "
         "deleted_us,"
         " status, agent_id, agent_version, environment_id, deployment_id, last_us, owner_epoch, "
         "due_us,"
-        " head) VALUES(?1, ?2, 1, ?3, ?4, ?5, 0, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
+        " head) VALUES(?1, ?2, 1, ?3, ?4, ?5, ?15, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
         " ON CONFLICT DO NOTHING",
     [MR_W_SESSION_UPDATE] = "UPDATE sessions SET rev = rev + 1, updated_us = ?4, archived_us = ?5, status = ?6,"
                             " last_us = ?7, due_us = ?8, head = coalesce(?9, head)"
                             " WHERE session_no = ?1 AND rev = ?2 AND owner_epoch = ?3",
     [MR_W_SESSION_AGENT] = "UPDATE sessions SET agent_id = ?2, agent_version = ?3 WHERE session_no = ?1",
+    [MR_W_SESSION_BORN] = "UPDATE sessions SET deleted_us = 0, environment_id = ?2"
+                          " WHERE session_no = ?1 AND deleted_us = -1",
     [MR_W_SESSION_DELETE] = "UPDATE sessions SET rev = rev + 1, deleted_us = ?2 WHERE session_no = ?1",
     [MR_W_TEXTS_INSERT] =
         "INSERT INTO session_texts(workspace_id, session_no, agent, doc) VALUES(?1, ?2, ?3, ?4)",
@@ -62,7 +64,8 @@ static const char *const sql[MR_W_COUNT] = {
     [MR_W_WS_INSERT] = "INSERT INTO workspaces(id) VALUES(?1)",
     [MR_W_META_SET] = "UPDATE meta SET value = ?2 WHERE key = ?1",
     [MR_W_PROBE] = "UPDATE meta SET value = zeroblob(65536) WHERE key = 'probe'",
-    [MR_W_SWEEP_FIND] = "SELECT workspace_id, session_no FROM sessions WHERE deleted_us <> 0 LIMIT 1",
+    [MR_W_SWEEP_FIND] = "SELECT workspace_id, session_no FROM sessions WHERE deleted_us <> 0 AND deleted_us > 0"
+                        " LIMIT 1",
     [MR_W_SWEEP_LOG] = "DELETE FROM log WHERE pos IN (SELECT pos FROM log WHERE workspace_id = ?1"
                        " AND session_no = ?2 LIMIT ?3)",
     [MR_W_SWEEP_INBOX] = "DELETE FROM inbox WHERE arrival IN (SELECT arrival FROM inbox WHERE workspace_id = ?1"

@@ -430,13 +430,13 @@ function rig.models.each(fields, options) end
 
 rig.messages = {}
 
----POST /v1/messages (not implemented yet)
+---POST /v1/messages
 ---@param fields? table
 ---@param options? moonrig.CallOptions
 ---@return table? object, moonrig.Error? err
 function rig.messages.create(fields, options) end
 
----POST /v1/messages/count_tokens (not implemented yet)
+---POST /v1/messages/count_tokens
 ---@param fields? table
 ---@param options? moonrig.CallOptions
 ---@return table? object, moonrig.Error? err
@@ -1077,6 +1077,27 @@ function rig.tunnels.certificates.each(tunnel_id, fields, options) end
 ---@param options? moonrig.CallOptions
 ---@return table? object, moonrig.Error? err
 function rig.tunnels.certificates.archive(tunnel_id, certificate_id, fields, options) end
+
+---POST /moonrig/v1/sessions/{session_id}/fork
+---@param session_id string|table an id, or what has one
+---@param fields? table
+---@param options? moonrig.CallOptions
+---@return table? object, moonrig.Error? err
+function rig.sessions.fork(session_id, fields, options) end
+
+---GET /moonrig/v1/sessions/{session_id}/export
+---@param session_id string|table an id, or what has one
+---@param fields? table { to = path } for a file
+---@param options? moonrig.CallOptions
+---@return string|table? bytes, moonrig.Error? err
+function rig.sessions.export(session_id, fields, options) end
+
+---POST /moonrig/v1/sessions/import
+---@param what string|table a path, or { path = | bytes =, filename =, media_type = }
+---@param fields? table
+---@param options? moonrig.CallOptions
+---@return table? object, moonrig.Error? err
+function rig.sessions.import(what, fields, options) end
 
 rig.keys = {}
 

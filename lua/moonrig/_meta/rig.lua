@@ -3,6 +3,7 @@
 
 ---@class moonrig
 ---@field session fun(o: moonrig.SessionOptions|string): moonrig.Session?, moonrig.Error? makes one, or finds it by its id
+---@field import fun(what: string|{ bytes: string }, o?: moonrig.CopyOptions): moonrig.Session?, moonrig.Error? of a file that session:export made
 ---@field agent fun(o: moonrig.AgentOptions|string): moonrig.Agent?, moonrig.Error? declares an agent, or finds one
 ---@field environment fun(o: moonrig.EnvironmentOptions|string): moonrig.Environment?, moonrig.Error? likewise
 ---@field sleep fun(seconds: number) waits; other tasks run meanwhile
@@ -525,6 +526,12 @@ function rig.url.unescape(s) end
 ---@field api_key? string   default MOONRIG_API_KEY
 ---@field timeout? number   seconds a call may take, with its retries; default 60
 
+---@class moonrig.CopyOptions
+---@field title? string
+---@field metadata? table<string, string> of a fork
+---@field environment? moonrig.Environment|string handle, name or id
+---@field timeout? number seconds
+
 ---@class moonrig.Defaults
 ---@field model? string|table for agents that are declared without one
 
@@ -724,7 +731,22 @@ function Session:refresh(o) end
 ---@param o? { timeout?: number } seconds, for each page
 ---@return { session: table, events: table[] }?
 ---@return moonrig.Error?
+function Session:transcript(o) end
+
+---The session as one file, which rig.import reads, here or elsewhere: history, agent, input files, outputs. It may
+---run on meanwhile.
+---@param o? { to?: string, timeout?: number } to: a path; whole or not there. timeout: seconds
+---@return string|{ path: string, size: number }|nil bytes or, with `to`, where they are
+---@return moonrig.Error?
 function Session:export(o) end
+
+---A new session whose history is this one's up to an event, or up to now. What was going on there is closed in it, its
+---usage starts at zero, and its sandbox is a new one; calls that wait for a client can be answered in both.
+---@param event? string|table the last event of the fork: its id, or the event
+---@param o? moonrig.CopyOptions
+---@return moonrig.Session?
+---@return moonrig.Error?
+function Session:fork(event, o) end
 
 ---@class moonrig.SessionOptions
 ---@field agent moonrig.Agent|string|table handle, name, id or wire form

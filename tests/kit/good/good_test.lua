@@ -184,4 +184,12 @@ t.test("a recorded session runs again", function()
   t.equal(#t.requests(replayed), 4)
 end)
 
+t.test("an exported session runs again", function()
+  local s = t.session { agent = "echoer", model = { t.use("echo", { text = "b" }), "done" } }
+  s:ask "go"
+  local path = t.tmp() .. "/session.jsonl"
+  assert(s:export { to = path })
+  t.equal(#t.requests(t.replay(path)), 2)
+end)
+
 t.test("a session of a server runs again, its commands too", function() t.replay "../server.json" end)

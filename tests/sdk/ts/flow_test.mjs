@@ -58,6 +58,27 @@ export function flow(world, prefix = 'flow') {
     assert.ok((await collect(beta().environments.list())).some((e) => e.name === 'default'));
   });
 
+  test(`${prefix}/roster-and-budget`, async () => { // both forms, on agents and in sessions; every answer is checked against its type
+    const budget = { type: 'limit', max_list_cost: { amount: '2500', currency: 'USD' } };
+    const worker = await beta().agents.create({ name: 'worker', model: 'claude-opus-4-7' });
+    for (const multiagent of [
+      { type: 'coordinator', agents: [worker.id, { type: 'self' }, { type: 'advisor', model: 'claude-opus-4-7' }] },
+      { type: 'multiagent_20261001', advisor: { type: 'enabled', model: 'claude-opus-4-7' }, subagents: { type: 'enabled', predefined_agents: [worker.id, { type: 'self' }] } },
+    ]) {
+      const lead = await beta().agents.create({ name: 'lead', model: 'claude-opus-4-7', tools: [{ type: 'agent_toolset_20260401' }], multiagent });
+      assert.equal(lead.multiagent.type, multiagent.type);
+      const session = await beta().sessions.create({ agent: { type: 'agent_with_overrides', id: lead.id, system: 'mine' }, environment_id: s.environment.id, budget });
+      assert.deepEqual(session.budget, budget);
+      const members = session.agent.multiagent.agents ?? session.agent.multiagent.subagents.predefined_agents;
+      assert.deepEqual(members.slice(0, 2).map((m) => [m.name, m.system]), [['worker', null], ['lead', 'mine']]);
+      assert.equal((await beta().sessions.update(session.id, { budget: null })).budget, null);
+      await assert.rejects(beta().sessions.update(session.id, { budget }), (e) => e.status === 400 && e.errorCode === 'budget_create_only');
+      const updated = await collect(beta().sessions.events.list(session.id));
+      assert.deepEqual(types(updated), ['session.updated']);
+      await beta().sessions.delete(session.id);
+    }
+  });
+
   test(`${prefix}/file`, async () => {
     const bytes = 'invoice,amount\nA-1,10.00\n'.repeat(1000);
     s.file = await client().files.upload({ file: new File([bytes], 'books/2026/invoices.csv', { type: 'text/csv' }) });

@@ -10,6 +10,7 @@ import { errorCases } from './errors_test.mjs';
 import { flow } from './flow_test.mjs';
 import { items } from './items_test.mjs';
 import { assert, run, test } from './kit.mjs';
+import { messages } from './messages_test.mjs';
 import { oldCases } from './old_test.mjs';
 import { Recorder } from './record.mjs';
 import { schemaCases } from './schema_test.mjs';
@@ -50,11 +51,12 @@ async function plain() {
     failed = await part({ recorder: new Recorder(checks) }, () => {
       test('world/the-sdk-is-the-pinned-one', async () => assert.equal(version, pinned));
       flow(get);
-      items(get);
       workCases(get);
       errorCases(get);
       if (old) return oldCases(get);
+      messages(get);
       schemaCases(get);
+      items(get);
       surface(get);
     });
     if (old) return failed;

@@ -1,0 +1,262 @@
+/*
+ * import_check.c - what a line of an exported session must hold before it becomes a row here. A file is anybody's
+ * writing: each member that this program reads without asking again is checked for its form. The order of rows, and
+ * what refers to what, is copy_rest.c's to judge.
+ *
+ * Private rows of a type that this version does not know are taken: the machine passes over them, as it does in its
+ * own log. Pure but for the agent and resources, which write what they checked. import.c calls.
+ */
+#include "agent/transfer_t.h"
+#include "agent/agents.h"
+#include "agent/resources.h"
+
+#include <stdio.h>
+
+enum { PRIVATE_FORMAT_MAX = 16, TYPE_MAX = 64, PATH_MAX_BYTES = 1024 };
+static const int64_t AHEAD_US = INT64_C(86400000000); /* clocks of two machines: a day, no more */
+
+__attribute__((format(printf, 2, 3))) static int wrong(struct mr_err *err, const char *fmt, ...)
+{
+  char text[300];
+  va_list ap;
+
+  va_start(ap, fmt);
+  vsnprintf(text, sizeof text, fmt, ap);
+  va_end(ap);
+  return mr_err_set(err, MR_E_INVALID, "file", "%s", text);
+}
+
+static bool id_ok(struct mr_str id, struct mr_str prefix)
+{
+  if (!mr_str_starts(id, prefix) || id.n < prefix.n + 8 || id.n >= MR_ID_LEN) return false;
+  for (size_t i = prefix.n; i < id.n; i++)
+    if (!((id.p[i] >= '0' && id.p[i] <= '9') || (id.p[i] >= 'A' && id.p[i] <= 'Z') ||
+          (id.p[i] >= 'a' && id.p[i] <= 'z')))
+      return false;
+  return true;
+}
+
+/* ---- rows ---- */
+
+static int check_wire(struct mr_import_row *r, struct mr_err *err)
+{
+  static const unsigned any = MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT | MR_BLOCK_SEARCH;
+  struct mr_str t = r->row.type;
+  yyjson_val *content = mr_json_get(r->body, "content");
+  int64_t at = 0;
+
+  if (!mr_event_type_known(t)) return wrong(err, "\"%.60s\" is no type of event", t.p ? t.p : "");
+  if (!id_ok(r->row.event_id, MR_S("sevt_"))) return wrong(err, "id is not an id of an event");
+  if (mr_time_parse(mr_json_get_str(r->body, "processed_at"), &at) != MR_OK || at != r->row.processed_us)
+    return wrong(err, "processed_at is not the time of the row");
+  if (mr_str_is(t, "session.status_idle") && !mr_json_get_str(mr_json_get(r->body, "stop_reason"), "type").n)
+    return wrong(err, "stop_reason has no type");
+  if (mr_str_is(t, "user.message") || mr_str_is(t, "system.message") ||
+      (mr_str_is(t, "user.custom_tool_result") && content && !yyjson_is_null(content)))
+    return mr_content_check(content, any, "content", err);
+  if (mr_str_is(t, "agent.tool_use") || mr_str_is(t, "agent.custom_tool_use"))
+    if (!mr_json_get_str(r->body, "name").n || !yyjson_is_obj(mr_json_get(r->body, "input")))
+      return wrong(err, "a tool use needs a name and an input");
+  return MR_OK;
+}
+
+static int check_private(struct mr_import_row *r, struct mr_err *err)
+{
+  struct mr_str t = r->row.type;
+  yyjson_val *content = mr_json_get(r->body, "content"), *b;
+  yyjson_arr_iter it = yyjson_arr_iter_with(content);
+
+  for (size_t i = 0; i < t.n; i++)
+    if (!((t.p[i] >= 'a' && t.p[i] <= 'z') || t.p[i] == '.' || t.p[i] == '_')) t.n = 0;
+  if (!t.n || t.n > TYPE_MAX) return wrong(err, "type is not that of a private row");
+  if (r->row.format < 0 || r->row.format > PRIVATE_FORMAT_MAX) return wrong(err, "format is not known");
+  if (r->row.event_id.n && !id_ok(r->row.event_id, MR_S("sevt_")))
+    return wrong(err, "id is not an id of an event");
+  if (!mr_str_is(t, "model.reply")) return MR_OK;
+  if (!yyjson_is_arr(content)) return wrong(err, "a model's reply needs its content");
+  while ((b = yyjson_arr_iter_next(&it)))
+    if (!mr_json_get_str(b, "type").n) return wrong(err, "a model's reply has a block without a type");
+  return MR_OK;
+}
+
+int mr_import_row(yyjson_val *line, bool wire, int64_t now_us, int64_t last_us, struct mr_import_row *out,
+                  struct mr_err *err)
+{
+  yyjson_val *at = mr_json_get(line, "at"), *format = mr_json_get(line, "format");
+  struct mr_str thread = mr_json_get_str(line, "thread");
+
+  memset(out, 0, sizeof *out);
+  out->body = mr_json_get(line, "body");
+  if (!yyjson_is_obj(out->body)) return wrong(err, "body is not an object");
+  if (!yyjson_is_int(at) || mr_json_get_int(line, "at", -1) < (wire ? 1 : 0))
+    return wrong(err, "at is no time");
+  if (thread.p && !id_ok(thread, MR_S("sthr_"))) return wrong(err, "thread is not an id of a thread");
+  out->row.kind = wire ? MR_ROW_WIRE : MR_ROW_PRIVATE;
+  out->row.processed_us = mr_json_get_int(line, "at", 0);
+  out->row.thread_id = thread;
+  out->row.type = mr_json_get_str(wire ? out->body : line, "type");
+  out->row.event_id = mr_json_get_str(wire ? out->body : line, "id");
+  out->row.format = yyjson_is_int(format) ? (int)mr_json_get_int(line, "format", 0) : -1;
+  if (out->row.processed_us > now_us + AHEAD_US) return wrong(err, "at is in the future");
+  if (out->row.processed_us < last_us) return wrong(err, "the row is older than the one before it");
+  return wire ? check_wire(out, err) : check_private(out, err);
+}
+
+int mr_import_input(struct mr_call *c, yyjson_val *line, struct mr_copy_input **out)
+{
+  yyjson_val *body = mr_json_get(line, "body"), *content = mr_json_get(body, "content");
+  struct mr_str type = mr_json_get_str(body, "type");
+  struct mr_copy_input *in;
+  struct mr_buf b;
+  int code;
+
+  *out = NULL;
+  if (!mr_event_type_known(type)) return wrong(&c->err, "body is no event");
+  if (!mr_str_is(type, "user.message") && !mr_str_is(type, "system.message")) return MR_OK;
+  code = mr_content_check(content, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, "content", &c->err);
+  if (code != MR_OK) return code;
+  in = mr_arena_alloc(c->arena, sizeof *in);
+  mr_buf_init(&b, c->mem, SIZE_MAX / 2);
+  mr_json_write(&b, content, false);
+  if (in) {
+    in->type = mr_arena_str(c->arena, type);
+    in->content = mr_arena_str(c->arena, mr_buf_get(&b));
+  }
+  mr_buf_free(&b);
+  if (!in || !in->type.p || !in->content.n) return mr_err_nomem(&c->err);
+  *out = in;
+  return MR_OK;
+}
+
+/* ---- the agent ---- */
+
+static int text_member(struct mr_call *c, struct mr_jw *w, yyjson_val *agent, const char *key, size_t max,
+                       bool required)
+{
+  yyjson_val *v = mr_json_get(agent, key);
+  struct mr_str s = mr_json_str(v);
+
+  if ((required && !s.n) || (v && !s.p && !yyjson_is_null(v)) || (s.p && mr_utf8_chars(s) > max))
+    return wrong(&c->err, "agent.%s: not a text of at most %zu characters", key, max);
+  mr_jw_key(w, key);
+  if (s.p)
+    mr_jw_str(w, s);
+  else
+    mr_jw_null(w);
+  return MR_OK;
+}
+
+/* Full definitions of other agents. What they hold is looked at where it is used; here, that they are agents. */
+static int multiagent_member(struct mr_call *c, struct mr_jw *w, yyjson_val *v)
+{
+  yyjson_val *list = mr_json_get(v, "agents"), *a;
+  yyjson_arr_iter it = yyjson_arr_iter_with(list);
+
+  if (v && !yyjson_is_null(v) && !yyjson_is_obj(v)) return wrong(&c->err, "agent.multiagent: not an object");
+  while (list && (a = yyjson_arr_iter_next(&it)))
+    if (!yyjson_is_obj(a)) return wrong(&c->err, "agent.multiagent.agents: not a list of agents");
+  mr_jw_key(w, "multiagent");
+  w->after_key = false;
+  if (yyjson_is_obj(v))
+    mr_json_write(w->b, v, false);
+  else
+    mr_buf_c(w->b, "null");
+  return MR_OK;
+}
+
+static int made_member(struct mr_call *c, struct mr_jw *w, yyjson_val *agent, const char *key,
+                       int (*write)(struct mr_call *c, yyjson_val *given, struct mr_buf *out))
+{
+  yyjson_val *v = mr_json_get(agent, key);
+
+  if (!yyjson_is_arr(v)) return wrong(&c->err, "agent.%s: not a list", key);
+  mr_jw_key(w, key);
+  w->after_key = false;
+  return write(c, v, w->b);
+}
+
+int mr_import_agent(struct mr_call *c, yyjson_val *agent, struct mr_buf *out)
+{
+  int64_t version = mr_json_get_int(agent, "version", 0);
+  struct mr_str id = mr_json_get_str(agent, "id");
+  struct mr_jw w;
+  int code;
+
+  if (!id_ok(id, MR_S("agent_")) || version < 1) return wrong(&c->err, "agent: it needs an id and a version");
+  mr_jw_init(&w, out);
+  mr_jw_obj(&w);
+  mr_jw_kc(&w, "type", "agent");
+  mr_jw_kstr(&w, "id", id);
+  mr_jw_kint(&w, "version", version);
+  code = text_member(c, &w, agent, "name", 256, true);
+  if (code == MR_OK) code = text_member(c, &w, agent, "description", 2048, false);
+  if (code == MR_OK) code = text_member(c, &w, agent, "system", 100000, false);
+  mr_jw_key(&w, "model");
+  w.after_key = false;
+  if (code == MR_OK) code = mr_agent_model(c, mr_json_get(agent, "model"), NULL, out);
+  if (code == MR_OK) code = made_member(c, &w, agent, "tools", mr_agent_tools);
+  if (code == MR_OK) code = made_member(c, &w, agent, "mcp_servers", mr_agent_servers);
+  if (code == MR_OK) code = made_member(c, &w, agent, "skills", mr_agent_skills);
+  mr_jw_kraw(&w, "execution_identity", MR_S("{\"type\":\"service_account\"}"));
+  if (code == MR_OK) code = multiagent_member(c, &w, mr_json_get(agent, "multiagent"));
+  mr_jw_obj_end(&w);
+  return code == MR_OK && out->failed ? mr_err_nomem(&c->err) : code;
+}
+
+/* ---- files and resources ---- */
+
+int mr_import_file(struct mr_call *c, yyjson_val *line, struct mr_file *f, struct mr_str *name,
+                   struct mr_str *sha256)
+{
+  *name = mr_json_get_str(line, "name");
+  *sha256 = mr_json_get_str(line, "sha256");
+  f->filename = mr_json_get_str(line, "filename");
+  f->mime_type = mr_json_get_str(line, "mime_type");
+  f->size = mr_json_get_int(line, "size_bytes", -1);
+  f->downloadable = mr_json_get_bool(line, "downloadable", false);
+  if (!id_ok(mr_json_get_str(line, "id"), MR_S("file_"))) return wrong(&c->err, "id is not an id of a file");
+  if (f->size < 0 || !f->mime_type.n || f->mime_type.n > 255 || name->n > PATH_MAX_BYTES || sha256->n != 64)
+    return wrong(&c->err, "a file needs size_bytes, mime_type and sha256");
+  return mr_file_name(c, &f->filename, f->mime_type);
+}
+
+int mr_import_resources(struct mr_copy *k, yyjson_val *resources, struct mr_jw *w)
+{
+  struct mr_call *c = k->c;
+  yyjson_arr_iter it = yyjson_arr_iter_with(resources);
+  size_t n = 0, max = yyjson_arr_size(resources);
+  struct mr_str *paths = mr_arena_alloc(c->arena, (max + 1) * sizeof *paths);
+  int64_t now = mr_loop_wall_us(c->d->loop);
+  char id[MR_ID_MAX], file[MR_ID_MAX];
+  yyjson_val *v;
+
+  if (!paths) return mr_err_nomem(&c->err);
+  if (max > MR_EXPORT_FILES) return wrong(&c->err, "session.resources: too many");
+  mr_jw_arr(w);
+  while (resources && (v = yyjson_arr_iter_next(&it))) {
+    struct mr_str path = mr_json_get_str(v, "mount_path");
+    if (!mr_str_is(mr_json_get_str(v, "type"), "file"))
+      continue; /* repositories and stores stay where they are */
+    mr_copy_id(k, mr_json_get_str(v, "file_id"), file);
+    if (!mr_str_starts(mr_str_c(file), MR_S("file_")))
+      return wrong(&c->err, "session.resources: one is a file that is not in this file");
+    if (!path.n) return wrong(&c->err, "session.resources: one has no mount_path");
+    path = mr_resource_path(c, path, mr_str_c(file), "file");
+    if (!path.p) return c->err.code;
+    for (size_t i = 0; i < n; i++)
+      if (mr_str_eq(paths[i], path)) return wrong(&c->err, "session.resources: two have the same mount_path");
+    paths[n++] = path;
+    if (mr_id_make(c->d->sys, id, "sesrsc") != MR_OK)
+      return mr_err_set(&c->err, MR_E_IO, NULL, "no randomness");
+    mr_jw_obj(w);
+    mr_jw_kc(w, "type", "file");
+    mr_jw_kc(w, "id", id);
+    mr_jw_kc(w, "file_id", file);
+    mr_jw_kstr(w, "mount_path", path);
+    mr_jw_ktime(w, "created_at", now);
+    mr_jw_ktime(w, "updated_at", now);
+    mr_jw_obj_end(w);
+  }
+  mr_jw_arr_end(w);
+  return MR_OK;
+}
