@@ -88,8 +88,10 @@ class World:
             serve += ["--config", str(Path(a.config).resolve())]
         self.model = Child(mock, r"^listening (\d+)$")
         model_url = "%s://127.0.0.1:%s" % ("https" if a.tls else "http", self.model.caught)
-        env = dict(clean_env(), MOONRIG_API_KEY=KEY, MOONRIG_ANTHROPIC_API_KEY=UPSTREAM_KEY,
-                   MOONRIG_ANTHROPIC_BASE_URL=model_url)
+        env = dict(clean_env(), MOONRIG_API_KEY=KEY)
+        for provider in ("ANTHROPIC", "OPENAI"):
+            env["MOONRIG_%s_API_KEY" % provider] = UPSTREAM_KEY
+            env["MOONRIG_%s_BASE_URL" % provider] = model_url
         scripts = [str(Path(s).resolve()) for s in a.script or [TOP / "tests/sdk/tools.lua"]]
         self.server = Child(serve + scripts, r"^listening on (https?://\S+)$", cwd=self.dir, env=env)
         doctor = subprocess.run([BIN, "doctor", "--json"], stdout=subprocess.PIPE, text=True, env=env)
