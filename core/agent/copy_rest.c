@@ -323,7 +323,7 @@ static void close_thread(struct closing *x, struct mr_copy_thread *t)
   thread_idle(x, "", k->old_primary, k->agent_name, asks);
   begin(x, "session.usage", "");
   mr_jw_key(&x->w, "usage");
-  mr_usage_write(&x->w, &none, 0);
+  mr_usage_write(&x->w, &none, 0, -1);
   mr_jw_kraw(&x->w, "budget", MR_S("null"));
   end(x);
   begin(x, "session.status_idle", "");

@@ -238,6 +238,7 @@ MR_OPERATION(sessions_delete);
 MR_OPERATION(sessions_fork);
 MR_OPERATION(sessions_export);
 MR_OPERATION(sessions_import);
+MR_OPERATION(sessions_why);
 MR_OPERATION(sessions_resources_add);
 MR_OPERATION(sessions_resources_list);
 MR_OPERATION(sessions_resources_retrieve);

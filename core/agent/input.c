@@ -368,5 +368,9 @@ bool mr_input_fits(yyjson_val *schema, yyjson_val *input, char *why, size_t n)
   struct fit f = {.out = why, .n = n};
 
   if (n) why[0] = '\0';
+  if (mr_model_input_bad(input)) {
+    snprintf(why, n, "the input is not valid JSON, or no object: write it again");
+    return false;
+  }
   return fits(&f, schema, input);
 }

@@ -380,7 +380,8 @@ void mr_ops_close(struct mr_runtime *rt)
 {
   for (struct mr_op *op = rt->ops, *next; op; op = next) {
     next = op->next;
-    if (!op->def || op->def->kind != MR_OP_JSON) mr_op_end(op, MR_E_CLOSED);
+    /* What goes to the store is let finish; what waits for a model is not. */
+    if (!op->def || op->def->kind != MR_OP_JSON || (op->def->flags & MR_OP_PASS)) mr_op_end(op, MR_E_CLOSED);
   }
 }
 

@@ -1,10 +1,11 @@
-/* client.c - see client.h. Blocking, on the command's only thread. Bytes instead of JSON: client_bytes.c. */
-#include "main/client_t.h"
+/* client.c - see client.h: where the server is, an operation as a request, or in the data directory. The request itself
+ * is client_http.c's. Blocking, on the command's only thread. */
+#include "main/client.h"
 #include "main/server_file.h"
 
 #include <unistd.h>
 
-enum { RESPONSE_MAX = 64 << 20, TIMEOUT_S = 60 };
+enum { TIMEOUT_S = 60 };
 
 const char *mr_client_url(struct settings *s)
 {
@@ -18,100 +19,6 @@ const char *mr_client_url(struct settings *s)
   if (!mr_server_file_read(s->data, s->url_buf, sizeof s->url_buf, s->key_buf, sizeof s->key_buf)) return NULL;
   if (s->key_buf[0] && !s->key_given) s->key = s->key_buf; /* ANTHROPIC_API_KEY is the provider's, mostly */
   return s->url_buf;
-}
-
-static size_t collect(char *p, size_t size, size_t n, void *ud)
-{
-  struct mr_buf *b = ud;
-  mr_buf_add(b, p, size * n);
-  return b->failed ? 0 : size * n;
-}
-
-/* "unix:/path" is a socket; anything else a URL. */
-static void set_target(CURL *h, const char *base, const char *path, struct mr_buf *url)
-{
-  if (strncmp(base, "unix:", 5) == 0) {
-    curl_easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, base + 5);
-    base = "http://localhost";
-  }
-  mr_buf_c(url, base);
-  while (url->n && url->p[url->n - 1] == '/')
-    url->n--;
-  mr_buf_c(url, path);
-  curl_easy_setopt(h, CURLOPT_URL, url->p);
-}
-
-int mr_client_answer(CURL *h, struct mr_buf *body, char **out)
-{
-  yyjson_doc *doc;
-  struct mr_str message;
-  long status = 0;
-
-  curl_easy_getinfo(h, CURLINFO_RESPONSE_CODE, &status);
-  if (status >= 200 && status < 300) {
-    *out = mr_main_copy(mr_buf_get(body));
-    return *out ? EXIT_OK : EXIT_FAILED;
-  }
-  doc = yyjson_read(body->p ? body->p : "", body->n, 0);
-  message = mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "error"), "message");
-  fprintf(stderr, "moonrig: the server answered %ld: " MR_FMT "\n", status,
-          MR_ARG(message.n ? message : mr_buf_get(body)));
-  if (status == 401) fprintf(stderr, "moonrig: give a key with --key or MOONRIG_API_KEY\n");
-  yyjson_doc_free(doc);
-  return EXIT_FAILED;
-}
-
-CURL *mr_client_curl(struct settings *s, const char *path, const char *type, struct mr_buf *url,
-                     struct curl_slist **headers)
-{
-  CURL *h = curl_easy_init();
-  char auth[512];
-
-  set_target(h, s->url, path, url);
-  if (type) *headers = curl_slist_append(*headers, type);
-  *headers = curl_slist_append(*headers, "anthropic-version: 2026-10-21");
-  *headers = curl_slist_append(*headers, "anthropic-beta: managed-agents-2026-04-01");
-  *headers = curl_slist_append(*headers, "expect:");
-  if (s->key) {
-    snprintf(auth, sizeof auth, "authorization: Bearer %s", s->key);
-    *headers = curl_slist_append(*headers, auth);
-  }
-  curl_easy_setopt(h, CURLOPT_HTTPHEADER, *headers);
-  curl_easy_setopt(h, CURLOPT_NOSIGNAL, 1L);
-  curl_easy_setopt(h, CURLOPT_PROXY, "");
-  return h;
-}
-
-static int http(struct settings *s, const char *verb, const char *path, const char *body, char **out)
-{
-  struct mr_mem mem;
-  struct mr_buf url, reply;
-  struct curl_slist *headers = NULL;
-  CURL *h;
-  CURLcode rc;
-  int status;
-
-  mr_mem_init(&mem, NULL, NULL);
-  mr_buf_init(&url, &mem, 1 << 20);
-  mr_buf_init(&reply, &mem, RESPONSE_MAX);
-  h = mr_client_curl(s, path, "content-type: application/json", &url, &headers);
-  curl_easy_setopt(h, CURLOPT_CUSTOMREQUEST, verb);
-  if (body) curl_easy_setopt(h, CURLOPT_POSTFIELDS, body);
-  curl_easy_setopt(h, CURLOPT_WRITEFUNCTION, collect);
-  curl_easy_setopt(h, CURLOPT_WRITEDATA, &reply);
-  curl_easy_setopt(h, CURLOPT_TIMEOUT, (long)TIMEOUT_S);
-  rc = curl_easy_perform(h);
-  if (rc != CURLE_OK) {
-    fprintf(stderr, "moonrig: %s: %s\n", s->url, curl_easy_strerror(rc));
-    status = EXIT_UNREACHABLE;
-  } else {
-    status = mr_client_answer(h, &reply, out);
-  }
-  curl_slist_free_all(headers);
-  curl_easy_cleanup(h);
-  mr_buf_free(&url);
-  mr_buf_free(&reply);
-  return status;
 }
 
 /* ---- an operation as a request ---- */
@@ -128,7 +35,7 @@ static void escape(struct mr_buf *b, struct mr_str v)
 }
 
 /* The path with its parameters filled in from the input. */
-int mr_client_path(const char *pattern, yyjson_val *in, struct mr_buf *b)
+static int write_path(const char *pattern, yyjson_val *in, struct mr_buf *b)
 {
   struct mr_str rest = mr_str_c(pattern + 1);
 
@@ -198,19 +105,27 @@ static void write_query(yyjson_val *in, const char *pattern, struct mr_buf *b)
   }
 }
 
+int mr_client_path(const char *verb, const char *pattern, yyjson_val *in, struct mr_buf *b)
+{
+  int status = write_path(pattern, in, b);
+
+  if (status == EXIT_OK && strcmp(verb, "POST") != 0) write_query(in, pattern, b);
+  return status;
+}
+
 static int remote(struct settings *s, const char *verb, const char *pattern, const char *json, char **out)
 {
   yyjson_doc *doc = yyjson_read(json, strlen(json), 0);
+  struct client_request q = {.verb = verb, .body = strcmp(verb, "POST") == 0 ? json : NULL, .beta = CLIENT_BETA};
   struct mr_mem mem;
   struct mr_buf path;
-  bool post = strcmp(verb, "POST") == 0;
   int status;
 
   mr_mem_init(&mem, NULL, NULL);
   mr_buf_init(&path, &mem, 1 << 20);
-  status = mr_client_path(pattern, yyjson_doc_get_root(doc), &path);
-  if (status == EXIT_OK && !post) write_query(yyjson_doc_get_root(doc), pattern, &path);
-  if (status == EXIT_OK) status = http(s, verb, path.p, post ? json : NULL, out);
+  status = mr_client_path(verb, pattern, yyjson_doc_get_root(doc), &path);
+  q.path = path.p;
+  if (status == EXIT_OK) status = mr_client_http(s, &q, out);
   yyjson_doc_free(doc);
   mr_buf_free(&path);
   return status;
@@ -245,6 +160,14 @@ bool mr_client_op_named(const char *op, const char **verb, const char **path, un
   return false;
 }
 
+int mr_client_find(struct settings *s)
+{
+  s->url = mr_client_url(s);
+  if (s->url) return EXIT_OK;
+  fprintf(stderr, "moonrig: no server runs on %s; start one with moonrig serve, or give --url\n", s->data);
+  return EXIT_UNREACHABLE;
+}
+
 int mr_client_op(struct settings *s, const char *op, const char *json, bool local, char **out)
 {
   const char *verb, *path;
@@ -257,21 +180,20 @@ int mr_client_op(struct settings *s, const char *op, const char *json, bool loca
   }
   s->url = mr_client_url(s);
   if (s->url) return remote(s, verb, path, json, out);
-  if (local && strcmp(verb, "GET") == 0 && strcmp(s->data, ":memory:") != 0 &&
+  if (!local) return mr_client_find(s);
+  if (strcmp(verb, "GET") == 0 && strcmp(s->data, ":memory:") != 0 &&
       access(s->data, F_OK) != 0) { /* what only looks makes no store */
     fprintf(stderr, "moonrig: no server runs on %s, and it does not exist; give --data or --url\n", s->data);
     return EXIT_UNREACHABLE;
   }
-  if (local) return in_place(s, op, json, out);
-  fprintf(stderr, "moonrig: no server runs on %s; start one with moonrig serve, or give --url\n", s->data);
-  return EXIT_UNREACHABLE;
+  return in_place(s, op, json, out);
 }
 
 int mr_client_control(struct settings *s, const char *json, char **out)
 {
+  struct client_request q = {.verb = "POST", .path = "/moonrig/v1/control", .body = json, .beta = CLIENT_BETA};
+  int status = mr_client_find(s);
+
   *out = NULL;
-  s->url = mr_client_url(s);
-  if (s->url) return http(s, "POST", "/moonrig/v1/control", json, out);
-  fprintf(stderr, "moonrig: no server runs on %s; start one with moonrig serve, or give --url\n", s->data);
-  return EXIT_UNREACHABLE;
+  return status ? status : mr_client_http(s, &q, out);
 }

@@ -2,18 +2,16 @@
  * client_bytes.c - operations whose input or output is a file: over HTTP to a server, else in the data directory
  * itself, as client.c has it for JSON. Nothing is held in memory. Blocking, on the command's only thread.
  */
-#include "main/client_t.h"
+#include "main/client.h"
 
 #include <errno.h>
 #include <unistd.h>
 
-enum { SLOW_S = 60, ERROR_MAX = 1 << 20, WAIT_MS = 1000 };
+enum { WAIT_MS = 1000 };
 
 struct transfer {
   FILE *file;
-  CURL *h;             /* over HTTP */
-  struct mr_buf reply; /* an error's body, or an upload's answer */
-  int wrong;           /* errno of the file */
+  int wrong; /* errno of the file */
   /* in the data directory */
   bool over;
   int code;
@@ -35,90 +33,29 @@ static int file_status(const struct transfer *t, int status)
 
 /* ---- over HTTP ---- */
 
-static size_t on_bytes(char *p, size_t size, size_t n, void *ud)
+static bool on_bytes(void *ud, struct mr_str bytes)
 {
   struct transfer *t = ud;
-  long status = 0;
-
-  curl_easy_getinfo(t->h, CURLINFO_RESPONSE_CODE, &status);
-  if (status >= 200 && status < 300 && t->file)
-    put_file(t, p, size * n);
-  else
-    mr_buf_add(&t->reply, p, size * n);
-  return t->wrong || t->reply.failed ? 0 : size * n;
+  put_file(t, bytes.p, bytes.n);
+  return !t->wrong;
 }
 
-static void add_fields(curl_mime *mime, yyjson_val *fields)
+static int remote(struct settings *s, const char *verb, const char *pattern, yyjson_val *in, const char *upload,
+                  FILE *to, char **out)
 {
-  yyjson_obj_iter it = yyjson_obj_iter_with(fields);
-  yyjson_val *k;
-
-  while ((k = yyjson_obj_iter_next(&it))) {
-    curl_mimepart *part = curl_mime_addpart(mime);
-    curl_mime_name(part, yyjson_get_str(k));
-    curl_mime_data(part, yyjson_get_str(yyjson_obj_iter_get_val(k)), CURL_ZERO_TERMINATED);
-  }
-}
-
-static int perform(struct settings *s, struct transfer *t, char **out)
-{
-  CURLcode rc;
-  char *nothing = NULL;
-  int status;
-
-  curl_easy_setopt(t->h, CURLOPT_WRITEFUNCTION, on_bytes);
-  curl_easy_setopt(t->h, CURLOPT_WRITEDATA, t);
-  curl_easy_setopt(t->h, CURLOPT_LOW_SPEED_LIMIT, 1L);
-  curl_easy_setopt(t->h, CURLOPT_LOW_SPEED_TIME, (long)SLOW_S);
-  rc = curl_easy_perform(t->h);
-  if (rc == CURLE_PARTIAL_FILE || (rc == CURLE_RECV_ERROR && t->file)) {
-    fprintf(stderr, "moonrig: the server broke off: what came is not whole\n");
-    return EXIT_FAILED;
-  }
-  if (rc != CURLE_OK && !t->wrong) {
-    fprintf(stderr, "moonrig: %s: %s\n", s->url, curl_easy_strerror(rc));
-    return EXIT_UNREACHABLE;
-  }
-  status = mr_client_answer(t->h, &t->reply, out ? out : &nothing);
-  mr_main_free(nothing);
-  return file_status(t, status);
-}
-
-static int remote(struct settings *s, const char *pattern, yyjson_val *in, const char *upload, FILE *to,
-                  char **out)
-{
-  struct curl_slist *headers = NULL;
   struct transfer t = {.file = to};
+  struct client_request q = {.verb = verb, .beta = CLIENT_BETA, .upload = upload, .parts = upload ? in : NULL, .ud = &t};
   struct mr_mem mem;
-  struct mr_buf url, path;
-  curl_mime *mime = NULL;
+  struct mr_buf path;
   int status;
 
   mr_mem_init(&mem, NULL, NULL);
-  mr_buf_init(&url, &mem, 1 << 20);
   mr_buf_init(&path, &mem, 1 << 20);
-  mr_buf_init(&t.reply, &mem, ERROR_MAX);
-  status = mr_client_path(pattern, in, &path);
-  if (status == EXIT_OK) {
-    t.h = mr_client_curl(s, path.p, NULL, &url, &headers);
-    if (upload) {
-      curl_mimepart *part;
-      mime = curl_mime_init(t.h);
-      add_fields(mime, in);
-      part = curl_mime_addpart(mime);
-      curl_mime_name(part, "file");
-      curl_mime_filedata(part, strcmp(upload, "-") == 0 ? "/dev/stdin" : upload);
-      curl_mime_filename(part, "session.jsonl");
-      curl_easy_setopt(t.h, CURLOPT_MIMEPOST, mime);
-    }
-    status = perform(s, &t, out);
-    curl_easy_cleanup(t.h);
-  }
-  curl_mime_free(mime);
-  curl_slist_free_all(headers);
-  mr_buf_free(&url);
+  status = mr_client_path(verb, pattern, in, &path);
+  q.path = path.p;
+  if (to) q.sink = on_bytes;
+  if (status == EXIT_OK) status = file_status(&t, mr_client_http(s, &q, out));
   mr_buf_free(&path);
-  mr_buf_free(&t.reply);
   return status;
 }
 
@@ -200,7 +137,7 @@ int mr_client_download(struct settings *s, const char *op, const char *json, FIL
 
   mr_client_op_named(op, &verb, &path, &flags);
   if (at_server(s, &status))
-    status = remote(s, path, yyjson_doc_get_root(doc), NULL, to, NULL);
+    status = remote(s, verb, path, yyjson_doc_get_root(doc), NULL, to, NULL);
   else if (status == EXIT_OK)
     status = in_place(s, op, json, NULL, to, NULL);
   yyjson_doc_free(doc);
@@ -224,7 +161,7 @@ int mr_client_upload(struct settings *s, const char *op, const char *json, const
   }
   mr_client_op_named(op, &verb, &route, &flags);
   if (at_server(s, &status))
-    status = remote(s, route, yyjson_doc_get_root(doc), path, NULL, out);
+    status = remote(s, verb, route, yyjson_doc_get_root(doc), path, NULL, out);
   else if (status == EXIT_OK)
     status = in_place(s, op, json, from, NULL, out);
   if (!std) fclose(from);

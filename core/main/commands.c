@@ -1,4 +1,4 @@
-/* commands.c - the small commands that ask a server, or the data directory: key, env, api. */
+/* commands.c - the small commands that ask a server, or the data directory: key, env. */
 #include "main/client.h"
 #include "base/buf.h"
 
@@ -107,49 +107,3 @@ static int env(int argc, char **argv)
 const struct command mr_cmd_env = {"env", "[OPTIONS]",
                                    "print the exports that point the official SDKs at the server",
                                    CLIENT_OPTIONS "Use it as: eval \"$(moonrig env)\"\n", env};
-
-/* ---- api ---- */
-
-static int list_ops(bool json)
-{
-  const char *verb, *path, *name;
-  unsigned flags;
-
-  for (int i = 0; (name = mr_ext()->op_at(i, &verb, &path, &flags)); i++)
-    if (json)
-      printf("{\"name\":\"%s\",\"verb\":\"%s\",\"path\":\"%s\",\"implemented\":%s}\n", name, verb, path,
-             flags & MR_OPF_TODO ? "false" : "true");
-    else
-      printf("%-34s %-6s %s%s\n", name, verb, path, flags & MR_OPF_TODO ? "   (not implemented yet)" : "");
-  return EXIT_OK;
-}
-
-static int api(int argc, char **argv)
-{
-  struct settings s;
-  char *out = NULL;
-  const char *json = "{}";
-  yyjson_doc *doc;
-  int status;
-
-  if (argc >= 2 && strcmp(argv[1], "--list") == 0) return list_ops(argc == 3 && strcmp(argv[2], "--json") == 0);
-  status = mr_settings_read(&s, &mr_cmd_api, TAKES_CLIENT, argc, argv);
-  if (status) return status;
-  if (s.npaths < 1 || s.npaths > 2) return mr_main_usage(&mr_cmd_api, "an operation and its JSON");
-  if (s.npaths == 2) json = s.paths[1];
-  doc = yyjson_read(json, strlen(json), 0);
-  if (!yyjson_is_obj(yyjson_doc_get_root(doc)))
-    status = mr_main_usage(&mr_cmd_api, "%s is not a JSON object", json);
-  yyjson_doc_free(doc);
-  if (status == EXIT_OK) status = mr_client_op(&s, s.paths[0], json, false, &out);
-  if (status == EXIT_OK) printf("%s\n", out);
-  mr_main_free(out);
-  mr_settings_free(&s);
-  return status;
-}
-
-const struct command mr_cmd_api = {"api", "OPERATION [JSON] | --list [--json]",
-                                   "any operation of the API, by its name",
-                                   "  --list        the names of all operations\n" CLIENT_OPTIONS
-                                   "For example: moonrig api sessions.list '{\"limit\":5}'\n",
-                                   api};

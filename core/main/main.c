@@ -6,10 +6,16 @@
 #include <stdarg.h>
 
 static const struct command *const commands[] = {
-    &mr_cmd_serve,  &mr_cmd_run,    &mr_cmd_new, &mr_cmd_test,   &mr_cmd_lint,   &mr_cmd_chat,
-    &mr_cmd_repl,   &mr_cmd_key,    &mr_cmd_env, &mr_cmd_reload, &mr_cmd_record, &mr_cmd_fork,
-    &mr_cmd_export, &mr_cmd_import, &mr_cmd_api, &mr_cmd_check,  &mr_cmd_doctor};
+    &mr_cmd_serve, &mr_cmd_run,  &mr_cmd_new,  &mr_cmd_test,   &mr_cmd_lint,   &mr_cmd_chat,       &mr_cmd_attach,
+    &mr_cmd_ps,    &mr_cmd_why,  &mr_cmd_logs, &mr_cmd_repl,   &mr_cmd_key,    &mr_cmd_env,        &mr_cmd_reload,
+    &mr_cmd_fork,  &mr_cmd_export, &mr_cmd_import, &mr_cmd_record, &mr_cmd_api, &mr_cmd_check,     &mr_cmd_doctor,
+    &mr_cmd_completion};
 enum { COMMANDS = sizeof commands / sizeof *commands };
+
+const struct command *mr_main_command(int i)
+{
+  return i >= 0 && i < COMMANDS ? commands[i] : NULL;
+}
 
 int mr_main_fail(int status, const struct mr_err *err)
 {
@@ -68,8 +74,9 @@ static int help(void)
   return EXIT_OK;
 }
 
-static int help_of(const struct command *c)
+static int help_of(const struct command *c, int argc, char **argv)
 {
+  if (c->more && c->more(argc, argv)) return EXIT_OK;
   printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
   return EXIT_OK;
 }
@@ -98,7 +105,7 @@ int main(int argc, char **argv)
   for (int i = 0; i < COMMANDS; i++) {
     const struct command *c = commands[i];
     if (strcmp(argv[asked ? 2 : 1], c->name) != 0) continue;
-    if (asked || asks_help(c, argc - 1, argv + 1)) return help_of(c);
+    if (asked || asks_help(c, argc - 1, argv + 1)) return help_of(c, argc - 1 - asked, argv + 1 + asked);
     return c->run(argc - 1, argv + 1);
   }
   fprintf(stderr, "moonrig: no such command: %s (moonrig --help lists them)\n", argv[asked ? 2 : 1]);

@@ -25,13 +25,21 @@ static const struct flag flags[] = {
     {"--data", F_STR, AT(data), TAKES_SERVER | TAKES_CLIENT},
     {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL},
     {"--offline", F_STR, AT(offline), TAKES_SERVER | TAKES_REPL},
-    {"--watch", F_BOOL, AT(watch), TAKES_SERVER},
+    {"--watch", F_BOOL, AT(watch), TAKES_SERVER | TAKES_PS},
     {"--insecure-http", F_BOOL, AT(insecure_http), TAKES_SERVER},
     {"--grace", F_INT, AT(grace_s), TAKES_SERVER},
     {"--quiet", F_BOOL, AT(quiet), TAKES_SERVER | TAKES_JSON},
     {"--url", F_STR, AT(url), TAKES_CLIENT},
     {"--key", F_STR, AT(key), TAKES_CLIENT},
     {"--session", F_STR, AT(session), TAKES_CHAT},
+    {"--from", F_STR, AT(from), TAKES_ATTACH},
+    {"--all", F_BOOL, AT(all), TAKES_PS},
+    {"--limit", F_INT, AT(limit), TAKES_PS},
+    {"--page", F_STR, AT(page), TAKES_PS},
+    {"--follow", F_BOOL, AT(follow), TAKES_LOGS},
+    {"-f", F_BOOL, AT(follow), TAKES_LOGS},
+    {"--list", F_BOOL, AT(list), TAKES_API},
+    {"--file", F_STR, AT(body), TAKES_API},
     {"--json", F_BOOL, AT(json), TAKES_CLIENT | TAKES_JSON},
     {"--rollback", F_BOOL, AT(rollback), TAKES_RELOAD},
     {"--status", F_BOOL, AT(status), TAKES_RELOAD},
@@ -65,7 +73,7 @@ static int put(struct settings *s, const struct command *c, const struct flag *f
     *(bool *)at = true;
   } else if (f->kind == F_INT) {
     if (whole(value, (int *)(void *)at) != MR_OK)
-      return mr_main_usage(c, "%s takes whole seconds, not \"%s\"", f->name, value);
+      return mr_main_usage(c, "%s takes a whole number, not \"%s\"", f->name, value);
   } else {
     if (s->nlisten == LISTEN_MAX) return mr_main_usage(c, "at most %d times --listen", LISTEN_MAX);
     s->listen[s->nlisten++] = value;
@@ -330,7 +338,7 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   bool project, data_flag;
   int status;
 
-  *s = (struct settings){.grace_s = -1, .timeout_s = 10};
+  *s = (struct settings){.grace_s = -1, .timeout_s = 10, .limit = 20};
   status = read_flags(s, c, takes, argc, argv);
   if (status) return status;
   s->url_given = s->url != NULL;

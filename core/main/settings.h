@@ -13,8 +13,13 @@ struct settings {
   const char *listen[LISTEN_MAX];
   int nlisten;
   const char *tls_cert, *tls_key, *data, *config, *offline;
-  const char *url, *key; /* of commands that speak to a server */
-  const char *session;   /* chat */
+  const char *url, *key;  /* of commands that speak to a server */
+  const char *session;    /* chat */
+  const char *from;       /* attach */
+  const char *page;       /* ps */
+  const char *body;       /* api: a file to send, or to write */
+  int limit;              /* ps */
+  bool all, follow, list; /* ps, logs, api */
   bool watch, insecure_http, json, quiet;
   bool no_requests;             /* check-config */
   bool rollback, status, drain; /* reload */
@@ -46,9 +51,13 @@ enum {
   TAKES_REPL = 64,
   TAKES_TEST = 1024,
   TAKES_NEW = 2048,
-  TAKES_CHECK = 4096, /* the path is the configuration */
-  TAKES_EXPORT = 8192,
-  TAKES_COPY = 16384
+  TAKES_ATTACH = 4096,
+  TAKES_PS = 8192,
+  TAKES_LOGS = 16384,
+  TAKES_API = 32768,
+  TAKES_CHECK = 65536, /* the path is the configuration */
+  TAKES_EXPORT = 131072,
+  TAKES_COPY = 262144
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.

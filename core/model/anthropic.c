@@ -69,12 +69,7 @@ static bool is_empty(struct mr_str array)
 
 static bool holds(struct mr_str s, struct mr_str what)
 {
-  for (const char *p = s.p, *end = s.p + s.n; p && (size_t)(end - p) >= what.n; p++) {
-    p = memchr(p, what.p[0], (size_t)(end - p));
-    if (!p || (size_t)(end - p) < what.n) break;
-    if (memcmp(p, what.p, what.n) == 0) return true;
-  }
-  return false;
+  return s.n >= what.n && memmem(s.p, s.n, what.p, what.n) != NULL;
 }
 
 /* An array of objects, with a breakpoint before the last object's closing brace. */
@@ -131,7 +126,7 @@ static size_t *write_own(struct mr_up_call *c, const struct mr_model_req *r, siz
   head(c, r);
   *head_n = c->own.n;
   for (int i = 0; i < r->nmessages; i++) {
-    if (!holds(r->messages[i], MR_S("\"" MR_REASONING_MARK))) continue;
+    if (!holds(r->messages[i], MR_S("\"signature\":\"" MR_REASONING_MARK))) continue;
     if (!at) at = c->extra = mr_mem_zalloc(c->mem, ((size_t)r->nmessages + 1) * 2 * sizeof *at);
     if (!at) {
       c->own.failed = MR_E_NOMEM;

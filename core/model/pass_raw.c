@@ -120,7 +120,7 @@ static void on_head(void *ud, struct mr_http_out *r, int status, struct mr_str h
     mr_http_out_cancel(r);
     return;
   }
-  if (status >= 400) return; /* with its body */
+  if (status >= 300) return; /* an error, told with its body; redirects are not followed */
   if (length.n && mr_str_int(length, &n) != MR_OK) n = -1;
   head_now(p, n);
 }
@@ -211,6 +211,9 @@ static void on_done(void *ud, struct mr_http_out *r, const struct mr_http_out_do
     mr_pass_over(p, d->code == MR_OK);
   } else if (p->up_status >= 400) {
     refuse(p);
+  } else if (p->up_status >= 300) {
+    snprintf(why, sizeof why, "%.64s: HTTP %d: is its base_url right?", e->name, p->up_status);
+    mr_pass_error(p, 502, "api_error", 0, mr_str_c(why));
   } else {
     no_answer(p, e->name, d, late);
   }

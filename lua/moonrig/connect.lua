@@ -65,7 +65,7 @@ for _, name in ipairs(own) do names[name] = true end
 ---@param transport moonrig.Transport
 ---@param close fun(): boolean?, moonrig.Error?
 ---@return table rig
-local function client_of(transport, close)
+function M.client_of(transport, close)
   local lookup, tools = agents.new(transport), {}
   local side = { transport = transport, id = lookup.id, tools = tools }
   local c = { agent = lookup.agent, environment = lookup.environment, session = session.new(side),
@@ -110,7 +110,7 @@ function M.connect(o)
   if not base_url or base_url == "" then err.misuse("rig.connect: base_url is missing (or set MOONRIG_URL)") end
   if key == "" then key = nil end
   if key and key:find "[%c ]" then err.misuse("rig.connect: api_key holds a blank or a line break") end
-  return client_of(remote.transport { base_url = base_url, api_key = key, timeout = o.timeout },
+  return M.client_of(remote.transport { base_url = base_url, api_key = key, timeout = o.timeout },
     function() return true end)
 end
 
@@ -158,7 +158,7 @@ function M.new(o)
   if not ok then return nil, e end
   local transport = remote.transport { base_url = "unix:" .. path, api_key = options.api_key, timeout = o.timeout }
   transport.runtime = runtime -- lives as long as who uses it
-  return client_of(transport, function() return closed(runtime) end)
+  return M.client_of(transport, function() return closed(runtime) end)
 end
 
 return M

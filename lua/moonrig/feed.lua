@@ -19,13 +19,14 @@ local MAX_BREAKS, PAGE = 20, 1000 -- breaks in a row, without an event between t
 ---@field since? string     nothing older than this time, as the server writes it
 ---@field turn? boolean     as live; after a break all history may come (the reader knows what it looks for)
 ---@field deltas? boolean   previews of the agent's text too: event_start, event_delta
+---@field patient? boolean  a server that is away is waited for; on_away(err), on_back() tell (fields of the feed)
 
 ---@param session_id string
 ---@param o moonrig.FeedOptions
 ---@param transport? moonrig.Transport default: the runtime of these scripts
 function Feed.new(session_id, o, transport)
   return setmetatable({ id = session_id, after = o.after, live = (o.live or o.turn) and not o.after, turn = o.turn,
-    since = o.since, deltas = o.deltas, breaks = 0, transport = transport or api }, Feed)
+    since = o.since, deltas = o.deltas, patient = o.patient, breaks = 0, transport = transport or api }, Feed)
 end
 
 -- ---------------------------------------------------------------------------------------------------- limits
@@ -72,6 +73,11 @@ function Feed:newest()
   end
 end
 
+---Does this failure to reach the server pass by itself? A server that starts again has another key for its own machine.
+function Feed:passes(e)
+  return self.patient and (not e or not e.status or e.status >= 500 or e.status == 401 or e.retryable)
+end
+
 ---Opens the stream. true, or nil, err.
 function Feed:open()
   local params = { session_id = self.id }
@@ -80,6 +86,10 @@ function Feed:open()
   if not st then return nil, e end
   self.stream, self.seen, self.page, self.opened = st, {}, nil, true
   self.listing = not self.live
+  if self.away then
+    self.away = nil
+    if self.on_back then self.on_back() end
+  end
   if self.live and not self.turn then
     self.after, e = self:newest()
     if e then
@@ -110,7 +120,10 @@ function Feed:turn_page()
     return nil
   end
   local e
-  if not page then self.range = self.since and not self.after and { gte = self.since } or nil end
+  if not page then -- after a break: from the last event on, not all from the start
+    local from = self.after_at or not self.after and self.since
+    self.range = from and { gte = from } or nil
+  end
   page, e = self.transport.call("sessions.events.list",
     { session_id = self.id, limit = PAGE, page = page and page.next_page, created_at = self.range }, self:opts())
   if not page then return nil, e end
@@ -131,7 +144,7 @@ function Feed:history()
       if ev.id == self.after then self.skipping = false end
     elseif ev and ev.processed_at then
       self.seen[ev.id] = true
-      self.after = ev.id
+      self.after, self.after_at = ev.id, ev.processed_at
       return ev
     end -- an input that still waits comes over the stream when it is taken
   end
@@ -152,11 +165,16 @@ function Feed:broke(e)
   if self.stream then self.transport.stream_close(self.stream) end
   self.stream = nil
   self.breaks = self.breaks + 1
-  if self.breaks > MAX_BREAKS or (e and e.status and e.status < 500 and not e.retryable) then
+  if self:passes(e) then
+    if self.breaks > 1 and not self.away then
+      self.away = true
+      if self.on_away then self.on_away(e) end
+    end
+  elseif self.breaks > MAX_BREAKS or (e and e.status and e.status < 500 and not e.retryable) then
     self.ended = true
     return nil, e or err.new("closed", "the event stream ended")
   end
-  if self.breaks > 1 then task.sleep(math.min(0.05 * 2 ^ self.breaks, 2)) end
+  if self.breaks > 1 then task.sleep(math.min(0.05 * 2 ^ math.min(self.breaks, 10), 2)) end
   return true
 end
 
@@ -170,7 +188,7 @@ function Feed:live_event()
   end
   if self:known(ev) then return nil end
   if ev.id and ev.processed_at then
-    self.after = ev.id
+    self.after, self.after_at = ev.id, ev.processed_at
     if next(self.seen) then self.seen = {} end -- the stream is past what was listed
   end
   return ev
@@ -179,7 +197,7 @@ end
 ---May it go on after this failure to open or list? true, or nil, err.
 function Feed:survives(e)
   if self.ends and e.type == "timeout_error" then return nil, e end
-  if e.retryable and self.opened then return self:broke(e) end
+  if self.opened and (e.retryable or self:passes(e)) then return self:broke(e) end
   self:close()
   return nil, e
 end

@@ -104,9 +104,25 @@ local function persist(op, timeout, attempt)
   end
 end
 
-local function decode(body)
+local texts = setmetatable({}, { __mode = "k" })
+
+---The JSON text of an object with all that the server wrote, nulls too; of a transport with `exact`.
+---@return string? text
+function M.text(object) return texts[object] end
+
+local function keep_texts(body, v)
+  local whole = native.json_decode(body)
+  texts[v] = body
+  for i, item in ipairs(type(v.data) == "table" and v.data or {}) do
+    if type(item) == "table" then texts[item] = native.json_encode(whole.data[i]) end
+  end
+end
+
+local function decode(c, body)
   if body == "" then return true end
-  return native.json_decode(body, true)
+  local v, e = native.json_decode(body, true)
+  if c.exact and type(v) == "table" then keep_texts(body, v) end
+  return v, e
 end
 
 -- ----------------------------------------------------------------------------------------------------- calls
@@ -125,7 +141,7 @@ local function plain(c, op, params, opts)
     local res, e = http.request(o)
     if not res then return nil, e end
     if res.status < 200 or res.status > 299 then return nil, failure(res.status, res.headers, res.body), res.headers end
-    return decode(res.body)
+    return decode(c, res.body)
   end)
 end
 
@@ -148,7 +164,7 @@ local function upload(c, op, params, opts)
     local res, why = http.request(o)
     if not res then return nil, why end
     if res.status < 200 or res.status > 299 then return nil, failure(res.status, res.headers, res.body), res.headers end
-    return decode(res.body)
+    return decode(c, res.body)
   end)
 end
 
@@ -202,7 +218,7 @@ local function stream_open(c, op, params, opts)
     o.timeout, o.head_timeout = nil, left
     local res, e, headers = open(o)
     if not res then return nil, e, headers end
-    return { response = res, next = sse.events(function() return res:read() end, EVENT_MAX) }
+    return { response = res, next = sse.events(function() return res:read() end, EVENT_MAX), exact = c.exact }
   end)
 end
 
@@ -212,7 +228,10 @@ local function stream_next(st)
     if not ev then return nil, e end
     if ev.event ~= "ping" then
       local v, bad = native.json_decode(ev.data, true)
-      if ev.event ~= "error" and type(v) == "table" then return v end
+      if ev.event ~= "error" and type(v) == "table" then
+        if st.exact then texts[v] = ev.data end
+        return v
+      end
       local told = type(v) == "table" and type(v.error) == "table" and v.error or {}
       return nil, bad or err.new(told.type or "api_error", tostring(told.message or "the stream broke"))
     end
@@ -230,10 +249,10 @@ local function address(base_url)
   return (base:gsub("/+$", ""))
 end
 
----@param o { base_url: string, api_key?: string, timeout?: number }
+---@param o { base_url: string, api_key?: string, timeout?: number, exact?: boolean } exact: keeps texts, see M.text
 ---@return moonrig.Transport
 function M.transport(o)
-  local c, ops = { api_key = o.api_key, timeout = o.timeout or TIMEOUT }, {}
+  local c, ops = { api_key = o.api_key, timeout = o.timeout or TIMEOUT, exact = o.exact }, {}
   c.base, c.unix = address(o.base_url)
   for _, op in ipairs(api.operations()) do ops[op.name] = op end
   local function find(name) return ops[name] or err.misuse("there is no operation %s", name) end
@@ -247,6 +266,11 @@ function M.transport(o)
     stream_open = function(name, params, opts) return stream_open(c, find(name), params, opts) end,
     stream_next = stream_next,
     stream_close = function(st) st.response:close() end,
+    -- The server is elsewhere now: for what is asked from here on.
+    move = function(base_url, api_key)
+      c.base, c.unix = address(base_url)
+      c.api_key = api_key
+    end,
   }
 end
 

@@ -17,8 +17,8 @@ M.Term = Term
 function M.open(interrupt_fd)
   local width, dumb = native.tty(1), (os.getenv "TERM" or "dumb") == "dumb"
   local plain = not width or dumb or (os.getenv "NO_COLOR" or "") ~= ""
-  return setmetatable({ tty = native.tty(0) ~= nil, width = width or 100, colour = not plain, buf = "", fresh = true,
-    interrupt_fd = interrupt_fd }, Term)
+  return setmetatable({ tty = native.tty(0) ~= nil, wide = width ~= nil, width = width or 100, colour = not plain,
+    buf = "", fresh = true, interrupt_fd = interrupt_fd }, Term)
 end
 
 -- ---------------------------------------------------------------------------------------------------- output
@@ -30,9 +30,44 @@ function M.clean(text)
   return (text:gsub("[%z\1-\8\11-\31\127]", "?"):gsub("\194[\128-\159]", "?"))
 end
 
+-- Code points that take two columns, and that take none: ranges of the common ones.
+local two = { { 0x1100, 0x115f }, { 0x2e80, 0xa4cf }, { 0xac00, 0xd7a3 }, { 0xf900, 0xfaff }, { 0xfe30, 0xfe6f },
+  { 0xff00, 0xff60 }, { 0xffe0, 0xffe6 }, { 0x1f300, 0x1f64f }, { 0x1f900, 0x1f9ff }, { 0x20000, 0x3fffd } }
+local none = { { 0x300, 0x36f }, { 0x200b, 0x200f }, { 0x20d0, 0x20ff }, { 0xfe00, 0xfe0f } }
+
+local function within(ranges, c)
+  for _, r in ipairs(ranges) do
+    if c >= r[1] and c <= r[2] then return true end
+  end
+end
+
+local function columns_of(ch)
+  local c = ch:byte()
+  if c < 0xc2 or #ch == 1 then return 1 end
+  c = #ch == 2 and c - 0xc0 or #ch == 3 and c - 0xe0 or c - 0xf0
+  for i = 2, #ch do c = c * 64 + ch:byte(i) - 0x80 end
+  return within(none, c) and 0 or within(two, c) and 2 or 1
+end
+
+---How much of a text fits into n columns: its bytes, their columns.
+local function fitting(text, n)
+  local at, used = 1, 0
+  while at <= #text do
+    local ch = text:match("^[\194-\244][\128-\191]+", at) or text:sub(at, at)
+    local w = columns_of(ch)
+    if used + w > n then break end
+    at, used = at + #ch, used + w
+  end
+  return at - 1, used
+end
+
+---The columns that a text takes.
+function M.columns(text) return (select(2, fitting(text, math.huge))) end
+
 ---Writes text as it is.
 function Term:put(text, style)
   if text == "" then return end
+  if self.shown then self:erase() end
   self.fresh = text:sub(-1) == "\n"
   if style and self.colour then text = "\27[" .. styles[style] .. "m" .. text .. "\27[0m" end
   io.stdout:write(text)
@@ -48,18 +83,61 @@ end
 
 ---Says that something went wrong.
 function Term:complain(text)
+  if self.shown then self:erase() end
   if not self.fresh then self:put "\n" end
   io.stderr:write("moonrig: ", M.clean(text), "\n")
 end
 
 ---A text on one line, cut to the terminal's width (or n columns).
 function Term:cut(text, n)
+  if self.wide then self.width = native.tty(1) or self.width end -- it may have changed
   n = math.max(n or self.width - 1, 8)
   text = M.clean((text:gsub("[\r\n\t]+", " "):gsub(" +$", "")))
-  if #text <= n then return text end
-  local stop = n - 3
-  while stop > 0 and (text:byte(stop + 1) or 0) >= 0x80 and text:byte(stop + 1) < 0xc0 do stop = stop - 1 end
-  return text:sub(1, stop) .. "..."
+  if fitting(text, n) == #text then return text end
+  return text:sub(1, (fitting(text, n - 3))) .. "..."
+end
+
+---A text that takes just n columns: cut, or filled up.
+function Term:cell(text, n)
+  text = self:cut(text, n)
+  return text .. (" "):rep(n - M.columns(text))
+end
+
+-- ---------------------------------------------------------------------------------------------------- a prompt
+-- What comes while a person is asked is shown above the question: it takes the prompt away, and settle() puts it back.
+-- What was typed of the line stays with the terminal (Ctrl-R shows it again).
+
+---Takes the prompt off the screen; it will be back.
+function Term:erase()
+  self.shown = false
+  io.stdout:write(self.colour and "\r\27[K" or "\n")
+  self.fresh = true
+end
+
+---What the person is asked from now on; nil: nothing.
+function Term:ask(prompt)
+  if self.shown and prompt ~= self.prompt then self:erase() end
+  self.prompt = prompt
+end
+
+---Shows the prompt, if there is one and it is not there.
+function Term:settle()
+  if not self.prompt or self.shown or not self.tty then return end
+  if not self.fresh then self:put "\n" end
+  self:put(self.prompt, "bold")
+  self.shown = true
+end
+
+---The person has pressed Enter: the prompt is history.
+function Term:entered()
+  if self.tty then self.shown, self.fresh = false, true end
+end
+
+---The person has pressed Ctrl-C: the terminal shows that where the cursor is.
+function Term:interrupted()
+  if not self.tty then return end
+  self.shown = false
+  self:put "\n"
 end
 
 -- ----------------------------------------------------------------------------------------------------- input

@@ -2,7 +2,8 @@
  * two_calls - the peer of the turn benchmark: a bare libcurl program that makes the two streamed model calls of
  * a turn and nothing else. N turns at a time on one multi handle, keep-alive; the answers are read and dropped.
  *
- * usage: two_calls PORT TURNS CONCURRENCY. Prints "turns T seconds S cpu_us_per_turn U".
+ * usage: two_calls PORT TURNS CONCURRENCY [BYTES]. Prints "turns T seconds S cpu_us_per_turn U". With BYTES each of
+ * the N has bodies of its own that are so large, as a long conversation's are.
  */
 #include <curl/curl.h>
 #include <stdio.h>
@@ -22,7 +23,19 @@ static const char second[] =
     "\"input\":{}}]},{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"toolu_1\","
     "\"content\":\"ok\"}]}]}";
 
-struct lane { CURL *h; int step; };
+struct lane { CURL *h; int step; const char *body[2]; };
+
+/* The body with so much space before it that it has this size. */
+static const char *padded(const char *body, size_t bytes)
+{
+  size_t n = strlen(body);
+  char *p = bytes > n ? malloc(bytes + 1) : NULL; /* banned-ok: a peer, not the library */
+
+  if (!p) return body;
+  memset(p, ' ', bytes - n);
+  memcpy(p + bytes - n, body, n + 1);
+  return p;
+}
 
 static size_t drop(char *p, size_t size, size_t n, void *ud)
 {
@@ -33,7 +46,7 @@ static size_t drop(char *p, size_t size, size_t n, void *ud)
 
 static void begin(CURLM *m, struct lane *l)
 {
-  curl_easy_setopt(l->h, CURLOPT_POSTFIELDS, l->step ? second : first);
+  curl_easy_setopt(l->h, CURLOPT_POSTFIELDS, l->body[l->step]);
   curl_multi_add_handle(m, l->h);
 }
 
@@ -48,8 +61,9 @@ int main(int argc, char **argv)
   struct rusage r;
   CURLM *m = curl_multi_init();
 
-  if (argc != 4)
+  if (argc < 4)
     return 2;
+  size_t bytes = argc > 4 ? strtoul(argv[4], NULL, 10) : 0;
   turns = strtol(argv[2], NULL, 10);
   lanes = (int)strtol(argv[3], NULL, 10);
   snprintf(url, sizeof url, "http://127.0.0.1:%s/v1/messages", argv[1]);
@@ -62,6 +76,8 @@ int main(int argc, char **argv)
   clock_gettime(CLOCK_MONOTONIC, &a);
   for (int i = 0; i < lanes; i++) {
     v[i].h = curl_easy_init();
+    v[i].body[0] = padded(first, bytes);
+    v[i].body[1] = padded(second, bytes);
     curl_easy_setopt(v[i].h, CURLOPT_URL, url);
     curl_easy_setopt(v[i].h, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(v[i].h, CURLOPT_WRITEFUNCTION, drop);

@@ -4,6 +4,7 @@ local host = require "host"
 local t = require "kit"
 local base = host.globals()
 local chat, repl, term = base.require "moonrig.chat", base.require "moonrig.repl", base.require "moonrig.term"
+local talks, shows = base.require "moonrig.talk", base.require "moonrig.shows"
 
 local pay = rig.tool { name = "pay", description = "Pays", run = function(input) return "paid\n" .. tostring(input.amount) end,
   input_schema = { type = "object", properties = { amount = { type = "number" } } } }
@@ -34,12 +35,16 @@ local function person(lines, tty)
     self.said[#self.said + 1] = text
   end
   function p:complain(text) self:line("COMPLAINS " .. text) end
-  function p:read()
+  -- A person who answers what is asked, and does not type ahead.
+  function p:next_line()
+    while self.tty and not self.shown do rig.sleep(0.001) end
     self.at = self.at + 1
     local line = self.lines[self.at]
+    if self.tty then self.said[#self.said + 1] = "\n" end
     if type(line) == "function" then return line(self) end
     return line
   end
+  function p:erase() self.shown = false end
   function p:pasted() return {} end
   function p:watch() rig.sleep(1e6) end
   return p
@@ -61,9 +66,9 @@ t.test("always, why, and a tool that nobody answers", function()
   local text, code = talk({ "use pay {\"amount\":50}", "w", "maybe", "a", "use pay {\"amount\":60}", "use ask_me {}", "an answer",
     "use ask_me {}", "" }, true)
   t.equal(code, 0)
-  t.match(text, '%? allow pay {"amount":50}\n  pay %(agent.tool_use%) asks.-"amount": 50\n')
+  t.match(text, '%? allow pay {"amount":50}\n  y%(es%) [^\n]*\n  pay %(agent.tool_use%) asks.-"amount": 50\n')
   t.match(text, "pay: allowed, as always\n")
-  t.match(text, "nobody here does.\n  = an answer\nread an answer\n")
+  t.match(text, "nobody here does.\n  its result [^\n]*\n  = an answer\nread an answer\n")
   t.match(text, "  ! nobody answers this tool in this chat\n")
 end)
 t.test("a result that is empty is seen", function()
@@ -72,7 +77,7 @@ end)
 t.test("left waiting, then joined", function()
   local text, code = talk { "use pay {\"amount\":50}" }
   t.equal(code, 1)
-  local id = text:match "moonrig chat %-%-session (sesn_%w+)"
+  local id = text:match "moonrig attach (sesn_%w+)"
   text, code = talk({ "y", "more" }, false, { session = id })
   t.equal(code, 0)
   t.match(text, "^session " .. id .. " with teller\n> use pay {\"amount\":50}\n  = paid 50")
@@ -114,6 +119,79 @@ t.test("JSON for programs", function()
   for line in text:gmatch "[^\n]+" do types[#types + 1] = assert(rig.json.decode(line)).type end
   t.match(table.concat(types, " "), "user.message .*agent.message .*session.status_idle$")
 end)
+t.test("threads: what they do is labelled, what they ask is asked while others go on", function()
+  local function idle(id, name, ids)
+    return { type = "session.thread_status_idle", session_thread_id = id, agent_name = name,
+      stop_reason = ids and { type = "requires_action", event_ids = ids } or { type = "end_turn" } }
+  end
+  local sent, at = {}, 0
+  local events = { { type = "session.status_running" },
+    { type = "session.thread_status_running", session_thread_id = "sthr_p", agent_name = "lead" },
+    { type = "session.thread_created", session_thread_id = "sthr_r", agent_name = "reviewer" },
+    { type = "agent.thread_message_sent", to_session_thread_id = "sthr_r", to_agent_name = "reviewer",
+      content = { { type = "text", text = "Review utils.c" } } },
+    { type = "session.thread_status_running", session_thread_id = "sthr_r", agent_name = "reviewer" },
+    { type = "agent.tool_use", id = "sevt_b", name = "bash", input = { command = "make" }, session_thread_id = "sthr_r" },
+    idle("sthr_r", "reviewer", { "sevt_b" }),
+    function() while not sent[1] do rig.sleep(0.001) end end,
+    { type = "user.tool_confirmation", id = "sevt_c", tool_use_id = "sevt_b", result = "allow", session_thread_id = "sthr_r" },
+    { type = "session.thread_status_running", session_thread_id = "sthr_r", agent_name = "reviewer" },
+    { type = "agent.thread_message_received", from_session_thread_id = "sthr_r", from_agent_name = "reviewer",
+      content = { { type = "text", text = "1 issue" } } },
+    idle("sthr_r", "reviewer"), idle("sthr_p", "lead"),
+    { type = "session.status_idle", stop_reason = { type = "end_turn" } },
+    function() rig.sleep(1e6) end }
+  local feed = {}
+  local follower = setmetatable({ feed = feed, close = function() end }, { __call = function()
+    if at == 0 then feed.on_live() end
+    at = at + 1
+    while type(events[at]) == "function" do
+      events[at]()
+      at = at + 1
+    end
+    return events[at]
+  end })
+  local client = { sessions = { events = { send = function(_, o)
+    sent[#sent + 1] = o.events[1]
+    return { data = { { id = "sevt_c" } } }
+  end } } }
+  local p = person({ "y" }, false)
+  local code = talks.new { client = client, term = p }:run(function(talk)
+    talk:enter({ id = "sesn_x", status = "running", agent = { name = "lead" }, follow = function() return follower end }, true)
+    return true
+  end)
+  t.equal(code, 0)
+  t.equal(table.concat(p.said), [[
+session sesn_x with lead
++ thread reviewer (sthr_r)
+> reviewer: Review utils.c
+[reviewer] runs
+* [reviewer] bash {"command":"make"}
+[reviewer] rests (requires_action)
+[reviewer] runs
+< reviewer: 1 issue
+[reviewer] rests
+]])
+  t.equal(#sent, 1)
+  t.equal(sent[1].tool_use_id .. sent[1].result, "sevt_ballow")
+end)
+t.test("any event in one line", function()
+  local function line(ev, text)
+    ev.processed_at = "2026-11-28T01:02:03.456789Z"
+    t.equal(shows.line(ev), ("2026-11-28T01:02:03Z  %-28s %s"):format(ev.type, text))
+  end
+  line({ type = "agent.tool_use", name = "bash", input = { a = 1 } }, 'bash {"a":1}')
+  line({ type = "agent.tool_result", is_error = true, content = { { type = "text", text = "no" }, { type = "image" } } },
+    "failed: no\n[image]")
+  line({ type = "session.error", error = { type = "billing_error", message = "no credit", retry_status = { type = "terminal" } } },
+    "billing_error: no credit (terminal)")
+  line({ type = "span.model_request_end", model_usage = { input_tokens = 3, output_tokens = 4 }, is_error = true },
+    "3 in, 4 out, failed")
+  line({ type = "session.thread_status_idle", agent_name = "a", stop_reason = { type = "end_turn" } }, "[a] end_turn")
+  line({ type = "user.tool_confirmation", result = "deny", deny_message = "no" }, "deny: no")
+  line({ type = "something.new" }, "")
+  t.match(shows.line { type = "user.message", content = { { type = "text", text = "x" } } }, "^waits +user.message +x$")
+end)
 t.test("what cannot be", function()
   local text, code = talk({}, false, { agent = "nobody" })
   t.equal(code, 1)
@@ -126,7 +204,10 @@ t.test("text for people: clean and cut", function()
   t.equal(term.clean "a\27[31mb\0\194\155c\td\n", "a?[31mb??c\td\n")
   t.equal(p:cut("a\nb", 20), "a b")
   t.equal(p:cut(("x"):rep(30), 10), "xxxxxxx...")
-  t.equal(p:cut(("\195\188"):rep(30), 10), ("\195\188"):rep(3) .. "...")
+  t.equal(p:cut(("\195\188"):rep(30), 10), ("\195\188"):rep(7) .. "...") -- by columns, not by bytes
+  t.equal(p:cut(("\230\151\165"):rep(30), 10), ("\230\151\165"):rep(3) .. "...") -- each takes two
+  t.equal(p:cell("e\204\129\230\151\165", 5), "e\204\129\230\151\165  ") -- an accent takes none
+  t.equal(p:cut("a\255b" .. ("x"):rep(30), 8), "a\255bxx...")
 end)
 t.test("the prompt: complete or not", function()
   for source, more in pairs { ["1 +"] = true, ["for i = 1, 2 do"] = true, ["f("] = true, ["x ="] = true, ["[[a"] = true,

@@ -138,7 +138,7 @@ def pieces(s):
     """A text in pieces of uneven length."""
     sizes, i, k = (1, 3, 7, 2, 12, 5), 0, 0
     while i < len(s):
-        n = sizes[k % len(sizes)] if len(s) < 2000 else 64 if len(s) < 200000 else 4096
+        n = sizes[k % len(sizes)] if len(s) < 2000 else 64
         yield s[i:i + n]
         i, k = i + n, k + 1
 

@@ -102,7 +102,7 @@ def chat_streams_and_asks_at_a_terminal(tmp, serve):
         t.type("/sessions\n")
         t.expect(r"\*" + sid + r"  idle +teller.*> ")
         t.type("/quit\n")
-        t.expect("--session " + sid)
+        t.expect("attach " + sid)
         assert t.end() == 0
     assert api(tmp, "sessions.retrieve", session_id=sid)["status"] == "idle"
 
@@ -179,7 +179,7 @@ def chat_as_a_pipe(tmp, serve):
     assert "\x1b" not in r.stdout
     sid = lines[0].split()[1]
     r = chat(tmp, "call pay 9\n", "--session", sid)  # nobody says yes
-    assert r.returncode == 1 and "waits for an answer: moonrig chat --session " + sid in r.stdout, r
+    assert r.returncode == 1 and "waits for an answer: moonrig attach " + sid in r.stdout, r
     assert api(tmp, "sessions.retrieve", session_id=sid)["status"] == "idle"
     r = chat(tmp, "y\nbye\n", "--session", sid)
     assert r.returncode == 0 and "  = paid 9\nresult: paid 9\nyou said \"bye\"\n" in r.stdout, r
@@ -217,8 +217,10 @@ def chat_says_what_is_missing(tmp, serve):
     with Term("chat", "teller", "--data", str(tmp / "data"), cwd=tmp) as t:
         t.expect("with teller.*> ")
         s.stop()
+        t.expect("the server is away")
         t.type("anybody?\n")
-        t.expect("moonrig: ")
+        t.expect("moonrig: not sent: ")
+        t.type("\x04")
         assert t.end() == 3
     r = chat(tmp, "", "--url", url)
     assert r.returncode == 3, r

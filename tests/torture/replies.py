@@ -160,6 +160,7 @@ def big_text(tmp, serve, provider):
     def judge(w, ev):
         assert len(said(ev)[0]) == 2000000, len(said(ev)[0])
     with Scene(tmp, serve, provider) as s:
+        s.previews = False  # of so many small ones this reader would be too slow a one
         s.run(("[[say {bytes 2000000}]]", BEGIN + END, judge), ("[[split 4000]] [[say {bytes 2000000}]]", BEGIN + END, judge))
 
 

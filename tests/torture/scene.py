@@ -65,7 +65,7 @@ class Scene:
     section, of the section, and of more sections."""
 
     def __init__(self, tmp, serve, provider, config="", retries="max = 2, base_ms = 20, cap_ms = 80", models="", scripts=(), tools=TOOLS):
-        self.tmp, self.provider, self.mock = tmp, provider, Mock()
+        self.tmp, self.provider, self.mock, self.previews = tmp, provider, Mock(), True
         (tmp / "config.lua").write_text(f"return {{ models = {{ {provider} = {{ {models} }} }}, retries = {{ {retries} }}, context = {{ compact_at_tokens = 10000000 }}, {config} }}")
         name = provider.upper()
         try:
@@ -107,12 +107,13 @@ class Scene:
 
 
 class Watched:
-    """A session with its stream open, previews too."""
+    """A session with its stream open, by default with previews."""
 
     def __init__(self, scene, sid):
         self.scene, self.s, self.id, self.at = scene, scene.s, sid, 0
         w = _api.World(f"http://127.0.0.1:{self.s.port}", KEY)
-        self.stream = _api.Stream(w, f"/v1/sessions/{sid}/events/stream?event_deltas[]=agent.message&event_deltas[]=agent.thinking")
+        query = "?event_deltas[]=agent.message&event_deltas[]=agent.thinking" if scene.previews else ""
+        self.stream = _api.Stream(w, f"/v1/sessions/{sid}/events/stream{query}")
         assert self.stream.status == 200, self.stream.reply.body
 
     def send(self, *events):

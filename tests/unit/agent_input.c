@@ -12,6 +12,8 @@ static const struct one cases[] = {
     {"{\"type\":\"object\"}", "{}", NULL},
     {"{\"type\":\"object\"}", "{\"any\":[1]}", NULL},
     {"{\"type\":\"object\"}", "[]", "the input must be an object, not an array"},
+    {"{\"type\":\"object\"}", "{\"INVALID_JSON\":\"{\\\"a\\\":\"}", "the input is not valid JSON"},
+    {"{\"type\":\"object\"}", "{\"INVALID_JSON\":\"x\",\"b\":1}", NULL},
     {"{\"type\":\"object\",\"required\":[\"id\"]}", "{}", "the input needs the field id"},
     {"{\"type\":\"object\",\"required\":[\"id\"]}", "{\"id\":null}", NULL},
     {"{\"properties\":{\"id\":{\"type\":\"string\"}}}", "{\"id\":5}", "id must be a string, not a number"},

@@ -99,6 +99,14 @@ TEST(keys_do_not_come_back)
   CHECK_STR(mr_buf_get(&g.body), "{\"type\":\"error\",\"error\":{\"message\":\"no key [key]\"},\"request_id\":\"req_up\"}");
   CHECK_INT(g.length, (long)g.body.n);
   got_free(&g);
+  /* A redirect is no answer, and its place is not told. */
+  CHECK_INT(ask_pass(&b, &g, BODY("m"), false), MR_OK);
+  fake_head(302, "location: http://elsewhere\n");
+  fake_rest("moved");
+  turn(&b);
+  CHECK_INT(g.status, 502);
+  CHECK(strstr(g.body.p, "a: HTTP 302") && !strstr(g.body.p, "elsewhere"));
+  got_free(&g);
   bench_close(&b);
 }
 

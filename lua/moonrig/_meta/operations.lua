@@ -1126,4 +1126,11 @@ function rig.keys.each(fields, options) end
 ---@return table? object, moonrig.Error? err
 function rig.keys.revoke(key_id, fields, options) end
 
+---GET /moonrig/v1/sessions/{session_id}/why
+---@param session_id string|table an id, or what has one
+---@param fields? table
+---@param options? moonrig.CallOptions
+---@return table? object, moonrig.Error? err
+function rig.sessions.why(session_id, fields, options) end
+
 return rig

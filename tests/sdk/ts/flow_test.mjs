@@ -1,6 +1,6 @@
 // flow_test.mjs - one story from the first agent to the last archive, as an SDK user lives it. Event orders are
 // those of the worked traces (API: sessions, worked traces A to D).
-import { assert, collect, Feed, last, message, said, skip, test, text, types, why } from './kit.mjs';
+import { assert, codeOf, collect, Feed, last, message, said, skip, test, text, types, why } from './kit.mjs';
 import { accumulateManagedAgentsEvent, betaTool } from './sdk.mjs';
 
 export function flow(world, prefix = 'flow') {
@@ -72,7 +72,7 @@ export function flow(world, prefix = 'flow') {
       const members = session.agent.multiagent.agents ?? session.agent.multiagent.subagents.predefined_agents;
       assert.deepEqual(members.slice(0, 2).map((m) => [m.name, m.system]), [['worker', null], ['lead', 'mine']]);
       assert.equal((await beta().sessions.update(session.id, { budget: null })).budget, null);
-      await assert.rejects(beta().sessions.update(session.id, { budget }), (e) => e.status === 400 && e.errorCode === 'budget_create_only');
+      await assert.rejects(beta().sessions.update(session.id, { budget }), (e) => e.status === 400 && codeOf(e) === 'budget_create_only');
       const updated = await collect(beta().sessions.events.list(session.id));
       assert.deepEqual(types(updated), ['session.updated']);
       await beta().sessions.delete(session.id);

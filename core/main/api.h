@@ -1,0 +1,11 @@
+/* api - the parts of `moonrig api`: api.c calls operations, api_help.c tells what there is. */
+#ifndef MR_MAIN_API_H
+#define MR_MAIN_API_H
+
+#include "main/main_t.h"
+#include "ops/ops.h"
+
+int mr_api_list(bool json);              /* all operations, a line each */
+bool mr_api_help(int argc, char **argv); /* of the operation that is among the arguments; false: none is */
+
+#endif
