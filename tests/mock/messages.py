@@ -22,6 +22,8 @@ text plays the k-th:
                               of this name, where the protocol has it; empty: no block
     [[badtool NAME [TEXT]]] [[unknown]] [[garbage]]   broken tool input; a block of unknown type; a frame of no JSON
     [[usage in=1 out=2 read=3 write=4]]
+    [[verdict {json} | {json}]]    nothing for an agent; a grader, which is offered the tool submit_verdict, calls
+                              it with the k-th of these the k-th time that it meets this very directive
 
 With no directive left: after tool results "Result: <their text>", else "You said: <text>".
 Requests are checked as the real service checks them (tool calls answered at once, no empty text, thinking
@@ -224,7 +226,26 @@ class Brain:
             s = s.replace("{" + name + "}", value)
         return enlarge(s)
 
+    def verdict(self):
+        """What a grader is to say, wherever in its request that stands."""
+        p, words = Plan(), [text_of(self.body.get("system"))] + [text_of(m["content"]) for m in self.messages]
+        given = [d[7:].strip() for step in steps_of(" ".join(words)) for d in step if d.startswith("verdict ")]
+        if not given:
+            raise Refused(400, "mock: a grader without a verdict")
+        values, rest = [], given[0]
+        while rest:
+            value, end = json.JSONDecoder().raw_decode(rest)
+            values.append(value)
+            rest = rest[end:].lstrip(" |")
+        k = next((k for k in range(len(values)) if self.state.play((given[0], k), 1)), len(values) - 1)
+        p.blocks.append({"type": "tool_use", "id": new_id("toolu", self.key), "name": "submit_verdict",
+                         "input": values[k]})
+        p.stop = "tool_use"
+        return p
+
     def plan(self):
+        if any(t.get("name") == "submit_verdict" for t in self.body.get("tools") or []):
+            return self.verdict()
         queued = self.state.next_step(self, self.path)
         p, steps = Plan(), steps_of(self.text if queued is None else queued)
         turn = self.turn if queued is None else 0
@@ -288,6 +309,8 @@ class Brain:
             p.blocks[-1]["given"] = given or '{"a": 1'
         elif word == "unknown":
             p.blocks.append({"type": "mock_novelty", "data": {"b": [1, 2.5, None], "a": "\u00e9"}})
+        elif word == "verdict":
+            pass
         elif word == "usage":
             p.usage = {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", rest)}
         elif not p.way.directive(word, rest.split(), lambda: self.state.play(key, times_in(rest.split()))):

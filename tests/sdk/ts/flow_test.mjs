@@ -1,6 +1,6 @@
 // flow_test.mjs - one story from the first agent to the last archive, as an SDK user lives it. Event orders are
 // those of the worked traces (API: sessions, worked traces A to D).
-import { assert, collect, Feed, last, message, said, skip, test, text, types } from './kit.mjs';
+import { assert, codeOf, collect, Feed, last, message, said, skip, test, text, types, why } from './kit.mjs';
 import { accumulateManagedAgentsEvent, betaTool } from './sdk.mjs';
 
 export function flow(world, prefix = 'flow') {
@@ -72,7 +72,7 @@ export function flow(world, prefix = 'flow') {
       const members = session.agent.multiagent.agents ?? session.agent.multiagent.subagents.predefined_agents;
       assert.deepEqual(members.slice(0, 2).map((m) => [m.name, m.system]), [['worker', null], ['lead', 'mine']]);
       assert.equal((await beta().sessions.update(session.id, { budget: null })).budget, null);
-      await assert.rejects(beta().sessions.update(session.id, { budget }), (e) => e.status === 400 && e.errorCode === 'budget_create_only');
+      await assert.rejects(beta().sessions.update(session.id, { budget }), (e) => e.status === 400 && codeOf(e) === 'budget_create_only');
       const updated = await collect(beta().sessions.events.list(session.id));
       assert.deepEqual(types(updated), ['session.updated']);
       await beta().sessions.delete(session.id);
@@ -249,7 +249,7 @@ export function flow(world, prefix = 'flow') {
     const events = await feed.until((all) => all.some((e) => e.type === 'agent.custom_tool_use'), 'the call');
     const use = last(events, 'agent.custom_tool_use');
     await assert.rejects(send(session.id, { type: 'user.custom_tool_result', custom_tool_use_id: use.id, content: text('mine') }),
-      (e) => e.status === 400 && /events\[0\]/.test(e.apiMessage) && /stock_level/.test(e.apiMessage));
+      (e) => e.status === 400 && /events\[0\]/.test(why(e)) && /stock_level/.test(why(e)));
     await feed.idle();
     await feed.close();
   });
@@ -272,7 +272,7 @@ export function flow(world, prefix = 'flow') {
     assert.equal(use.evaluated_permission, 'ask');
     assert.deepEqual(use.evaluation, { type: 'always_ask' });
     assert.deepEqual(asked.at(-1).stop_reason.event_ids, [use.id]);
-    await assert.rejects(send(session.id, message('hello?')), (e) => e.status === 400 && e.apiMessage.includes(`waiting on responses to events [${use.id}]`));
+    await assert.rejects(send(session.id, message('hello?')), (e) => e.status === 400 && why(e).includes(`waiting on responses to events [${use.id}]`));
     await send(session.id, { type: 'user.tool_confirmation', tool_use_id: use.id, result: 'allow' });
     const rest = await feed.idle(asked.length);
     assert.deepEqual(types(rest), [...begin, 'user.tool_confirmation', 'agent.tool_result', 'span.model_request_start', 'agent.message', 'span.model_request_end', ...triple]);

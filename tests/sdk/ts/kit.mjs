@@ -58,6 +58,9 @@ export async function fails(promise, what = 'the call') {
   throw new Error(`${what} should have failed; it gave ${JSON.stringify(value)?.slice(0, 400)}`);
 }
 
+// What the API says of an error, and its word for machines: fields of their own from 1.0 on, in the body before.
+export const why = (e) => e.apiMessage ?? e.error?.error?.message;
+export const codeOf = (e) => e.errorCode ?? e.error?.error?.details?.error_code;
 export const types = (events) => events.map((e) => e.type);
 export const text = (s) => [{ type: 'text', text: s }];
 export const message = (s) => ({ type: 'user.message', content: text(s) });

@@ -4,7 +4,7 @@
 // (names that begin with moonrig_ or moonrig.).
 import fs from 'node:fs';
 import path from 'node:path';
-import { ajv, dir, generator, source, typescript } from './sdk.mjs';
+import { ajv, dir, generator, source, typescript, version } from './sdk.mjs';
 import { operations } from './surface.mjs';
 
 const EXTENSION = '^moonrig[._]';
@@ -34,9 +34,9 @@ export async function schemas(from) {
     if (!byRoute.has(route) || o.name.startsWith('beta.')) byRoute.set(route, entry);
   }
   // The envelope as the SDK's error class reads it; its ErrorResponse lacks the newer of its own ErrorTypes, and
-  // those lack the documented kind of a 413.
+  // those lack the documented kind of a 413, and in 0.x that of a 409.
   const kinds = writer.ref(path.join(source, 'resources/shared.ts'), 'ErrorType');
-  const error = alias(`{ type: 'error'; request_id: string; error: { type: ${kinds} | 'request_too_large'; message: string; `
+  const error = alias(`{ type: 'error'; request_id: string; error: { type: ${kinds} | 'request_too_large' | 'conflict_error'; message: string; `
     + 'details?: { error_code?: string; [k: string]: unknown } } }');
   const file = path.join(dir, 'answers.ts');
   fs.writeFileSync(file, writer.imports() + lines.join('\n') + '\n');
@@ -46,7 +46,7 @@ export async function schemas(from) {
 async function generate(file) {
   const { createGenerator } = await generator();
   const all = createGenerator({
-    path: file, type: '*', skipTypeCheck: true, additionalProperties: false, expose: 'all', topRef: true,
+    path: file, type: '*', skipTypeCheck: true, additionalProperties: version.startsWith('0.'), expose: 'all', topRef: true,
     jsDoc: 'none', encodeRefs: false, tsconfig: path.join(source, 'tsconfig.json'),
   }).createSchema('*');
   for (const [name, def] of Object.entries(all.definitions)) all.definitions[name] = soften(def, all.definitions);

@@ -44,8 +44,12 @@ function callsOf(ts, file, cls, method) {
   return found;
 }
 
-// "/v1/agents/{}": parameters keep only their place. null: not a literal.
+// "/v1/agents/{}": parameters keep only their place, and 0.x's "?beta=true" is none of the path. null: not a literal.
 function routeOf(ts, n) {
+  return literalOf(ts, n)?.replace(/\?beta=true$/, '') ?? null;
+}
+
+function literalOf(ts, n) {
   if (ts.isStringLiteral(n) || ts.isNoSubstitutionTemplateLiteral(n)) return n.text;
   if (!ts.isTaggedTemplateExpression(n) || n.tag.getText() !== 'path') return null;
   const t = n.template;
