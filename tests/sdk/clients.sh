@@ -70,7 +70,7 @@ make_modules() {
 
 # with_go: go 1.25 or newer on PATH, which never fetches another one.
 with_go() {
-  export GOTOOLCHAIN=local GOFLAGS=-buildvcs=false GOWORK=off
+  export GOTOOLCHAIN=local GOFLAGS=-buildvcs=false GOWORK=off CGO_ENABLED=0
   minor=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
   [ "${minor:-0}" -ge 25 ] && return
   python_packages go "$top/tests/sdk/go/toolchain.txt"
