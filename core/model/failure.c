@@ -153,6 +153,13 @@ void mr_failure_from(struct mr_failure *f, const struct mr_mem *m, const char *w
   yyjson_doc_free(doc);
 }
 
+/* The other form of retry-after, a date, as milliseconds from now; 0 when it is none, or has passed. */
+static int64_t date_ms(struct mr_str s, int64_t now_us)
+{
+  int64_t at = mr_http_date(s);
+  return at > now_us ? (at - now_us) / 1000 + 1 : 0;
+}
+
 /* Seconds as retry-after has them, whole or with a fraction, in milliseconds; -1 when it is none. */
 static int64_t seconds_ms(struct mr_str s)
 {
@@ -167,7 +174,7 @@ static int64_t seconds_ms(struct mr_str s)
   return sec * 1000 + ms;
 }
 
-int64_t mr_failure_wait(struct mr_str headers)
+int64_t mr_failure_wait(struct mr_str headers, int64_t now_us)
 {
   int64_t ms = 0;
   struct mr_str v = mr_http_header(headers, "retry-after-ms");
@@ -178,6 +185,7 @@ int64_t mr_failure_wait(struct mr_str headers)
   if (ms <= 0) {
     v = mr_http_header(headers, "retry-after");
     if (v.n) ms = seconds_ms(mr_str_trim(v));
+    if (ms < 0) ms = date_ms(mr_str_trim(v), now_us);
   }
   if (ms < 0) ms = 0;
   return ms > DAY_MS ? DAY_MS : ms;

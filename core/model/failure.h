@@ -27,8 +27,9 @@ void mr_failure_set(struct mr_failure *f, enum mr_model_status st, const char *w
 /* Fills f from an error object: {"type","message","code"}, a string, or NULL. */
 void mr_failure_from(struct mr_failure *f, const struct mr_mem *m, const char *who, struct mr_str key,
                      int http_status, struct mr_str body);
-/* Milliseconds of retry-after-ms, else of retry-after (seconds); 0 when neither; at most a day. */
-int64_t mr_failure_wait(struct mr_str headers);
+/* Milliseconds of retry-after-ms, else of retry-after (seconds, or a date, from now_us of the wall clock); 0 when
+ * neither; at most a day. */
+int64_t mr_failure_wait(struct mr_str headers, int64_t now_us);
 /* Removes key and everything shaped like one, control characters and broken UTF-8, in place. */
 void mr_failure_scrub(char *s, struct mr_str key);
 

@@ -26,7 +26,9 @@ struct stream {
   int text;     /* open text block, or -1 */
   int thinking; /* open thinking block, or -1 */
   bool ended;   /* a finish_reason came */
-  bool refused; /* text of a refusal came */
+  bool refused; /* text of a refusal came: */
+  char refusal[1000];
+  size_t nrefusal;
 };
 
 /* Calls have numbers of their own: the server's, and from UNNUMBERED on those it did not number. */
@@ -166,10 +168,23 @@ static void on_finish(struct mr_up_call *c, struct stream *s, struct mr_str why)
     to = "tool_use"; /* some say "stop" though they called */
   mr_buf_reset(&c->stop_reason);
   mr_buf_c(&c->stop_reason, to);
-  if (strcmp(to, "refusal") == 0 && !c->stop_details.n)
-    mr_buf_printf(&c->stop_details, "{\"type\":\"refusal\",\"category\":null,\"explanation\":\"%s\"}",
-                  s->refused ? "the model declined" : "the content filter of the service stopped the reply");
+  if (strcmp(to, "refusal") == 0 && !c->stop_details.n) {
+    mr_buf_c(&c->stop_details, "{\"type\":\"refusal\",\"category\":null,\"explanation\":");
+    mr_json_quote(&c->stop_details, s->refused ? mr_str_n(s->refusal, s->nrefusal)
+                                               : MR_S("the content filter of the service stopped the reply"));
+    mr_buf_char(&c->stop_details, '}');
+  }
   s->ended = true;
+}
+
+/* The model's own words are why it refuses. */
+static void add_refusal(struct stream *s, struct mr_str more)
+{
+  size_t n = mr_utf8_cut(more, sizeof s->refusal - s->nrefusal);
+
+  memcpy(s->refusal + s->nrefusal, more.p, n);
+  s->nrefusal += n;
+  s->refused = true;
 }
 
 static int choice(struct mr_up_call *c, struct stream *s, yyjson_val *ch)
@@ -181,7 +196,7 @@ static int choice(struct mr_up_call *c, struct stream *s, yyjson_val *ch)
   int rc = on_thinking(c, s, content ? "reasoning_content" : "reasoning", think);
   if (rc == MR_OK) rc = on_text(c, s, mr_json_get_str(d, "content"));
   if (rc == MR_OK) rc = on_text(c, s, no);
-  s->refused = s->refused || no.n > 0;
+  if (no.n) add_refusal(s, no);
   size_t i, max;
   yyjson_val *t;
   yyjson_arr_foreach(mr_json_get(d, "tool_calls"), i, max, t)

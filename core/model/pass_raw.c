@@ -113,7 +113,7 @@ static void on_head(void *ud, struct mr_http_out *r, int status, struct mr_str h
   if (p->cancelled) return;
   mr_patience_byte(&p->patience);
   p->up_status = status;
-  p->wait_ms = mr_failure_wait(headers);
+  p->wait_ms = mr_failure_wait(headers, mr_loop_wall_us(p->loop));
   p->give_up = may_heal(status) && p->tries.at + 1 < p->tries.n;
   keep_lines(p, headers);
   if (p->give_up) {

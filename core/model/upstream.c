@@ -268,7 +268,7 @@ static void on_head(void *ud, struct mr_http_out *r, int status, struct mr_str h
   (void)r;
   mr_patience_byte(&c->patience);
   c->status = status;
-  c->wait_ms = mr_failure_wait(headers);
+  c->wait_ms = mr_failure_wait(headers, mr_loop_wall_us(c->loop));
   struct mr_str type = mr_http_header(headers, "content-type");
   struct mr_str main = mr_str_trim(mr_str_split(&type, ';'));
   c->streaming = status == 200 && mr_str_ieq(main, MR_S("text/event-stream"));

@@ -50,4 +50,7 @@ void mr_http_out_pause(struct mr_http_out *r, bool pause);
 /* Value of a header in "name: value\n" lines; name in lower case. p NULL when absent. */
 struct mr_str mr_http_header(struct mr_str headers, const char *name);
 
+/* A date as headers have it, wall clock in microseconds; 0: it is none (http_date.c). */
+int64_t mr_http_date(struct mr_str s);
+
 #endif
