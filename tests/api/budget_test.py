@@ -222,7 +222,7 @@ def t_107_usage_adds_up(w):
     s = lead(w, child, system=rules(("is missing", f"[[say Revised.]] {use(300)}"), ("^Go", calls(spawn(name, "Begin")) + f" {use(100)} ;; [[say Waiting.]] {use(200)}"),
                                     (".", f"[[say Heard.]] {use(400)}")))
     with w.stream(s) as feed:
-        w.send(s, outcome("^Go", verdicts("needs_revision: Much is missing.", "satisfied: yes")))
+        w.send(s, outcome("Go", verdicts("needs_revision: Much is missing.", "satisfied: yes")))
         until_idle(feed)
     wait(lambda: status(w, s) == "idle", "idle", 60)
     spent = [e["model_usage"] for t in threads(w, s) for e in thread_events(w, s, t) if e["type"] == "span.model_request_end"]
