@@ -108,6 +108,7 @@ struct mr_thread {
   int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
   int compactions;        /* in a row, without a message or a tool call */
   struct mr_str *history; /* message fragments for the model */
+  struct mr_str *sent; /* those as they are sent, with files in their place (turn_files.c); p NULL: never yet */
   int nhistory, history_cap;
   /* what runs now */
   struct mr_ready step; /* mr_turn_step */
@@ -277,7 +278,7 @@ void mr_turn_terminated(struct mr_txn *t); /* the present thread, a child, has e
 /* Opens a session.thread_status_* row of the present thread. */
 void mr_turn_thread_row(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type);
 void mr_turn_record(struct mr_txn *t); /* results of the calls that are over, once none of the batch runs */
-void mr_turn_flush(struct mr_txn *t);              /* the thread's queued inputs go with its dead turn */
+void mr_turn_flush(struct mr_txn *t);  /* the thread's queued inputs go with its dead turn */
 void mr_turn_committed(struct mr_session *s);      /* effects of durable commits (txn.c calls) */
 void mr_turn_recover(struct mr_session *s);        /* once after load */
 void mr_turn_stop_all(struct mr_session *s);       /* forget what runs (unload, poison, drain) */
