@@ -7,13 +7,13 @@
  */
 #include "agent/content.h"
 
-enum { IDS_MAX = 1000 }; /* of one read */
+enum { BLOCKS_MAX = 1000 }; /* from files, in one request */
 
 struct reading {
   struct mr_call *c;
   struct mr_str session_id;
-  struct mr_str *ids;
-  int n;
+  struct mr_str *ids; /* each once */
+  int n, blocks;
   struct mr_file_refs *out;
   void (*fn)(void *ud, int code);
   void *ud;
@@ -76,12 +76,12 @@ static void on_docs(void *ud, const struct mr_rows *rows)
 
 static int add(struct reading *r, struct mr_str id)
 {
+  if (r->blocks++ == BLOCKS_MAX)
+    return mr_err_set(&r->c->err, MR_E_INVALID, "events", "more than %d blocks from files in one request",
+                      BLOCKS_MAX);
   for (int i = 0; i < r->n; i++)
     if (mr_str_eq(r->ids[i], id)) return MR_OK;
-  if (r->n == IDS_MAX)
-    return mr_err_set(&r->c->err, MR_E_INVALID, "events", "more than %d different files in one request",
-                      IDS_MAX);
-  if (!r->ids) r->ids = mr_arena_alloc(r->c->arena, IDS_MAX * sizeof *r->ids);
+  if (!r->ids) r->ids = mr_arena_alloc(r->c->arena, BLOCKS_MAX * sizeof *r->ids);
   if (!r->ids) return mr_err_nomem(&r->c->err);
   r->ids[r->n++] = id;
   return MR_OK;

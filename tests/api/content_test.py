@@ -159,6 +159,7 @@ def what_no_model_takes_is_refused(w):
             equal(r.error["details"]["field"], f"events[{n}].content[1].source.{field}", str(block)[:200])
     for block in (document(txt, title=1), document(txt, context=[])):
         w.refused(400, "POST", f"/v1/sessions/{s['id']}/events", {"events": [says(block)]}, names=r"events\[0\].content\[1\]")
+    w.refused(400, "POST", f"/v1/sessions/{s['id']}/events", {"events": [says(*[document(txt)] * 1001)]}, names="more than 1000")
     equal(w.events(s), [])
     equal(w.ok("GET", f"/v1/sessions/{s['id']}")["status"], "idle")
 
