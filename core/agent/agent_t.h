@@ -96,16 +96,14 @@ void mr_env_use_end(struct mr_env_use *u);
 
 /* ---- content blocks (content.c) ---- */
 
-/* Checks an array of client content blocks; allowed is a set of MR_BLOCK_*. field: for messages, e.g.
- * "events[0].content". */
-enum { MR_BLOCK_TEXT = 1, MR_BLOCK_IMAGE = 2, MR_BLOCK_DOCUMENT = 4, MR_BLOCK_SEARCH = 8 };
-int mr_content_check(yyjson_val *arr, unsigned allowed, const char *field, struct mr_err *err);
 bool mr_content_blank(yyjson_val *arr); /* nothing but empty text: models' APIs refuse a message of that */
 /* A tool handler's result (any JSON) as an array of content blocks: strings become a text block, arrays
- * of blocks stay, other values become their JSON text; empty stays []. */
-void mr_content_from_result(const struct mr_mem *m, struct mr_str json, struct mr_buf *out);
-/* Wire content blocks as Messages API blocks for a model request. */
-void mr_content_to_model(yyjson_val *arr, struct mr_buf *out);
+ * of blocks stay, other values become their JSON text; empty stays []. MR_E_INVALID: a block is none that a
+ * model takes; err says why, out has nothing. */
+int mr_content_from_result(const struct mr_mem *m, struct mr_str json, struct mr_buf *out, struct mr_err *err);
+/* Wire content blocks as Messages API blocks for a model request; files stay references (turn_files.c). */
+void mr_content_to_model(const struct mr_mem *m, yyjson_val *arr, struct mr_buf *out);
+bool mr_content_text_only(yyjson_val *arr);
 
 /* ---- agents and their snapshots (agents.c, snapshot.c) ---- */
 

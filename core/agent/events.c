@@ -217,6 +217,23 @@ static void answer_dropped(struct send *p)
 
 static void on_send_session(void *ud, int code, struct mr_session *s, const struct mr_err *err);
 
+static void on_files(void *ud, int code)
+{
+  struct send *p = ud;
+
+  if (code != MR_OK)
+    send_end(p, code);
+  else
+    mr_session_get(p->c->d, p->c->who.workspace, p->c->path[0], on_send_session, p);
+}
+
+/* Then the session, which may have been dropped, deleted or archived while hooks were asked. */
+static void read_files(struct send *p)
+{
+  yyjson_val *events = mr_accept_events(&p->accept, mr_json_get(p->c->in, "events"));
+  mr_file_refs_read(p->c, events, p->c->path[0], &p->batch.files, on_files, p);
+}
+
 static void on_accepted(struct mr_accept *a, int code)
 {
   struct send *p = MR_OF(a, struct send, accept);
@@ -225,8 +242,8 @@ static void on_accepted(struct mr_accept *a, int code)
   p->c->cancel = NULL;
   if (code != MR_OK)
     send_end(p, code);
-  else /* it may have been dropped, deleted or archived meanwhile */
-    mr_session_get(p->c->d, p->c->who.workspace, p->c->path[0], on_send_session, p);
+  else
+    read_files(p);
 }
 
 static void cancel_accept(struct mr_call *c)
@@ -278,7 +295,7 @@ static void on_rubric(void *ud, int code, struct mr_str text)
   if (code != MR_OK)
     mr_call_done(p->c, code);
   else
-    mr_session_get(p->c->d, p->c->who.workspace, p->c->path[0], on_send_session, p);
+    read_files(p);
 }
 
 void mr_sessions_events_send(struct mr_call *c)

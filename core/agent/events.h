@@ -2,6 +2,7 @@
 #ifndef MR_AGENT_EVENTS_H
 #define MR_AGENT_EVENTS_H
 
+#include "agent/content.h"
 #include "agent/session_t.h"
 
 /* One checked event of a batch. */
@@ -15,7 +16,8 @@ struct mr_event_in {
 struct mr_event_batch {
   struct mr_event_in *v;
   int n;
-  struct mr_str rubric; /* the text of a rubric that is a file: mr_rubric_read */
+  struct mr_str rubric;      /* the text of a rubric that is a file: mr_rubric_read */
+  struct mr_file_refs files; /* that their blocks refer to: mr_file_refs_read */
 };
 /* Reads the file that the rubric of an outcome among events names, if one does: fn, once, at once or from the drain,
  * with its text (empty: there is none to read), valid as long as c; on failure c->err names field. */

@@ -99,7 +99,8 @@ static int check_content(struct check *k, yyjson_val *ev, unsigned blocks, bool 
   snprintf(field, sizeof field, "%s[%d].content", k->field, k->i);
   if (!content || yyjson_is_null(content))
     return required ? refuse(k, "content", "required: an array of content blocks") : MR_OK;
-  if (mr_content_check(content, blocks, field, &k->c->err) != MR_OK) return k->c->err.code;
+  if (mr_content_check(k->c->mem, content, blocks, &k->out->files, field, &k->c->err) != MR_OK)
+    return k->c->err.code;
   if (required && mr_content_blank(content))
     return refuse(k, "content", "must hold at least one content block that is not blank");
   return MR_OK;
@@ -126,7 +127,7 @@ static int check_tool_result(struct check *k, yyjson_val *ev, struct mr_event_in
 {
   struct mr_str id = mr_json_get_str(ev, "tool_use_id");
   struct mr_tcall *t = find_call(k, id);
-  int code = check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT | MR_BLOCK_SEARCH, false);
+  int code = check_content(k, ev, MR_BLOCK_ALL, false);
 
   if (code != MR_OK) return code;
   if (!k->s->self_hosted)
@@ -167,7 +168,7 @@ static int check_custom_result(struct check *k, yyjson_val *ev, struct mr_event_
 {
   struct mr_str id = mr_json_get_str(ev, "custom_tool_use_id");
   struct mr_tcall *t = find_call(k, id);
-  int code = check_content(k, ev, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT | MR_BLOCK_SEARCH, false);
+  int code = check_content(k, ev, MR_BLOCK_ALL, false);
 
   if (code != MR_OK) return code;
   if (!t || t->kind != MR_TOOL_CUSTOM)

@@ -18,9 +18,13 @@ static int push(struct mr_thread *th, struct mr_buf *b)
     struct mr_str *v = mr_mem_realloc(th->s->d->mem, th->history, (size_t)cap * sizeof *v);
     if (!v) return MR_E_NOMEM;
     th->history = v;
+    v = mr_mem_realloc(th->s->d->mem, th->sent, (size_t)cap * sizeof *v);
+    if (!v) return MR_E_NOMEM;
+    th->sent = v;
     th->history_cap = cap;
   }
   if (!frag.p) return MR_E_NOMEM;
+  th->sent[th->nhistory] = mr_str_n(NULL, 0);
   th->history[th->nhistory++] = frag;
   return MR_OK;
 }
@@ -31,7 +35,7 @@ int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role)
 
   mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_buf_printf(&b, "{\"role\":\"%s\",\"content\":", role);
-  mr_content_to_model(content, &b);
+  mr_content_to_model(th->s->d->mem, content, &b);
   mr_buf_char(&b, '}');
   return push(th, &b);
 }
@@ -47,24 +51,40 @@ int mr_history_reply(struct mr_thread *th, struct mr_str content)
   return push(th, &b);
 }
 
+/* Models' APIs want nothing but text in a result that is an error; one with more says so in words. */
 static void result_block(struct mr_thread *th, struct mr_jw *w, const struct mr_tcall *t)
 {
   yyjson_doc *doc = NULL;
+  yyjson_val *content = NULL;
+  bool is_error = t->is_error;
+  struct mr_buf b;
 
+  mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_jw_obj(w);
   mr_jw_kc(w, "type", "tool_result");
   mr_jw_kstr(w, "tool_use_id", t->provider_id);
   if (t->result.n > 2 && mr_json_parse(th->s->d->mem, t->result, SIZE_MAX, &doc, NULL) == MR_OK) {
+    content = yyjson_doc_get_root(doc);
+    mr_content_to_model(th->s->d->mem, content, &b);
+    if (b.failed) w->b->failed = b.failed;
     mr_jw_key(w, "content");
-    w->after_key = false; /* the value is written past the writer */
-    mr_content_to_model(yyjson_doc_get_root(doc), w->b);
+    if (is_error && !mr_content_text_only(content)) {
+      is_error = false;
+      mr_jw_arr(w);
+      mr_jw_raw(w, MR_S("{\"type\":\"text\",\"text\":\"(This call failed.)\"}"));
+      mr_jw_raw(w, mr_str_n(b.p + 1, b.n - 2)); /* without its brackets */
+      mr_jw_arr_end(w);
+    } else {
+      mr_jw_raw(w, mr_buf_get(&b));
+    }
     yyjson_doc_free(doc);
   }
-  if (t->is_error) {
+  if (is_error) {
     mr_jw_key(w, "is_error");
     mr_jw_bool(w, true);
   }
   mr_jw_obj_end(w);
+  mr_buf_free(&b);
 }
 
 int mr_history_results(struct mr_thread *th)

@@ -199,13 +199,13 @@ static int input_object(const struct mr_mem *m, yyjson_val *v, struct mr_buf *ou
 static int content(const struct mr_mem *m, yyjson_val *v, struct mr_buf *out, struct mr_err *err)
 {
   struct mr_buf text;
+  int code;
 
-  (void)err;
   mr_buf_init(&text, m, SIZE_MAX / 2);
   mr_json_write(&text, v, false);
-  mr_content_from_result(m, mr_buf_get(&text), out);
+  code = mr_content_from_result(m, mr_buf_get(&text), out, err);
   mr_buf_free(&text);
-  return MR_OK;
+  return code;
 }
 
 static int boolean(const struct mr_mem *m, yyjson_val *v, struct mr_buf *out, struct mr_err *err)

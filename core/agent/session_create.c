@@ -217,16 +217,33 @@ static void copy_resources(struct create *p)
   mr_resources_copy(p->c, &p->res, mr_json_get(p->c->in, "resources"), mr_str_c(p->id), on_resources, p);
 }
 
-static void on_accepted(struct mr_accept *a, int code)
+/* The files that blocks refer to, then fn. */
+static void read_files(struct create *p, void (*fn)(void *ud, int code))
 {
-  struct create *p = MR_OF(a, struct create, accept);
+  yyjson_val *events = mr_accept_events(&p->accept, mr_json_get(p->c->in, "initial_events"));
+  mr_file_refs_read(p->c, events, mr_str_n("", 0), &p->initial.files, fn, p);
+}
 
-  p->c->cancel = NULL;
+static void on_accepted_files(void *ud, int code)
+{
+  struct create *p = ud;
+
   if (code == MR_OK) code = check_initial(p);
   if (code != MR_OK)
     fail(p, code);
   else
     copy_resources(p);
+}
+
+static void on_accepted(struct mr_accept *a, int code)
+{
+  struct create *p = MR_OF(a, struct create, accept);
+
+  p->c->cancel = NULL;
+  if (code != MR_OK)
+    fail(p, code);
+  else
+    read_files(p, on_accepted_files);
 }
 
 static void cancel_accept(struct mr_call *c)
@@ -275,16 +292,26 @@ static void on_environment(void *ud, const struct mr_rows *r)
   copy_resources(p);
 }
 
-static void on_rubric(void *ud, int code, struct mr_str text)
+static void on_files(void *ud, int code)
 {
   struct create *p = ud;
   struct mr_call *c = p->c;
+
+  if (code != MR_OK)
+    fail(p, code);
+  else
+    mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), p->environment_id, on_environment, p);
+}
+
+static void on_rubric(void *ud, int code, struct mr_str text)
+{
+  struct create *p = ud;
 
   p->initial.rubric = text;
   if (code != MR_OK)
     fail(p, code);
   else
-    mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), p->environment_id, on_environment, p);
+    read_files(p, on_files);
 }
 
 static int served(void *ud, struct mr_str model, struct mr_str speed, const char *field)

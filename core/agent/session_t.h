@@ -112,6 +112,7 @@ struct mr_thread {
   int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
   int compactions;        /* in a row, without a message or a tool call */
   struct mr_str *history; /* message fragments for the model */
+  struct mr_str *sent; /* those as they are sent, with files in their place (turn_files.c); p NULL: never yet */
   int nhistory, history_cap;
   /* what runs now */
   struct mr_ready step; /* mr_turn_step */

@@ -59,8 +59,9 @@ void mr_thread_free(struct mr_thread *th)
   mr_timer_cancel(d->loop, &th->retry);
   yyjson_doc_free(th->agent_doc);
   mr_mem_free(d->mem, th->history);
+  mr_mem_free(d->mem, th->sent);
   th->agent_doc = NULL;
-  th->history = NULL;
+  th->history = th->sent = NULL;
 }
 
 void mr_thread_set_agent(struct mr_thread *th, yyjson_val *agent)

@@ -9,7 +9,7 @@ static const struct mr_toolset_tool tools[] = {
      "shell.",
      "{\"type\":\"object\",\"properties\":{\"command\":{\"type\":\"string\"},\"restart\":{\"type\":"
      "\"boolean\"},\"timeout_ms\":{\"type\":\"integer\",\"minimum\":0,\"description\":\"default 120000\"}}}"},
-    {"read", "Read a text file or an image. Text files over 262,144 bytes need view_range.",
+    {"read", "Read a text file, an image or a PDF. Text files over 262,144 bytes need view_range.",
      "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"view_range\":{\"type\":"
      "\"array\",\"items\":{\"type\":\"integer\"},\"description\":\"[first, last] line, from 1; last <= 0 "
      "reads to the end\"}},\"required\":[\"file_path\"]}"},

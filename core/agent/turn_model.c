@@ -13,6 +13,7 @@ void mr_run_free(struct mr_model_run *r)
   yyjson_doc_free(r->reply);
   mr_ready_cancel(s->d->loop, &r->ready);
   mr_question_drop(&r->hook);
+  mr_fill_free(r->fill);
   mr_arena_free(&r->arena);
   mr_mem_free(s->d->mem, r);
   s->d->stats.model_running--;
@@ -207,13 +208,19 @@ void mr_run_refused(struct mr_model_run *r, struct mr_str why)
   request_failed(r, &m);
 }
 
+void mr_run_failed(struct mr_model_run *r, struct mr_str why)
+{
+  struct mr_model_reply m = {.status = MR_MODEL_FAILED, .message = why};
+  request_failed(r, &m);
+}
+
 static void on_not_started(struct mr_ready *ready)
 {
   struct mr_model_run *r = MR_OF(ready, struct mr_model_run, ready);
   mr_run_refused(r, mr_str_c(r->err.message));
 }
 
-void mr_run_send(struct mr_model_run *r)
+void mr_run_start(struct mr_model_run *r)
 {
   static const struct mr_model_cbs cbs = {on_block, on_text, on_done};
   struct mr_domain *d = r->th->s->d;
@@ -287,10 +294,10 @@ void mr_model_abort(struct mr_thread *th, struct mr_usage *usage)
   *usage = r->usage;
   r->dropped = true;
   th->model_run = NULL;
-  if (!r->call)
+  if (!r->call && !mr_fill_waits(r->fill))
     mr_run_free(r); /* whole, cut, not sent yet, or with the hooks */
-  else if (!r->cut)
-    mr_models_cancel(r->call); /* done comes, and frees */
+  else if (r->call && !r->cut)
+    mr_models_cancel(r->call); /* done comes, and frees, as a read of files does */
 }
 
 bool mr_model_running(const struct mr_thread *th)

@@ -42,6 +42,7 @@ struct mr_model_run {
   int64_t seq;           /* the commit that holds the span's start */
   struct mr_model_req req;
   struct mr_question hook; /* the hooks of a phase are asked about it */
+  struct mr_fill *fill;    /* files are being put into its messages (turn_files.c) */
   int permits;             /* calls that were put to the hooks of permit, or need not be */
   struct mr_part *parts, **parts_tail, *cur;
   int cur_index;
@@ -55,11 +56,17 @@ struct mr_model_run {
 };
 
 /* ---- turn_model.c ---- */
-void mr_run_send(struct mr_model_run *r);                                  /* to the model */
+void mr_run_start(struct mr_model_run *r);                                 /* sends it to the model */
 void mr_run_finish(struct mr_model_run *r);                                /* records the reply, frees r */
 void mr_run_refused(struct mr_model_run *r, struct mr_str why);            /* fails for good, frees r */
+void mr_run_failed(struct mr_model_run *r, struct mr_str why);             /* it is tried again; frees r */
 void mr_run_free(struct mr_model_run *r);                                  /* forgets it */
 void mr_run_preview(struct mr_model_run *r, int index, yyjson_val *block); /* one that was given whole */
+
+/* ---- turn_files.c ---- */
+void mr_run_send(struct mr_model_run *r);    /* with the files that its messages refer to, at once or later */
+bool mr_fill_waits(const struct mr_fill *f); /* a read is under way, whose end comes; f may be NULL */
+void mr_fill_free(struct mr_fill *f);
 
 /* ---- compact.c ---- */
 int mr_compact_request(

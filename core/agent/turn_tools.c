@@ -350,12 +350,16 @@ static void run_end(struct mr_tcall *c)
 void mr_tool_run_done(struct mr_domain *d, struct mr_tool_run *run, struct mr_str content, bool is_error)
 {
   struct mr_tcall *c = MR_OF(run, struct host_run, run)->call;
+  struct mr_err err;
   struct mr_buf b;
 
   mr_buf_init(&b, d->mem, SIZE_MAX / 2);
-  mr_content_from_result(d->mem, content, &b);
   mr_session_ref(c->th->s);
-  finish(c, mr_buf_get(&b), is_error);
+  if (mr_content_from_result(d->mem, content, &b, &err) == MR_OK)
+    finish(c, mr_buf_get(&b), is_error);
+  else
+    finish_text(c,
+                mr_str_c(mr_arena_printf(c->th->s->mem, "The tool's result cannot be used: %s", err.message)));
   mr_buf_free(&b);
   run_end(c);
   mr_session_unref(c->th->s);

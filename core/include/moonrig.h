@@ -316,7 +316,8 @@ MR_API int mr_use_attempt(const struct mr_use *u);         /* 1, or more after a
 MR_API int64_t mr_use_deadline_ms(const struct mr_use *u); /* milliseconds left */
 MR_API int mr_use_cancelled(const struct mr_use *u);
 /* Exactly one of these, once, from any thread: the use is released by it. result: a JSON string, an
- * array of content blocks, or any other JSON (the model sees its text). NULL or "" = empty. */
+ * array of content blocks (text, image, document, search_result; one that no model takes makes the result
+ * an error that says why), or any other JSON (the model sees its text). NULL or "" = empty. */
 MR_API int mr_use_finish(struct mr_use **u, const char *result_json);
 MR_API int mr_use_fail(struct mr_use **u, const char *message);
 

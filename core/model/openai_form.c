@@ -5,6 +5,8 @@
  * in openai_extra.c. One user fragment can become several messages: its tool results first, each a message of role
  * tool, since these must follow the calls at once; then what else it holds as one message of role user. Tool messages
  * carry text only, so images and files of results travel in that user message; text documents are inlined.
+ * PDFs go to the OpenAI API alone: llama.cpp, vLLM and Ollama refuse a request that has one, and would with every later
+ * turn. Documents by URL are fetched by nobody. The model reads that they are there.
  *
  * Reasoning goes back with the messages that called tools, in the field that it came in (DeepSeek refuses to go on
  * without, others think better with it); never to the OpenAI API itself, which neither gives nor takes it, and never
@@ -71,6 +73,18 @@ static void part_image(struct form *f, yyjson_val *source)
   mr_jw_obj_end(w);
 }
 
+/* Such servers fetch images, but no documents. */
+static void document_url(struct form *f, struct mr_str url)
+{
+  struct mr_buf t;
+  mr_buf_init(&t, f->mem, FRAGMENT_MAX);
+  mr_buf_printf(&t, "[a document that was not fetched and cannot be seen here; it is at " MR_FMT "]",
+                MR_ARG(url));
+  if (t.failed) f->w.b->failed = t.failed;
+  part_text(&f->w, mr_buf_get(&t));
+  mr_buf_free(&t);
+}
+
 static void part_document(struct form *f, yyjson_val *block)
 {
   struct mr_jw *w = &f->w;
@@ -80,6 +94,9 @@ static void part_document(struct form *f, yyjson_val *block)
   if (mr_str_is(kind, "text")) {
     part_text(w, title);
     part_text(w, mr_json_get_str(source, "data"));
+  } else if (mr_str_is(kind, "base64") && !f->home) {
+    part_text(w, title);
+    part_text(w, MR_S("[a PDF document; this model's server takes none, so it cannot be seen here]"));
   } else if (mr_str_is(kind, "base64")) {
     mr_jw_obj(w);
     mr_jw_kc(w, "type", "file");
@@ -91,7 +108,7 @@ static void part_document(struct form *f, yyjson_val *block)
     mr_jw_obj_end(w);
     mr_jw_obj_end(w);
   } else if (mr_str_is(kind, "url")) {
-    part_text(w, mr_json_get_str(source, "url"));
+    document_url(f, mr_json_get_str(source, "url"));
   } else {
     part_text(w, MR_S("[a document that cannot be shown to this model]"));
   }
@@ -112,12 +129,24 @@ static void part(struct form *f, yyjson_val *block)
     part_document(f, block);
 }
 
+static bool is_plain(yyjson_val *block)
+{
+  return is_type(block, "document") && is_type(mr_json_get(block, "source"), "text");
+}
+
+/* Of a result's blocks: what a tool message cannot hold. */
 static bool is_media(yyjson_val *block)
 {
-  return is_type(block, "image") || is_type(block, "document");
+  return is_type(block, "image") || (is_type(block, "document") && !is_plain(block));
 }
 
 /* ---- text of content ---- */
+
+static void line(struct mr_buf *out, struct mr_str s)
+{
+  if (s.n && out->n) mr_buf_char(out, '\n');
+  mr_buf_str(out, s);
+}
 
 /* Appends the text of content (a string, or blocks joined by line ends). */
 static void text_of(struct mr_buf *out, yyjson_val *content)
@@ -130,20 +159,19 @@ static void text_of(struct mr_buf *out, yyjson_val *content)
   yyjson_val *b;
   yyjson_arr_foreach(content, i, max, b)
   {
-    struct mr_str s = mr_json_get_str(b, "text");
-    if (is_type(b, "search_result")) s = mr_json_get_str(b, "title");
-    if (is_type(b, "document") && is_type(mr_json_get(b, "source"), "text"))
-      s = mr_json_get_str(mr_json_get(b, "source"), "data");
-    else if (is_media(b))
-      s = is_type(b, "image") ? MR_S("[image, see the next message]")
-                              : MR_S("[document, see the next message]");
-    if (s.n && out->n) mr_buf_char(out, '\n');
-    mr_buf_str(out, s);
-    if (is_type(b, "search_result")) {
-      mr_buf_char(out, '\n');
-      mr_buf_str(out, mr_json_get_str(b, "source"));
-      mr_buf_char(out, '\n');
+    if (is_plain(b)) {
+      line(out, mr_json_get_str(b, "context"));
+      line(out, mr_json_get_str(b, "title"));
+      line(out, mr_json_get_str(mr_json_get(b, "source"), "data"));
+    } else if (is_media(b)) {
+      line(out, is_type(b, "image") ? MR_S("[image, see the next message]")
+                                    : MR_S("[document, see the next message]"));
+    } else if (is_type(b, "search_result")) {
+      line(out, mr_json_get_str(b, "title"));
+      line(out, mr_json_get_str(b, "source"));
       text_of(out, mr_json_get(b, "content"));
+    } else {
+      line(out, mr_json_get_str(b, "text"));
     }
   }
 }

@@ -94,6 +94,13 @@ def read_images_and_binaries(box):
         assert base64.b64decode(b.call("read", file_path="s").content[0]["source"]["data"], validate=True) == data
     put(b, "huge.png", b"\x89PNG\r\n\x1a\n" + bytes(4_000_000))
     fails(b.call("read", file_path="huge.png"), "read: huge.png is an image of more than 3932160 bytes. Make a smaller copy of it with bash and read that.")
+    data = b"%PDF-1.7\n" + os.urandom(5_000_000)
+    put(b, "d.pdf", data)
+    r = b.call("read", file_path="d.pdf")
+    assert not r.error and r.content[0]["type"] == "document" and r.content[0]["source"]["media_type"] == "application/pdf", r
+    assert base64.b64decode(r.content[0]["source"]["data"], validate=True) == data
+    put(b, "huge.pdf", b"%PDF-1.7\n" + bytes(8_000_000))
+    fails(b.call("read", file_path="huge.pdf"), "read: huge.pdf is a PDF of more than 7864320 bytes. Take its text or some of its pages out with bash and read those.")
     put(b, "bin", b"\x7fELF\0\0")
     fails(b.call("read", file_path="bin"), "read: bin is a binary file (6 bytes). Look at it with bash, for example with od or strings.")
 

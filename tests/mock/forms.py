@@ -94,6 +94,14 @@ def check_block(m, b, where, open_calls, seen):
         raise Refused(400, where + ": text content blocks must contain non-whitespace text")
     if kind == "thinking" and b.get("signature") != sign(b.get("thinking", "")):
         raise Refused(400, where + ": Invalid `signature` in `thinking` block")
+    if kind in ("image", "document"):
+        check_source(kind, b.get("source") or {}, where + "." + kind + ".source")
+    if kind == "tool_result":
+        inner = b.get("content") if isinstance(b.get("content"), list) else []
+        if b.get("is_error") and any(x.get("type") != "text" for x in inner):
+            raise Refused(400, where + ".tool_result: all content must be type \"text\" if \"is_error\" is true")
+        for i, x in enumerate(inner):
+            check_block(m, x, "%s.content.%d" % (where, i), open_calls, seen)
     if kind == "tool_use":
         if m["role"] != "assistant" or not isinstance(b.get("input"), dict):
             raise Refused(400, where + ": tool_use.input must be an object")
@@ -101,6 +109,26 @@ def check_block(m, b, where, open_calls, seen):
             raise Refused(400, where + ": `tool_use` ids must be unique")
         seen.add(b.get("id"))
         open_calls.add(b.get("id"))
+
+
+def check_source(kind, source, where):
+    how, media = source.get("type"), source.get("media_type")
+    if how == "file":
+        raise Refused(404, where + ": no file with id " + str(source.get("file_id")))
+    if how == "base64":
+        if media not in (("image/png", "image/jpeg", "image/gif", "image/webp") if kind == "image" else ("application/pdf",)):
+            raise Refused(400, where + ".base64.media_type: not supported: " + str(media))
+        if kind == "image" and len(source.get("data") or "") > 5 << 20:
+            raise Refused(400, where + ".base64: image exceeds 5 MB maximum")
+        try:
+            base64.b64decode(source.get("data") or "", validate=True)
+        except ValueError:
+            raise Refused(400, where + ".base64.data: not base64")
+    elif how == "text" and kind == "document":
+        if media != "text/plain" or not source.get("data"):
+            raise Refused(400, where + ".text: media_type text/plain and data are required")
+    elif how != "url":
+        raise Refused(400, where + ": unknown source")
 
 
 def canonical(body):

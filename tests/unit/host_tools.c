@@ -140,6 +140,13 @@ TEST(results_have_many_forms)
   static const struct { const char *result, *text; int code; } cases[] = {
       {"\"plain\"", "got [plain]", MR_OK},
       {"[{\"type\":\"text\",\"text\":\"block\"}]", "got [block]", MR_OK},
+      {"[{\"type\":\"text\",\"text\":\"see\"},{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"media_type\":"
+       "\"image/png\",\"data\":\"aGk=\"}}]", "got [see][]", MR_OK},
+      {"[{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"media_type\":\"image/png\",\"data\":\"?\"}}]",
+       "got [The tool's result cannot be used: content[0].source.data must be base64]", MR_OK},
+      {"[{\"type\":\"document\",\"source\":{\"type\":\"file\"}}]",
+       "got [The tool's result cannot be used: content[0].source.file_id is required]", MR_OK},
+      {"[{\"type\":\"text\",\"id\":1}]", "got [[{\"id\":1,\"type\":\"text\"}]]", MR_OK},
       {"{\"b\":1,\"a\":[2]}", "got [{\"a\":[2],\"b\":1}]", MR_OK},
       {"42", "got [42]", MR_OK},
       {NULL, "got ", MR_OK},

@@ -391,6 +391,33 @@ TEST(reasoning_goes_back)
   }
 }
 
+/* What of documents such servers can be given: texts, PDFs only by the OpenAI API; none is fetched. */
+TEST(documents)
+{
+  struct bench b;
+  struct heard h;
+  for (int home = 0; home < 2; home++) {
+    bench_open(&b, home ? NULL : "{\"openai\":{\"base_url\":\"http://up.test\"}}", NULL, "key");
+    struct mr_model_req r = {.model = MR_S("gpt-5.2")};
+    SENT(MR_S("{\"role\":\"user\",\"content\":[{\"type\":\"document\",\"title\":\"T\",\"source\":{\"type\":\"base64\","
+              "\"media_type\":\"application/pdf\",\"data\":\"AAA=\"}},{\"type\":\"document\",\"source\":{\"type\":"
+              "\"url\",\"url\":\"http://u/d\"}}]}"),
+         MR_S("{\"role\":\"assistant\",\"content\":[{\"type\":\"tool_use\",\"id\":\"c\",\"name\":\"a\",\"input\":{}}]}"),
+         MR_S("{\"role\":\"user\",\"content\":[{\"type\":\"tool_result\",\"tool_use_id\":\"c\",\"content\":[{\"type\":"
+              "\"document\",\"title\":\"T\",\"context\":\"C\",\"source\":{\"type\":\"text\",\"media_type\":\"text/plain\","
+              "\"data\":\"lines\"}}]}]}"));
+    CHECK(strstr(fake->body.p, home ? "[{\"type\":\"file\",\"file\":{\"filename\":\"T\",\"file_data\":"
+                                      "\"data:application/pdf;base64,AAA=\"}},{\"type\":\"text\",\"text\":\"[a document "
+                                      "that was not fetched and cannot be seen here; it is at http://u/d]\"}]"
+                                    : "[{\"type\":\"text\",\"text\":\"T\"},{\"type\":\"text\",\"text\":\"[a PDF document; "
+                                      "this model's server takes none, so it cannot be seen here]\"},{\"type\":\"text\","));
+    /* once, and no user message behind it */
+    CHECK(strstr(fake->body.p, "{\"role\":\"tool\",\"tool_call_id\":\"c\",\"content\":\"C\\nT\\nlines\"}]}"));
+    OVER();
+    bench_close(&b);
+  }
+}
+
 TEST(prefix_is_stable)
 {
   static const char *const kinds[] = {

@@ -17,7 +17,7 @@
 
 #include "envd.h"
 
-enum { IMAGE_MAX = 3932160 /* 5 MiB as base64 */ };
+enum { IMAGE_MAX = 3932160 /* 5 MiB as base64 */, PDF_MAX = 7864320 /* 10 MiB */ };
 
 void tool_text(struct tool_run *r, const char *p, size_t n)
 {
@@ -154,25 +154,30 @@ static bool slurp(int fd, struct ebuf *b, size_t max)
 
 /* --- read -------------------------------------------------------------------------------------------- */
 
-static const char *image_type(const char *p, size_t n)
+static const char *media_type(const char *p, size_t n)
 {
   if (n >= 8 && !memcmp(p, "\x89PNG\r\n\x1a\n", 8)) return "image/png";
   if (n >= 3 && !memcmp(p, "\xff\xd8\xff", 3)) return "image/jpeg";
   if (n >= 6 && (!memcmp(p, "GIF87a", 6) || !memcmp(p, "GIF89a", 6))) return "image/gif";
   if (n >= 12 && !memcmp(p, "RIFF", 4) && !memcmp(p + 8, "WEBP", 4)) return "image/webp";
+  if (n >= 5 && !memcmp(p, "%PDF-", 5)) return "application/pdf";
   return NULL;
 }
 
-static void give_image(struct tool_run *r, struct estr shown, int fd, const char *type, struct ebuf *b)
+/* The file as one block that shows it. */
+static void give_media(struct tool_run *r, struct estr shown, int fd, const char *type, struct ebuf *b)
 {
-  if (!slurp(fd, b, IMAGE_MAX + 1)) {
+  bool pdf = !strcmp(type, "application/pdf");
+  size_t max = pdf ? PDF_MAX : IMAGE_MAX;
+  if (!slurp(fd, b, max + 1)) {
     tool_errno(r, shown.p, errno);
-  } else if (b->n > IMAGE_MAX) {
-    tool_fail(r, "%s: %s is an image of more than %d bytes. Make a smaller copy of it with bash and read that.",
-              r->name, shown.p, IMAGE_MAX);
+  } else if (b->n > max) {
+    tool_fail(r, "%s: %s is %s of more than %zu bytes. %s", r->name, shown.p, pdf ? "a PDF" : "an image", max,
+              pdf ? "Take its text or some of its pages out with bash and read those."
+                  : "Make a smaller copy of it with bash and read that.");
   } else {
-    ebuf_f(&r->content,
-           "[{\"type\":\"image\",\"source\":{\"type\":\"base64\",\"media_type\":\"%s\",\"data\":\"", type);
+    ebuf_f(&r->content, "[{\"type\":\"%s\",\"source\":{\"type\":\"base64\",\"media_type\":\"%s\",\"data\":\"",
+           pdf ? "document" : "image", type);
     ebuf_base64(&r->content, (const unsigned char *)b->p, b->n);
     ebuf_s(&r->content, "\"}}]");
   }
@@ -248,7 +253,7 @@ void tool_read(struct tool_run *r)
   struct stat st;
   struct range range;
   bool ranged;
-  struct ebuf b = {.max = IMAGE_MAX + 65536};
+  struct ebuf b = {.max = PDF_MAX + 65536};
   if (!tool_required(r, "file_path", &shown) || !tool_path(r, shown, path) || !view_range(r, &range, &ranged))
     return;
   int fd = open_file(r, shown, path, &st);
@@ -257,9 +262,9 @@ void tool_read(struct tool_run *r)
     tool_errno(r, shown.p, errno);
     goto out;
   }
-  const char *image = image_type(b.p, b.n);
-  if (image) {
-    give_image(r, shown, fd, image, &b);
+  const char *media = media_type(b.p, b.n);
+  if (media) {
+    give_media(r, shown, fd, media, &b);
   } else if (b.n && memchr(b.p, 0, b.n)) {
     tool_fail(r,
               "read: %s is a binary file (%lld bytes). Look at it with bash, for example with od or strings.",
