@@ -31,6 +31,12 @@ struct mr_outcome *mr_outcome_active(const struct mr_session *s)
   return o && o->result < MR_RESULT_SATISFIED ? o : NULL;
 }
 
+bool mr_outcome_pending(const struct mr_session *s)
+{
+  const struct mr_outcome *o = mr_outcome_active(s);
+  return o && o->result == MR_RESULT_PENDING;
+}
+
 static struct mr_str task_text(struct mr_session *s, const struct mr_outcome *o)
 {
   return mr_str_c(mr_arena_printf(s->mem,
@@ -146,7 +152,9 @@ static void end_row(struct mr_txn *t, const struct mr_outcome *o, const char *re
 static bool others_work(const struct mr_session *s)
 {
   for (const struct mr_thread *th = s->main.next; th; th = th->next)
-    if (th->status == MR_RUNNING || th->status == MR_RESCHEDULING || mr_thread_blocked(th)) return true;
+    if (th->status == MR_RUNNING || th->status == MR_RESCHEDULING ||
+        (th->status == MR_IDLE && (th->stop == MR_STOP_REQUIRES_ACTION || th->stop == MR_STOP_BUDGET)))
+      return true; /* its turn is open */
   return false;
 }
 

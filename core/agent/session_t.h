@@ -206,8 +206,8 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
 /* At list price so far, running time too, nanocents; -1: the session's model has no list price. */
 int64_t mr_session_cost(const struct mr_session *s);
 bool mr_budget_over(const struct mr_session *s); /* no further model request may begin */
-/* The budget was changed: what was paused goes on. Behind the commit of the change. */
-void mr_turn_budget_changed(struct mr_session *s);
+/* The budget was changed: what was paused goes on, in the commit of the change. */
+void mr_turn_budget_changed(struct mr_txn *t);
 /* What the model request that just ended cost: a private row, behind its span. */
 void mr_cost_row(struct mr_txn *t, struct mr_str model, const struct mr_usage *u);
 void mr_usage_row(struct mr_txn *t); /* session.usage */
@@ -267,6 +267,7 @@ void mr_turn_retry(struct mr_timer *t); /* the wait after a failed request is ov
 void mr_turn_idle(struct mr_txn *t, enum mr_stop stop,
                   struct mr_str details); /* the thread's, and the session's when nothing else of it runs */
 void mr_turn_running(struct mr_txn *t);   /* the thread's, behind the session's */
+void mr_turn_unread(struct mr_txn *t);    /* the present thread has mail, and nothing else begins it: it runs */
 void mr_turn_answered(struct mr_txn *t);  /* results were taken in t: the status follows */
 /* The present thread stopped: so does the session, when nothing else of it runs. */
 void mr_turn_stopped(struct mr_txn *t);

@@ -203,6 +203,7 @@ static int thread_idle(struct mr_thread *th, yyjson_val *j, int64_t at)
   th->wants_model = false;
   th->rounds = th->retries = th->ncalls = 0;
   th->due_us = 0;
+  if (th->stop == MR_STOP_RETRIES) th->compactions = 0; /* what comes next begins anew */
   return MR_OK;
 }
 

@@ -464,6 +464,24 @@ void mr_tools_forget(struct mr_thread *th)
   }
 }
 
+/* The call becomes the client's, who must see it: a child's is on the primary's stream from here on. */
+static void disown_rows(struct mr_txn *t, struct mr_tcall *c)
+{
+  struct mr_buf b;
+  struct mr_jw w;
+
+  mr_txn_private(t, "tool.claim",
+                 mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"owned\":false}", c->event_id)));
+  if (mr_thread_primary(c->th)) return;
+  mr_txn_on(t, &t->s->main);
+  mr_txn_wire(t, &b, &w, "agent.custom_tool_use", c->event_id, NULL);
+  mr_jw_kstr(&w, "name", c->name);
+  mr_jw_kraw(&w, "input", c->input);
+  mr_jw_kc(&w, "session_thread_id", c->th->id);
+  mr_txn_end_wire(t, &b, &w);
+  mr_txn_on(t, c->th);
+}
+
 /* A handler that ran when the process died: again if it may, else closed; unowned if nobody is left. */
 static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
 {
@@ -472,8 +490,7 @@ static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
 
   if (guarded && c->attempt == 0) return;
   if (!guarded && !owns && (c->attempt == 0 || c->idempotent)) {
-    mr_txn_private(t, "tool.claim",
-                   mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"owned\":false}", c->event_id)));
+    disown_rows(t, c);
   } else if (c->attempt > 0 && ((owns & MR_OWNS_IDEMPOTENT && c->idempotent) || MR_SWITCH("rerun-all"))) {
     intent_row(t, c);
   } else if (c->attempt > 0) {
