@@ -237,6 +237,10 @@ static void verdict(struct mr_session *s, const struct mr_verdict_of *v)
                                               : "failed",
           why, &v->usage);
   mr_cost_row(&t, v->model, &v->usage);
+  if (MR_SWITCH("verdict-split")) {
+    mr_txn_commit(&t, NULL, NULL);
+    mr_txn_begin(&t, &s->main, NULL, "graded");
+  }
   if (revise) {
     feedback(&t, o, why, last);
     model = mr_turn_advance(&t);
@@ -303,7 +307,11 @@ static void ask(struct mr_grade *g)
   struct mr_err err;
 
   g->waits = true;
-  if (mr_grade_ask(g->s, mr_outcome_active(g->s), g->files, on_verdict, g, &g->call, &err) == MR_OK) return;
+  (void)MR_FAULT("grade.ask.before");
+  if (mr_grade_ask(g->s, mr_outcome_active(g->s), g->files, on_verdict, g, &g->call, &err) == MR_OK) {
+    (void)MR_FAULT("grade.ask.after");
+    return;
+  }
   none.message = mr_str_c(err.message);
   on_verdict(g, &none);
 }

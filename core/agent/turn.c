@@ -138,6 +138,10 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
   bool report = !mr_thread_primary(th) && (stop == MR_STOP_END_TURN || stop == MR_STOP_REFUSAL);
 
   if (report) mr_mail_report(t);
+  if (report && MR_SWITCH("report-split")) {
+    mr_txn_commit(t, NULL, NULL);
+    mr_txn_begin(t, th, NULL, "idle");
+  }
   mr_turn_thread_idle(t, stop, details);
   if (report && mr_thread_advisor(th)) mr_turn_terminated(t); /* one question, one answer */
   if (report) mr_mail_wake(t, &t->s->main);
@@ -150,7 +154,8 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
  * nobody looks at a session that is idle after a restart. */
 void mr_turn_unread(struct mr_txn *t)
 {
-  if (t->th->nmail && t->th->status == MR_IDLE && !mr_thread_blocked(t->th)) mr_turn_running(t);
+  if (t->th->nmail && t->th->status == MR_IDLE && !mr_thread_blocked(t->th) && !MR_SWITCH("begin-late"))
+    mr_turn_running(t);
 }
 
 void mr_turn_dead(struct mr_txn *t)
@@ -356,7 +361,10 @@ static void step_begin(struct mr_thread *th)
   struct mr_txn t;
   bool model;
 
-  if (mr_budget_over(th->s) || !next_input(th, "user.message", "user.define_outcome")) return;
+  if (mr_budget_over(th->s)) return;
+  if (!next_input(th, "user.message", "user.define_outcome") &&
+      !(MR_SWITCH("begin-late") && (th->nmail || th->stop == MR_STOP_BUDGET)))
+    return;
   mr_txn_begin(&t, th, NULL, "take");
   mr_turn_running(&t);
   model = mr_turn_advance(&t);

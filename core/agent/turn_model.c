@@ -114,6 +114,10 @@ void mr_run_finish(struct mr_model_run *r)
   (void)MR_FAULT("model.replied");
   mr_txn_begin(&t, r->th, NULL, "reply");
   mr_reply_rows(&t, r);
+  if (MR_SWITCH("spawn-split")) {
+    mr_txn_commit(&t, NULL, NULL);
+    mr_txn_begin(&t, r->th, NULL, "reply");
+  }
   mr_delegate_run(&t);
   if (mr_str_is(r->stop_reason, "refusal"))
     mr_turn_idle(&t, MR_STOP_REFUSAL,

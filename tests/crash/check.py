@@ -26,7 +26,8 @@ class Session:
     def __init__(self, sid):
         self.id, self.scenario = sid, "?"
         self.sent, self.seen, self.previews = [], [], []   # seen: a list for each life of the server
-        self.settled = self.final = None                         # {"session", "events"}
+        self.settled = self.final = None                         # {"session", "events", "threads": {id: thread}}
+        self.children = defaultdict(list)                        # thread: a list for each life, of its own stream
         self.runs = []                                           # (tool, key, event, attempt)
         self.bad = []
 
@@ -54,17 +55,23 @@ def read(log, out, runs):
             while len(s.seen) <= life:
                 s.seen.append([])
             s.seen[life].append(j["data"])
-            if j["data"]["type"].startswith("span."):
+            if j["data"]["type"].startswith("span.model_request"):
                 s.previews.append((life, j["data"]))
+        elif j["k"] == "thread_event":
+            seen = get(j["session"]).children[j["thread"]]
+            while len(seen) <= life:
+                seen.append([])
+            seen[life].append(j["data"])
         elif j["k"] == "preview":
             get(j["session"]).previews.append((life, j["data"]))
     for line in out.splitlines():
         j = json.loads(line)
         s = get(j["session"]["id"])
-        if j["events"]["next_page"]:
+        if j["events"]["next_page"] or any(t["events"]["next_page"] for t in j["threads"]):
             s.complain("a list of this size has a second page")
+        threads = {t["id"]: {"status": t["status"], "events": t["events"]["data"]} for t in j["threads"]}
         setattr(s, "settled" if j["k"] == "settled" else "final",
-                {"session": j["session"], "events": j["events"]["data"]})
+                {"session": j["session"], "events": j["events"]["data"], "threads": threads})
     for line in runs.splitlines():
         fields = line.split()
         if len(fields) == 6:
@@ -242,10 +249,13 @@ class Grammar:
             self.open[e["id"]] = e
             self.batch_new.append(e["id"])
             self.said = []
-        elif e["type"] == "agent.message" and text_of(e).startswith("Results: "):
-            said = "Results: " + "\n".join(t for _, t in sorted(self.said))
-            if text_of(e) != said:
-                self.complain(f"the model was not told what the tools said ({said!r}, not {text_of(e)!r})", e)
+        elif e["type"] == "agent.message":
+            self.told(e)
+
+    def told(self, e):
+        said = "Results: " + "\n".join(t for _, t in sorted(self.said))
+        if text_of(e).startswith("Results: ") and text_of(e) != said:
+            self.complain(f"the model was not told what the tools said ({said[:200]!r}, not {text_of(e)[:200]!r})", e)
 
     def result(self, e):
         use = e[RESULTS[e["type"]]]
@@ -264,9 +274,17 @@ def key_of(use):
     return given.get("key") or next(iter(given.values()), "none").split()[-1]
 
 
+def everywhere(which):
+    """The events of all lists; what is on two comes as the thread's own has it."""
+    own = [e for t in which["threads"].values() for e in t["events"]]
+    ids = {e["id"] for e in own}
+    return [e for e in which["events"] if e["id"] not in ids] + own
+
+
 def executed(s, interrupts, sandbox_gone, tools_gone, kept):
-    uses = {e["id"]: e for e in s.final["events"] if e["type"] in TOOL_USES}
-    results = {e[RESULTS[e["type"]]]: e for e in s.final["events"] if e["type"] in RESULTS}
+    events = everywhere(s.final)
+    uses = {e["id"]: e for e in events if e["type"] in TOOL_USES}
+    results = {e[RESULTS[e["type"]]]: e for e in events if e["type"] in RESULTS}
     count = defaultdict(list)
     for tool, key, event, attempt in s.runs:
         count[tool, key].append((event, attempt))
@@ -293,8 +311,11 @@ def executed(s, interrupts, sandbox_gone, tools_gone, kept):
             if use["name"] in ("bash", "write") and n and not sandbox_gone:
                 s.complain("a command's result was thrown away")
         elif text_of(res).startswith("done:") and use["name"] != "ask_human":
-            if text_of(res) != "done:" + key_of(use) and not tools_gone:
-                s.complain(f"a result of another call: {text_of(res)!r}")
+            said, big = text_of(res).split("\n")[0], key_of(use).startswith("big")
+            if said != "done:" + key_of(use) and not tools_gone:
+                s.complain(f"a result of another call: {said!r}")
+            if big and f"The whole output is in /tmp/tool_output/{uid}.txt" not in text_of(res):
+                s.complain("a large result is not in a file")
             if n == 0 and not tools_gone:
                 s.complain(f"a result of a call that never ran: {text_of(res)!r}")
 
@@ -304,7 +325,8 @@ def totals(s, which):
     if row["status"] != "idle":
         s.complain(f"the session is {row['status']}")
     for name in ("input_tokens", "output_tokens"):
-        n = sum(e["model_usage"][name] for e in events if e["type"] == "span.model_request_end")
+        n = sum((e.get("model_usage") or e["usage"])[name] for e in everywhere(which)
+                if e["type"] in ("span.model_request_end", "span.outcome_evaluation_end"))
         if row["usage"][name] != n:
             s.complain(f"usage.{name} is {row['usage'][name]}, the requests add up to {n}")
 
@@ -323,6 +345,179 @@ def by_itself(s):
         s.complain(f"waits for answers that were given: {left}")
 
 
+# ---- outcomes
+
+
+def graded(s, events):
+    """Each evaluation has one end, and the turn goes on until there is a last one."""
+    starts = [e for e in events if e["type"] == "span.outcome_evaluation_start"]
+    ends = [e for e in events if e["type"] == "span.outcome_evaluation_end"]
+    defined = [e["outcome_id"] for e in events if e["type"] == "user.define_outcome"]
+    for e in starts:
+        n = [x for x in ends if x["outcome_evaluation_start_id"] == e["id"]]
+        if len(n) != 1:
+            s.complain(f"{len(n)} ends: {short(e)}")
+    for e in events:
+        if e["type"].startswith("span.outcome_evaluation") and e["outcome_id"] not in defined:
+            s.complain(f"of another outcome: {short(e)}")
+    if [e["iteration"] for e in starts] != list(range(len(starts))):
+        s.complain(f"iterations {[e['iteration'] for e in starts]}")
+    results = [e["result"] for e in ends]
+    waits = None
+    for e in events:
+        if e["type"] == "span.outcome_evaluation_end":
+            waits = e if e["result"] == "needs_revision" else None
+        elif e["type"] == "agent.message":
+            waits = None
+        elif e["type"] == "span.outcome_evaluation_start" and waits:
+            s.complain(f"nothing was revised after {short(waits)}")
+    if defined and (not results or results[:-1] != ["needs_revision"] * (len(results) - 1) or results[-1] not in
+                    (("interrupted", "satisfied") if s.scenario == "ungraded" else ("satisfied",))):
+        s.complain(f"graded as {results}")
+    row = [(o["outcome_id"], o["result"]) for o in s.final["session"]["outcome_evaluations"]]
+    if row != [(d, r) for d, r in zip(defined, results[-1:])]:
+        s.complain(f"the session's outcomes are {row}, not {defined} {results[-1:]}")
+
+
+# ---- threads
+
+STATUS = "session.thread_status_"
+
+
+class Thread(Grammar):
+    """One thread's own events. tid None: the primary's, in the list of a session that has others."""
+
+    def one(self, e, before, after):
+        t = e["type"]
+        if t == STATUS + "running":
+            if self.running:
+                self.complain("runs already", e)
+            self.running, self.blocked = True, False
+        elif t == STATUS + "idle":
+            self.stops(e)
+        elif t in (STATUS + "rescheduled", STATUS + "terminated"):
+            if self.span:
+                self.complain("stops inside a request", e)
+            self.running = False
+        elif t == "agent.thread_message_sent" and "to_agent_name" not in e:
+            self.told(e)
+        elif not t.startswith("session."):
+            super().one(e, before, after)
+
+    def stops(self, e):
+        waits = [i for i in self.open if i not in self.verdict]
+        reason = e["stop_reason"]
+        if self.span:
+            self.complain("idle inside a request", e)
+        self.running, self.blocked = False, reason["type"] == "requires_action"
+        if self.blocked and (reason["event_ids"] != waits or not waits):
+            self.complain(f"waits for {reason['event_ids']}, not {waits}", e)
+        if not self.blocked and self.open:
+            self.complain(f"ends with open calls {list(self.open)}", e)
+
+    def finish(self, name):
+        if self.running or self.blocked or self.span or self.open:
+            self.s.complain(f"thread {name} has not ended: {self.running} {self.blocked} {self.span} {list(self.open)}")
+
+
+def is_copy(e, children):
+    return e.get("session_thread_id") in children
+
+
+def family(s, which):
+    children = which["threads"]
+    both = (STATUS, "agent.tool_use", "agent.custom_tool_use", "user.")
+    primary = [e for e in which["events"] if not is_copy(e, children)]
+    parts = [(None, primary)] + [(tid, t["events"]) for tid, t in children.items()]
+    for tid, events in parts:
+        g = Thread(s, events)
+        for e in events:
+            g.one(e, "", "")
+        g.finish(tid or "primary")
+    created = [e["session_thread_id"] for e in which["events"] if e["type"] == "session.thread_created"]
+    if created != list(children):
+        s.complain(f"created {created}, and there are {list(children)}")
+    for tid, t in children.items():
+        times(s, t["events"])
+        copies = {e["id"] for e in which["events"] if is_copy(e, {tid}) and e["type"].startswith(both)}
+        own = [e for e in t["events"] if e["type"].startswith(STATUS)]
+        seen = [e for e in which["events"] if is_copy(e, {tid}) and e["type"].startswith(STATUS)]
+        timeless = lambda rows: [{k: v for k, v in e.items() if k != "processed_at"} for e in rows]
+        if timeless(own) != timeless(seen):
+            s.complain(f"the two streams differ: {[short(e) for e in own]}, {[short(e) for e in seen]}")
+        if copies - {e["id"] for e in t["events"]}:
+            s.complain(f"on the session's stream, and not on the thread's: {copies}")
+        last = own[-1]["type"] if own else "none"
+        if STATUS + t["status"] != last:
+            s.complain(f"thread is {t['status']}, its last row {last}")
+    mail(s, which)
+    shared(s, which)
+
+
+def mail(s, which):
+    """What was sent was received, once, in order; an advisor's question and advice are only received."""
+    lists = {None: which["events"], **{tid: t["events"] for tid, t in which["threads"].items()}}
+    advisor = [e["session_thread_id"] for e in which["events"]
+               if e["type"] == "session.thread_created" and e["agent_name"] == "anthropic.advisor"]
+    for tid in lists:
+        if tid is None or tid in advisor:
+            continue
+        for at, to, peer in ((None, tid, "to"), (tid, None, "from")):
+            sent = [e["content"] for e in lists[at] if e["type"] == "agent.thread_message_sent" and
+                    (at is not None or e["to_session_thread_id"] == tid)]
+            got = [e["content"] for e in lists[to] if e["type"] == "agent.thread_message_received" and
+                   (to is not None or e["from_session_thread_id"] == tid)]
+            if sent != got:
+                s.complain(f"sent {sent}, received {got}")
+    prompts = [str(e["content"]) for e in which["events"] if e["type"] == "agent.thread_message_sent"]
+    if len(prompts) != len(set(prompts)):
+        s.complain(f"an agent was started twice: {prompts}")
+    ended = [e for e in everywhere(which) if e["type"] == "agent.thread_message_sent" and "to_agent_name" not in e]
+    if s.scenario not in ("family_cut", "family_dies", "advised") and len(ended) != len(which["threads"]):
+        s.complain(f"{len(which['threads'])} agents, {len(ended)} reports")
+
+
+def shared(s, which):
+    """The session's status is what its threads' add up to."""
+    state, session, waits = {}, "idle", {}
+    for e in which["events"]:
+        t = e["type"]
+        if t.startswith(STATUS):
+            state[e["session_thread_id"]] = t[len(STATUS):]
+            waits[e["session_thread_id"]] = (e.get("stop_reason") or {}).get("event_ids", [])
+        elif t == "session.status_running":
+            if session == "running":
+                s.complain(f"runs already: {short(e)}")
+            session = "running"
+        elif t == "session.status_idle":
+            session = "idle"
+            if "running" in state.values() or "rescheduled" in state.values():
+                s.complain(f"idle while a thread runs: {short(e)} {state}")
+            asked = sorted(i for w in waits.values() for i in w)
+            if sorted(e["stop_reason"].get("event_ids", [])) != asked:
+                s.complain(f"waits for {e['stop_reason']}, its threads for {asked}")
+        elif t == "session.status_rescheduled":
+            session = "rescheduled"
+            if "running" in state.values() or "rescheduled" not in state.values():
+                s.complain(f"rescheduled at the wrong moment: {short(e)} {state}")
+    if not which["events"] or which["events"][-1]["type"] != "session.status_idle":
+        s.complain("the list does not end with an idle")
+
+
+def followed(s):
+    """What a client saw of a child's own stream is in its list, the same and without gaps."""
+    for tid, lives in s.children.items():
+        events = s.final["threads"].get(tid, {"events": []})["events"]
+        place = {e["id"]: i for i, e in enumerate(events)}
+        for seen in lives:
+            if any(e["id"] not in place or events[place[e["id"]]] != e for e in seen):
+                s.complain(f"published on thread {tid} and lost, or changed: {[short(e) for e in seen]}")
+                continue
+            places = [place[e["id"]] for e in seen]
+            if places != list(range(places[0], places[0] + len(places))) if places else False:
+                s.complain(f"thread {tid}: the stream does not show the list without gaps: {places}")
+
+
 def judge(log, out, runs, sandbox_gone=False, tools_gone=False, kept=()):
     bad = []
     for s in read(log, out, runs).values():
@@ -335,8 +530,14 @@ def judge(log, out, runs, sandbox_gone=False, tools_gone=False, kept=()):
             for which in (s.settled, s.final):
                 times(s, which["events"])
                 totals(s, which)
-            Grammar(s, s.final["events"]).walk()
-            executed(s, s.scenario in ("cut", "unblock", "interrupt"), sandbox_gone, tools_gone, kept)
+            if s.final["threads"] or s.scenario.startswith("family"):
+                family(s, s.final)
+                followed(s)
+            else:
+                Grammar(s, s.final["events"]).walk()
+            graded(s, s.final["events"])
+            cut = s.scenario in ("cut", "unblock", "interrupt", "ungraded", "compact_cut", "spill_cut", "family_cut")
+            executed(s, cut, sandbox_gone, tools_gone, kept)
             by_itself(s)
             if s.final["events"] and s.final["events"][-1]["type"] == "session.status_idle" and \
                     not any("last words" in text_of(e) for e in s.final["events"] if e["type"] == "agent.message"):

@@ -68,7 +68,8 @@ static void turn_loop(struct world *w)
 static void world_open(struct world *w, const char *dir, const char *log)
 {
   const char *model = getenv("CRASH_MODEL"), *shift = getenv("CRASH_CLOCK_S"), *limit = getenv("CRASH_LIMIT_S");
-  static const char config[] = "{\"retries\":{\"base_ms\":20,\"cap_ms\":40}}";
+  static const char config[] = "{\"retries\":{\"base_ms\":20,\"cap_ms\":40},\"prices\":{\"date\":\"2026-11-28\",\"hour_usd\":0,"
+                               "\"models\":{\"priced\":{\"input\":0,\"output\":1000}}},\"outcomes\":{\"heartbeat_ms\":5}}";
   char path[600], models[900];
   struct mr_config c = {.size = sizeof c, .wall_us = clock_us, .log = print_line, .ud = w};
   struct mr_store_opts so = {.dir = path};
@@ -83,7 +84,7 @@ static void world_open(struct world *w, const char *dir, const char *log)
     die(log, "cannot write");
   mkdir(dir, 0700);
   snprintf(path, sizeof path, "%s/store", dir);
-  snprintf(models, sizeof models, "{\"scripted\":{\"file\":\"%s\"},\"route\":{\"m\":\"scripted\"}}",
+  snprintf(models, sizeof models, "{\"scripted\":{\"file\":\"%s\"},\"route\":{\"m\":\"scripted\",\"priced\":\"scripted\"}}",
            model ? model : "tests/crash/model.jsonl");
   w->config = yyjson_read(config, strlen(config), 0);
   mr_sys_init(&w->sys, &c);
@@ -183,22 +184,51 @@ static struct client *client_new(struct world *w, const char *id)
 
 /* ---- begin ---- */
 
-static void make_session(struct world *w, const char *agent, const char *env, const char *name)
+enum { PLAIN, BOSS, AGENTS };
+
+/* An agent of each kind: agents[priced][kind]. */
+static void make_agents(struct world *w, char agents[2][AGENTS][64])
+{
+  static const char tools[] =
+      "[{\"type\":\"agent_toolset_20260401\",\"configs\":[{\"name\":"
+      "\"write\",\"permission_policy\":{\"type\":\"always_ask\"}}]},"
+      "{\"type\":\"custom\",\"name\":\"counter\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
+      "{\"type\":\"custom\",\"name\":\"lookup\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
+      "{\"type\":\"custom\",\"name\":\"ask_human\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]";
+  char json[2048], roster[256];
+
+  for (int i = 0; i < 2 * AGENTS; i++) {
+    const char *model = i / AGENTS ? "priced" : "m";
+    struct req *r;
+    snprintf(roster, sizeof roster, ",\"multiagent\":{\"type\":\"coordinator\",\"agents\":[\"%s\",{\"type\":\"advisor\","
+             "\"model\":\"%s\"}]}", agents[i / AGENTS][PLAIN], model);
+    snprintf(json, sizeof json, "{\"name\":\"%s\",\"model\":\"%s\",\"tools\":%s%s}", i % AGENTS == BOSS ? "boss" : "assistant",
+             model, tools, i % AGENTS == BOSS ? roster : "");
+    r = ask(w, mr_agents_create, NULL, json);
+    member(r, "/id", agents[i / AGENTS][i % AGENTS], sizeof agents[0][0]);
+    req_free(r);
+  }
+}
+
+static void make_session(struct world *w, char agents[2][AGENTS][64], const char *env, const char *name)
 {
   char json[512], id[64];
+  const struct scenario *sc = NULL;
   struct client *cl;
   struct req *r;
 
-  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"title\":\"%s\"}", agent, env, name);
+  for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
+    if (strcmp(scenarios[i].name, name) == 0)
+      sc = &scenarios[i];
+  if (!sc)
+    die("no such scenario", name);
+  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"title\":\"%s\"%s}", agents[sc->priced][sc->agent],
+           env, name, sc->priced ? ",\"budget\":{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"50\",\"currency\":\"USD\"}}" : "");
   r = ask(w, mr_sessions_create, NULL, json);
   cl = client_new(w, member(r, "/id", id, sizeof id));
   log_line(w, "{\"k\":\"made\",\"session\":\"%s\",\"scenario\":\"%s\"}\n", id, name);
   req_free(r);
-  for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
-    if (strcmp(scenarios[i].name, name) == 0)
-      cl->sc = &scenarios[i];
-  if (!cl->sc)
-    die("no such scenario", name);
+  cl->sc = sc;
   follow(cl);
 }
 
@@ -211,18 +241,11 @@ static void on_stop(struct mr_timer *t)
 
 static void begin(struct world *w, char *names)
 {
-  static const char agent_json[] =
-      "{\"name\":\"assistant\",\"model\":\"m\",\"tools\":[{\"type\":\"agent_toolset_20260401\",\"configs\":[{\"name\":"
-      "\"write\",\"permission_policy\":{\"type\":\"always_ask\"}}]},"
-      "{\"type\":\"custom\",\"name\":\"counter\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
-      "{\"type\":\"custom\",\"name\":\"lookup\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
-      "{\"type\":\"custom\",\"name\":\"ask_human\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]}";
   const char *stop = getenv("CRASH_STOP_MS");
-  char agent[64], env[64] = "";
-  struct req *r = ask(w, mr_agents_create, NULL, agent_json);
+  char agents[2][AGENTS][64], env[64] = "";
+  struct req *r;
 
-  member(r, "/id", agent, sizeof agent);
-  req_free(r);
+  make_agents(w, agents);
   while (!env[0]) {
     r = ask(w, mr_environments_list, NULL, NULL);
     member(r, "/data/0/id", env, sizeof env);
@@ -232,7 +255,7 @@ static void begin(struct world *w, char *names)
     next = strchr(name, ',');
     if (next)
       *next++ = '\0';
-    make_session(w, agent, env, name);
+    make_session(w, agents, env, name);
   }
   w->doing = "playing the scenarios";
   mr_timer_init(&w->stopper, on_stop);
@@ -247,10 +270,35 @@ static void begin(struct world *w, char *names)
 
 /* ---- resume and list ---- */
 
+/* The threads besides the primary, each with its own list. */
+static void show_threads(struct world *w, struct client *cl)
+{
+  struct req *r = ask(w, mr_sessions_threads_list, cl->id, NULL);
+  yyjson_doc *doc = yyjson_read(r->out, strlen(r->out), 0);
+  yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(yyjson_doc_get_root(doc), "data"));
+  yyjson_val *v;
+  int n = 0;
+
+  while ((v = yyjson_arr_iter_next(&it))) {
+    struct mr_str id = mr_json_get_str(v, "id"), status = mr_json_get_str(v, "status");
+    struct req *e;
+    if (n++ == 0) /* its list is the session's */
+      continue;
+    e = ask_thread(w, mr_sessions_threads_events_list, cl->id, id, NULL);
+    printf("%s{\"id\":\"" MR_FMT "\",\"status\":\"" MR_FMT "\",\"events\":%s}", n > 2 ? "," : "", MR_ARG(id), MR_ARG(status),
+           e->out);
+    req_free(e);
+  }
+  yyjson_doc_free(doc);
+  req_free(r);
+}
+
 static void show(struct world *w, struct client *cl, const char *kind)
 {
   struct req *s = ask(w, mr_sessions_retrieve, cl->id, NULL), *e = ask(w, mr_sessions_events_list, cl->id, NULL);
-  printf("{\"k\":\"%s\",\"session\":%s,\"events\":%s}\n", kind, s->out, e->out);
+  printf("{\"k\":\"%s\",\"session\":%s,\"events\":%s,\"threads\":[", kind, s->out, e->out);
+  show_threads(w, cl);
+  printf("]}\n");
   req_free(s);
   req_free(e);
 }
@@ -327,6 +375,14 @@ static void resume(struct world *w)
       act(w->clients[i], "answers");
   }
   settle(w, "waiting for the turns that were answered");
+  for (int i = 0; i < w->nclients; i++)
+    if (w->clients[i]->paused)
+      act(w->clients[i], "raise");
+  settle(w, "waiting for the turns that were paused");
+  for (int i = 0; i < w->nclients; i++) /* what a paused child asks when it goes on */
+    if (w->clients[i]->npending)
+      act(w->clients[i], "answers");
+  settle(w, "waiting for the last answers");
   for (int i = 0; i < w->nclients; i++)
     act(w->clients[i], "say:last words");
   settle(w, "waiting for the last words");
