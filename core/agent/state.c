@@ -362,8 +362,10 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
     session_stops(s, MR_RESCHEDULING, row->processed_us);
   } else if (mr_str_is(t, "session.status_terminated")) {
     session_stops(s, MR_TERMINATED, row->processed_us);
-    for (th = &s->main; th; th = th->next)
+    for (th = &s->main; th; th = th->next) {
       thread_stops(th, MR_TERMINATED, row->processed_us);
+      if (!th->archived_us) th->archived_us = row->processed_us;
+    }
   } else if (mr_str_is(t, "span.model_request_start")) {
     set_id(th->span_id, mr_json_get_str(j, "id"));
     th->wants_model = false;

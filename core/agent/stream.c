@@ -54,6 +54,9 @@ void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row)
     else if (ends_stream(th, row->type))
       sub_end(u, MR_OK);
   }
+  if (!mr_str_is(row->type, "session.status_terminated")) return;
+  while ((th = th->next)) /* no row of their own says so */
+    mr_stream_end_all(th, MR_OK);
 }
 
 void mr_stream_request_began(struct mr_thread *th)
@@ -144,17 +147,19 @@ static void on_replay(void *ud, const struct mr_rows *r)
   struct replay *p = ud;
   struct mr_session *s = p->th->s;
   struct mr_subscriber *u = p->th->subs;
+  bool over = false;
 
   while (u && u != p->u)
     u = u->next;
   for (int i = 0; u && i < r->n; i++) {
     u->after = r->log[i].pos;
+    over = over || ends_stream(p->th, r->log[i].type);
     if (u->call->event(u->call, r->log[i].type, r->log[i].pos, r->log[i].body) == MR_E_CLOSED) {
       sub_end(u, MR_E_CLOSED);
       u = NULL;
     }
   }
-  if (u && r->code != MR_OK) {
+  if (u && (r->code != MR_OK || over)) {
     sub_end(u, r->code);
   } else if (u && (r->more || u->missed > u->after)) {
     replay(u); /* more of the past, or rows published since this snapshot */

@@ -464,3 +464,70 @@ TEST(a_history_that_cannot_be_shortened_ends_the_turn_and_no_more)
   CHECK_INT(count(&g, " error"), 1);
   rig_close(&g);
 }
+
+/* ---- streams of children ---- */
+
+struct seen { struct made m; int events; };
+
+static void seen_opened(struct mr_call *c)
+{
+  (void)c;
+}
+
+static int seen_event(struct mr_call *c, struct mr_str name, int64_t pos, struct mr_str json)
+{
+  (void)name, (void)pos, (void)json;
+  ((struct seen *)(void *)MR_OF(c, struct made, c))->events++;
+  return MR_OK;
+}
+
+static void watch_thread(struct rig *g, struct seen *w, const char *thread, const char *json)
+{
+  *w = (struct seen){.m.g = g};
+  w->m.c.d = g->d;
+  w->m.c.mem = &test_sys()->mem;
+  w->m.c.arena = mr_arena_new(w->m.c.mem, 1024);
+  w->m.c.path[0] = mr_str_c(g->session);
+  w->m.c.path[1] = mr_str_c(thread);
+  w->m.c.done = made_done;
+  w->m.c.opened = seen_opened;
+  w->m.c.event = seen_event;
+  CHECK_INT(mr_store_workspace(g->store, MR_S("default"), &w->m.c.who.workspace, NULL), MR_OK);
+  CHECK_INT(mr_json_parse(w->m.c.mem, mr_str_c(json), 1000, &w->m.in, NULL), MR_OK);
+  w->m.c.in = yyjson_doc_get_root(w->m.in);
+  mr_sessions_threads_stream(&w->m.c);
+}
+
+static void watch_over(struct rig *g, struct seen *w)
+{
+  for (int i = 0; i < 3000 && !w->m.over; i++)
+    rig_pump(g);
+  CHECK(w->m.over);
+  CHECK_INT(w->m.c.code, MR_OK);
+  yyjson_doc_free(w->m.in);
+  mr_arena_free(&w->m.c.arena);
+}
+
+TEST(streams_of_threads_end_with_their_session)
+{
+  struct rig g = {.model = works};
+  struct seen live, late;
+  char child[64];
+
+  coordinate(&g, "");
+  rig_say(&g, "start one");
+  until_held(&g);
+  snprintf(child, sizeof child, "%s", loaded(&g)->main.next->id);
+  watch_thread(&g, &live, child, "{}");
+  send(&g, INTERRUPT, "");
+  rig_until(&g, "idle");
+  watch_thread(&g, &late, child, "{\"after\":1}"); /* it is still reading what was */
+  rig_ok(&g, mr_sessions_archive, g.session, NULL, NULL);
+  watch_over(&g, &live);
+  CHECK(live.events > 0);
+  watch_over(&g, &late);
+  rig_ok(&g, mr_sessions_threads_retrieve, g.session, child, NULL);
+  CHECK_STR(mr_str_c(rig_get(&g, "/status")), "terminated");
+  CHECK(strcmp(rig_get(&g, "/archived_at"), "null") != 0);
+  rig_close(&g);
+}
