@@ -77,7 +77,7 @@ struct world {
   int log;
   struct mr_timer limit, pause, stopper;
   const char *doing;
-  bool drained, stop;
+  bool drained, stop, fails;
   struct client *clients[SESSIONS_MAX];
   int nclients, open, sending, calls; /* streams, sends, calls of all kinds that are not done */
 };
@@ -202,11 +202,23 @@ static const char *member(struct req *r, const char *pointer, char *out, size_t 
 
 /* ---- the client's moves ---- */
 
+/* A commit failed, as this run is told to have it: the client plays no more, the session goes on. */
+static void give_up(struct client *cl)
+{
+  cl->over = true;
+  mr_loop_stop(cl->w->loop);
+}
+
 static void on_sent(struct req *r)
 {
   struct client *cl = r->cl;
 
   r->w->sending--;
+  if (r->c.code != MR_OK && r->w->fails) {
+    give_up(cl);
+    req_free(r);
+    return;
+  }
   if (r->c.code != MR_OK && r->w->stop) { /* refused, and so not acknowledged */
     req_free(r);
     return;
@@ -242,7 +254,9 @@ static void add_answer(struct client *cl, char *json, size_t n, const char *id)
 static void on_raised(struct req *r)
 {
   r->w->sending--;
-  if (r->c.code != MR_OK && !r->w->stop)
+  if (r->c.code != MR_OK && r->w->fails)
+    give_up(r->cl);
+  else if (r->c.code != MR_OK && !r->w->stop)
     die("raise", r->c.err.message);
   req_free(r);
 }
@@ -355,7 +369,9 @@ static int on_event(struct mr_call *c, struct mr_str name, int64_t pos, struct m
 
 static void on_stream_end(struct req *r)
 {
-  if (r->c.code != MR_E_CLOSED)
+  if (r->c.code != MR_E_CLOSED && r->w->fails)
+    give_up(r->cl);
+  else if (r->c.code != MR_E_CLOSED)
     die("stream", r->c.err.message);
   r->w->open--;
   req_free(r);

@@ -16,7 +16,8 @@
  * Exit codes: 0; 2 broken; 3 over the time limit (what did not finish is on stderr).
  * Environment: CRASH_MODEL the model's file, CRASH_NO_TOOLS, CRASH_CLOCK_S (the wall clock is that much
  * ahead), CRASH_STOP_MS (begin ends in order so long after the first messages, as after SIGTERM),
- * CRASH_GRACE_MS, CRASH_LIMIT_S (20), and in debug builds MOONRIG_FAULT and MOONRIG_SWITCH.
+ * CRASH_GRACE_MS, CRASH_FAILS (the fault makes a commit fail: who hears of it gives up, the sessions go on),
+ * CRASH_LIMIT_S (20), and in debug builds MOONRIG_FAULT and MOONRIG_SWITCH.
  * Everything runs on the loop's thread; tests/crash/suite judges.
  */
 #include "client.h"
@@ -40,12 +41,22 @@ static void print_line(void *ud, int level, struct mr_str line)
 static void show_unfinished(struct world *w)
 {
   struct req *r = req_new(w, NULL, NULL, "{\"limit\":1000}");
+  yyjson_arr_iter it;
+  yyjson_doc *doc;
+  yyjson_val *v;
+
   mr_sessions_list(&r->c);
   for (int i = 0; i < 500 && !r->done; i++) {
     mr_loop_pump(w->loop, 0);
     usleep(1000);
   }
-  fprintf(stderr, "driver: over the time limit while %s; sessions: %.4000s\n", w->doing, r->out);
+  fprintf(stderr, "driver: over the time limit while %s (%d sends, %d calls open, %d streams):", w->doing, w->sending,
+          w->calls - w->open - 1, w->open);
+  doc = yyjson_read(r->out, strlen(r->out), 0);
+  it = yyjson_arr_iter_with(mr_json_get(yyjson_doc_get_root(doc), "data"));
+  while (doc && (v = yyjson_arr_iter_next(&it)))
+    fprintf(stderr, " %s %s %s;", mr_json_get_str(v, "id").p, mr_json_get_str(v, "title").p, mr_json_get_str(v, "status").p);
+  fprintf(stderr, "\n");
   exit(3);
 }
 
@@ -78,6 +89,7 @@ static void world_open(struct world *w, const char *dir, const char *log)
   struct mr_domain_opts o = {0};
   struct mr_err err = {.size = sizeof err};
 
+  w->fails = getenv("CRASH_FAILS") != NULL;
   w->clock_us = shift ? strtoll(shift, NULL, 10) * 1000000 : 0;
   w->log = open(log, O_CREAT | O_APPEND | O_WRONLY | O_CLOEXEC, 0600);
   if (w->log >= 0 && write(w->log, "\n", 1) != 1) /* a kill may have cut the line before */
@@ -239,6 +251,8 @@ static void on_stop(struct mr_timer *t)
   mr_loop_stop(w->loop);
 }
 
+static void settle(struct world *w, const char *doing);
+
 static void begin(struct world *w, char *names)
 {
   const char *stop = getenv("CRASH_STOP_MS");
@@ -266,6 +280,8 @@ static void begin(struct world *w, char *names)
   for (int i = 0; i < w->nclients; i++)
     while (!w->clients[i]->over && !w->stop)
       turn_loop(w);
+  if (w->fails)
+    settle(w, "waiting for what was loaded again");
 }
 
 /* ---- resume and list ---- */

@@ -531,3 +531,23 @@ TEST(streams_of_threads_end_with_their_session)
   CHECK(strcmp(rig_get(&g, "/archived_at"), "null") != 0);
   rig_close(&g);
 }
+
+TEST(who_comes_while_a_session_is_dropped_gets_the_one_that_is_loaded_again)
+{
+  struct rig g = {.model = works};
+  struct seen w;
+  struct mr_err err;
+
+  coordinate(&g, "");
+  rig_say(&g, "hello");
+  rig_idles(&g, 1);
+  watch_thread(&g, &w, "", "{}"); /* it is given the session in the next turn of the loop */
+  mr_err_set(&err, MR_E_IO, NULL, "the test's commit failed");
+  mr_session_poison(loaded(&g), &err);
+  rig_say(&g, "hello again");
+  rig_idles(&g, 2);
+  CHECK(w.events > 5);
+  rig_ok(&g, mr_sessions_archive, g.session, NULL, NULL);
+  watch_over(&g, &w);
+  rig_close(&g);
+}
