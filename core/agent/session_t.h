@@ -69,6 +69,7 @@ struct mr_subscriber { /* stream.c */
   char preview_id[MR_ID_LEN]; /* event_start sent for this id */
   int64_t after;              /* replay: rows up to here were sent */
   bool replaying;             /* catching up from the store */
+  struct mr_replay *reading;  /* what is being read for it, or NULL */
   int64_t missed;             /* newest row published meanwhile */
 };
 

@@ -8,11 +8,18 @@
 
 enum { PREVIEW_MESSAGE = 1, PREVIEW_THINKING = 2, REPLAY_PAGE = 500 };
 
+/* A read for a subscriber; u NULL: who asked is gone. */
+struct mr_replay {
+  struct mr_thread *th;
+  struct mr_subscriber *u;
+};
+
 static void sub_end(struct mr_subscriber *u, int code)
 {
   struct mr_session *s = u->th->s;
   struct mr_call *c = u->call;
 
+  if (u->reading) u->reading->u = NULL;
   *u->link = u->next;
   if (u->next) u->next->link = u->link;
   s->d->stats.subscribers--;
@@ -136,21 +143,14 @@ static void on_cancel(struct mr_call *c)
 
 static void replay(struct mr_subscriber *u);
 
-/* The call may have ended while the store was read; its subscriber is found again by looking. */
-struct replay {
-  struct mr_thread *th;
-  struct mr_subscriber *u;
-};
-
 static void on_replay(void *ud, const struct mr_rows *r)
 {
-  struct replay *p = ud;
+  struct mr_replay *p = ud;
   struct mr_session *s = p->th->s;
-  struct mr_subscriber *u = p->th->subs;
+  struct mr_subscriber *u = p->u;
   bool over = false;
 
-  while (u && u != p->u)
-    u = u->next;
+  if (u) u->reading = NULL;
   for (int i = 0; u && i < r->n; i++) {
     u->after = r->log[i].pos;
     over = over || ends_stream(p->th, r->log[i].type);
@@ -174,7 +174,7 @@ static void replay(struct mr_subscriber *u)
 {
   struct mr_session *s = u->th->s;
   struct mr_log_query q = {.session_id = mr_str_c(s->id), .after_pos = u->after, .limit = REPLAY_PAGE};
-  struct replay *p = mr_mem_zalloc(s->d->mem, sizeof *p);
+  struct mr_replay *p = mr_mem_zalloc(s->d->mem, sizeof *p);
 
   u->replaying = true;
   if (!p) {
@@ -184,6 +184,7 @@ static void replay(struct mr_subscriber *u)
   if (!mr_thread_primary(u->th)) q.thread_id = mr_str_c(u->th->id);
   p->th = u->th;
   p->u = u;
+  u->reading = p;
   mr_session_ref(s);
   mr_read_log(s->d->store, s->ws, &q, on_replay, p);
 }

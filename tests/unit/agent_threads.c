@@ -551,3 +551,42 @@ TEST(who_comes_while_a_session_is_dropped_gets_the_one_that_is_loaded_again)
   watch_over(&g, &w);
   rig_close(&g);
 }
+
+static struct seen *leaving, *coming;
+static char primary[64];
+
+/* The one that reads what was is left, and another comes in its place before it has it. */
+static void then_leave(struct mr_call *c)
+{
+  struct rig *g = MR_OF(c, struct made, c)->g;
+
+  made_done(c);
+  leaving->m.c.cancel(&leaving->m.c);
+  watch_thread(g, coming, primary, "{\"after\":1000000}");
+}
+
+TEST(a_stream_gets_nothing_that_was_read_for_another)
+{
+  struct rig g = {.model = works};
+  struct seen first, look, second;
+
+  coordinate(&g, "");
+  rig_say(&g, "hello");
+  rig_idles(&g, 1);
+  snprintf(primary, sizeof primary, "%s", loaded(&g)->main.id);
+  leaving = &first;
+  coming = &second;
+  watch_thread(&g, &first, primary, "{\"after\":1}");
+  look = first;
+  look.m.c.arena = mr_arena_new(&test_sys()->mem, 1024);
+  mr_buf_init(&look.m.c.out, &test_sys()->mem, 1 << 20);
+  look.m.c.done = then_leave;
+  mr_sessions_threads_retrieve(&look.m.c);
+  for (int i = 0; i < 100; i++)
+    rig_pump(&g);
+  CHECK(first.m.over && look.m.over);
+  CHECK_INT(second.events, 0);
+  rig_say(&g, "hello again");
+  rig_idles(&g, 2);
+  rig_close(&g);
+}
