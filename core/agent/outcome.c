@@ -337,9 +337,11 @@ static void on_beat(struct mr_timer *timer)
 
   if (g->dropped || s->poisoned || s->deleted || s->d->draining || !mr_outcome_evaluating(&s->main)) return;
   mr_timer_set(s->d->loop, timer, s->d->heartbeat_us);
+  mr_session_ref(s); /* the grade, which holds it, goes when there is no memory */
   mr_txn_begin(&t, &s->main, NULL, "heartbeat");
   span_row(&t, "span.outcome_evaluation_ongoing", mr_outcome_active(s));
   mr_txn_commit(&t, NULL, NULL);
+  mr_session_unref(s);
 }
 
 void mr_outcome_begin(struct mr_session *s)

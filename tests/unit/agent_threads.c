@@ -4,7 +4,7 @@
 #include "agent/outcome.h"
 
 static const char config_json[] =
-    "{\"retries\":{\"base_ms\":1,\"cap_ms\":1,\"max\":2},\"context\":{\"compact_at_tokens\":100},"
+    "{\"retries\":{\"base_ms\":20,\"cap_ms\":20,\"max\":2},\"context\":{\"compact_at_tokens\":100},"
     "\"prices\":{\"date\":\"2026-11-28\",\"hour_usd\":0,\"models\":{\"m\":{\"input\":1000,\"output\":0}}}}";
 
 /* ---- a coordinator of one kind of worker, and an advisor ---- */
@@ -588,5 +588,34 @@ TEST(a_stream_gets_nothing_that_was_read_for_another)
   CHECK_INT(second.events, 0);
   rig_say(&g, "hello again");
   rig_idles(&g, 2);
+  rig_close(&g);
+}
+
+static const char *overloaded(struct rig *g, struct mr_str last, int k)
+{
+  (void)g, (void)last;
+  return k == 0 ? "!overloaded" : SAY("so it is");
+}
+
+/* A timer is the one place where nobody holds the session; here no memory is left for what it decides. */
+TEST(a_session_whose_timer_finds_no_memory_is_loaded_again)
+{
+  struct rig g = {.model = overloaded};
+  struct mr_domain_stats stats;
+  struct mr_session *s;
+
+  coordinate(&g, "");
+  rig_say(&g, "hello");
+  while (!loaded(&g) || loaded(&g)->status != MR_RESCHEDULING || loaded(&g)->refs || !mr_timer_pending(&loaded(&g)->main.retry))
+    rig_pump(&g);
+  s = loaded(&g);
+  mr_timer_cancel(g.loop, &s->main.retry);
+  test_fail_after(1);
+  mr_turn_retry(&s->main.retry);
+  test_fail_after(-1);
+  mr_domain_stats(g.d, &stats);
+  CHECK_INT(stats.sessions_loaded, 0);
+  rig_idles(&g, 1);
+  CHECK_INT(count(&g, " agent.message"), 1);
   rig_close(&g);
 }
