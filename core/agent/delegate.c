@@ -6,6 +6,7 @@
  * Depth is one: only the primary thread of a session whose agent has a roster has them. Loop thread; turn_model.c and
  * history.c call.
  */
+#include "agent/price.h"
 #include "agent/roster.h"
 #include "agent/session_t.h"
 
@@ -296,6 +297,12 @@ static bool chosen(struct hidden *h, struct mr_buf *out)
     }
     mr_json_write(out, member, false);
     return true;
+  }
+  name = mr_json_get_str(h->input, "model");
+  if (s->cap && name.n && !mr_price_find(s->d->prices, name, MR_S(""))) {
+    refuse(h, "model: this session has a budget, and %.*s has no list price; leave it out to use your own",
+           SHORT(name));
+    return false;
   }
   if (mr_roster_inline(s->d->models, s->main.agent, h->input, out, &err) == MR_OK) return true;
   outcome(h, mr_str_c(err.message), true);

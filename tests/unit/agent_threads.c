@@ -619,3 +619,31 @@ TEST(a_session_whose_timer_finds_no_memory_is_loaded_again)
   CHECK_INT(count(&g, " agent.message"), 1);
   rig_close(&g);
 }
+
+static const char *describes(struct rig *g, struct mr_str last, int k)
+{
+  (void)g;
+  if (has(last, "no list price")) return SAY("too bad");
+  return k == 0 ? "[" CALL("t1", "create_agent", "{\"name\":\"helper\",\"prompt\":\"work\",\"model\":\"unknown-price\"}") "]" : SAY("so it is");
+}
+
+TEST(an_agent_whose_model_has_no_price_is_not_started_under_a_budget)
+{
+  struct rig g = {.model = describes};
+  char json[1024];
+
+  coordinate(&g, "");
+  rig_ok(&g, mr_agents_create, NULL, NULL, "{\"name\":\"planner\",\"model\":\"m\",\"multiagent\":{\"type\":\"multiagent_20261001\"}}");
+  snprintf(g.agent, sizeof g.agent, "%s", rig_get(&g, "/id"));
+  for (int budget = 0; budget < 2; budget++) {
+    snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\"%s}", g.agent, g.env,
+             budget ? ",\"budget\":{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"100\",\"currency\":\"USD\"}}" : "");
+    rig_ok(&g, mr_sessions_create, NULL, NULL, json);
+    snprintf(g.session, sizeof g.session, "%s", rig_get(&g, "/id"));
+    g.asked = 0;
+    rig_say(&g, "go");
+    rig_idles(&g, 1);
+    CHECK_INT(count(&g, " thread_created"), !budget);
+  }
+  rig_close(&g);
+}
