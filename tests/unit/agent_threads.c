@@ -647,3 +647,53 @@ TEST(an_agent_whose_model_has_no_price_is_not_started_under_a_budget)
   }
   rig_close(&g);
 }
+
+/* More agents than may be open, in one reply; each one's request is under way when the session is interrupted. */
+static const char *crowd(struct rig *g, struct mr_str last, int k)
+{
+  static char reply[8192];
+  size_t n = 1;
+
+  (void)g, (void)k;
+  if (has(last, "\"tool_result\"") || !has(last, "start")) return has(last, "wait") ? NULL : SAY("so it is");
+  strcpy(reply, "[");
+  for (int i = 0; i < (has(last, "start one") ? 1 : 40); i++)
+    n += (size_t)snprintf(reply + n, sizeof reply - n, "%s" CALL("t%d", "create_agent", "{\"agent\":\"assistant\",\"prompt\":\"wait\"}"),
+                          i ? "," : "", i);
+  snprintf(reply + n, sizeof reply - n, "]");
+  return reply;
+}
+
+TEST(more_agents_than_may_be_open)
+{
+  struct rig g = {.model = crowd};
+  struct mr_domain_stats stats;
+  char child[64];
+
+  coordinate(&g, "");
+  rig_say(&g, "start many");
+  do {
+    rig_pump(&g);
+    mr_domain_stats(g.d, &stats);
+  } while (stats.model_running < 25 || loaded(&g)->main.status == MR_RUNNING);
+  CHECK_INT(stats.model_running, 25);
+  send(&g, INTERRUPT, "");
+  compare_until(&g, "end_turn");
+  CHECK_INT(count(&g, " thread_created"), 25);
+  snprintf(child, sizeof child, "%s", loaded(&g)->main.next->id);
+  rig_say(&g, "start one"); /* idle ones count */
+  compare_until(&g, "end_turn");
+  CHECK_INT(count(&g, " thread_created"), 25);
+  rig_ok(&g, mr_sessions_threads_archive, g.session, child, NULL);
+  rig_say(&g, "start one");
+  while (count(&g, " thread_created") < 26)
+    rig_pump(&g);
+  send(&g, INTERRUPT, "");
+  compare_until(&g, "end_turn");
+  again(&g); /* and all of it from the log */
+  rig_say(&g, "hello");
+  compare_until(&g, "end_turn");
+  rig_ok(&g, mr_sessions_delete, g.session, NULL, NULL);
+  CHECK_INT(rig_call(&g, mr_sessions_retrieve, g.session, NULL, NULL), MR_E_NOTFOUND);
+  rig_close(&g);
+}
