@@ -280,7 +280,7 @@ void mr_turn_terminated(struct mr_txn *t); /* the present thread, a child, has e
 void mr_turn_thread_row(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type);
 void mr_turn_flush(struct mr_txn *t);              /* the thread's queued inputs go with its dead turn */
 void mr_turn_committed(struct mr_session *s);      /* effects of durable commits (txn.c calls) */
-void mr_turn_recover(struct mr_session *s);        /* once after load */
+void mr_turn_recover(struct mr_session *s);        /* once after load (turn_recover.c) */
 void mr_turn_stop_all(struct mr_session *s);       /* forget what runs (unload, poison, drain) */
 bool mr_turn_advance(struct mr_txn *t);            /* next rows; true: a model request begins */
 void mr_turn_commit(struct mr_txn *t, bool model); /* commits, begins the request, looks again */
@@ -308,9 +308,9 @@ bool mr_tools_running(const struct mr_thread *th);
 bool mr_tools_to_start(const struct mr_thread *th);             /* may any start, and has no intent yet? */
 void mr_tools_cancel(struct mr_thread *th);                     /* stops what runs */
 void mr_tools_intents(struct mr_txn *t);                        /* intents for calls that may start now */
+void mr_tools_intent_row(struct mr_txn *t, struct mr_tcall *c); /* of this one, once more */
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of a finished call */
 void mr_tools_interrupted(struct mr_tcall *c); /* finished, with the text of an interrupted call */
-void mr_tools_recover(struct mr_thread *th);   /* after load: what had been started and has no result */
 void mr_tools_forget(struct mr_thread *th);    /* runs on in the sandbox, but not for us */
 /* The result of a call, small enough to be kept. */
 void mr_tools_spilled(struct mr_tcall *c, struct mr_str content, bool is_error);

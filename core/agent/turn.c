@@ -455,7 +455,7 @@ void mr_turn_step(struct mr_ready *r)
   mr_session_unref(s);
 }
 
-/* ---- after commits, after a restart ---- */
+/* ---- after commits ---- */
 
 void mr_turn_committed(struct mr_session *s)
 {
@@ -465,32 +465,6 @@ void mr_turn_committed(struct mr_session *s)
     mr_settle_committed(th);
   }
   mr_domain_settled(s->d);
-}
-
-static void recover(struct mr_thread *th)
-{
-  struct mr_session *s = th->s;
-  struct mr_usage none = {0};
-  struct mr_txn t;
-  bool model = false;
-
-  if (th->status == MR_RUNNING && th->span_id[0]) {
-    /* The request that was in flight is over; the model is asked again under new event ids. */
-    mr_txn_begin(&t, th, NULL, "recover");
-    if (!MR_SWITCH("no-span-end")) mr_turn_span_end(&t, true, &none);
-    mr_txn_private(&t, "model.again", MR_S("{}"));
-    if (!s->d->draining) model = mr_turn_advance(&t);
-    mr_turn_commit(&t, model);
-    return;
-  }
-  mr_tools_recover(th);
-  mr_turn_wake(th);
-}
-
-void mr_turn_recover(struct mr_session *s)
-{
-  for (struct mr_thread *th = &s->main; th && !s->poisoned && !s->d->cut; th = th->next)
-    recover(th);
 }
 
 void mr_turn_stop_all(struct mr_session *s)

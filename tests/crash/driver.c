@@ -198,8 +198,8 @@ static struct client *client_new(struct world *w, const char *id)
 
 enum { PLAIN, BOSS, AGENTS };
 
-/* An agent of each kind: agents[priced][kind]. */
-static void make_agents(struct world *w, char agents[2][AGENTS][64])
+/* The agent of this kind, made when it is first asked for; a coordinator has the plain one in its roster. */
+static const char *agent_of(struct world *w, char agents[2][AGENTS][64], int priced, int kind)
 {
   static const char tools[] =
       "[{\"type\":\"agent_toolset_20260401\",\"configs\":[{\"name\":"
@@ -207,19 +207,21 @@ static void make_agents(struct world *w, char agents[2][AGENTS][64])
       "{\"type\":\"custom\",\"name\":\"counter\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
       "{\"type\":\"custom\",\"name\":\"lookup\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
       "{\"type\":\"custom\",\"name\":\"ask_human\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]";
-  char json[2048], roster[256];
+  const char *model = priced ? "priced" : "m";
+  char json[2048], roster[256] = "";
+  struct req *r;
 
-  for (int i = 0; i < 2 * AGENTS; i++) {
-    const char *model = i / AGENTS ? "priced" : "m";
-    struct req *r;
+  if (agents[priced][kind][0])
+    return agents[priced][kind];
+  if (kind == BOSS)
     snprintf(roster, sizeof roster, ",\"multiagent\":{\"type\":\"coordinator\",\"agents\":[\"%s\",{\"type\":\"advisor\","
-             "\"model\":\"%s\"}]}", agents[i / AGENTS][PLAIN], model);
-    snprintf(json, sizeof json, "{\"name\":\"%s\",\"model\":\"%s\",\"tools\":%s%s}", i % AGENTS == BOSS ? "boss" : "assistant",
-             model, tools, i % AGENTS == BOSS ? roster : "");
-    r = ask(w, mr_agents_create, NULL, json);
-    member(r, "/id", agents[i / AGENTS][i % AGENTS], sizeof agents[0][0]);
-    req_free(r);
-  }
+             "\"model\":\"%s\"}]}", agent_of(w, agents, priced, PLAIN), model);
+  snprintf(json, sizeof json, "{\"name\":\"%s\",\"model\":\"%s\",\"tools\":%s%s}", kind == BOSS ? "boss" : "assistant", model,
+           tools, roster);
+  r = ask(w, mr_agents_create, NULL, json);
+  member(r, "/id", agents[priced][kind], sizeof agents[0][0]);
+  req_free(r);
+  return agents[priced][kind];
 }
 
 static void make_session(struct world *w, char agents[2][AGENTS][64], const char *env, const char *name)
@@ -234,7 +236,7 @@ static void make_session(struct world *w, char agents[2][AGENTS][64], const char
       sc = &scenarios[i];
   if (!sc)
     die("no such scenario", name);
-  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"title\":\"%s\"%s}", agents[sc->priced][sc->agent],
+  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"title\":\"%s\"%s}", agent_of(w, agents, sc->priced, sc->agent),
            env, name, sc->priced ? ",\"budget\":{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"50\",\"currency\":\"USD\"}}" : "");
   r = ask(w, mr_sessions_create, NULL, json);
   cl = client_new(w, member(r, "/id", id, sizeof id));
@@ -256,10 +258,10 @@ static void settle(struct world *w, const char *doing);
 static void begin(struct world *w, char *names)
 {
   const char *stop = getenv("CRASH_STOP_MS");
-  char agents[2][AGENTS][64], env[64] = "";
+  char agents[2][AGENTS][64] = {{""}}, env[64] = "";
   struct req *r;
 
-  make_agents(w, agents);
+  agent_of(w, agents, 0, PLAIN);
   while (!env[0]) {
     r = ask(w, mr_environments_list, NULL, NULL);
     member(r, "/data/0/id", env, sizeof env);
