@@ -298,6 +298,12 @@ static bool chosen(struct hidden *h, struct mr_buf *out)
     mr_json_write(out, member, false);
     return true;
   }
+  name = mr_json_get_str(h->input, "model");
+  if (s->cap && name.n && !mr_price_find(s->d->prices, name, MR_S(""))) {
+    refuse(h, "model: this session has a budget, and %.*s has no list price; leave it out to use your own",
+           SHORT(name));
+    return false;
+  }
   if (mr_roster_inline(s->d->models, s->main.agent, h->input, out, &err) == MR_OK) return true;
   outcome(h, mr_str_c(err.message), true);
   return false;

@@ -190,9 +190,10 @@ static int check_interrupt(struct check *k, yyjson_val *ev, struct mr_event_in *
 
   if (!th) return refuse(k, "session_thread_id", "session %s has no thread " MR_FMT, k->s->id, MR_ARG(thread));
   if (th->status == MR_TERMINATED) return refuse(k, "session_thread_id", "thread %s is terminated", th->id);
-  /* Nothing runs and nothing waits: accepted, and nothing to do. */
+  /* Nothing runs and nothing waits, no outcome either: accepted, and nothing to do. */
   e->drop = k->s->status == MR_IDLE && !mr_state_blocked(k->s) && k->out->n == 0 &&
-            (!k->s->inbox || mr_budget_over(k->s));
+            (mr_budget_over(k->s) ||
+             (!k->s->inbox && (!mr_outcome_active(k->s) || (thread.n && !mr_thread_primary(th)))));
   k->interrupted = true;
   return MR_OK;
 }

@@ -31,6 +31,12 @@ struct mr_outcome *mr_outcome_active(const struct mr_session *s)
   return o && o->result < MR_RESULT_SATISFIED ? o : NULL;
 }
 
+bool mr_outcome_pending(const struct mr_session *s)
+{
+  const struct mr_outcome *o = mr_outcome_active(s);
+  return o && o->result == MR_RESULT_PENDING;
+}
+
 static struct mr_str task_text(struct mr_session *s, const struct mr_outcome *o)
 {
   return mr_str_c(mr_arena_printf(s->mem,
@@ -146,7 +152,9 @@ static void end_row(struct mr_txn *t, const struct mr_outcome *o, const char *re
 static bool others_work(const struct mr_session *s)
 {
   for (const struct mr_thread *th = s->main.next; th; th = th->next)
-    if (th->status == MR_RUNNING || th->status == MR_RESCHEDULING || mr_thread_blocked(th)) return true;
+    if (th->status == MR_RUNNING || th->status == MR_RESCHEDULING ||
+        (th->status == MR_IDLE && (th->stop == MR_STOP_REQUIRES_ACTION || th->stop == MR_STOP_BUDGET)))
+      return true; /* its turn is open */
   return false;
 }
 
@@ -229,6 +237,10 @@ static void verdict(struct mr_session *s, const struct mr_verdict_of *v)
                                               : "failed",
           why, &v->usage);
   mr_cost_row(&t, v->model, &v->usage);
+  if (MR_SWITCH("verdict-split")) {
+    mr_txn_commit(&t, NULL, NULL);
+    mr_txn_begin(&t, &s->main, NULL, "graded");
+  }
   if (revise) {
     feedback(&t, o, why, last);
     model = mr_turn_advance(&t);
@@ -295,7 +307,11 @@ static void ask(struct mr_grade *g)
   struct mr_err err;
 
   g->waits = true;
-  if (mr_grade_ask(g->s, mr_outcome_active(g->s), g->files, on_verdict, g, &g->call, &err) == MR_OK) return;
+  (void)MR_FAULT("grade.ask.before");
+  if (mr_grade_ask(g->s, mr_outcome_active(g->s), g->files, on_verdict, g, &g->call, &err) == MR_OK) {
+    (void)MR_FAULT("grade.ask.after");
+    return;
+  }
   none.message = mr_str_c(err.message);
   on_verdict(g, &none);
 }
@@ -321,9 +337,11 @@ static void on_beat(struct mr_timer *timer)
 
   if (g->dropped || s->poisoned || s->deleted || s->d->draining || !mr_outcome_evaluating(&s->main)) return;
   mr_timer_set(s->d->loop, timer, s->d->heartbeat_us);
+  mr_session_ref(s); /* the grade, which holds it, goes when there is no memory */
   mr_txn_begin(&t, &s->main, NULL, "heartbeat");
   span_row(&t, "span.outcome_evaluation_ongoing", mr_outcome_active(s));
   mr_txn_commit(&t, NULL, NULL);
+  mr_session_unref(s);
 }
 
 void mr_outcome_begin(struct mr_session *s)

@@ -42,6 +42,7 @@ void mr_outcome_apply_taken(struct mr_session *s); /* the agent was given its ma
 void mr_outcome_apply_start(struct mr_session *s, yyjson_val *event);
 int mr_outcome_apply_end(struct mr_session *s, yyjson_val *event, int64_t at);
 struct mr_outcome *mr_outcome_active(const struct mr_session *s); /* NULL: none */
+bool mr_outcome_pending(const struct mr_session *s); /* is one defined that its agent has not begun? */
 /* The session's outcome_evaluations, an array. */
 void mr_outcomes_write(struct mr_jw *w, const struct mr_session *s);
 

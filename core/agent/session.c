@@ -367,10 +367,18 @@ struct hit {
 static void on_hit(struct mr_ready *r)
 {
   struct hit *h = MR_OF(r, struct hit, ready);
-  const struct mr_mem *mem = h->s->d->mem;
+  struct mr_domain *d = h->s->d;
+  const struct mr_mem *mem = d->mem;
+  char id[MR_ID_LEN];
   struct mr_err err;
+  int64_t ws;
 
-  if (h->s->deleted) { /* since it was asked for */
+  if (h->s->poisoned && !h->s->deleted) { /* since it was asked for: the one that is loaded again */
+    ws = h->s->ws;
+    memcpy(id, h->s->id, sizeof id);
+    mr_session_unref(h->s);
+    mr_session_get(d, ws, mr_str_c(id), h->w.fn, h->w.ud);
+  } else if (h->s->deleted) { /* since it was asked for */
     mr_err_set(&err, MR_E_NOTFOUND, NULL, "session %s not found", h->s->id);
     mr_session_unref(h->s);
     h->w.fn(h->w.ud, err.code, NULL, &err);

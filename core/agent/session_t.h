@@ -211,8 +211,8 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
 /* At list price so far, running time too, nanocents; -1: the session's model has no list price. */
 int64_t mr_session_cost(const struct mr_session *s);
 bool mr_budget_over(const struct mr_session *s); /* no further model request may begin */
-/* The budget was changed: what was paused goes on. Behind the commit of the change. */
-void mr_turn_budget_changed(struct mr_session *s);
+/* The budget was changed: what was paused goes on, in the commit of the change. */
+void mr_turn_budget_changed(struct mr_txn *t);
 /* What the model request that just ended cost: a private row, behind its span. */
 void mr_cost_row(struct mr_txn *t, struct mr_str model, const struct mr_usage *u);
 void mr_usage_row(struct mr_txn *t); /* session.usage */
@@ -272,6 +272,7 @@ void mr_turn_retry(struct mr_timer *t); /* the wait after a failed request is ov
 void mr_turn_idle(struct mr_txn *t, enum mr_stop stop,
                   struct mr_str details); /* the thread's, and the session's when nothing else of it runs */
 void mr_turn_running(struct mr_txn *t);   /* the thread's, behind the session's */
+void mr_turn_unread(struct mr_txn *t);    /* the present thread has mail, and nothing else begins it: it runs */
 void mr_turn_answered(struct mr_txn *t);  /* results were taken in t: the status follows */
 /* The present thread stopped: so does the session, when nothing else of it runs. */
 void mr_turn_stopped(struct mr_txn *t);
@@ -284,7 +285,7 @@ void mr_turn_thread_row(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, con
 void mr_turn_record(struct mr_txn *t); /* results of the calls that are over, once none of the batch runs */
 void mr_turn_flush(struct mr_txn *t);  /* the thread's queued inputs go with its dead turn */
 void mr_turn_committed(struct mr_session *s);      /* effects of durable commits (txn.c calls) */
-void mr_turn_recover(struct mr_session *s);        /* once after load */
+void mr_turn_recover(struct mr_session *s);        /* once after load (turn_recover.c) */
 void mr_turn_stop_all(struct mr_session *s);       /* forget what runs (unload, poison, drain) */
 bool mr_turn_advance(struct mr_txn *t);            /* next rows; true: a model request begins */
 void mr_turn_commit(struct mr_txn *t, bool model); /* commits, begins the request, looks again */
@@ -312,9 +313,9 @@ bool mr_tools_running(const struct mr_thread *th);
 bool mr_tools_to_start(const struct mr_thread *th);             /* may any start, and has no intent yet? */
 void mr_tools_cancel(struct mr_thread *th);                     /* stops what runs */
 void mr_tools_intents(struct mr_txn *t);                        /* intents for calls that may start now */
+void mr_tools_intent_row(struct mr_txn *t, struct mr_tcall *c); /* of this one, once more */
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of a finished call */
 void mr_tools_interrupted(struct mr_tcall *c); /* finished, with the text of an interrupted call */
-void mr_tools_recover(struct mr_thread *th);   /* after load: what had been started and has no result */
 void mr_tools_forget(struct mr_thread *th);    /* runs on in the sandbox, but not for us */
 /* The result of a call, small enough to be kept. */
 void mr_tools_spilled(struct mr_tcall *c, struct mr_str content, bool is_error);

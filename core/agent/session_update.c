@@ -112,10 +112,7 @@ static void on_committed(void *ud, int code, const struct mr_err *err)
 {
   struct change *p = ud;
 
-  if (code != MR_OK)
-    mr_err_copy(&p->c->err, err);
-  else if (p->budget)
-    mr_turn_budget_changed(p->s);
+  if (code != MR_OK) mr_err_copy(&p->c->err, err);
   over(p, code);
 }
 
@@ -200,6 +197,7 @@ static int commit(struct change *p)
     mr_jw_kraw(&w, "metadata", mr_buf_get(&p->new_metadata));
   if (p->title) mr_jw_kval(&w, "title", p->new_title);
   mr_txn_end_wire(&t, &b, &w);
+  if (p->budget) mr_turn_budget_changed(&t);
   mr_txn_commit(&t, on_committed, p);
   return MR_OK;
 }

@@ -125,6 +125,7 @@ static void on_written(void *ud, const struct mr_sandbox_result *r)
   struct mr_spill *p = ud;
   struct mr_session *s = p->call->th->s;
 
+  (void)MR_FAULT("spill.written.before");
   finish(p, r->code == MR_OK && !r->is_error ? p->path : NULL);
   mr_session_unref(s);
 }
@@ -141,7 +142,9 @@ static int write_file(struct mr_spill *p, struct mr_str text)
   mr_json_quote(&b, text);
   mr_buf_char(&b, '}');
   call.input = mr_buf_get(&b);
+  (void)MR_FAULT("spill.write.before");
   code = b.failed ? b.failed : mr_sandbox_call(s->sandbox, &call, on_written, p);
+  (void)MR_FAULT("spill.write.after");
   mr_buf_free(&b);
   if (code == MR_OK) mr_session_ref(s);
   return code;

@@ -203,6 +203,7 @@ static int thread_idle(struct mr_thread *th, yyjson_val *j, int64_t at)
   th->wants_model = false;
   th->rounds = th->retries = th->ncalls = 0;
   th->due_us = 0;
+  if (th->stop == MR_STOP_RETRIES) th->compactions = 0; /* what comes next begins anew */
   return MR_OK;
 }
 
@@ -375,8 +376,10 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
     session_stops(s, MR_RESCHEDULING, row->processed_us);
   } else if (mr_str_is(t, "session.status_terminated")) {
     session_stops(s, MR_TERMINATED, row->processed_us);
-    for (th = &s->main; th; th = th->next)
+    for (th = &s->main; th; th = th->next) {
       thread_stops(th, MR_TERMINATED, row->processed_us);
+      if (!th->archived_us) th->archived_us = row->processed_us;
+    }
   } else if (mr_str_is(t, "span.model_request_start")) {
     set_id(th->span_id, mr_json_get_str(j, "id"));
     th->wants_model = false;

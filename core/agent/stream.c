@@ -20,6 +20,7 @@ static void sub_end(struct mr_subscriber *u, int code)
   struct mr_session *s = u->th->s;
   struct mr_call *c = u->call;
 
+  if (u->reading) u->reading->u = NULL;
   *u->link = u->next;
   if (u->next) u->next->link = u->link;
   s->d->stats.subscribers--;
@@ -75,6 +76,9 @@ void mr_stream_publish(struct mr_session *s, const struct mr_log_row *row)
     }
     if (row->pos > u->after) give(u, row);
   }
+  if (!mr_str_is(row->type, "session.status_terminated")) return;
+  while ((th = th->next)) /* no row of their own says so */
+    mr_stream_end_all(th, MR_OK);
 }
 
 void mr_stream_request_began(struct mr_thread *th)
@@ -245,6 +249,7 @@ static void read_rows(struct mr_subscriber *u)
   }
   p->s = s;
   p->u = u;
+  u->reading = p;
   mr_session_ref(s);
   mr_read_log(s->d->store, s->ws, &q, on_rows, p);
 }

@@ -111,4 +111,5 @@ void mr_input_route(struct mr_session *s, struct mr_input *in, yyjson_val *body)
                  : NULL;
   else
     in->th = &s->main;
+  if (ref.n && !in->th) in->th = &s->main; /* its call was ended otherwise: whoever has it records it */
 }

@@ -138,11 +138,24 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
   bool report = !mr_thread_primary(th) && (stop == MR_STOP_END_TURN || stop == MR_STOP_REFUSAL);
 
   if (report) mr_mail_report(t);
+  if (report && MR_SWITCH("report-split")) {
+    mr_txn_commit(t, NULL, NULL);
+    mr_txn_begin(t, th, NULL, "idle");
+  }
   mr_turn_thread_idle(t, stop, details);
   if (report && mr_thread_advisor(th)) mr_turn_terminated(t); /* one question, one answer */
   if (report) mr_mail_wake(t, &t->s->main);
+  if (stop == MR_STOP_END_TURN || stop == MR_STOP_REFUSAL) mr_turn_unread(t);
   if (stop == MR_STOP_BUDGET && any_thread(t->s, MR_RUNNING)) mr_usage_row(t);
   mr_turn_stopped(t);
+}
+
+/* An idle thread is begun by a message in the inbox, else by whoever gives it something to do, in the same commit:
+ * nobody looks at a session that is idle after a restart. */
+void mr_turn_unread(struct mr_txn *t)
+{
+  if (t->th->nmail && t->th->status == MR_IDLE && !mr_thread_blocked(t->th) && !MR_SWITCH("begin-late"))
+    mr_turn_running(t);
 }
 
 void mr_turn_dead(struct mr_txn *t)
@@ -239,11 +252,18 @@ static bool all_resolved(const struct mr_thread *th)
   return true;
 }
 
-static bool any_waits_client(const struct mr_thread *th)
+/* Calls that still wait once the queued confirmations count; all: also those not durable yet. */
+static int still_waiting(struct mr_thread *th, bool all)
 {
-  for (int i = 0; i < th->ncalls; i++)
-    if (mr_call_waits_client(th->calls[i])) return true;
-  return false;
+  int n = 0;
+  for (int i = 0; i < th->ncalls; i++) {
+    bool answered = false;
+    for (struct mr_input *in = th->s->inbox; in; in = in->next)
+      answered |= (in->committed || all) && mr_str_is(in->type, "user.tool_confirmation") &&
+                  strcmp(in->ref, th->calls[i]->event_id) == 0;
+    n += mr_call_waits_client(th->calls[i]) && !answered;
+  }
+  return n;
 }
 
 /* Results of one batch are recorded together, in call order, once nothing of it runs any more. */
@@ -281,8 +301,9 @@ bool mr_turn_advance(struct mr_txn *t)
   if (!draining) mr_tools_intents(t);
   mr_turn_record(t);
   if (!all_resolved(th)) {
-    /* In a drain calls that need no approval are left to the next start, and so is the idle behind them. */
-    if (!mr_tools_running(th) && !mr_tools_to_start(th) && any_waits_client(th))
+    /* In a drain calls that need no approval are left to the next start, and so is the idle behind them. What an
+     * answer that is not durable yet settles is waited for. */
+    if (!mr_tools_running(th) && !mr_tools_to_start(th) && still_waiting(th, true))
       mr_turn_idle(t, MR_STOP_REQUIRES_ACTION, MR_S("null"));
     return false;
   }
@@ -324,13 +345,25 @@ void mr_turn_commit(struct mr_txn *t, bool model)
 
 /* ---- steps by status ---- */
 
+/* Confirmations that came when their calls had been ended otherwise: recorded, and without effect. */
+static void take_stale(struct mr_thread *th)
+{
+  struct mr_txn t;
+
+  if (!next_input(th, "user.tool_confirmation", NULL)) return;
+  mr_txn_begin(&t, th, NULL, "stale");
+  take_confirmations(&t);
+  mr_turn_commit(&t, false);
+}
+
 static void step_begin(struct mr_thread *th)
 {
   struct mr_txn t;
   bool model;
 
   if (mr_budget_over(th->s)) return;
-  if (!next_input(th, "user.message", "user.define_outcome") && !th->nmail && th->stop != MR_STOP_BUDGET)
+  if (!next_input(th, "user.message", "user.define_outcome") &&
+      !(MR_SWITCH("begin-late") && (th->nmail || th->stop == MR_STOP_BUDGET)))
     return;
   mr_txn_begin(&t, th, NULL, "take");
   mr_turn_running(&t);
@@ -338,29 +371,16 @@ static void step_begin(struct mr_thread *th)
   mr_turn_commit(&t, model);
 }
 
-/* Calls that still wait once the queued confirmations count; all: also those not durable yet. */
-static int still_waiting(struct mr_thread *th, bool all)
-{
-  int n = 0;
-  for (int i = 0; i < th->ncalls; i++) {
-    bool answered = false;
-    for (struct mr_input *in = th->s->inbox; in; in = in->next)
-      answered |= (in->committed || all) && mr_str_is(in->type, "user.tool_confirmation") &&
-                  strcmp(in->ref, th->calls[i]->event_id) == 0;
-    n += mr_call_waits_client(th->calls[i]) && !answered;
-  }
-  return n;
-}
-
-/* Results of custom tools, processed on receipt, were just applied: what they do to a blocked thread goes
- * into the same commit. Between two commits a crash would leave it idle with everything it waited for. */
+/* Results of tools and outcomes, processed on receipt, were just applied: what they do to a thread goes into the
+ * same commit. Between two commits a crash would leave it idle with everything it waited for. */
 void mr_turn_answered(struct mr_txn *t)
 {
   struct mr_thread *th = t->th;
   int left = still_waiting(th, true);
 
-  if (!mr_thread_blocked(th) || left == th->blocked_n) return;
   if (mr_turn_interrupt_waits(th)) return; /* it decides, and lies in the inbox until it does */
+  if (mr_thread_primary(th) && mr_outcome_pending(t->s)) mr_turn_unread(t);
+  if (!mr_thread_blocked(th) || left == th->blocked_n) return;
   if (left > 0)
     mr_turn_idle(t, MR_STOP_REQUIRES_ACTION, MR_S("null"));
   else
@@ -407,6 +427,12 @@ static void step_running(struct mr_thread *th)
   mr_turn_commit(&t, model);
 }
 
+static void step_idle(struct mr_thread *th)
+{
+  take_stale(th);
+  if (th->status == MR_IDLE && !th->s->poisoned) step_begin(th);
+}
+
 void mr_turn_step(struct mr_ready *r)
 {
   struct mr_thread *th = MR_OF(r, struct mr_thread, step);
@@ -414,9 +440,7 @@ void mr_turn_step(struct mr_ready *r)
 
   if (s->poisoned || s->deleted || s->d->cut) return;
   mr_session_ref(s);
-  if (th->status == MR_TERMINATED)
-    ;
-  else if (mr_turn_interrupt(th))
+  if (mr_turn_interrupt(th)) /* also one that named it before it ended */
     ;
   else if (th->status == MR_RUNNING)
     step_running(th);
@@ -427,11 +451,11 @@ void mr_turn_step(struct mr_ready *r)
   else if (mr_thread_blocked(th))
     step_blocked(th);
   else
-    step_begin(th);
+    step_idle(th);
   mr_session_unref(s);
 }
 
-/* ---- after commits, after a restart ---- */
+/* ---- after commits ---- */
 
 void mr_turn_committed(struct mr_session *s)
 {
@@ -441,32 +465,6 @@ void mr_turn_committed(struct mr_session *s)
     mr_settle_committed(th);
   }
   mr_domain_settled(s->d);
-}
-
-static void recover(struct mr_thread *th)
-{
-  struct mr_session *s = th->s;
-  struct mr_usage none = {0};
-  struct mr_txn t;
-  bool model = false;
-
-  if (th->status == MR_RUNNING && th->span_id[0]) {
-    /* The request that was in flight is over; the model is asked again under new event ids. */
-    mr_txn_begin(&t, th, NULL, "recover");
-    if (!MR_SWITCH("no-span-end")) mr_turn_span_end(&t, true, &none);
-    mr_txn_private(&t, "model.again", MR_S("{}"));
-    if (!s->d->draining) model = mr_turn_advance(&t);
-    mr_turn_commit(&t, model);
-    return;
-  }
-  mr_tools_recover(th);
-  mr_turn_wake(th);
-}
-
-void mr_turn_recover(struct mr_session *s)
-{
-  for (struct mr_thread *th = &s->main; th && !s->poisoned && !s->d->cut; th = th->next)
-    recover(th);
 }
 
 void mr_turn_stop_all(struct mr_session *s)

@@ -19,9 +19,18 @@ bool mr_budget_over(const struct mr_session *s)
   return s->cap && mr_budget_reached(s->cap, mr_session_cost(s));
 }
 
-void mr_turn_budget_changed(struct mr_session *s)
+void mr_turn_budget_changed(struct mr_txn *t)
 {
-  mr_turn_wake_all(s);
+  struct mr_thread *was = t->th;
+
+  for (struct mr_thread *th = &t->s->main; th; th = th->next) {
+    mr_txn_on(t, th);
+    if (th->status == MR_IDLE && th->stop == MR_STOP_BUDGET && !mr_budget_over(t->s) &&
+        !MR_SWITCH("begin-late"))
+      mr_turn_running(t);
+    mr_turn_wake(th);
+  }
+  mr_txn_on(t, was);
 }
 
 void mr_cost_row(struct mr_txn *t, struct mr_str model, const struct mr_usage *u)

@@ -127,6 +127,10 @@ void mr_run_finish(struct mr_model_run *r)
   mr_txn_begin(&t, r->th, NULL, "reply");
   if (refused) refuse_calls(r);
   mr_reply_rows(&t, r);
+  if (MR_SWITCH("spawn-split")) {
+    mr_txn_commit(&t, NULL, NULL);
+    mr_txn_begin(&t, r->th, NULL, "reply");
+  }
   if (refused)
     mr_turn_record(&t); /* no call stays open: models' APIs want a result for each */
   else

@@ -21,10 +21,12 @@ void mr_turn_retry(struct mr_timer *timer)
   bool model;
 
   if (s->poisoned || s->deleted || s->d->draining || th->status != MR_RESCHEDULING) return;
+  mr_session_ref(s); /* it is dropped when there is no memory */
   mr_txn_begin(&t, th, NULL, "retry");
   mr_turn_running(&t);
   model = mr_turn_advance(&t);
   mr_turn_commit(&t, model);
+  mr_session_unref(s);
 }
 
 /* A model request failed: try again later, or give the turn up. The span's end row was just written. */

@@ -42,7 +42,7 @@ static bool may_start(const struct mr_tcall *c)
   return c->perm == MR_PERM_ALLOW || (c->perm == MR_PERM_ASK && c->confirmed > 0);
 }
 
-static void intent_row(struct mr_txn *t, struct mr_tcall *c)
+void mr_tools_intent_row(struct mr_txn *t, struct mr_tcall *c)
 {
   mr_txn_private(
       t, "tool.intent",
@@ -59,7 +59,7 @@ bool mr_tools_to_start(const struct mr_thread *th)
 void mr_tools_intents(struct mr_txn *t)
 {
   for (int i = 0; i < t->th->ncalls; i++)
-    if (may_start(t->th->calls[i])) intent_row(t, t->th->calls[i]);
+    if (may_start(t->th->calls[i])) mr_tools_intent_row(t, t->th->calls[i]);
 }
 
 static void outcome(struct mr_buf *b, const struct mr_tcall *c)
@@ -465,46 +465,5 @@ void mr_tools_forget(struct mr_thread *th)
       not_running(c);
       run_end(c);
     }
-  }
-}
-
-/* A handler that ran when the process died: again if it may, else closed; unowned if nobody is left. */
-static void recover_custom(struct mr_txn *t, struct mr_tcall *c)
-{
-  int owns = mr_tools_owned(c->th, c->name);
-  bool guarded = c->kind == MR_TOOL_GUARDED; /* never the client's to answer */
-
-  if (guarded && c->attempt == 0) return;
-  if (!guarded && !owns && (c->attempt == 0 || c->idempotent)) {
-    mr_txn_private(t, "tool.claim",
-                   mr_str_c(mr_arena_printf(t->arena, "{\"event_id\":\"%s\",\"owned\":false}", c->event_id)));
-  } else if (c->attempt > 0 && ((owns & MR_OWNS_IDEMPOTENT && c->idempotent) || MR_SWITCH("rerun-all"))) {
-    intent_row(t, c);
-  } else if (c->attempt > 0) {
-    mr_tools_interrupted(c);
-  }
-}
-
-void mr_tools_recover(struct mr_thread *th)
-{
-  struct mr_txn t;
-
-  if (th->status != MR_RUNNING) return;
-  mr_txn_begin(&t, th, NULL, "recover");
-  for (int i = 0; i < th->ncalls; i++) {
-    struct mr_tcall *c = th->calls[i];
-    if (c->resolved || c->finished) continue;
-    if (c->kind != MR_TOOL_BUILTIN && c->owned)
-      recover_custom(&t, c);
-    else if (c->kind == MR_TOOL_BUILTIN && c->attempt > 0)
-      c->recovering = true;
-    if (c->recovering) c->intent_seq = 0;
-  }
-  if (t.n == 0) {
-    mr_commit_drop(&t.c);
-    mr_arena_free(&t.arena);
-    if (!th->s->d->draining) mr_tools_start(th);
-  } else {
-    mr_txn_commit(&t, NULL, NULL);
   }
 }

@@ -26,7 +26,8 @@ class Session:
     def __init__(self, sid):
         self.id, self.scenario = sid, "?"
         self.sent, self.seen, self.previews = [], [], []   # seen: a list for each life of the server
-        self.settled = self.final = None                         # {"session", "events"}
+        self.settled = self.final = None                         # {"session", "events", "threads": {id: thread}}
+        self.children = defaultdict(list)                        # thread: a list for each life, of its own stream
         self.runs = []                                           # (tool, key, event, attempt)
         self.bad = []
 
@@ -54,17 +55,23 @@ def read(log, out, runs):
             while len(s.seen) <= life:
                 s.seen.append([])
             s.seen[life].append(j["data"])
-            if j["data"]["type"].startswith("span."):
+            if j["data"]["type"].startswith("span.model_request"):
                 s.previews.append((life, j["data"]))
+        elif j["k"] == "thread_event":
+            seen = get(j["session"]).children[j["thread"]]
+            while len(seen) <= life:
+                seen.append([])
+            seen[life].append(j["data"])
         elif j["k"] == "preview":
             get(j["session"]).previews.append((life, j["data"]))
     for line in out.splitlines():
         j = json.loads(line)
         s = get(j["session"]["id"])
-        if j["events"]["next_page"]:
+        if j["events"]["next_page"] or any(t["events"]["next_page"] for t in j["threads"]):
             s.complain("a list of this size has a second page")
+        threads = {t["id"]: {"status": t["status"], "events": t["events"]["data"]} for t in j["threads"]}
         setattr(s, "settled" if j["k"] == "settled" else "final",
-                {"session": j["session"], "events": j["events"]["data"]})
+                {"session": j["session"], "events": j["events"]["data"], "threads": threads})
     for line in runs.splitlines():
         fields = line.split()
         if len(fields) == 6:
@@ -242,10 +249,13 @@ class Grammar:
             self.open[e["id"]] = e
             self.batch_new.append(e["id"])
             self.said = []
-        elif e["type"] == "agent.message" and text_of(e).startswith("Results: "):
-            said = "Results: " + "\n".join(t for _, t in sorted(self.said))
-            if text_of(e) != said:
-                self.complain(f"the model was not told what the tools said ({said!r}, not {text_of(e)!r})", e)
+        elif e["type"] == "agent.message":
+            self.told(e)
+
+    def told(self, e):
+        said = "Results: " + "\n".join(t for _, t in sorted(self.said))
+        if text_of(e).startswith("Results: ") and text_of(e) != said:
+            self.complain(f"the model was not told what the tools said ({said[:200]!r}, not {text_of(e)[:200]!r})", e)
 
     def result(self, e):
         use = e[RESULTS[e["type"]]]
@@ -264,9 +274,17 @@ def key_of(use):
     return given.get("key") or next(iter(given.values()), "none").split()[-1]
 
 
+def everywhere(which):
+    """The events of all lists; what is on two comes as the thread's own has it."""
+    own = [e for t in which["threads"].values() for e in t["events"]]
+    ids = {e["id"] for e in own}
+    return [e for e in which["events"] if e["id"] not in ids] + own
+
+
 def executed(s, interrupts, sandbox_gone, tools_gone, kept):
-    uses = {e["id"]: e for e in s.final["events"] if e["type"] in TOOL_USES}
-    results = {e[RESULTS[e["type"]]]: e for e in s.final["events"] if e["type"] in RESULTS}
+    events = everywhere(s.final)
+    uses = {e["id"]: e for e in events if e["type"] in TOOL_USES}
+    results = {e[RESULTS[e["type"]]]: e for e in events if e["type"] in RESULTS}
     count = defaultdict(list)
     for tool, key, event, attempt in s.runs:
         count[tool, key].append((event, attempt))
@@ -293,8 +311,11 @@ def executed(s, interrupts, sandbox_gone, tools_gone, kept):
             if use["name"] in ("bash", "write") and n and not sandbox_gone:
                 s.complain("a command's result was thrown away")
         elif text_of(res).startswith("done:") and use["name"] != "ask_human":
-            if text_of(res) != "done:" + key_of(use) and not tools_gone:
-                s.complain(f"a result of another call: {text_of(res)!r}")
+            said, big = text_of(res).split("\n")[0], key_of(use).startswith("big")
+            if said != "done:" + key_of(use) and not tools_gone:
+                s.complain(f"a result of another call: {said!r}")
+            if big and f"The whole output is in /tmp/tool_output/{uid}.txt" not in text_of(res):
+                s.complain("a large result is not in a file")
             if n == 0 and not tools_gone:
                 s.complain(f"a result of a call that never ran: {text_of(res)!r}")
 
@@ -304,7 +325,8 @@ def totals(s, which):
     if row["status"] != "idle":
         s.complain(f"the session is {row['status']}")
     for name in ("input_tokens", "output_tokens"):
-        n = sum(e["model_usage"][name] for e in events if e["type"] == "span.model_request_end")
+        n = sum((e.get("model_usage") or e["usage"])[name] for e in everywhere(which)
+                if e["type"] in ("span.model_request_end", "span.outcome_evaluation_end"))
         if row["usage"][name] != n:
             s.complain(f"usage.{name} is {row['usage'][name]}, the requests add up to {n}")
 
@@ -323,7 +345,42 @@ def by_itself(s):
         s.complain(f"waits for answers that were given: {left}")
 
 
+# ---- outcomes
+
+
+def graded(s, events):
+    """Each evaluation has one end, and the turn goes on until there is a last one."""
+    starts = [e for e in events if e["type"] == "span.outcome_evaluation_start"]
+    ends = [e for e in events if e["type"] == "span.outcome_evaluation_end"]
+    defined = [e["outcome_id"] for e in events if e["type"] == "user.define_outcome"]
+    for e in starts:
+        n = [x for x in ends if x["outcome_evaluation_start_id"] == e["id"]]
+        if len(n) != 1:
+            s.complain(f"{len(n)} ends: {short(e)}")
+    for e in events:
+        if e["type"].startswith("span.outcome_evaluation") and e["outcome_id"] not in defined:
+            s.complain(f"of another outcome: {short(e)}")
+    if [e["iteration"] for e in starts] != list(range(len(starts))):
+        s.complain(f"iterations {[e['iteration'] for e in starts]}")
+    results = [e["result"] for e in ends]
+    waits = None
+    for e in events:
+        if e["type"] == "span.outcome_evaluation_end":
+            waits = e if e["result"] == "needs_revision" else None
+        elif e["type"] == "agent.message":
+            waits = None
+        elif e["type"] == "span.outcome_evaluation_start" and waits:
+            s.complain(f"nothing was revised after {short(waits)}")
+    if defined and (not results or results[:-1] != ["needs_revision"] * (len(results) - 1) or results[-1] not in
+                    (("interrupted", "satisfied") if s.scenario == "ungraded" else ("satisfied",))):
+        s.complain(f"graded as {results}")
+    row = [(o["outcome_id"], o["result"]) for o in s.final["session"]["outcome_evaluations"]]
+    if row != [(d, r) for d, r in zip(defined, results[-1:])]:
+        s.complain(f"the session's outcomes are {row}, not {defined} {results[-1:]}")
+
+
 def judge(log, out, runs, sandbox_gone=False, tools_gone=False, kept=()):
+    import family  # which is built on this file
     bad = []
     for s in read(log, out, runs).values():
         if not s.final or not s.settled:
@@ -335,8 +392,14 @@ def judge(log, out, runs, sandbox_gone=False, tools_gone=False, kept=()):
             for which in (s.settled, s.final):
                 times(s, which["events"])
                 totals(s, which)
-            Grammar(s, s.final["events"]).walk()
-            executed(s, s.scenario in ("cut", "unblock", "interrupt"), sandbox_gone, tools_gone, kept)
+            if s.final["threads"] or s.scenario.startswith("family"):
+                family.check(s, s.final)
+                family.followed(s)
+            else:
+                Grammar(s, s.final["events"]).walk()
+            graded(s, s.final["events"])
+            cut = s.scenario in ("cut", "unblock", "interrupt", "ungraded", "compact_cut", "spill_cut", "family_cut")
+            executed(s, cut, sandbox_gone, tools_gone, kept)
             by_itself(s)
             if s.final["events"] and s.final["events"][-1]["type"] == "session.status_idle" and \
                     not any("last words" in text_of(e) for e in s.final["events"] if e["type"] == "agent.message"):

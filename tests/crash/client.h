@@ -19,8 +19,11 @@ enum { SESSIONS_MAX = 64 };
 /* ---- scenarios: when this event came (so often since the last step), do that ---- */
 
 struct step { const char *on; int count; const char *act; };
-struct scenario { const char *name; struct step steps[8]; };
+/* agent: 0 the plain one, 1 a coordinator; priced: its model has a list price, and the session a budget. */
+struct scenario { const char *name; struct step steps[8]; int agent; bool priced; };
 #define IDLE "session.status_idle"
+#define GRADING "span.outcome_evaluation_start"
+#define STARTED "session.thread_created"
 
 static const struct scenario scenarios[] = {
   {"text", {{0, 0, "say:text one"}, {IDLE, 1, "say:text two"}, {IDLE, 1, "end"}}},
@@ -39,6 +42,24 @@ static const struct scenario scenarios[] = {
   {"retry", {{0, 0, "say:fail once"}, {IDLE, 1, "end"}}},
   {"waiting", {{0, 0, "say:fail once"}, {"session.status_rescheduled", 1, "say:text two"}, {IDLE, 1, "end"}}},
   {"refused", {{0, 0, "say:use none"}, {IDLE, 1, "end"}}},
+  {"graded", {{0, 0, "outcome"}, {IDLE, 1, "say:text two"}, {IDLE, 1, "end"}}},
+  {"ungraded", {{0, 0, "outcome"}, {GRADING, 1, "interrupt"}, {IDLE, 1, "say:text two"}, {IDLE, 1, "end"}}},
+  {"regraded", {{0, 0, "outcome"}, {GRADING, 2, "say:text two"}, {IDLE, 1, "end"}}},
+  {"compact", {{0, 0, "say:use compact"}, {IDLE, 1, "say:text two"}, {IDLE, 1, "end"}}},
+  {"compact_cut", {{0, 0, "say:use compact"}, {"span.model_request_start", 2, "interrupt"}, {IDLE, 1, "end"}}},
+  {"spill", {{0, 0, "say:use big"}, {IDLE, 1, "end"}}},
+  {"spill_cut", {{0, 0, "say:use big"}, {"agent.tool_use", 1, "interrupt"}, {IDLE, 1, "end"}}},
+  {"budget", {{0, 0, "say:use budget"}, {IDLE, 1, "raise"}, {IDLE, 1, "end"}}, 0, true},
+  /* two children each */
+  {"family", {{0, 0, "say:start tools"}, {IDLE, 1, "say:text two"}, {IDLE, 1, "end"}}, 1},
+  {"family_asked", {{0, 0, "say:start asked"}, {IDLE, 1, "answer"}, {IDLE, 1, "answers"}, {IDLE, 1, "end"}}, 1},
+  {"family_client", {{0, 0, "say:start client"}, {IDLE, 1, "answers+say"}, {IDLE, 1, "end"}}, 1},
+  {"family_retry", {{0, 0, "say:start flaky"}, {IDLE, 1, "end"}}, 1},
+  {"family_dies", {{0, 0, "say:start broken"}, {IDLE, 1, "end"}}, 1},
+  {"family_graded", {{0, 0, "outcome:family"}, {IDLE, 1, "end"}}, 1},
+  {"family_cut", {{0, 0, "say:start long"}, {STARTED, 2, "interrupt"}, {IDLE, 1, "say:text two"}, {IDLE, 1, "end"}}, 1},
+  {"family_budget", {{0, 0, "say:start costly"}, {IDLE, 1, "raise"}, {IDLE, 1, "end"}}, 1, true},
+  {"advised", {{0, 0, "say:get advice"}, {IDLE, 1, "end"}}, 1},
 };
 
 struct world {
@@ -56,7 +77,7 @@ struct world {
   int log;
   struct mr_timer limit, pause, stopper;
   const char *doing;
-  bool drained, stop;
+  bool drained, stop, fails;
   struct client *clients[SESSIONS_MAX];
   int nclients, open, sending, calls; /* streams, sends, calls of all kinds that are not done */
 };
@@ -70,6 +91,7 @@ struct client {
   bool over;
   char pending[8][64];         /* tool uses of the newest idle that asks for action */
   int npending;
+  bool paused;                 /* the newest idle is for the budget */
   char custom[16][64];         /* custom tool uses seen */
   int ncustom, verdicts;
 };
@@ -86,6 +108,7 @@ struct req {
 };
 
 static void client_event(struct client *cl, const char *type, yyjson_val *json);
+static void follow_thread(struct client *cl, struct mr_str thread);
 static void turn_loop(struct world *w);
 
 static void log_line(struct world *w, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -148,17 +171,24 @@ static struct req *req_new(struct world *w, struct client *cl, const char *sessi
   return r;
 }
 
-/* Makes a call and runs the loop until it is answered. The caller frees. */
-static struct req *ask(struct world *w, void (*op)(struct mr_call *c), const char *session, const char *json)
+/* Makes a call about a thread and runs the loop until it is answered. The caller frees. */
+static struct req *ask_thread(struct world *w, void (*op)(struct mr_call *c), const char *session, struct mr_str thread,
+                              const char *json)
 {
   struct req *r = req_new(w, NULL, session, json);
 
+  r->c.path[1] = mr_arena_str(r->c.arena, thread);
   op(&r->c);
   while (!r->done)
     turn_loop(w);
   if (r->c.code != MR_OK)
     die(json ? json : session, r->c.err.message);
   return r;
+}
+
+static struct req *ask(struct world *w, void (*op)(struct mr_call *c), const char *session, const char *json)
+{
+  return ask_thread(w, op, session, mr_str_n("", 0), json);
 }
 
 static const char *member(struct req *r, const char *pointer, char *out, size_t n)
@@ -172,11 +202,23 @@ static const char *member(struct req *r, const char *pointer, char *out, size_t 
 
 /* ---- the client's moves ---- */
 
+/* A commit failed, as this run is told to have it: the client plays no more, the session goes on. */
+static void give_up(struct client *cl)
+{
+  cl->over = true;
+  mr_loop_stop(cl->w->loop);
+}
+
 static void on_sent(struct req *r)
 {
   struct client *cl = r->cl;
 
   r->w->sending--;
+  if (r->c.code != MR_OK && r->w->fails) {
+    give_up(cl);
+    req_free(r);
+    return;
+  }
   if (r->c.code != MR_OK && r->w->stop) { /* refused, and so not acknowledged */
     req_free(r);
     return;
@@ -209,10 +251,35 @@ static void add_answer(struct client *cl, char *json, size_t n, const char *id)
              id, cl->verdicts++ % 2 == 0 ? "allow" : "deny");
 }
 
+static void on_raised(struct req *r)
+{
+  r->w->sending--;
+  if (r->c.code != MR_OK && r->w->fails)
+    give_up(r->cl);
+  else if (r->c.code != MR_OK && !r->w->stop)
+    die("raise", r->c.err.message);
+  req_free(r);
+}
+
+/* The session's budget is taken away. */
+static void raise_budget(struct client *cl)
+{
+  struct req *r = req_new(cl->w, cl, cl->id, "{\"budget\":null}");
+
+  r->fn = on_raised;
+  cl->w->sending++;
+  mr_sessions_update(&r->c);
+}
+
 static void act(struct client *cl, const char *what)
 {
   char json[8192] = "", text[64] = "";
   struct req *r;
+
+  if (strcmp(what, "raise") == 0) {
+    raise_budget(cl);
+    return;
+  }
 
   if (strcmp(what, "end") == 0) {
     cl->over = true;
@@ -223,6 +290,9 @@ static void act(struct client *cl, const char *what)
     snprintf(json, sizeof json, ",{\"type\":\"user.interrupt\"}");
   for (int i = 0; strncmp(what, "answer", 6) == 0 && i < (what[6] == 's' ? cl->npending : 1); i++)
     add_answer(cl, json, sizeof json, cl->pending[i]);
+  if (strncmp(what, "outcome", 7) == 0)
+    snprintf(json, sizeof json, ",{\"type\":\"user.define_outcome\",\"description\":\"the %s work\",\"rubric\":{\"type\":"
+             "\"text\",\"content\":\"it is good\"}}", what[7] ? what + 8 : "own");
   if (strncmp(what, "say:", 4) == 0)
     snprintf(text, sizeof text, "%s", what + 4);
   else if (strstr(what, "+say"))
@@ -250,6 +320,7 @@ static void learn(struct client *cl, const char *type, yyjson_val *json)
   if (strcmp(type, IDLE) != 0)
     return;
   cl->npending = 0;
+  cl->paused = mr_str_is(mr_json_get_str(reason, "type"), "budget_reached");
   while (mr_json_get(reason, "event_ids") && cl->npending < 8 && (v = yyjson_arr_iter_next(&it)))
     snprintf(cl->pending[cl->npending++], sizeof cl->pending[0], "%s", yyjson_get_str(v));
 }
@@ -259,6 +330,8 @@ static void client_event(struct client *cl, const char *type, yyjson_val *json)
   const struct step *st;
 
   learn(cl, type, json);
+  if (strcmp(type, STARTED) == 0)
+    follow_thread(cl, mr_json_get_str(json, "session_thread_id"));
   if (!cl->sc || cl->over)
     return;
   st = &cl->sc->steps[cl->step];
@@ -296,10 +369,42 @@ static int on_event(struct mr_call *c, struct mr_str name, int64_t pos, struct m
 
 static void on_stream_end(struct req *r)
 {
-  if (r->c.code != MR_E_CLOSED)
+  if (r->c.code != MR_E_CLOSED && r->w->fails)
+    give_up(r->cl);
+  else if (r->c.code != MR_E_CLOSED)
     die("stream", r->c.err.message);
   r->w->open--;
   req_free(r);
+}
+
+static int on_thread_event(struct mr_call *c, struct mr_str name, int64_t pos, struct mr_str json)
+{
+  struct req *r = MR_OF(c, struct req, c);
+  (void)name;
+  if (pos)
+    log_line(r->w, "{\"k\":\"thread_event\",\"session\":\"%s\",\"thread\":\"" MR_FMT "\",\"data\":" MR_FMT "}\n", r->cl->id,
+             MR_ARG(r->c.path[1]), MR_ARG(json));
+  return MR_OK;
+}
+
+/* It may be over before it is open. */
+static void on_thread_stream_end(struct req *r)
+{
+  r->w->open--;
+  req_free(r);
+}
+
+/* A child's own stream, from now on; nobody waits for it. */
+static void follow_thread(struct client *cl, struct mr_str thread)
+{
+  struct req *r = req_new(cl->w, cl, cl->id, NULL);
+
+  r->c.path[1] = mr_arena_str(r->c.arena, thread);
+  r->fn = on_thread_stream_end;
+  r->c.opened = on_opened;
+  r->c.event = on_thread_event;
+  cl->w->open++;
+  mr_sessions_threads_stream(&r->c);
 }
 
 static void follow(struct client *cl)

@@ -16,7 +16,8 @@
  * Exit codes: 0; 2 broken; 3 over the time limit (what did not finish is on stderr).
  * Environment: CRASH_MODEL the model's file, CRASH_NO_TOOLS, CRASH_CLOCK_S (the wall clock is that much
  * ahead), CRASH_STOP_MS (begin ends in order so long after the first messages, as after SIGTERM),
- * CRASH_GRACE_MS, CRASH_LIMIT_S (20), and in debug builds MOONRIG_FAULT and MOONRIG_SWITCH.
+ * CRASH_GRACE_MS, CRASH_FAILS (the fault makes a commit fail: who hears of it gives up, the sessions go on),
+ * CRASH_LIMIT_S (20), and in debug builds MOONRIG_FAULT and MOONRIG_SWITCH.
  * Everything runs on the loop's thread; tests/crash/suite judges.
  */
 #include "client.h"
@@ -40,12 +41,22 @@ static void print_line(void *ud, int level, struct mr_str line)
 static void show_unfinished(struct world *w)
 {
   struct req *r = req_new(w, NULL, NULL, "{\"limit\":1000}");
+  yyjson_arr_iter it;
+  yyjson_doc *doc;
+  yyjson_val *v;
+
   mr_sessions_list(&r->c);
   for (int i = 0; i < 500 && !r->done; i++) {
     mr_loop_pump(w->loop, 0);
     usleep(1000);
   }
-  fprintf(stderr, "driver: over the time limit while %s; sessions: %.4000s\n", w->doing, r->out);
+  fprintf(stderr, "driver: over the time limit while %s (%d sends, %d calls open, %d streams):", w->doing, w->sending,
+          w->calls - w->open - 1, w->open);
+  doc = yyjson_read(r->out, strlen(r->out), 0);
+  it = yyjson_arr_iter_with(mr_json_get(yyjson_doc_get_root(doc), "data"));
+  while (doc && (v = yyjson_arr_iter_next(&it)))
+    fprintf(stderr, " %s %s %s;", mr_json_get_str(v, "id").p, mr_json_get_str(v, "title").p, mr_json_get_str(v, "status").p);
+  fprintf(stderr, "\n");
   exit(3);
 }
 
@@ -68,7 +79,8 @@ static void turn_loop(struct world *w)
 static void world_open(struct world *w, const char *dir, const char *log)
 {
   const char *model = getenv("CRASH_MODEL"), *shift = getenv("CRASH_CLOCK_S"), *limit = getenv("CRASH_LIMIT_S");
-  static const char config[] = "{\"retries\":{\"base_ms\":20,\"cap_ms\":40}}";
+  static const char config[] = "{\"retries\":{\"base_ms\":20,\"cap_ms\":40},\"prices\":{\"date\":\"2026-11-28\",\"hour_usd\":0,"
+                               "\"models\":{\"priced\":{\"input\":0,\"output\":1000}}},\"outcomes\":{\"heartbeat_ms\":5}}";
   char path[600], models[900];
   struct mr_config c = {.size = sizeof c, .wall_us = clock_us, .log = print_line, .ud = w};
   struct mr_store_opts so = {.dir = path};
@@ -77,13 +89,14 @@ static void world_open(struct world *w, const char *dir, const char *log)
   struct mr_domain_opts o = {0};
   struct mr_err err = {.size = sizeof err};
 
+  w->fails = getenv("CRASH_FAILS") != NULL;
   w->clock_us = shift ? strtoll(shift, NULL, 10) * 1000000 : 0;
   w->log = open(log, O_CREAT | O_APPEND | O_WRONLY | O_CLOEXEC, 0600);
   if (w->log >= 0 && write(w->log, "\n", 1) != 1) /* a kill may have cut the line before */
     die(log, "cannot write");
   mkdir(dir, 0700);
   snprintf(path, sizeof path, "%s/store", dir);
-  snprintf(models, sizeof models, "{\"scripted\":{\"file\":\"%s\"},\"route\":{\"m\":\"scripted\"}}",
+  snprintf(models, sizeof models, "{\"scripted\":{\"file\":\"%s\"},\"route\":{\"m\":\"scripted\",\"priced\":\"scripted\"}}",
            model ? model : "tests/crash/model.jsonl");
   w->config = yyjson_read(config, strlen(config), 0);
   mr_sys_init(&w->sys, &c);
@@ -183,22 +196,53 @@ static struct client *client_new(struct world *w, const char *id)
 
 /* ---- begin ---- */
 
-static void make_session(struct world *w, const char *agent, const char *env, const char *name)
+enum { PLAIN, BOSS, AGENTS };
+
+/* The agent of this kind, made when it is first asked for; a coordinator has the plain one in its roster. */
+static const char *agent_of(struct world *w, char agents[2][AGENTS][64], int priced, int kind)
+{
+  static const char tools[] =
+      "[{\"type\":\"agent_toolset_20260401\",\"configs\":[{\"name\":"
+      "\"write\",\"permission_policy\":{\"type\":\"always_ask\"}}]},"
+      "{\"type\":\"custom\",\"name\":\"counter\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
+      "{\"type\":\"custom\",\"name\":\"lookup\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
+      "{\"type\":\"custom\",\"name\":\"ask_human\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]";
+  const char *model = priced ? "priced" : "m";
+  char json[2048], roster[256] = "";
+  struct req *r;
+
+  if (agents[priced][kind][0])
+    return agents[priced][kind];
+  if (kind == BOSS)
+    snprintf(roster, sizeof roster, ",\"multiagent\":{\"type\":\"coordinator\",\"agents\":[\"%s\",{\"type\":\"advisor\","
+             "\"model\":\"%s\"}]}", agent_of(w, agents, priced, PLAIN), model);
+  snprintf(json, sizeof json, "{\"name\":\"%s\",\"model\":\"%s\",\"tools\":%s%s}", kind == BOSS ? "boss" : "assistant", model,
+           tools, roster);
+  r = ask(w, mr_agents_create, NULL, json);
+  member(r, "/id", agents[priced][kind], sizeof agents[0][0]);
+  req_free(r);
+  return agents[priced][kind];
+}
+
+static void make_session(struct world *w, char agents[2][AGENTS][64], const char *env, const char *name)
 {
   char json[512], id[64];
+  const struct scenario *sc = NULL;
   struct client *cl;
   struct req *r;
 
-  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"title\":\"%s\"}", agent, env, name);
+  for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
+    if (strcmp(scenarios[i].name, name) == 0)
+      sc = &scenarios[i];
+  if (!sc)
+    die("no such scenario", name);
+  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"title\":\"%s\"%s}", agent_of(w, agents, sc->priced, sc->agent),
+           env, name, sc->priced ? ",\"budget\":{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"50\",\"currency\":\"USD\"}}" : "");
   r = ask(w, mr_sessions_create, NULL, json);
   cl = client_new(w, member(r, "/id", id, sizeof id));
   log_line(w, "{\"k\":\"made\",\"session\":\"%s\",\"scenario\":\"%s\"}\n", id, name);
   req_free(r);
-  for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
-    if (strcmp(scenarios[i].name, name) == 0)
-      cl->sc = &scenarios[i];
-  if (!cl->sc)
-    die("no such scenario", name);
+  cl->sc = sc;
   follow(cl);
 }
 
@@ -209,20 +253,15 @@ static void on_stop(struct mr_timer *t)
   mr_loop_stop(w->loop);
 }
 
+static void settle(struct world *w, const char *doing);
+
 static void begin(struct world *w, char *names)
 {
-  static const char agent_json[] =
-      "{\"name\":\"assistant\",\"model\":\"m\",\"tools\":[{\"type\":\"agent_toolset_20260401\",\"configs\":[{\"name\":"
-      "\"write\",\"permission_policy\":{\"type\":\"always_ask\"}}]},"
-      "{\"type\":\"custom\",\"name\":\"counter\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
-      "{\"type\":\"custom\",\"name\":\"lookup\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}},"
-      "{\"type\":\"custom\",\"name\":\"ask_human\",\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}]}";
   const char *stop = getenv("CRASH_STOP_MS");
-  char agent[64], env[64] = "";
-  struct req *r = ask(w, mr_agents_create, NULL, agent_json);
+  char agents[2][AGENTS][64] = {{""}}, env[64] = "";
+  struct req *r;
 
-  member(r, "/id", agent, sizeof agent);
-  req_free(r);
+  agent_of(w, agents, 0, PLAIN);
   while (!env[0]) {
     r = ask(w, mr_environments_list, NULL, NULL);
     member(r, "/data/0/id", env, sizeof env);
@@ -232,7 +271,7 @@ static void begin(struct world *w, char *names)
     next = strchr(name, ',');
     if (next)
       *next++ = '\0';
-    make_session(w, agent, env, name);
+    make_session(w, agents, env, name);
   }
   w->doing = "playing the scenarios";
   mr_timer_init(&w->stopper, on_stop);
@@ -243,14 +282,41 @@ static void begin(struct world *w, char *names)
   for (int i = 0; i < w->nclients; i++)
     while (!w->clients[i]->over && !w->stop)
       turn_loop(w);
+  if (w->fails)
+    settle(w, "waiting for what was loaded again");
 }
 
 /* ---- resume and list ---- */
 
+/* The threads besides the primary, each with its own list. */
+static void show_threads(struct world *w, struct client *cl)
+{
+  struct req *r = ask(w, mr_sessions_threads_list, cl->id, NULL);
+  yyjson_doc *doc = yyjson_read(r->out, strlen(r->out), 0);
+  yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(yyjson_doc_get_root(doc), "data"));
+  yyjson_val *v;
+  int n = 0;
+
+  while ((v = yyjson_arr_iter_next(&it))) {
+    struct mr_str id = mr_json_get_str(v, "id"), status = mr_json_get_str(v, "status");
+    struct req *e;
+    if (n++ == 0) /* its list is the session's */
+      continue;
+    e = ask_thread(w, mr_sessions_threads_events_list, cl->id, id, NULL);
+    printf("%s{\"id\":\"" MR_FMT "\",\"status\":\"" MR_FMT "\",\"events\":%s}", n > 2 ? "," : "", MR_ARG(id), MR_ARG(status),
+           e->out);
+    req_free(e);
+  }
+  yyjson_doc_free(doc);
+  req_free(r);
+}
+
 static void show(struct world *w, struct client *cl, const char *kind)
 {
   struct req *s = ask(w, mr_sessions_retrieve, cl->id, NULL), *e = ask(w, mr_sessions_events_list, cl->id, NULL);
-  printf("{\"k\":\"%s\",\"session\":%s,\"events\":%s}\n", kind, s->out, e->out);
+  printf("{\"k\":\"%s\",\"session\":%s,\"events\":%s,\"threads\":[", kind, s->out, e->out);
+  show_threads(w, cl);
+  printf("]}\n");
   req_free(s);
   req_free(e);
 }
@@ -327,6 +393,14 @@ static void resume(struct world *w)
       act(w->clients[i], "answers");
   }
   settle(w, "waiting for the turns that were answered");
+  for (int i = 0; i < w->nclients; i++)
+    if (w->clients[i]->paused)
+      act(w->clients[i], "raise");
+  settle(w, "waiting for the turns that were paused");
+  for (int i = 0; i < w->nclients; i++) /* what a paused child asks when it goes on */
+    if (w->clients[i]->npending)
+      act(w->clients[i], "answers");
+  settle(w, "waiting for the last answers");
   for (int i = 0; i < w->nclients; i++)
     act(w->clients[i], "say:last words");
   settle(w, "waiting for the last words");

@@ -128,7 +128,7 @@ struct fake_exec {
   mr_sandbox_fn fn;
   void *ud;
   int code;
-  char id[64], answer[256];
+  char id[64], answer[150000];
 };
 
 static void exec_tell(struct mr_timer *t)
@@ -178,7 +178,8 @@ static bool exec_read(struct fake_exec *x)
   fclose(f);
   if (!found)
     die(path, "half a command");
-  snprintf(x->answer, sizeof x->answer, "[{\"type\":\"text\",\"text\":\"done:%s\"}]", key);
+  snprintf(x->answer, sizeof x->answer, "[{\"type\":\"text\",\"text\":\"done:%s%s%*s\"}]", key,
+           strncmp(key, "big", 3) == 0 ? "\\n" : "", strncmp(key, "big", 3) == 0 ? 120000 : 0, "");
   due -= fake_now_us();
   mr_timer_set(x->box->f->loop, &x->timer, due > 0 ? due : 0);
   return true;
@@ -195,6 +196,11 @@ static int box_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sa
   int ms = 0, fd, n;
 
   mkdir(b->dir, 0700);
+  if (command && command[0] == '/') { /* the server's own: a large result is written to a file */
+    snprintf(x->answer, sizeof x->answer, "[]");
+    mr_timer_set(b->f->loop, &x->timer, 15000);
+    goto out;
+  }
   if (exec_read(x)) /* the same id is started at most once */
     goto out;
   if (!command || sscanf(command, "%d %127s", &ms, key) != 2)

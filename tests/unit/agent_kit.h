@@ -26,6 +26,7 @@ struct rig {
   const char *(*model)(struct rig *g, struct mr_str last_message, int k); /* NULL answer: hold */
   void (*sees)(struct rig *g, const struct mr_model_req *q); /* the whole request; may be NULL */
   int asked;                   /* model requests so far */
+  int input;                   /* tokens that each is said to have; 0: 10 */
   struct played *held;
   char last[65536];            /* answer of the latest call */
   struct mr_err err;
@@ -40,6 +41,7 @@ struct played {
   void *ud;
   struct mr_ready ready;
   char *content;
+  int input;
   bool cancelled;
 };
 
@@ -47,7 +49,7 @@ static void played_tell(struct mr_ready *r)
 {
   struct played *p = MR_OF(r, struct played, ready);
   struct mr_model_reply m = {.status = p->cancelled ? MR_MODEL_CANCELLED : MR_MODEL_OK, .content = mr_str_c(p->content),
-                             .stop_reason = MR_S("end_turn"), .usage = {.input = 10, .output = 5}};
+                             .stop_reason = MR_S("end_turn"), .usage = {.input = p->input ? p->input : 10, .output = 5}};
   struct rig *g = p->g;
   if (p->content && strncmp(p->content, "!", 1) == 0) {
     m.status = strcmp(p->content, "!refused") == 0 ? MR_MODEL_REFUSED_REQUEST : MR_MODEL_OVERLOADED;
@@ -76,6 +78,7 @@ static int played_start(void *self, const struct mr_model_req *q, const struct m
   const char *a = g->model(g, q->messages[q->nmessages - 1], g->asked++);
   (void)err;
   p->g = g;
+  p->input = g->input;
   p->base = (struct mr_model_call){&played_vtable, g};
   p->cbs = *cbs;
   p->ud = ud;
