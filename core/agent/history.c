@@ -2,26 +2,136 @@
  * history.c - what is sent to the model, as stored fragments: one JSON text per message, made once from the
  * row that it stands for and appended, never written again. So a long session's request keeps its prefix
  * byte for byte, and the provider's prompt cache keeps hitting.
+ *
+ * The fragments lie one after the other in chunks, with a comma between them, so that a request of a thousand messages
+ * is a handful of pieces. A request in flight borrows chunks and index: they never move, and what is replaced (by a
+ * larger index, by a summary of the conversation) is kept until the thread's last request is over.
  */
 #include "agent/session_t.h"
 #include "agent/toolset.h"
 
+struct mr_history_chunk {
+  struct mr_history_chunk *next; /* the one before */
+  size_t n, cap;
+  char p[]; /* fragments; or the index of them, th->history */
+};
+enum { CHUNK_MIN = 512, CHUNK_MAX = 256 << 10 };
+
+/* The text behind the others; p NULL: no memory. A new chunk has room for half of what there is already, so what
+ * it leaves unused is little, and chunks are few. */
+static struct mr_str place(struct mr_thread *th, struct mr_str text)
+{
+  struct mr_history_chunk *c = th->chunks;
+  size_t cap = th->history_bytes / 2;
+  char *at;
+
+  if (!c || c->cap - c->n <= text.n) {
+    cap = cap < CHUNK_MIN ? CHUNK_MIN : cap > CHUNK_MAX ? CHUNK_MAX : cap;
+    if (cap < text.n) cap = text.n;
+    c = mr_mem_alloc(th->s->d->mem, sizeof *c + cap);
+    if (!c) return mr_str_n(NULL, 0);
+    *c = (struct mr_history_chunk){.next = th->chunks, .cap = cap};
+    th->chunks = c;
+  } else {
+    c->p[c->n++] = ',';
+  }
+  at = c->p + c->n;
+  memcpy(at, text.p, text.n);
+  c->n += text.n;
+  th->history_bytes += text.n;
+  return mr_str_n(at, text.n);
+}
+
+static void free_old(struct mr_thread *th)
+{
+  struct mr_history_chunk *c;
+
+  while ((c = th->old_chunks)) {
+    th->old_chunks = c->next;
+    mr_mem_free(th->s->d->mem, c);
+  }
+}
+
+/* Nothing new borrows these. */
+static void retire(struct mr_thread *th, struct mr_history_chunk **first)
+{
+  struct mr_history_chunk *c;
+
+  while ((c = *first)) {
+    *first = c->next;
+    c->next = th->old_chunks;
+    th->old_chunks = c;
+  }
+  if (th->requests == 0) free_old(th);
+}
+
+/* Room for one more in the index. */
+static int index_room(struct mr_thread *th)
+{
+  size_t one = sizeof *th->history, cap = th->nhistory ? (size_t)th->nhistory * 2 : 16;
+  struct mr_history_chunk *c;
+
+  if (th->index && ((size_t)th->nhistory + 1) * one <= th->index->cap) return MR_OK;
+  c = mr_mem_alloc(th->s->d->mem, sizeof *c + cap * one);
+  if (!c) return MR_E_NOMEM;
+  *c = (struct mr_history_chunk){.cap = cap * one};
+  if (th->nhistory) memcpy(c->p, th->history, (size_t)th->nhistory * one);
+  retire(th, &th->index);
+  th->index = c;
+  th->history = (void *)c->p;
+  return MR_OK;
+}
+
+void mr_history_clear(struct mr_thread *th)
+{
+  retire(th, &th->chunks);
+  retire(th, &th->index);
+  th->history = NULL;
+  th->nhistory = 0;
+  th->history_bytes = 0;
+  th->foreign = false;
+}
+
+int mr_history_lend(struct mr_thread *th, struct mr_arena *a, struct mr_model_req *r)
+{
+  struct mr_str *v;
+  int n = 0;
+
+  for (struct mr_history_chunk *c = th->chunks; c; c = c->next)
+    n++;
+  v = mr_arena_alloc(a, ((size_t)n + 1) * sizeof *v);
+  if (!v) return MR_E_NOMEM;
+  r->pieces = v;
+  r->npieces = n;
+  for (struct mr_history_chunk *c = th->chunks; c; c = c->next)
+    v[--n] = mr_str_n(c->p, c->n);
+  r->messages = th->history;
+  r->nmessages = th->nhistory;
+  r->plain = !th->foreign;
+  th->requests++;
+  return MR_OK;
+}
+
+void mr_history_given_back(struct mr_thread *th)
+{
+  if (--th->requests == 0) free_old(th);
+}
+
+void mr_history_free(struct mr_thread *th)
+{
+  mr_history_clear(th);
+  free_old(th);
+}
+
 static int push(struct mr_thread *th, struct mr_buf *b)
 {
-  struct mr_str frag = b->failed ? mr_str_n(NULL, 0) : mr_session_copy(th->s, mr_buf_get(b));
+  struct mr_str frag = b->failed ? mr_str_n(NULL, 0) : place(th, mr_buf_get(b));
   int code = b->failed ? b->failed : MR_OK;
 
   mr_buf_free(b);
   if (code != MR_OK) return code;
-  if (th->nhistory == th->history_cap) {
-    int cap = th->history_cap ? th->history_cap * 2 : 16;
-    struct mr_str *v = mr_mem_realloc(th->s->d->mem, th->history, (size_t)cap * sizeof *v);
-    if (!v) return MR_E_NOMEM;
-    th->history = v;
-    th->history_cap = cap;
-  }
-  if (!frag.p) return MR_E_NOMEM;
-  th->history[th->nhistory++] = frag;
+  if (!frag.p || index_room(th) != MR_OK) return MR_E_NOMEM;
+  ((struct mr_str *)(void *)th->index->p)[th->nhistory++] = frag;
   return MR_OK;
 }
 
@@ -36,14 +146,15 @@ int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role)
   return push(th, &b);
 }
 
-int mr_history_reply(struct mr_thread *th, struct mr_str content)
+int mr_history_reply(struct mr_thread *th, yyjson_val *content)
 {
   struct mr_buf b;
 
   mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_buf_c(&b, "{\"role\":\"assistant\",\"content\":");
-  mr_buf_str(&b, content);
+  mr_json_write(&b, content, false);
   mr_buf_char(&b, '}');
+  if (mr_model_foreign(content)) th->foreign = true;
   return push(th, &b);
 }
 
