@@ -10,101 +10,107 @@
 #include "agent/session_t.h"
 #include "agent/toolset.h"
 
-struct mr_history_chunk {
-  struct mr_history_chunk *next; /* the one before */
-  size_t n, cap;
-  char p[]; /* fragments; or the index of them, th->history */
+struct mr_history_block {
+  struct mr_history_block *next; /* of those that are not needed any more */
+  char p[];                      /* fragments, or the index of them */
 };
 enum { CHUNK_MIN = 512, CHUNK_MAX = 256 << 10 };
 
-/* The text behind the others; p NULL: no memory. A new chunk has room for half of what there is already, so what
- * it leaves unused is little, and chunks are few. */
-static struct mr_str place(struct mr_thread *th, struct mr_str text)
-{
-  struct mr_history_chunk *c = th->chunks;
-  size_t cap = th->history_bytes / 2;
-  char *at;
-
-  if (!c || c->cap - c->n <= text.n) {
-    cap = cap < CHUNK_MIN ? CHUNK_MIN : cap > CHUNK_MAX ? CHUNK_MAX : cap;
-    if (cap < text.n) cap = text.n;
-    c = mr_mem_alloc(th->s->d->mem, sizeof *c + cap);
-    if (!c) return mr_str_n(NULL, 0);
-    *c = (struct mr_history_chunk){.next = th->chunks, .cap = cap};
-    th->chunks = c;
-  } else {
-    c->p[c->n++] = ',';
-  }
-  at = c->p + c->n;
-  memcpy(at, text.p, text.n);
-  c->n += text.n;
-  th->history_bytes += text.n;
-  return mr_str_n(at, text.n);
-}
-
 static void free_old(struct mr_thread *th)
 {
-  struct mr_history_chunk *c;
+  struct mr_history_block *b;
 
-  while ((c = th->old_chunks)) {
-    th->old_chunks = c->next;
-    mr_mem_free(th->s->d->mem, c);
+  while ((b = th->history_old)) {
+    th->history_old = b->next;
+    mr_mem_free(th->s->d->mem, b);
   }
 }
 
-/* Nothing new borrows these. */
-static void retire(struct mr_thread *th, struct mr_history_chunk **first)
+/* The block that p is in is not needed any more, but by requests that began before. */
+static void retire(struct mr_thread *th, const void *p)
 {
-  struct mr_history_chunk *c;
+  struct mr_history_block *b;
 
-  while ((c = *first)) {
-    *first = c->next;
-    c->next = th->old_chunks;
-    th->old_chunks = c;
-  }
+  if (!p) return;
+  b = (void *)((uintptr_t)p - offsetof(struct mr_history_block, p));
+  b->next = th->history_old;
+  th->history_old = b;
   if (th->requests == 0) free_old(th);
+}
+
+/* A new chunk, with room for half of what there is already: what it leaves unused is little, and chunks are few. */
+static int new_chunk(struct mr_thread *th, size_t n)
+{
+  const struct mr_mem *m = th->s->d->mem;
+  size_t room = th->history_bytes / 2;
+  struct mr_history_block *b;
+  struct mr_str *v = th->pieces;
+
+  room = room < CHUNK_MIN ? CHUNK_MIN : room > CHUNK_MAX ? CHUNK_MAX : room;
+  if (room < n) room = n;
+  if (th->npieces % 8 == 0) v = mr_mem_realloc(m, v, ((size_t)th->npieces + 8) * sizeof *v);
+  if (!v) return MR_E_NOMEM;
+  th->pieces = v;
+  b = mr_mem_alloc(m, sizeof *b + room);
+  if (!b) return MR_E_NOMEM;
+  v[th->npieces++] = mr_str_n(b->p, 0);
+  th->history_room = room;
+  return MR_OK;
 }
 
 /* Room for one more in the index. */
 static int index_room(struct mr_thread *th)
 {
-  size_t one = sizeof *th->history, cap = th->nhistory ? (size_t)th->nhistory * 2 : 16;
-  struct mr_history_chunk *c;
+  int cap = th->history_cap ? th->history_cap * 2 : 16;
+  struct mr_history_block *b;
 
-  if (th->index && ((size_t)th->nhistory + 1) * one <= th->index->cap) return MR_OK;
-  c = mr_mem_alloc(th->s->d->mem, sizeof *c + cap * one);
-  if (!c) return MR_E_NOMEM;
-  *c = (struct mr_history_chunk){.cap = cap * one};
-  if (th->nhistory) memcpy(c->p, th->history, (size_t)th->nhistory * one);
-  retire(th, &th->index);
-  th->index = c;
-  th->history = (void *)c->p;
+  if (th->nhistory < th->history_cap) return MR_OK;
+  b = mr_mem_alloc(th->s->d->mem, sizeof *b + (size_t)cap * sizeof *th->history);
+  if (!b) return MR_E_NOMEM;
+  if (th->nhistory) memcpy(b->p, th->history, (size_t)th->nhistory * sizeof *th->history);
+  retire(th, th->history);
+  th->history = (void *)b->p;
+  th->history_cap = cap;
+  return MR_OK;
+}
+
+static int append(struct mr_thread *th, struct mr_str text)
+{
+  bool comma = th->npieces && text.n < th->history_room; /* there is room for it and the text */
+  struct mr_str *piece;
+  char *at;
+
+  if (index_room(th) != MR_OK || (!comma && new_chunk(th, text.n) != MR_OK)) return MR_E_NOMEM;
+  piece = &th->pieces[th->npieces - 1];
+  at = (char *)(uintptr_t)piece->p + piece->n; /* the chunk is ours: what is behind the piece nobody reads */
+  if (comma) *at++ = ',';
+  memcpy(at, text.p, text.n);
+  piece->n += comma + text.n;
+  th->history_room -= comma + text.n;
+  th->history_bytes += text.n;
+  th->history[th->nhistory++] = mr_str_n(at, text.n);
   return MR_OK;
 }
 
 void mr_history_clear(struct mr_thread *th)
 {
-  retire(th, &th->chunks);
-  retire(th, &th->index);
+  while (th->npieces)
+    retire(th, th->pieces[--th->npieces].p);
+  retire(th, th->history);
   th->history = NULL;
-  th->nhistory = 0;
-  th->history_bytes = 0;
+  th->nhistory = th->history_cap = 0;
+  th->history_bytes = th->history_room = 0;
   th->foreign = false;
 }
 
 int mr_history_lend(struct mr_thread *th, struct mr_arena *a, struct mr_model_req *r)
 {
-  struct mr_str *v;
-  int n = 0;
+  struct mr_str *v = mr_arena_alloc(a, ((size_t)th->npieces + 1) * sizeof *v);
 
-  for (struct mr_history_chunk *c = th->chunks; c; c = c->next)
-    n++;
-  v = mr_arena_alloc(a, ((size_t)n + 1) * sizeof *v);
   if (!v) return MR_E_NOMEM;
+  if (th->npieces) memcpy(v, th->pieces, (size_t)th->npieces * sizeof *v); /* the last one grows */
   r->pieces = v;
-  r->npieces = n;
-  for (struct mr_history_chunk *c = th->chunks; c; c = c->next)
-    v[--n] = mr_str_n(c->p, c->n);
+  r->npieces = th->npieces;
   r->messages = th->history;
   r->nmessages = th->nhistory;
   r->plain = !th->foreign;
@@ -121,18 +127,16 @@ void mr_history_free(struct mr_thread *th)
 {
   mr_history_clear(th);
   free_old(th);
+  mr_mem_free(th->s->d->mem, th->pieces);
+  th->pieces = NULL;
 }
 
 static int push(struct mr_thread *th, struct mr_buf *b)
 {
-  struct mr_str frag = b->failed ? mr_str_n(NULL, 0) : place(th, mr_buf_get(b));
-  int code = b->failed ? b->failed : MR_OK;
+  int code = b->failed ? b->failed : append(th, mr_buf_get(b));
 
   mr_buf_free(b);
-  if (code != MR_OK) return code;
-  if (!frag.p || index_room(th) != MR_OK) return MR_E_NOMEM;
-  ((struct mr_str *)(void *)th->index->p)[th->nhistory++] = frag;
-  return MR_OK;
+  return code;
 }
 
 int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role)

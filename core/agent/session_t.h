@@ -107,10 +107,12 @@ struct mr_thread {
   int nmail;
   int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
   int compactions;        /* in a row, without a message or a tool call */
-  const struct mr_str *history; /* message fragments for the model */
-  int nhistory;
-  struct mr_history_chunk *chunks, *index, *old_chunks; /* where they are: history.c */
-  size_t history_bytes;
+  struct mr_str *history; /* message fragments for the model; they stay as they are (history.c) */
+  int nhistory, history_cap;
+  struct mr_str *pieces; /* the same, joined to what lies together */
+  int npieces;
+  size_t history_bytes, history_room;
+  struct mr_history_block *history_old;
   bool foreign; /* some have thinking that not every provider understands (mr_model_foreign) */
   /* what runs now */
   struct mr_ready step; /* mr_turn_step */

@@ -26,11 +26,11 @@ struct mr_model_req {
   struct mr_str tools;           /* JSON: array of {name, description, input_schema}, or empty */
   const struct mr_str *messages; /* JSON objects {"role":..,"content":[..]}, one per fragment */
   int nmessages;
-  const struct mr_str *pieces; /* the same messages as fewer pieces of text, to be joined by commas like them; a long
-                                           history has it. NULL: not known */
+  const struct mr_str *pieces;   /* the same as fewer texts, joined by commas; NULL: not known */
   int npieces;
-  bool plain;          /* nothing has to be looked for: no message is one that mr_model_foreign knows, and neither
-                                           system nor tools have cache_control; false: not known */
+  /* Nothing has to be looked for: no message is one that mr_model_foreign knows, and neither system nor tools have
+   * cache_control. false: not known. */
+  bool plain;
   int max_tokens;      /* 0 = the model's default here (32,000) */
   struct mr_str extra; /* JSON object: what else a request of the Messages API says (tool_choice,
                                            temperature, stop_sequences ...), as far as a provider can use it; or empty */
