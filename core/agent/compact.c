@@ -100,6 +100,7 @@ int mr_compact_request(struct mr_model_run *r)
   messages[r->req.nmessages] = mr_str_c(ask);
   r->req.messages = messages;
   r->req.nmessages++;
+  r->req.pieces = NULL;
   if (r->req.tools.n) r->req.extra = MR_S("{\"tool_choice\":{\"type\":\"none\"}}");
   return MR_OK;
 }
@@ -163,7 +164,7 @@ int mr_compact_apply(struct mr_thread *th, yyjson_val *j)
   mr_buf_c(&b, "}]");
   code = mr_json_parse(th->s->d->mem, mr_buf_get(&b), SIZE_MAX, &doc, NULL);
   mr_buf_free(&b);
-  th->nhistory = 0;
+  mr_history_clear(th);
   th->context_tokens = 0;
   th->compactions++;
   th->wants_model = true;

@@ -372,3 +372,15 @@ void mr_content_to_model(const struct mr_mem *m, yyjson_val *arr, struct mr_buf 
   }
   mr_buf_char(out, ']');
 }
+
+bool mr_content_names_file(struct mr_str s)
+{
+  static const char key[] = "\"file_id\"";
+  const char *p = s.p, *end = s.p + s.n;
+
+  while ((size_t)(end - p) >= sizeof key - 1 && (p = memchr(p, '"', (size_t)(end - p)))) {
+    if ((size_t)(end - p) >= sizeof key - 1 && memcmp(p, key, sizeof key - 1) == 0) return true;
+    p++;
+  }
+  return false;
+}

@@ -52,4 +52,7 @@ enum { MR_BLOCK_TEXT = 1, MR_BLOCK_IMAGE = 2, MR_BLOCK_DOCUMENT = 4, MR_BLOCK_SE
 int mr_content_check(const struct mr_mem *m, yyjson_val *arr, unsigned allowed,
                      const struct mr_file_refs *files, const char *field, struct mr_err *err);
 
+/* May this JSON text have a block that refers to a file? Never a wrong no. */
+bool mr_content_names_file(struct mr_str json);
+
 #endif

@@ -2,31 +2,147 @@
  * history.c - what is sent to the model, as stored fragments: one JSON text per message, made once from the
  * row that it stands for and appended, never written again. So a long session's request keeps its prefix
  * byte for byte, and the provider's prompt cache keeps hitting.
+ *
+ * The fragments lie one after the other in chunks, with a comma between them, so that a request of a thousand messages
+ * is a handful of pieces. A request in flight borrows chunks and index: they never move, and what is replaced (by a
+ * larger index, by a summary of the conversation) is kept until the thread's last request is over.
  */
+#include "agent/content.h"
 #include "agent/session_t.h"
 #include "agent/toolset.h"
 
+struct mr_history_block {
+  struct mr_history_block *next; /* of those that are not needed any more */
+  char p[];                      /* fragments, or the index of them */
+};
+enum { CHUNK_MIN = 512, CHUNK_MAX = 256 << 10 };
+
+static void free_old(struct mr_thread *th)
+{
+  struct mr_history_block *b;
+
+  while ((b = th->history_old)) {
+    th->history_old = b->next;
+    mr_mem_free(th->s->d->mem, b);
+  }
+}
+
+/* The block that p is in is not needed any more, but by requests that began before. */
+static void retire(struct mr_thread *th, const void *p)
+{
+  struct mr_history_block *b;
+
+  if (!p) return;
+  b = (void *)((uintptr_t)p - offsetof(struct mr_history_block, p));
+  b->next = th->history_old;
+  th->history_old = b;
+  if (th->requests == 0) free_old(th);
+}
+
+/* A new chunk, with room for half of what there is already: what it leaves unused is little, and chunks are few. */
+static int new_chunk(struct mr_thread *th, size_t n)
+{
+  const struct mr_mem *m = th->s->d->mem;
+  size_t room = th->history_bytes / 2;
+  struct mr_history_block *b;
+  struct mr_str *v = th->pieces;
+
+  room = room < CHUNK_MIN ? CHUNK_MIN : room > CHUNK_MAX ? CHUNK_MAX : room;
+  if (room < n) room = n;
+  if (th->npieces % 8 == 0) v = mr_mem_realloc(m, v, ((size_t)th->npieces + 8) * sizeof *v);
+  if (!v) return MR_E_NOMEM;
+  th->pieces = v;
+  b = mr_mem_alloc(m, sizeof *b + room);
+  if (!b) return MR_E_NOMEM;
+  v[th->npieces++] = mr_str_n(b->p, 0);
+  th->history_room = room;
+  return MR_OK;
+}
+
+/* Room for one more in the index. */
+static int index_room(struct mr_thread *th)
+{
+  int cap = th->history_cap ? th->history_cap * 2 : 16;
+  struct mr_history_block *b;
+
+  if (th->nhistory < th->history_cap) return MR_OK;
+  b = mr_mem_alloc(th->s->d->mem, sizeof *b + (size_t)cap * sizeof *th->history);
+  if (!b) return MR_E_NOMEM;
+  if (th->nhistory) memcpy(b->p, th->history, (size_t)th->nhistory * sizeof *th->history);
+  retire(th, th->history);
+  th->history = (void *)b->p;
+  th->history_cap = cap;
+  return MR_OK;
+}
+
+static int append(struct mr_thread *th, struct mr_str text)
+{
+  bool comma = th->npieces && text.n < th->history_room; /* there is room for it and the text */
+  struct mr_str *piece;
+  char *at;
+
+  if (index_room(th) != MR_OK || (!comma && new_chunk(th, text.n) != MR_OK)) return MR_E_NOMEM;
+  piece = &th->pieces[th->npieces - 1];
+  at = (char *)(uintptr_t)piece->p + piece->n; /* the chunk is ours: what is behind the piece nobody reads */
+  if (comma) *at++ = ',';
+  memcpy(at, text.p, text.n);
+  piece->n += comma + text.n;
+  th->history_room -= comma + text.n;
+  th->history_bytes += text.n;
+  th->history[th->nhistory++] = mr_str_n(at, text.n);
+  return MR_OK;
+}
+
+void mr_history_clear(struct mr_thread *th)
+{
+  while (th->npieces)
+    retire(th, th->pieces[--th->npieces].p);
+  retire(th, th->history);
+  th->history = NULL;
+  th->nhistory = th->history_cap = 0;
+  th->history_bytes = th->history_room = 0;
+  th->foreign = th->with_files = false;
+  mr_mem_free(th->s->d->mem, th->sent);
+  th->sent = NULL;
+  th->nsent = 0;
+}
+
+int mr_history_lend(struct mr_thread *th, struct mr_arena *a, struct mr_model_req *r)
+{
+  struct mr_str *v = mr_arena_alloc(a, ((size_t)th->npieces + 1) * sizeof *v);
+
+  if (!v) return MR_E_NOMEM;
+  if (th->npieces) memcpy(v, th->pieces, (size_t)th->npieces * sizeof *v); /* the last one grows */
+  r->pieces = v;
+  r->npieces = th->npieces;
+  r->messages = th->history;
+  r->nmessages = th->nhistory;
+  r->plain = !th->foreign;
+  th->requests++;
+  return MR_OK;
+}
+
+void mr_history_given_back(struct mr_thread *th)
+{
+  if (--th->requests == 0) free_old(th);
+}
+
+void mr_history_free(struct mr_thread *th)
+{
+  mr_history_clear(th);
+  free_old(th);
+  mr_mem_free(th->s->d->mem, th->pieces);
+  th->pieces = NULL;
+}
+
 static int push(struct mr_thread *th, struct mr_buf *b)
 {
-  struct mr_str frag = b->failed ? mr_str_n(NULL, 0) : mr_session_copy(th->s, mr_buf_get(b));
-  int code = b->failed ? b->failed : MR_OK;
+  int code = b->failed ? b->failed : append(th, mr_buf_get(b));
+
+  if (!th->with_files) th->with_files = mr_content_names_file(mr_buf_get(b));
 
   mr_buf_free(b);
-  if (code != MR_OK) return code;
-  if (th->nhistory == th->history_cap) {
-    int cap = th->history_cap ? th->history_cap * 2 : 16;
-    struct mr_str *v = mr_mem_realloc(th->s->d->mem, th->history, (size_t)cap * sizeof *v);
-    if (!v) return MR_E_NOMEM;
-    th->history = v;
-    v = mr_mem_realloc(th->s->d->mem, th->sent, (size_t)cap * sizeof *v);
-    if (!v) return MR_E_NOMEM;
-    th->sent = v;
-    th->history_cap = cap;
-  }
-  if (!frag.p) return MR_E_NOMEM;
-  th->sent[th->nhistory] = mr_str_n(NULL, 0);
-  th->history[th->nhistory++] = frag;
-  return MR_OK;
+  return code;
 }
 
 int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role)
@@ -40,14 +156,15 @@ int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role)
   return push(th, &b);
 }
 
-int mr_history_reply(struct mr_thread *th, struct mr_str content)
+int mr_history_reply(struct mr_thread *th, yyjson_val *content)
 {
   struct mr_buf b;
 
   mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
   mr_buf_c(&b, "{\"role\":\"assistant\",\"content\":");
-  mr_buf_str(&b, content);
+  mr_json_write(&b, content, false);
   mr_buf_char(&b, '}');
+  if (mr_model_foreign(content)) th->foreign = true;
   return push(th, &b);
 }
 

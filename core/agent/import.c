@@ -256,7 +256,7 @@ static int on_log_row(struct import *p, yyjson_val *line, bool wire)
 {
   struct mr_call *c = p->k.c;
   struct mr_import_row r;
-  int code = mr_import_row(line, wire, mr_loop_wall_us(c->d->loop), p->k.last_us, &r, &c->err);
+  int code = mr_import_row(c->mem, line, wire, mr_loop_wall_us(c->d->loop), p->k.last_us, &r, &c->err);
 
   if (code != MR_OK) return code;
   p->at = AT_ROWS;

@@ -6,6 +6,7 @@
  * Private rows of a type that this version does not know are taken: the machine passes over them, as it does in its
  * own log. Pure but for the agent and resources, which write what they checked. import.c calls.
  */
+#include "agent/content.h"
 #include "agent/transfer_t.h"
 #include "agent/agents.h"
 #include "agent/resources.h"
@@ -38,7 +39,7 @@ static bool id_ok(struct mr_str id, struct mr_str prefix)
 
 /* ---- rows ---- */
 
-static int check_wire(struct mr_import_row *r, struct mr_err *err)
+static int check_wire(const struct mr_mem *m, struct mr_import_row *r, struct mr_err *err)
 {
   static const unsigned any = MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT | MR_BLOCK_SEARCH;
   struct mr_str t = r->row.type;
@@ -53,7 +54,7 @@ static int check_wire(struct mr_import_row *r, struct mr_err *err)
     return wrong(err, "stop_reason has no type");
   if (mr_str_is(t, "user.message") || mr_str_is(t, "system.message") ||
       (mr_str_is(t, "user.custom_tool_result") && content && !yyjson_is_null(content)))
-    return mr_content_check(content, any, "content", err);
+    return mr_content_check(m, content, any, NULL, "content", err);
   if (mr_str_is(t, "agent.tool_use") || mr_str_is(t, "agent.custom_tool_use"))
     if (!mr_json_get_str(r->body, "name").n || !yyjson_is_obj(mr_json_get(r->body, "input")))
       return wrong(err, "a tool use needs a name and an input");
@@ -79,7 +80,7 @@ static int check_private(struct mr_import_row *r, struct mr_err *err)
   return MR_OK;
 }
 
-int mr_import_row(yyjson_val *line, bool wire, int64_t now_us, int64_t last_us, struct mr_import_row *out,
+int mr_import_row(const struct mr_mem *m, yyjson_val *line, bool wire, int64_t now_us, int64_t last_us, struct mr_import_row *out,
                   struct mr_err *err)
 {
   yyjson_val *at = mr_json_get(line, "at"), *format = mr_json_get(line, "format");
@@ -99,7 +100,7 @@ int mr_import_row(yyjson_val *line, bool wire, int64_t now_us, int64_t last_us, 
   out->row.format = yyjson_is_int(format) ? (int)mr_json_get_int(line, "format", 0) : -1;
   if (out->row.processed_us > now_us + AHEAD_US) return wrong(err, "at is in the future");
   if (out->row.processed_us < last_us) return wrong(err, "the row is older than the one before it");
-  return wire ? check_wire(out, err) : check_private(out, err);
+  return wire ? check_wire(m, out, err) : check_private(out, err);
 }
 
 int mr_import_input(struct mr_call *c, yyjson_val *line, struct mr_copy_input **out)
@@ -113,7 +114,7 @@ int mr_import_input(struct mr_call *c, yyjson_val *line, struct mr_copy_input **
   *out = NULL;
   if (!mr_event_type_known(type)) return wrong(&c->err, "body is no event");
   if (!mr_str_is(type, "user.message") && !mr_str_is(type, "system.message")) return MR_OK;
-  code = mr_content_check(content, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, "content", &c->err);
+  code = mr_content_check(c->mem, content, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, NULL, "content", &c->err);
   if (code != MR_OK) return code;
   in = mr_arena_alloc(c->arena, sizeof *in);
   mr_buf_init(&b, c->mem, SIZE_MAX / 2);

@@ -111,13 +111,21 @@ struct mr_thread {
   int nmail;
   int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
   int compactions;        /* in a row, without a message or a tool call */
-  struct mr_str *history; /* message fragments for the model */
-  struct mr_str *sent; /* those as they are sent, with files in their place (turn_files.c); p NULL: never yet */
+  struct mr_str *history; /* message fragments for the model; they stay as they are (history.c) */
+  bool with_files;        /* some refer to files: */
+  struct mr_str *sent;    /* those as they are sent, with the files in their place (turn_files.c); p NULL: never yet */
+  int nsent;
   int nhistory, history_cap;
+  struct mr_str *pieces; /* the same, joined to what lies together */
+  int npieces;
+  size_t history_bytes, history_room;
+  struct mr_history_block *history_old;
+  bool foreign; /* some have thinking that not every provider understands (mr_model_foreign) */
   /* what runs now */
   struct mr_ready step; /* mr_turn_step */
   struct mr_timer retry;
   struct mr_model_run *model_run;
+  int requests;              /* that are not over yet, dropped ones too: they borrow the history */
   struct mr_question settle; /* may the turn end? */
   bool settle_wanted;        /* it is put to the hooks when all commits are durable */
   bool settled;              /* they have nothing against it */
@@ -219,9 +227,14 @@ void mr_usage_row(struct mr_txn *t); /* session.usage */
 
 /* ---- history.c ---- */
 int mr_history_user(struct mr_thread *th, yyjson_val *content, const char *role);
-int mr_history_reply(struct mr_thread *th, struct mr_str content);
+int mr_history_reply(struct mr_thread *th, yyjson_val *content);
 int mr_history_results(struct mr_thread *th); /* the results of all calls, in call order */
 int mr_history_prepare(struct mr_thread *th); /* system and tools fragments */
+void mr_history_clear(struct mr_thread *th);  /* something else takes its place */
+/* The messages of a request: borrowed, and there until they are given back, whatever is appended or cleared meanwhile. */
+int mr_history_lend(struct mr_thread *th, struct mr_arena *a, struct mr_model_req *r);
+void mr_history_given_back(struct mr_thread *th);
+void mr_history_free(struct mr_thread *th);
 /* Kind and policy of a tool named by the model; MR_PERM_DENY + *known false when it is not enabled; *automatic: the
  * judge decides (judge.h), MR_PERM_ASK otherwise. */
 enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum mr_tool_kind *kind, bool *known,

@@ -70,10 +70,8 @@ static struct mr_tcall *call_new(struct mr_thread *th, struct mr_str event_id)
 /* model.reply: {"content":[..],"stop_reason":"..","calls":[{"id":"toolu_..","event_id":"sevt_.."}]} */
 static int apply_reply(struct mr_thread *th, yyjson_val *j)
 {
-  struct mr_buf b;
   yyjson_val *content = mr_json_get(j, "content"), *calls = mr_json_get(j, "calls"), *v;
   yyjson_arr_iter it;
-  int code;
 
   th->ncalls = 0;
   th->retries = 0;
@@ -89,11 +87,7 @@ static int apply_reply(struct mr_thread *th, yyjson_val *j)
   if (th->ncalls) th->rounds++;
   if (yyjson_arr_size(content) == 0) return MR_OK;
   th->compactions = 0;
-  mr_buf_init(&b, th->s->d->mem, SIZE_MAX / 2);
-  mr_json_write(&b, content, false);
-  code = b.failed ? b.failed : mr_history_reply(th, mr_buf_get(&b));
-  mr_buf_free(&b);
-  return code;
+  return mr_history_reply(th, content);
 }
 
 static int apply_tool_use(struct mr_thread *th, yyjson_val *j, const char *ref, enum mr_tool_kind kind)

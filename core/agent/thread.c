@@ -58,10 +58,8 @@ void mr_thread_free(struct mr_thread *th)
   mr_ready_cancel(d->loop, &th->step);
   mr_timer_cancel(d->loop, &th->retry);
   yyjson_doc_free(th->agent_doc);
-  mr_mem_free(d->mem, th->history);
-  mr_mem_free(d->mem, th->sent);
+  mr_history_free(th);
   th->agent_doc = NULL;
-  th->history = th->sent = NULL;
 }
 
 void mr_thread_set_agent(struct mr_thread *th, yyjson_val *agent)

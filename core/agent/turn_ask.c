@@ -142,6 +142,7 @@ static bool take_messages(struct mr_model_run *r, yyjson_val *list)
   }
   r->req.messages = v;
   r->req.nmessages = n;
+  r->req.pieces = NULL;
   return v != NULL;
 }
 
@@ -152,6 +153,7 @@ static void on_context(struct mr_question *q, struct mr_answer *a)
   bool fine = true;
 
   if (!goes_on(r, a)) return;
+  if (a->said & (MR_SAID_MESSAGES | MR_SAID_SYSTEM)) r->req.plain = false;
   if (a->said & MR_SAID_MESSAGES) fine = take_messages(r, mr_json_get(root, "messages"));
   if (a->said & MR_SAID_SYSTEM) {
     r->req.system = yyjson_arr_size(system) ? text_of(r, system) : mr_str_n("", 0);

@@ -206,18 +206,6 @@ static void on_file(void *ud, const struct mr_rows *rows)
 
 /* ---- one message ---- */
 
-static bool mentions(struct mr_str s)
-{
-  static const char key[] = "\"file_id\"";
-  const char *p = s.p, *end = s.p + s.n;
-
-  while ((size_t)(end - p) >= sizeof key - 1 && (p = memchr(p, '"', (size_t)(end - p)))) {
-    if ((size_t)(end - p) >= sizeof key - 1 && memcmp(p, key, sizeof key - 1) == 0) return true;
-    p++;
-  }
-  return false;
-}
-
 /* The blocks of a list that refer to files, and those of the results in it; holes NULL: only counts. */
 static int find(yyjson_val *list, struct hole *holes)
 {
@@ -317,7 +305,7 @@ static int look(struct mr_fill *f)
 
   f->nholes = f->hole = 0;
   f->filled = 0;
-  if (!mentions(text)) return MR_OK;
+  if (!mr_content_names_file(text)) return MR_OK;
   if (mr_json_parse(s->d->mem, text, SIZE_MAX, &f->doc, NULL) != MR_OK) return MR_E_NOMEM;
   root = yyjson_doc_get_root(f->doc);
   if (mr_str_is(mr_json_get_str(root, "role"), "user")) f->nholes = find(mr_json_get(root, "content"), NULL);
@@ -346,7 +334,7 @@ static int next(struct mr_fill *f)
     f->doc = NULL;
     if (!text.p) return MR_E_NOMEM;
   }
-  if (keep) th->sent[f->at] = text;
+  if (keep && f->at < th->nsent) th->sent[f->at] = text;
   f->messages[f->at++] = text;
   f->bytes += text.n;
   return MR_OK;
@@ -361,7 +349,7 @@ static void go_on(struct mr_fill *f)
   int code = MR_OK;
 
   while (code == MR_OK && f->at < r->req.nmessages) {
-    if (!f->doc && of_history(f) && th->sent[f->at].p) {
+    if (!f->doc && of_history(f) && f->at < th->nsent && th->sent[f->at].p) {
       f->messages[f->at] = th->sent[f->at];
       f->bytes += f->messages[f->at++].n;
       continue;
@@ -381,18 +369,38 @@ static void go_on(struct mr_fill *f)
     return;
   }
   r->req.messages = f->messages;
+  r->req.pieces = NULL;
   mr_run_start(r);
+}
+
+/* A place for each message of the history as it is sent. */
+static bool sent_room(struct mr_thread *th)
+{
+  struct mr_str *v;
+
+  if (th->nsent >= th->nhistory) return true;
+  v = mr_mem_realloc(th->s->d->mem, th->sent, (size_t)th->nhistory * sizeof *v);
+  if (!v) return false;
+  memset(v + th->nsent, 0, (size_t)(th->nhistory - th->nsent) * sizeof *v);
+  th->sent = v;
+  th->nsent = th->nhistory;
+  return true;
 }
 
 void mr_run_send(struct mr_model_run *r)
 {
   struct mr_session *s = r->th->s;
   size_t n = (size_t)r->req.nmessages * sizeof *r->req.messages;
-  struct mr_fill *f = mr_mem_zalloc(s->d->mem, sizeof *f);
+  struct mr_fill *f;
 
+  if (!r->th->with_files && r->req.messages == r->th->history) { /* the usual case */
+    mr_run_start(r);
+    return;
+  }
+  f = mr_mem_zalloc(s->d->mem, sizeof *f);
   r->fill = f;
   if (f) f->messages = mr_arena_alloc(r->arena, n + 1);
-  if (!f || !f->messages) {
+  if (!f || !f->messages || !sent_room(r->th)) {
     mr_err_nomem(&r->err);
     mr_ready_post(s->d->loop, &r->ready);
     return;

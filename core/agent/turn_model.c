@@ -10,6 +10,7 @@ void mr_run_free(struct mr_model_run *r)
   struct mr_session *s = r->th->s;
 
   if (r->th->model_run == r) r->th->model_run = NULL;
+  mr_history_given_back(r->th);
   yyjson_doc_free(r->reply);
   mr_ready_cancel(s->d->loop, &r->ready);
   mr_question_drop(&r->hook);
@@ -240,11 +241,10 @@ int mr_model_begin(struct mr_thread *th)
 {
   struct mr_session *s = th->s;
   struct mr_model_run *r = mr_mem_zalloc(s->d->mem, sizeof *r);
-  struct mr_str *messages;
   struct mr_err err;
 
   if (!r || !(r->arena = mr_arena_new(s->d->mem, 1024)) || mr_history_prepare(th) != MR_OK ||
-      !(messages = mr_arena_alloc(r->arena, (size_t)th->nhistory * sizeof *messages + 1))) {
+      mr_history_lend(th, r->arena, &r->req) != MR_OK) {
     if (r) mr_arena_free(&r->arena);
     mr_mem_free(s->d->mem, r);
     mr_err_nomem(&err);
@@ -256,19 +256,16 @@ int mr_model_begin(struct mr_thread *th)
   r->parts_tail = &r->parts;
   r->early_tail = &r->early;
   mr_ready_init(&r->ready, on_not_started);
-  memcpy(messages, th->history, (size_t)th->nhistory * sizeof *messages);
   th->model_run = r;
   mr_session_ref(s);
   s->d->stats.model_running++;
   mr_stream_request_began(th);
-  r->req = (struct mr_model_req){.model = th->model,
-                                 .effort = th->effort,
-                                 .speed = th->speed,
-                                 .system = th->system,
-                                 .tools = th->tools,
-                                 .messages = messages,
-                                 .nmessages = th->nhistory,
-                                 .session_id = mr_str_c(s->id)};
+  r->req.model = th->model;
+  r->req.effort = th->effort;
+  r->req.speed = th->speed;
+  r->req.system = th->system;
+  r->req.tools = th->tools;
+  r->req.session_id = mr_str_c(s->id);
   r->compact = mr_compact_wanted(th);
   if (!r->compact)
     mr_run_ask(r);

@@ -3,6 +3,7 @@
  */
 #include "main/main_t.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 
 static const struct command *const commands[] = {
@@ -89,10 +90,21 @@ static bool asks_help(const struct command *c, int argc, char **argv)
   return false;
 }
 
+/* Requests of long sessions are sent through large buffers that live as long as a request. Up to a bound their memory
+ * stays with us: to give it back to the system and fault it in again costs more than to fill it. */
+static void keep_memory(void)
+{
+#ifdef __GLIBC__
+  mallopt(M_MMAP_THRESHOLD, 1 << 20);
+  mallopt(M_TRIM_THRESHOLD, 8 << 20);
+#endif
+}
+
 int main(int argc, char **argv)
 {
   bool asked = argc > 2 && strcmp(argv[1], "help") == 0; /* help COMMAND */
 
+  keep_memory();
   if (argc < 2 || strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 ||
       (argc == 2 && strcmp(argv[1], "help") == 0)) {
     help();

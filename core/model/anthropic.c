@@ -16,7 +16,8 @@
  *
  * Thinking goes back with its signature (and redacted thinking as it came): the fragments hold it. Reasoning that
  * another family's server gave (openai.h) has no signature that this service knows: such blocks are left out of a
- * fragment, always in the same way, so that the prefix stays stable.
+ * fragment, always in the same way, so that the prefix stays stable. They are looked for unless the caller knows that
+ * there are none: a look at a long conversation costs as much as all the rest of a request.
  * No sampling parameters are sent (versions of the API from 2026 on refuse them).
  * Invariant: for the same head, the body of the next turn begins with the bytes of this one up to the
  * end of its messages. Loop thread.
@@ -73,7 +74,7 @@ static bool holds(struct mr_str s, struct mr_str what)
 }
 
 /* An array of objects, with a breakpoint before the last object's closing brace. */
-static void with_breakpoint(struct mr_up_call *c, struct mr_str array)
+static void with_breakpoint(struct mr_up_call *c, struct mr_str array, bool plain)
 {
   size_t at = array.n;
   while (at && array.p[at - 1] != ']')
@@ -81,13 +82,27 @@ static void with_breakpoint(struct mr_up_call *c, struct mr_str array)
   while (at && array.p[at - 1] != '}')
     at--;
   bool none = at < 3 || array.p[at - 2] == '{'; /* no object, or one without members */
-  if (!c->up->cache || none || holds(array, MR_S("\"cache_control\""))) {
+  if (!c->up->cache || none || (!plain && holds(array, MR_S("\"cache_control\"")))) {
     mr_up_part(c, array);
     return;
   }
   mr_up_part(c, mr_str_n(array.p, at - 1));
   mr_up_part(c, breakpoint(c));
   mr_up_part(c, mr_str_n(array.p + at - 1, array.n - at + 1));
+}
+
+static bool is_foreign(yyjson_val *block)
+{
+  return mr_str_starts(mr_json_get_str(block, "signature"), MR_S(MR_REASONING_MARK));
+}
+
+bool mr_model_foreign(yyjson_val *content)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(content);
+  yyjson_val *b;
+  while (yyjson_is_arr(content) && (b = yyjson_arr_iter_next(&it)))
+    if (is_foreign(b)) return true;
+  return false;
 }
 
 /* A fragment without the thinking of other families' servers, appended to out. */
@@ -108,7 +123,7 @@ static void without_foreign(struct mr_up_call *c, struct mr_str fragment, struct
   mr_buf_c(out, ",\"content\":[");
   it = yyjson_arr_iter_with(content);
   while (yyjson_is_arr(content) && (b = yyjson_arr_iter_next(&it))) {
-    if (mr_str_starts(mr_json_get_str(b, "signature"), MR_S(MR_REASONING_MARK))) continue;
+    if (is_foreign(b)) continue;
     if (any) mr_buf_char(out, ',');
     any = true;
     mr_json_write(out, b, false);
@@ -125,7 +140,7 @@ static size_t *write_own(struct mr_up_call *c, const struct mr_model_req *r, siz
   size_t *at = NULL;
   head(c, r);
   *head_n = c->own.n;
-  for (int i = 0; i < r->nmessages; i++) {
+  for (int i = 0; !r->plain && i < r->nmessages; i++) {
     if (!holds(r->messages[i], MR_S("\"signature\":\"" MR_REASONING_MARK))) continue;
     if (!at) at = c->extra = mr_mem_zalloc(c->mem, ((size_t)r->nmessages + 1) * 2 * sizeof *at);
     if (!at) {
@@ -139,6 +154,32 @@ static size_t *write_own(struct mr_up_call *c, const struct mr_model_req *r, siz
   return at;
 }
 
+/* Does b follow a in memory, with a comma between them? */
+static bool follows(struct mr_str a, struct mr_str b)
+{
+  return b.p == a.p + a.n + 1 && a.p[a.n] == ',';
+}
+
+static void lay_out_messages(struct mr_up_call *c, const struct mr_model_req *r, const size_t *foreign)
+{
+  for (int i = 0; r->pieces && !foreign && i < r->npieces; i++) {
+    if (i) mr_up_part(c, MR_S(","));
+    mr_up_part(c, r->pieces[i]);
+  }
+  if (r->pieces && !foreign) return;
+  for (int i = 0; i < r->nmessages; i++) {
+    struct mr_str part = r->messages[i];
+    if (i) mr_up_part(c, MR_S(","));
+    if (foreign && foreign[2 * i + 1]) {
+      mr_up_part(c, mr_str_n(c->own.p + foreign[2 * i], foreign[2 * i + 1]));
+      continue;
+    }
+    while (i + 1 < r->nmessages && follows(part, r->messages[i + 1]) && !(foreign && foreign[2 * i + 3]))
+      part.n += 1 + r->messages[++i].n;
+    mr_up_part(c, part);
+  }
+}
+
 static void lay_out(struct mr_up_call *c, const struct mr_model_req *r)
 {
   size_t head_n, *foreign = write_own(c, r, &head_n);
@@ -146,20 +187,14 @@ static void lay_out(struct mr_up_call *c, const struct mr_model_req *r)
   mr_up_part(c, mr_str_n(c->own.p, head_n));
   if (!is_empty(r->tools)) {
     mr_up_part(c, MR_S(",\"tools\":"));
-    with_breakpoint(c, r->tools);
+    with_breakpoint(c, r->tools, r->plain);
   }
   if (!is_empty(r->system)) {
     mr_up_part(c, MR_S(",\"system\":"));
-    with_breakpoint(c, r->system);
+    with_breakpoint(c, r->system, r->plain);
   }
   mr_up_part(c, MR_S(",\"messages\":["));
-  for (int i = 0; i < r->nmessages; i++) {
-    if (i) mr_up_part(c, MR_S(","));
-    if (foreign && foreign[2 * i + 1])
-      mr_up_part(c, mr_str_n(c->own.p + foreign[2 * i], foreign[2 * i + 1]));
-    else
-      mr_up_part(c, r->messages[i]);
-  }
+  lay_out_messages(c, r, foreign);
   mr_up_part(c, MR_S("]}"));
 }
 

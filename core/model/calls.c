@@ -176,12 +176,7 @@ static void on_none(struct mr_tries *t)
 /* The caller's strings that are not promised to last, and the id there, live with the call. */
 static int keep(struct routed *r, const struct mr_model_req *req)
 {
-  struct mr_str *v = mr_arena_alloc(r->arena, (size_t)req->nmessages * sizeof *v + 1);
-
-  if (!v) return MR_E_NOMEM;
-  if (req->nmessages) memcpy(v, req->messages, (size_t)req->nmessages * sizeof *v);
   r->req = *req;
-  r->req.messages = v;
   r->req.effort = mr_arena_str(r->arena, req->effort);
   r->req.speed = mr_arena_str(r->arena, req->speed);
   r->req.session_id = mr_arena_str(r->arena, req->session_id);

@@ -16,8 +16,8 @@
 struct mr_models;     /* the router: which provider serves which model name */
 struct mr_model_call; /* one request in flight; the provider's until done was called */
 
-/* JSON fragments are borrowed until done. They are sent in this order, byte for byte, so that a long
- * session's prefix never changes and the provider's prompt cache keeps hitting. */
+/* JSON fragments, and the arrays of them, are borrowed until done. They are sent in this order, byte for byte, so that
+ * a long session's prefix never changes and the provider's prompt cache keeps hitting. */
 struct mr_model_req {
   struct mr_str model;           /* model id as the agent names it */
   struct mr_str effort;          /* "" or low medium high xhigh max */
@@ -26,6 +26,11 @@ struct mr_model_req {
   struct mr_str tools;           /* JSON: array of {name, description, input_schema}, or empty */
   const struct mr_str *messages; /* JSON objects {"role":..,"content":[..]}, one per fragment */
   int nmessages;
+  const struct mr_str *pieces;   /* the same as fewer texts, joined by commas; NULL: not known */
+  int npieces;
+  /* Nothing has to be looked for: no message is one that mr_model_foreign knows, and neither system nor tools have
+   * cache_control. false: not known. */
+  bool plain;
   int max_tokens;      /* 0 = the model's default here (32,000) */
   struct mr_str extra; /* JSON object: what else a request of the Messages API says (tool_choice,
                                            temperature, stop_sequences ...), as far as a provider can use it; or empty */
@@ -63,6 +68,8 @@ struct mr_model_reply {
  * kept and sent back like any other, and the call is to be answered with an error, not run. */
 #define MR_MODEL_BAD_INPUT "INVALID_JSON"
 bool mr_model_input_bad(yyjson_val *input);
+/* Has the content of a reply thinking that only servers of chat completions understand? */
+bool mr_model_foreign(yyjson_val *content);
 
 struct mr_model_cbs {
   /* A new content block begins: kind "text", "thinking", "tool_use", or another block's type. index is

@@ -614,6 +614,33 @@ TEST(foreign_thinking)
   bench_close(&b);
 }
 
+/* Messages that lie together may be sent together, and pieces stand for them; what is plain is not looked at. */
+TEST(pieces_and_neighbours)
+{
+  static const char text[] = "{\"a\":1},{\"b\":2},{\"c\":\"\\\"signature\\\":\\\"moonrig:\\\"\"}{\"d\":4}";
+  static const char sent[] = "{\"model\":\"claude-opus-4-7\",\"max_tokens\":32000,\"stream\":true,\"messages\":[" HI
+                             ",{\"a\":1},{\"b\":2},{\"c\":\"\\\"signature\\\":\\\"moonrig:\\\"\"},{\"d\":4}]}";
+  struct mr_str all = mr_str_c(text);
+  struct mr_str messages[] = {hi, mr_str_n(all.p, 7), mr_str_n(all.p + 8, 7), mr_str_n(all.p + 16, all.n - 23),
+                              mr_str_n(all.p + all.n - 7, 7)};
+  struct mr_str pieces[] = {hi, mr_str_n(all.p, all.n - 7), messages[4]};
+  struct mr_model_req r = {.model = MR_S("claude-opus-4-7"), .messages = messages, .nmessages = 5};
+  struct bench b;
+  struct heard h;
+  bench_open(&b, "{\"anthropic\":{\"prompt_cache\":false}}", "k", NULL);
+  for (int k = 0; k < 4; k++) {
+    r.plain = k % 2;
+    r.pieces = k > 1 ? pieces : NULL;
+    r.npieces = 3;
+    heard_init(&h);
+    CHECK_INT(mr_models_start(b.models, &r, &heard_cbs, &h, &h.call, &b.err), MR_OK);
+    CHECK_STR(mr_buf_get(&fake->body), sent);
+    fake_end(MR_E_IO);
+    heard_free(&h);
+  }
+  bench_close(&b);
+}
+
 /* Each turn's body begins with the whole of the one before, up to the end of its messages. */
 TEST(prefix_is_stable)
 {
