@@ -63,6 +63,7 @@ int mr_mail_apply_taken(struct mr_thread *th, int n)
     yyjson_doc_free(doc);
     th->mail = th->mail->next;
     th->nmail--;
+    if (th->nheld) th->nheld--;
   }
   th->wants_model = true;
   return code;

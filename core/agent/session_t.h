@@ -83,6 +83,7 @@ struct mr_thread {
   struct mr_thread *next; /* in order of creation; the first is the primary */
   char id[MR_ID_LEN];
   char parent[MR_ID_LEN]; /* "": it is the primary */
+  char known_as[MR_ID_LEN]; /* to its coordinator's model: its id; in a copy, the one that the original's was told */
   /* what runs in it */
   yyjson_doc *agent_doc; /* a child's own snapshot; the primary's is the session's */
   yyjson_val *agent;     /* root of the snapshot */
@@ -104,7 +105,7 @@ struct mr_thread {
   int ncalls, calls_cap;
   int blocked_n;        /* event ids of the latest requires_action idle */
   struct mr_mail *mail; /* messages of other threads that its model has not been given */
-  int nmail;
+  int nmail, nheld;     /* nheld: of a copy, how many were there when it was made: they begin no turn */
   int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
   int compactions;        /* in a row, without a message or a tool call */
   struct mr_str *history; /* message fragments for the model */
@@ -198,6 +199,7 @@ bool mr_call_clients(const struct mr_tcall *t); /* is it the client that runs it
 bool mr_call_waits_client(const struct mr_tcall *t);
 bool mr_state_blocked(const struct mr_session *s); /* idle on requires_action */
 const char *mr_status_name(enum mr_status st);
+enum mr_stop mr_stop_of(yyjson_val *idle); /* of an idle event's body; one that is not known: the turn's end */
 /* The head column and the wire object's usage and stats. */
 void mr_state_head(const struct mr_session *s, struct mr_buf *out);
 void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us, int64_t cost /* < 0: null */);

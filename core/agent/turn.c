@@ -158,7 +158,7 @@ void mr_turn_dead(struct mr_txn *t)
         mr_str_c(mr_arena_printf(t->arena,
                                  "Agent " MR_FMT " (thread %s) failed and has been ended: it sends no "
                                  "report.",
-                                 MR_ARG(th->agent_name), th->id)));
+                                 MR_ARG(th->agent_name), th->known_as)));
     mr_mail_wake(t, &t->s->main);
   }
   mr_turn_stopped(t);
@@ -330,7 +330,8 @@ static void step_begin(struct mr_thread *th)
   bool model;
 
   if (mr_budget_over(th->s)) return;
-  if (!next_input(th, "user.message", "user.define_outcome") && !th->nmail && th->stop != MR_STOP_BUDGET)
+  if (!next_input(th, "user.message", "user.define_outcome") && th->nmail <= th->nheld &&
+      th->stop != MR_STOP_BUDGET)
     return;
   mr_txn_begin(&t, th, NULL, "take");
   mr_turn_running(&t);
