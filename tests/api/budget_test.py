@@ -108,7 +108,7 @@ def t_103_children_pause_too(w):
     with own(w, PRICES) as v:
         name, door = fresh("child"), fresh()
         child = v.new_agent(name=name, system=rules(("Begin", f"[[gate {door}]] {step(600)} ;; {step(600)} ;; [[say Done.]] {usage(10)}")))
-        system = rules(("Go", calls(spawn(name, "Begin")) + f" {usage(10)} ;; [[say Waiting.]] {usage(10)}"), (".", f"[[say Heard.]] {usage(10)}"))
+        system = rules(("^Go", calls(spawn(name, "Begin")) + f" {usage(10)} ;; [[say Waiting.]] {usage(10)}"), (".", f"[[say Heard.]] {usage(10)}"))
         s = v.session(agent=agents(v, child["id"], system=system)["id"], budget=limit(100))
         with v.stream(s) as feed:
             v.send(s, message("Go"))
@@ -192,7 +192,7 @@ def t_105_removing_the_cap(w):
 def t_106_time_is_counted_twice_where_two_ran(w):
     one, two, a, b = fresh("one"), fresh("two"), fresh(), fresh()
     s = lead(w, w.new_agent(name=one, system=rules(("Begin", f"[[gate {a}]] [[say One.]]"))), w.new_agent(name=two, system=rules(("Begin", f"[[gate {b}]] [[say Two.]]"))),
-             system=rules(("Go", calls(spawn(one, "Begin"), spawn(two, "Begin")) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
+             system=rules(("^Go", calls(spawn(one, "Begin"), spawn(two, "Begin")) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
     began = time.monotonic()
     with w.stream(s) as feed:
         w.send(s, message("Go"))
@@ -219,7 +219,7 @@ def t_107_usage_adds_up(w):
     name = fresh("child")
     use = lambda n: f"[[usage in={n} out={n * 2} read={n * 3} write={n * 4}]]"
     child = w.new_agent(name=name, system=rules(("Begin", f"[[tool no_such_tool {{}}]] {use(7)} ;; [[say Done.]] {use(11)}")))
-    s = lead(w, child, system=rules(("is missing", f"[[say Revised.]] {use(300)}"), ("Go", calls(spawn(name, "Begin")) + f" {use(100)} ;; [[say Waiting.]] {use(200)}"),
+    s = lead(w, child, system=rules(("is missing", f"[[say Revised.]] {use(300)}"), ("^Go", calls(spawn(name, "Begin")) + f" {use(100)} ;; [[say Waiting.]] {use(200)}"),
                                     (".", f"[[say Heard.]] {use(400)}")))
     with w.stream(s) as feed:
         w.send(s, outcome("Go", verdicts("needs_revision: Much is missing.", "satisfied: yes")))

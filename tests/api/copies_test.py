@@ -53,9 +53,8 @@ def asked(w, s, *events, reason="end_turn"):
     return sorted(r["raw"] for r in requests(w, n))
 
 
-def same_everywhere(w, s, make, reason="end_turn", orderly=True):
-    """The original and its copies make the same requests when the same is said to them, and so do copies of those.
-    Not orderly: two threads work at once."""
+def same_everywhere(w, s, make, reason="end_turn"):
+    """The original and its copies make the same requests when the same is said to them, and so do copies of those."""
     have = copies(w, s)
     again = import_(w, export(w, have[0]))
     want = shape(w, s, times=True)
@@ -64,9 +63,7 @@ def same_everywhere(w, s, make, reason="end_turn", orderly=True):
     sent = asked(w, s, *make(s), reason=reason)
     for c in have + (again,):
         equal(asked(w, c, *make(c), reason=reason), sent)
-        if orderly:
-            equal(shape(w, c), shape(w, s))
-        equal([sorted(types(log)) for log in logs(w, c)], [sorted(types(log)) for log in logs(w, s)])
+        equal(shape(w, c), shape(w, s))
     return sent
 
 
@@ -74,7 +71,7 @@ def team(w, part="[[think]] [[say Looking.]] [[tool lookup {\"q\":\"x\"}]] ;; [[
     """A session of a lead whose child did a part; all of it is over. The id that the lead knows its child by."""
     name = fresh("child")
     child = w.new_agent(name=name, system=rules(("Begin", part), ("Again", "[[say Once more, of {messages} messages.]]")), tools=[custom()])
-    system = rules(("Go", calls(spawn(name, "Begin")) + " ;; [[say Waiting for {result}]]"), (".", "[[say Heard.]]"))
+    system = rules(("^Go", calls(spawn(name, "Begin")) + " ;; [[say Waiting for {result}]]"), (".", "[[say Heard.]]"))
     s = lead(w, child, system=system, tools=tools, **more)
     with w.stream(s) as feed:
         w.send(s, message("Go"))
@@ -93,9 +90,13 @@ def to_child(id_, what="Again"):
 @test(model=True)
 def a_team_is_copied_whole(w):
     s, child = team(w)
-    sent = same_everywhere(w, s, lambda c: [to_child(child)], orderly=False)
-    equal(len(sent), 4, "the lead twice, the child, the lead that hears it")
-    true(any("Once more" in r for r in sent), "it reported")
+    (sent,) = same_everywhere(w, s, lambda c: [message("[[say next]]")])
+    true("Found: a thing" in sent and child in sent, "the lead knows what it was told, and by whom")
+    have = (s,) + copies(w, s)  # lead and child work at once from here on
+    of_child = [[r for r in asked(w, c, to_child(child)) if "Once more, of {messages}" in r] for c in have]
+    equal(of_child, [of_child[0]] * 3)
+    true(len(of_child[0]) == 1 and "Looking." in of_child[0][0], "the child goes on with all that it knows")
+    equal([[e["content"] for e in thread_events(w, c, threads(w, c)[1]) if "message" in e["type"]][-1] for c in have], [text("Once more, of 5 messages.")] * 3)
     f = fork(w, s)
     ids = {t["id"] for t in threads(w, s)}
     true(not ids & {t["id"] for t in threads(w, f)}, "threads of its own")
@@ -186,7 +187,7 @@ def a_report_that_waits_behind_a_question(w):
     """The lead waits for its client while the child's report waits for the lead."""
     name, hold = fresh("child"), fresh()
     child = w.new_agent(name=name, system=rules(("Begin", f"[[gate {hold}]] [[say Done with it.]]")))
-    s = lead(w, child, tools=[custom()], system=rules(("Go", calls(spawn(name, "Begin")) + ' ;; [[tool lookup {"q":"lead"}]] ;; [[say {result}]]'), (".", "[[say Heard.]]")))
+    s = lead(w, child, tools=[custom()], system=rules(("^Go", calls(spawn(name, "Begin")) + ' ;; [[tool lookup {"q":"lead"}]] ;; [[say {result}]]'), (".", "[[say Heard.]]")))
     with w.stream(s) as feed:
         w.send(s, message("Go"))
         feed.until(lambda all_: "session.thread_status_idle" in types(all_), "the lead to be blocked", 60)
@@ -415,7 +416,11 @@ def goes_on(w, c):
     end = [e for e in events if e["type"] == "session.status_idle"]
     if end and end[-1]["stop_reason"]["type"] == "requires_action":
         go_on(w, c, interrupt())
-    true("still here" in str(asked(w, c, message("[[say still here]]"))), "the model is asked")
+    n, m = len(idles(w.events(c))), w.mock.count()
+    w.send(c, message("[[say still here]]"))
+    wait(lambda: len(idles(w.events(c))) > n, "an idle", 60)
+    if w.events(c)[-1]["stop_reason"]["type"] != "retries_exhausted":  # a model may refuse what the file made of it
+        true("still here" in str([r["raw"] for r in requests(w, m)]), "the model is asked")
     w.all(f"/v1/sessions/{c['id']}/threads")
     w.ok("GET", f"/moonrig/v1/sessions/{c['id']}/why")
     export(w, c)
@@ -428,7 +433,8 @@ def an_import_of_hostile_files_of_every_kind(w):
     with own(w, SUMMED + ", " + PRICES) as v:
         files = everything(v)
         good = bad = 0
-        for seed in range(int(os.environ.get("SEEDS", "180"))):
+        first, most = int(os.environ.get("SEED", "0")), int(os.environ.get("SEEDS", "180"))
+        for seed in range(first, first + most):
             data = mutated(random.Random(seed), files[seed % len(files)])
             r = send_file(v, data, environment_id=v.environment["id"])
             if r.status != 200:
@@ -439,5 +445,5 @@ def an_import_of_hostile_files_of_every_kind(w):
             try:
                 goes_on(v, r.json)
             except AssertionError as e:
-                raise AssertionError(f"seed {seed}: {e}")
-        true(good > 5 and bad > 50, f"{good} taken, {bad} refused")
+                raise AssertionError(f"seed {seed}: {e}; {[[(x['type'], x.get('stop_reason')) for x in log[-6:]] for log in logs(v, r.json)]}")
+        true(most < 180 or good > 5 and bad > 50, f"{good} taken, {bad} refused")

@@ -151,7 +151,7 @@ def t_087_a_thread_that_never_was(w):
 @test(model=True)
 def t_087_a_thread_that_has_ended(w):
     child = fresh("child")
-    s = lead(w, w.new_agent(name=child), system=rules(("You said", "[[say heard]]"), ("Go", calls(spawn(child, "hello")) + " ;; [[say spawned]]")))
+    s = lead(w, w.new_agent(name=child), system=rules(("You said", "[[say heard]]"), ("^Go", calls(spawn(child, "hello")) + " ;; [[say spawned]]")))
     with w.stream(s) as feed:
         w.send(s, message("Go"))
         until_idle(feed)

@@ -110,7 +110,7 @@ def t_070_the_first_thread_event_names_the_primary(w):
 @test(model=True)
 def t_070_also_when_children_run(w):
     child = fresh("child")
-    s = lead(w, w.new_agent(name=child), system=rules(("You said|hello", "[[say heard]]"), ("Go", calls(spawn(child, "hello")) + " ;; [[say spawned]]")))
+    s = lead(w, w.new_agent(name=child), system=rules(("You said|hello", "[[say heard]]"), ("^Go", calls(spawn(child, "hello")) + " ;; [[say spawned]]")))
     _, events = w.turn(message("Go"), session=s)
     first = next(e for e in events if e["type"].startswith("session.thread_status_"))
     equal(first["session_thread_id"], next(t["id"] for t in w.all(f"/v1/sessions/{s['id']}/threads") if not t["parent_thread_id"]))

@@ -13,7 +13,7 @@ class Play:
     def __init__(self, w, part, tools=(), prompt="Begin", more=()):
         self.w, self.name = w, fresh("child")
         self.child = w.new_agent(name=self.name, system=rules(("Begin", part), ("Again", "[[say Once more.]]")), tools=list(tools))
-        system = rules(*more, ("Go", calls(spawn(self.name, prompt)) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]"))
+        system = rules(*more, ("^Go", calls(spawn(self.name, prompt)) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]"))
         self.s = lead(w, self.child, system=system)
         self.feed = None
 
@@ -95,7 +95,7 @@ def t_094_spawning(w):
 def t_094_an_agent_that_the_model_describes(w):
     name = fresh("helper")
     inline = {"name": name, "description": "Helps.", "system": rules(("Begin", "[[say {model} did it.]]")), "prompt": "Begin"}
-    a = w.new_agent(name="lead", system=rules(("Go", calls(("create_agent", inline)) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")),
+    a = w.new_agent(name="lead", system=rules(("^Go", calls(("create_agent", inline)) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")),
                     multiagent={"type": "multiagent_20261001"})
     equal(a["multiagent"]["subagents"]["type"], "enabled")
     equal((a["multiagent"]["advisor"], a["multiagent"]["subagents"]["inline_agents"]), ({"type": "disabled"}, {"type": "enabled"}))
@@ -113,7 +113,7 @@ def t_094_a_thread_goes_on_with_its_history(w):
     again = calls(("send_to_agent", {"name": "@", "message": "Again"}))
     name = fresh("child")
     child = w.new_agent(name=name, system=rules(("Begin", "[[say First.]]"), ("Again", "[[say Second, of {messages} messages.]]")))
-    s = lead(w, child, system=rules(("Go", calls(spawn(name, "Begin")) + " ;; [[say Waiting.]]"), ("More", again.replace("@", name) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
+    s = lead(w, child, system=rules(("^Go", calls(spawn(name, "Begin")) + " ;; [[say Waiting.]]"), ("More", again.replace("@", name) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
     with w.stream(s) as feed:
         w.send(s, message("Go"))
         until_idle(feed)
@@ -218,7 +218,7 @@ def t_097_asks_of_lead_and_child_at_once(w):
     """requires_action is the union of all that blocks."""
     name, hold, then = fresh("child"), fresh(), fresh()
     child = w.new_agent(name=name, system=rules(("Begin", f'[[gate {hold}]] [[tool lookup {{"q":"child"}}]] ;; [[gate {then}]] [[say Done.]]')), tools=[custom()])
-    s = lead(w, child, tools=[custom()], system=rules(("Go", calls(spawn(name, "Begin")) + ' ;; [[tool lookup {"q":"lead"}]] ;; [[say {result}]]'), (".", "[[say Heard.]]")))
+    s = lead(w, child, tools=[custom()], system=rules(("^Go", calls(spawn(name, "Begin")) + ' ;; [[tool lookup {"q":"lead"}]] ;; [[say {result}]]'), (".", "[[say Heard.]]")))
     with w.stream(s) as feed:
         w.send(s, message("Go"))
         feed.until(lambda all_: "session.thread_status_idle" in types(all_), "the lead to be blocked", 60)
@@ -237,7 +237,7 @@ def t_097_asks_of_lead_and_child_at_once(w):
 def t_098_the_twenty_sixth_child_is_refused(w):
     name = fresh("child")
     more = calls(spawn(name, "One more")) + " ;; [[say Told: {result}]]"
-    system = rules(("Go", calls(*[spawn(name, f"Number {i}") for i in range(25)]) + " ;; [[say Waiting.]]"), ("Another", more), (".", "[[say Heard.]]"))
+    system = rules(("^Go", calls(*[spawn(name, f"Number {i}") for i in range(25)]) + " ;; [[say Waiting.]]"), ("Another", more), (".", "[[say Heard.]]"))
     s = lead(w, w.new_agent(name=name), system=system)
     with w.stream(s) as feed:
         w.send(s, message("Go"))
@@ -322,7 +322,7 @@ def t_100_an_interrupt_stops_all_threads(w):
 def t_100_an_interrupt_of_one_child(w):
     one, two, a, b = fresh("one"), fresh("two"), fresh(), fresh()
     s = lead(w, w.new_agent(name=one, system=rules(("Begin", f"[[gate {a}]] [[say One is done.]]"))), w.new_agent(name=two, system=rules(("Begin", f"[[gate {b}]] [[say Two is done.]]"))),
-             system=rules(("Go", calls(spawn(one, "Begin"), spawn(two, "Begin")) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
+             system=rules(("^Go", calls(spawn(one, "Begin"), spawn(two, "Begin")) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
     with w.stream(s) as feed:
         w.send(s, message("Go"))
         at_gate(w, a)

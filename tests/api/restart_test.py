@@ -104,7 +104,7 @@ def come_back(w, v, s, go=None):
 def t_112_killed_while_a_child_runs(w):
     v, name, door = server(w), fresh("child"), fresh()
     child = v.new_agent(name=name, system=rules(("Begin", f"[[gate {door}]] [[say Done.]]")))
-    s = lead(v, child, system=rules(("Go", calls(spawn(name, "Begin")) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
+    s = lead(v, child, system=rules(("^Go", calls(spawn(name, "Begin")) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]")))
     with v.stream(s) as feed:
         v.send(s, message("Go"))
         feed.until(lambda all_: "session.thread_status_idle" in types(all_), "the lead to wait", 60)

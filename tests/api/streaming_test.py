@@ -237,7 +237,7 @@ def t_064_a_childs_text_is_previewed_to_its_own_readers(w):
     child, start, talk = fresh("child"), fresh(), fresh()
     speaks = f"[[gate {start}]] [[tool no_such_tool {{}}]] ;; [[gate {talk}]] [[say The child speaks.]] [[tool no_such_tool {{}}]] ;; [[say The report.]]"
     s = lead(w, w.new_agent(name=child, system=rules(("Begin", speaks))),
-             system=rules(("report", "[[say The lead heard.]]"), ("Go", calls(spawn(child, "Begin")) + " ;; [[say The lead waits.]]")))
+             system=rules(("report", "[[say The lead heard.]]"), ("^Go", calls(spawn(child, "Begin")) + " ;; [[say The lead waits.]]")))
     begun = lambda feed: [e["event"]["id"] for e in kinds(feed.events, "event_start")]
     shown = lambda feed: "".join(e["delta"]["content"]["text"] for e in kinds(feed.events, "event_delta"))
     with w.stream(s, BOTH) as feed:
