@@ -93,6 +93,8 @@ struct mr_env_use {
 bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id,
                       bool deleting);
 void mr_env_use_end(struct mr_env_use *u);
+/* Do clients run the built-in tools of its sessions? body: of its document; the kind never changes. */
+bool mr_env_self_hosted(const struct mr_mem *m, struct mr_str body);
 
 /* ---- content blocks (content.c) ---- */
 

@@ -24,6 +24,8 @@ int mr_copy_init(struct mr_copy *k, struct mr_call *c)
 
   k->c = c;
   k->rest.mem = c->mem;
+  k->rest.arena = c->arena;
+  k->rest.primary = k->old_primary;
   if (sys->random(sys->ud, k->key, sizeof k->key) != 0)
     return fail(k, mr_err_set(&c->err, MR_E_IO, NULL, "no randomness"));
   mr_copy_id(k, k->old_id, k->id);
@@ -104,6 +106,10 @@ static int add_row(struct mr_copy *k, const struct mr_log_row *from, yyjson_val 
   if (code != MR_OK) return code;
   mr_buf_init(&b, k->c->mem, SIZE_MAX / 2);
   mr_copy_value(k, &b, body);
+  if (mr_str_is(row.type, "thread.created") && !mr_json_get(body, "known_as") && b.n) {
+    b.n--; /* the coordinator's model goes on with the id that it was told */
+    mr_buf_printf(&b, ",\"known_as\":\"" MR_FMT "\"}", MR_ARG(mr_json_get_str(body, "id")));
+  }
   mr_copy_id(k, from->event_id, event_id);
   mr_copy_id(k, from->thread_id, thread_id);
   row.event_id = mr_str_c(event_id);
@@ -210,10 +216,31 @@ static int add_mark(struct mr_copy *k)
   return MR_OK;
 }
 
-static void write_head(struct mr_copy *k, struct mr_buf *out)
+/* With the new ids. */
+static int write_outcomes(struct mr_copy *k, struct mr_jw *w)
+{
+  yyjson_doc *doc = NULL;
+  struct mr_jw old;
+  struct mr_buf b;
+  int code;
+
+  mr_buf_init(&b, k->c->mem, SIZE_MAX / 2);
+  mr_jw_init(&old, &b);
+  mr_outcomes_write(&old, k->rest.outcomes);
+  code = b.failed ? mr_err_nomem(&k->c->err) : mr_json_parse(k->c->mem, mr_buf_get(&b), SIZE_MAX, &doc, &k->c->err);
+  mr_jw_key(w, "outcome_evaluations");
+  w->after_key = false; /* the value is written past the writer */
+  if (code == MR_OK) mr_copy_value(k, w->b, yyjson_doc_get_root(doc));
+  yyjson_doc_free(doc);
+  mr_buf_free(&b);
+  return code;
+}
+
+static int write_head(struct mr_copy *k, struct mr_buf *out)
 {
   struct mr_usage none = {0};
   struct mr_jw w;
+  int code = MR_OK;
 
   mr_jw_init(&w, out);
   mr_jw_obj(&w);
@@ -222,7 +249,9 @@ static void write_head(struct mr_copy *k, struct mr_buf *out)
   mr_jw_kint(&w, "running_since_us", 0);
   mr_jw_key(&w, "usage");
   mr_usage_write(&w, &none, 0, -1);
+  if (k->rest.outcomes) code = write_outcomes(k, &w);
   mr_jw_obj_end(&w);
+  return code == MR_OK && out->failed ? mr_err_nomem(&k->c->err) : code;
 }
 
 void mr_copy_finish(struct mr_copy *k, struct mr_str doc, struct mr_str environment_id)
@@ -231,11 +260,10 @@ void mr_copy_finish(struct mr_copy *k, struct mr_str doc, struct mr_str environm
   struct mr_buf head;
   int code = k->code;
 
-  mr_buf_init(&head, k->c->mem, 1 << 16);
-  write_head(k, &head);
-  if (code == MR_OK && head.failed) code = fail(k, mr_err_nomem(&k->c->err));
+  mr_buf_init(&head, k->c->mem, SIZE_MAX / 2);
   if (code == MR_OK) code = fail(k, mr_copy_close(k));
   if (code == MR_OK) code = add_mark(k);
+  if (code == MR_OK) code = fail(k, write_head(k, &head));
   if (code == MR_OK) {
     row.last_us = k->last_us;
     row.updated_us = mr_loop_wall_us(k->c->d->loop);
@@ -335,6 +363,13 @@ int mr_copy_label(struct mr_copy *k, yyjson_val *old_title, yyjson_val *old_meta
 
 /* ---- the environment ---- */
 
+void mr_copy_self_hosted(const struct mr_copy_env *e, struct mr_jw *w)
+{
+  if (!e->self_hosted) return;
+  mr_jw_key(w, "self_hosted");
+  mr_jw_bool(w, true);
+}
+
 static void env_found(struct mr_copy_env *e, const struct mr_rows *r, const char *name)
 {
   struct mr_call *c = e->c;
@@ -347,6 +382,7 @@ static void env_found(struct mr_copy_env *e, const struct mr_rows *r, const char
   else if (code == MR_OK && !mr_env_use_begin(c->d, &e->use, c->who.workspace, e->id, false))
     code = mr_err_set(&c->err, MR_E_STATE, "environment_id", "environment " MR_FMT " is being deleted",
                       MR_ARG(e->id));
+  if (code == MR_OK) e->self_hosted = mr_env_self_hosted(c->mem, r->docs[0].body);
   e->fn(e, code);
 }
 

@@ -1,7 +1,8 @@
 /*
  * copy_ids.c - the ids of a copied session: each is made from the old one by SHA-256 under the copy's key, so equal
  * old ids become equal new ones wherever they stand and nothing is remembered. Which strings are ids is told by
- * their form and their place: whole strings of the form of an id, anywhere but below "content" and "input".
+ * their form and their place: whole strings of the form of an id in members that hold ids (id, *_id, *_ids), and
+ * nowhere below what others wrote (foreign): texts, summaries and explanations are what they were, whatever they say.
  *
  * Invariant: a body without ids comes out as the bytes that went in. Loop thread; copy.c, fork.c and import.c call.
  */
@@ -58,15 +59,47 @@ void mr_copy_id(const struct mr_copy *k, struct mr_str old, char out[MR_ID_MAX])
   out[n] = '\0';
 }
 
-static bool model_reads(struct mr_str key)
+/* Members whose strings, and lists of strings, are ids. */
+static bool holds_ids(struct mr_str key)
 {
-  return mr_str_is(key, "content") || mr_str_is(key, "input");
+  return mr_str_is(key, "id") || mr_str_ends(key, MR_S("_id")) || mr_str_ends(key, MR_S("_ids"));
+}
+
+/* Written by a model, a client or the agent's author: nothing in it is looked at. */
+static bool foreign(struct mr_str key)
+{
+  return mr_str_is(key, "content") || mr_str_is(key, "input") || mr_str_is(key, "agent") ||
+         mr_str_is(key, "metadata");
+}
+
+static void copy_value(const struct mr_copy *k, struct mr_buf *out, yyjson_val *v, bool ids, bool calls);
+
+/* calls: the object is a call of a model's reply, whose own id is the provider's. */
+static void copy_object(const struct mr_copy *k, struct mr_buf *out, yyjson_val *v, bool calls)
+{
+  yyjson_obj_iter it = yyjson_obj_iter_with(v);
+  yyjson_val *x;
+  int n = 0;
+
+  mr_buf_char(out, '{');
+  while ((x = yyjson_obj_iter_next(&it))) {
+    struct mr_str key = mr_json_str(x);
+    yyjson_val *member = yyjson_obj_iter_get_val(x);
+    if (n++) mr_buf_char(out, ',');
+    mr_json_quote(out, key);
+    mr_buf_char(out, ':');
+    if (foreign(key) || (calls && mr_str_is(key, "id")))
+      mr_json_write(out, member, false);
+    else
+      copy_value(k, out, member, holds_ids(key), mr_str_is(key, "calls"));
+  }
+  mr_buf_char(out, '}');
 }
 
 /* Recursion: as deep as mr_json_parse lets a document be. */
-void mr_copy_value(const struct mr_copy *k, struct mr_buf *out, yyjson_val *v)
+static void copy_value(const struct mr_copy *k, struct mr_buf *out, yyjson_val *v, bool ids, bool calls)
 {
-  char id[MR_ID_MAX];
+  char id[MR_ID_MAX] = "";
   yyjson_val *x;
   int n = 0;
 
@@ -75,31 +108,23 @@ void mr_copy_value(const struct mr_copy *k, struct mr_buf *out, yyjson_val *v)
     mr_buf_char(out, '[');
     while ((x = yyjson_arr_iter_next(&it))) {
       if (n++) mr_buf_char(out, ',');
-      mr_copy_value(k, out, x);
+      copy_value(k, out, x, ids, calls);
     }
     mr_buf_char(out, ']');
   } else if (yyjson_is_obj(v)) {
-    yyjson_obj_iter it = yyjson_obj_iter_with(v);
-    mr_buf_char(out, '{');
-    while ((x = yyjson_obj_iter_next(&it))) {
-      yyjson_val *member = yyjson_obj_iter_get_val(x);
-      if (n++) mr_buf_char(out, ',');
-      mr_json_quote(out, mr_json_str(x));
-      mr_buf_char(out, ':');
-      if (model_reads(mr_json_str(x)))
-        mr_json_write(out, member, false);
-      else
-        mr_copy_value(k, out, member);
-    }
-    mr_buf_char(out, '}');
+    copy_object(k, out, v, calls);
   } else {
-    id[0] = '\0';
-    if (yyjson_is_str(v)) mr_copy_id(k, mr_json_str(v), id);
+    if (ids && yyjson_is_str(v)) mr_copy_id(k, mr_json_str(v), id);
     if (id[0])
       mr_json_quote(out, mr_str_c(id));
     else
       mr_json_write(out, v, false);
   }
+}
+
+void mr_copy_value(const struct mr_copy *k, struct mr_buf *out, yyjson_val *v)
+{
+  copy_value(k, out, v, false, false);
 }
 
 /* ---- a reply that is cut ---- */

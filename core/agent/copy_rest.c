@@ -1,33 +1,37 @@
 /*
- * copy_rest.c - is the machine at rest where the rows of a copy end, and if not, the rows that bring it there: an
- * open model request ends with is_error, calls without a result get the text of an interrupted call (API: sessions
- * §8.6), then come the three rows of an idle session. An idle session whose calls wait for a client is at rest, too:
- * the calls can be answered in the copy as in the original.
+ * copy_rest.c - what the rows of a copy add up to, as far as it says whether the machine is at rest where they end:
+ * the status of the session and of each thread, its open model request, the calls of its latest reply, how much mail
+ * waits, and the outcomes. What is not at rest is closed by copy_close.c.
  *
- * It follows rows by what they refer to and keeps the open request and the latest reply's calls of each thread, no
- * more. For rows of a file it is also the judge of their order: what the machine never writes is refused, because a
- * history that pairs calls and results wrongly could not be sent to any model. Loop thread; copy.c calls.
+ * It follows rows by what they refer to and keeps no more than that. For rows of a file it is also the judge of their
+ * order: what the machine never writes is refused, because a history that pairs calls and results wrongly could not be
+ * sent to any model, and a state that no row leads to could hold a session for ever. Loop thread; copy.c calls.
  */
 #include "agent/copy_t.h"
+#include "agent/roster.h"
 
 #include <stdio.h>
 
-enum { THREADS_MAX = 2000, USES_MAX = 1000 };
-static const char interrupted[] =
-    "[{\"type\":\"text\",\"text\":\"Tool execution was interrupted before completion. Please retry.\"}]";
+enum { USES_MAX = 1000 };
 
-/* ---- following ---- */
-
-static struct mr_copy_thread *thread_of(struct mr_rest *r, struct mr_str id)
+static struct mr_copy_thread *thread_find(struct mr_rest *r, struct mr_str id)
 {
-  struct mr_copy_thread **at = &r->threads, *t;
+  struct mr_copy_thread *t = r->threads;
 
-  for (; *at; at = &(*at)->next)
-    if (mr_str_is(id, (*at)->id)) return *at;
-  if (r->nthreads == THREADS_MAX || !(t = mr_mem_zalloc(r->mem, sizeof *t))) return NULL;
+  if (mr_str_eq(id, r->primary)) id.n = 0;
+  while (t && !mr_str_is(id, t->id))
+    t = t->next;
+  return t;
+}
+
+static struct mr_copy_thread *thread_new(struct mr_rest *r, struct mr_str id)
+{
+  struct mr_copy_thread **at = &r->threads, *t = mr_mem_zalloc(r->mem, sizeof *t);
+
+  if (!t) return NULL;
   snprintf(t->id, sizeof t->id, MR_FMT, MR_ARG(id));
-  if (!id.n) at = &r->threads; /* first */
-  t->next = *at;
+  while (*at)
+    at = &(*at)->next;
   *at = t;
   r->nthreads++;
   return t;
@@ -51,7 +55,7 @@ static struct mr_copy_use *use_of(struct mr_copy_thread *t, struct mr_str id)
   return NULL;
 }
 
-static int unresolved(const struct mr_copy_thread *t)
+int mr_rest_unresolved(const struct mr_copy_thread *t)
 {
   int n = 0;
   for (int i = 0; i < t->nuses; i++)
@@ -59,18 +63,19 @@ static int unresolved(const struct mr_copy_thread *t)
   return n;
 }
 
-/* Calls that a client is to answer: as the machine counts them (mr_call_waits_client). */
-static bool waits(const struct mr_copy_use *u)
+/* As the machine counts them (mr_call_waits_client). */
+bool mr_rest_waits(const struct mr_rest *r, const struct mr_copy_use *u)
 {
-  if (u->resolved || u->finished) return false;
-  return u->custom ? !u->owned : u->asks && !u->confirmed;
+  if (u->resolved || u->finished || u->hidden) return false;
+  if (u->custom) return !u->owned;
+  return (u->asks && !u->confirmed) || (r->self_hosted && !u->owned && !u->denied);
 }
 
-static int waiting(const struct mr_copy_thread *t)
+int mr_rest_waiting(const struct mr_rest *r, const struct mr_copy_thread *t)
 {
   int n = 0;
   for (int i = 0; i < t->nuses; i++)
-    n += waits(&t->uses[i]);
+    n += mr_rest_waits(r, &t->uses[i]);
   return n;
 }
 
@@ -78,6 +83,13 @@ static int odd(struct mr_err *why, const char *what)
 {
   return mr_err_set(why, MR_E_INVALID, "file", "%s", what);
 }
+
+static bool stopped(enum mr_status s)
+{
+  return s == MR_IDLE || s == MR_TERMINATED;
+}
+
+/* ---- replies, calls, results ---- */
 
 /* The calls of a reply, which are the tool uses of its content, in order. */
 static int follow_reply(struct mr_rest *r, struct mr_copy_thread *t, yyjson_val *j, struct mr_err *why)
@@ -87,7 +99,8 @@ static int follow_reply(struct mr_rest *r, struct mr_copy_thread *t, yyjson_val 
   int n = (int)yyjson_arr_size(calls), code = MR_OK;
 
   if (n > USES_MAX) return odd(why, "a model's reply has too many calls");
-  if (unresolved(t) > 0) code = odd(why, "a model's reply comes before the results of the one before it");
+  if (mr_rest_unresolved(t) > 0) code = odd(why, "a model's reply comes before the results of the one before it");
+  if (!t->span[0]) code = odd(why, "a model's reply has no request");
   if (n > t->cap) {
     struct mr_copy_use *v2 = mr_mem_realloc(r->mem, t->uses, (size_t)n * sizeof *v2);
     if (!v2) return mr_err_nomem(why);
@@ -123,25 +136,26 @@ static int follow_result(struct mr_copy_thread *t, yyjson_val *j, const char *re
   return MR_OK;
 }
 
-static int follow_idle(struct mr_copy_thread *t, yyjson_val *j, struct mr_err *why)
+static int follow_use(struct mr_copy_thread *t, const struct mr_log_row *row, yyjson_val *j, struct mr_err *why)
 {
-  yyjson_val *reason = mr_json_get(j, "stop_reason"), *ids = mr_json_get(reason, "event_ids"), *v;
-  yyjson_arr_iter it = yyjson_arr_iter_with(ids);
-  int code = MR_OK;
+  struct mr_str perm = mr_json_get_str(j, "evaluated_permission");
+  struct mr_copy_use *u = use_of(t, row->event_id);
 
-  t->running = false;
-  t->nasked = (int)yyjson_arr_size(ids);
-  t->asks = mr_str_is(mr_json_get_str(reason, "type"), "requires_action");
-  if (t->span[0]) code = odd(why, "a session is idle while a model request is open");
-  while (t->asks && ids && (v = yyjson_arr_iter_next(&it))) {
-    struct mr_copy_use *u = use_of(t, mr_json_str(v));
-    if (t->id[0] == '\0' && (!u || u->resolved))
-      code = odd(why, "an idle session waits for a call that is none");
-  }
-  if (t->asks) return code;
-  if (unresolved(t) > 0 && code == MR_OK) code = odd(why, "a turn ends before all its calls have results");
-  t->nuses = 0;
-  return code;
+  if (!u) return odd(why, "a tool use is not of the reply before it");
+  u->custom = mr_str_is(row->type, "agent.custom_tool_use");
+  u->asks = mr_str_is(perm, "ask");
+  u->denied = mr_str_is(perm, "deny");
+  return MR_OK;
+}
+
+static int follow_confirmation(struct mr_copy_thread *t, yyjson_val *j, struct mr_err *why)
+{
+  struct mr_copy_use *u = use_of(t, mr_json_get_str(j, "tool_use_id"));
+
+  if (!u || u->resolved) return odd(why, "a confirmation is of no call that waits");
+  u->confirmed = true;
+  u->finished = u->finished || !mr_str_is(mr_json_get_str(j, "result"), "allow");
+  return MR_OK;
 }
 
 static int follow_span(struct mr_copy_thread *t, yyjson_val *j, bool start, struct mr_err *why)
@@ -149,212 +163,251 @@ static int follow_span(struct mr_copy_thread *t, yyjson_val *j, bool start, stru
   struct mr_str id = mr_json_get_str(j, start ? "id" : "model_request_start_id");
   int code = MR_OK;
 
-  if (start && (t->span[0] || unresolved(t) > 0))
+  if (start && (t->span[0] || mr_rest_unresolved(t) > 0))
     code = odd(why, "a model request begins before the one before it is over");
+  if (start && t->status != MR_RUNNING) code = odd(why, "a model request begins in a thread that does not run");
   if (!start && !mr_str_is(id, t->span)) code = odd(why, "a model request ends that is not open");
   snprintf(t->span, sizeof t->span, MR_FMT, MR_ARG(start ? id : mr_str_n("", 0)));
   return code;
 }
 
-/* Status rows of a child thread stand in its own log and name it. */
-static bool status_is(const struct mr_copy_thread *t, struct mr_str type, const char *what)
+/* ---- statuses ---- */
+
+static int follow_idle(struct mr_rest *r, struct mr_copy_thread *t, yyjson_val *j, struct mr_err *why)
 {
-  struct mr_str prefix = t->id[0] ? MR_S("session.thread_status_") : MR_S("session.status_");
-  return mr_str_starts(type, prefix) && mr_str_is(mr_str_n(type.p + prefix.n, type.n - prefix.n), what);
+  yyjson_val *ids = mr_json_get(mr_json_get(j, "stop_reason"), "event_ids"), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(ids);
+  struct mr_outcome *o = t == r->threads ? mr_outcomes_active(r->outcomes) : NULL;
+  int code = MR_OK;
+
+  t->status = MR_IDLE;
+  t->stop = mr_stop_of(j);
+  t->nasked = (int)yyjson_arr_size(ids);
+  if (t->span[0]) code = odd(why, "a thread is idle while a model request is open");
+  if (o && o->start_id[0]) code = odd(why, "a thread is idle while its outcome is evaluated");
+  while (t->stop == MR_STOP_REQUIRES_ACTION && ids && (v = yyjson_arr_iter_next(&it))) {
+    struct mr_copy_use *u = use_of(t, mr_json_str(v));
+    if (!u || u->resolved) code = odd(why, "an idle thread waits for a call that is none");
+  }
+  if (t->stop == MR_STOP_REQUIRES_ACTION) return code;
+  if (mr_rest_unresolved(t) > 0 && code == MR_OK) code = odd(why, "a turn ends before all its calls have results");
+  t->nuses = 0;
+  return code;
 }
 
-int mr_rest_row(struct mr_rest *r, const struct mr_log_row *row, yyjson_val *j, struct mr_err *why)
+/* session.thread_status_*: those of a child are on the primary's log, too. */
+static int follow_thread_status(struct mr_rest *r, struct mr_copy_thread *t, struct mr_str what, yyjson_val *j,
+                                struct mr_err *why)
+{
+  struct mr_copy_thread *of = thread_find(r, mr_json_get_str(j, "session_thread_id"));
+
+  if (!of || (of != t && t != r->threads)) return odd(why, "a thread's status is of no thread that could have it");
+  if (of != t) return MR_OK;
+  if (t->status == MR_TERMINATED) return odd(why, "a thread that has ended goes on");
+  if (mr_str_is(what, "idle")) return follow_idle(r, t, j, why);
+  if (mr_str_is(what, "terminated")) {
+    int code = t == r->threads ? odd(why, "the primary thread ends before its session")
+               : t->span[0]    ? odd(why, "a thread ends while a model request is open")
+                               : MR_OK;
+    t->status = MR_TERMINATED;
+    t->nuses = 0;
+    return code;
+  }
+  t->status = mr_str_is(what, "running") ? MR_RUNNING : MR_RESCHEDULING;
+  return MR_OK;
+}
+
+/* The session is idle: so is every thread, and what it waits for is what they wait for. */
+static int follow_session_idle(struct mr_rest *r, yyjson_val *j, struct mr_err *why)
+{
+  yyjson_val *ids = mr_json_get(mr_json_get(j, "stop_reason"), "event_ids"), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(ids);
+  int code = MR_OK;
+
+  r->status = MR_IDLE;
+  r->stop = mr_stop_of(j);
+  for (struct mr_copy_thread *t = r->threads; t; t = t->next)
+    if (!stopped(t->status)) code = odd(why, "a session is idle while a thread runs");
+  while (r->stop == MR_STOP_REQUIRES_ACTION && ids && (v = yyjson_arr_iter_next(&it))) {
+    struct mr_copy_use *u = NULL;
+    for (struct mr_copy_thread *t = r->threads; t && !u; t = t->next)
+      u = use_of(t, mr_json_str(v));
+    if (!u || u->resolved) code = odd(why, "an idle session waits for a call that is none");
+  }
+  return code;
+}
+
+static int follow_session_status(struct mr_rest *r, struct mr_str what, yyjson_val *j, struct mr_err *why)
+{
+  if (mr_str_is(what, "idle")) return follow_session_idle(r, j, why);
+  r->status = mr_str_is(what, "running") ? MR_RUNNING : MR_RESCHEDULING;
+  return MR_OK;
+}
+
+/* ---- threads and their mail ---- */
+
+static int follow_created(struct mr_rest *r, yyjson_val *j, struct mr_err *why)
+{
+  struct mr_str id = mr_json_get_str(j, "id");
+  yyjson_val *agent = mr_json_get(j, "agent");
+  struct mr_copy_thread *t;
+
+  if (!id.n || id.n >= MR_ID_LEN || thread_find(r, id)) return odd(why, "a thread is made twice, or has no id");
+  if (r->nthreads >= MR_THREADS_MAX) return odd(why, "too many threads");
+  t = thread_new(r, id);
+  if (!t) return mr_err_nomem(why);
+  t->advisor = mr_str_is(mr_json_get_str(agent, "type"), "advisor");
+  snprintf(t->agent, sizeof t->agent, MR_FMT,
+           MR_ARG(t->advisor ? MR_S(MR_ADVISOR_NAME) : mr_json_get_str(agent, "name")));
+  return MR_OK;
+}
+
+/* A message between threads: one end is the primary one, which alone speaks to others. */
+static int follow_message(struct mr_rest *r, struct mr_copy_thread *t, yyjson_val *j, bool received,
+                          struct mr_err *why)
+{
+  struct mr_copy_thread *other =
+      thread_find(r, mr_json_get_str(j, received ? "from_session_thread_id" : "to_session_thread_id"));
+
+  t->nmail += received;
+  if (!other || (other == r->threads) == (t == r->threads))
+    return odd(why, "a message is from or to no thread that could have it");
+  return MR_OK;
+}
+
+static int follow_taken(struct mr_rest *r, struct mr_copy_thread *t, yyjson_val *j, struct mr_err *why)
+{
+  int code = mr_json_get_int(j, "n", 0) == t->nmail && t->nmail > 0 ? MR_OK
+                                                                    : odd(why, "other mail is taken than there is");
+  if (mr_rest_unresolved(t) > 0) code = odd(why, "mail is taken before the results of the calls before it");
+  if (t->span[0] || t->status != MR_RUNNING) code = odd(why, "mail is taken by a thread that asks no model then");
+  t->nmail = 0;
+  if (t == r->threads) mr_outcomes_taken(r->outcomes);
+  return code;
+}
+
+/* ---- outcomes ---- */
+
+static int follow_outcome(struct mr_rest *r, const struct mr_log_row *row, yyjson_val *j, struct mr_err *why)
+{
+  struct mr_copy_thread *t = r->threads;
+  struct mr_outcome *o = mr_outcomes_active(r->outcomes);
+  struct mr_str id = mr_json_get_str(j, "outcome_id"), start = mr_json_get_str(j, "outcome_evaluation_start_id");
+  int code = MR_OK;
+
+  if (mr_str_is(row->type, "user.define_outcome")) {
+    t->nmail++;
+    if (o) code = odd(why, "an outcome is defined while another one is active");
+    if (!mr_outcomes_add(r->arena, &r->outcomes, j)) return mr_err_nomem(why);
+    return code;
+  }
+  if (!o || !mr_str_is(id, o->id) || mr_json_get_int(j, "iteration", -1) != o->iteration)
+    code = odd(why, "an evaluation is not of the outcome that is active");
+  if (mr_str_is(row->type, "span.outcome_evaluation_start")) {
+    if (o && (o->result != MR_RESULT_RUNNING || t->span[0] || mr_rest_unresolved(t) > 0 || t->status != MR_RUNNING))
+      code = odd(why, "an evaluation begins before the turn is over");
+    mr_outcomes_start(r->outcomes, j);
+  } else if (mr_str_is(row->type, "span.outcome_evaluation_end")) {
+    bool cut = mr_str_is(mr_json_get_str(j, "result"), "interrupted");
+    if (o && (!mr_str_is(start, o->start_id) || (!start.n && !cut)))
+      code = odd(why, "an evaluation ends that is not open");
+    if (mr_outcomes_end(r->arena, r->outcomes, j, row->processed_us) != MR_OK) return mr_err_nomem(why);
+  } else if (o && !o->start_id[0]) {
+    code = odd(why, "an evaluation goes on that is not open");
+  }
+  return code;
+}
+
+/* ---- rows ---- */
+
+static int follow_private(struct mr_rest *r, struct mr_copy_thread *t, const struct mr_log_row *row, yyjson_val *j,
+                          struct mr_err *why)
+{
+  struct mr_str type = row->type;
+  struct mr_copy_use *u = use_of(t, mr_json_get_str(j, "event_id"));
+
+  if (mr_str_is(type, "model.reply")) return follow_reply(r, t, j, why);
+  if (mr_str_is(type, "thread.created"))
+    return t == r->threads ? follow_created(r, j, why) : odd(why, "a child makes a thread");
+  if (mr_str_is(type, "tool.result")) return follow_result(t, j, "event_id", why);
+  if (mr_str_is(type, "mail.taken")) return follow_taken(r, t, j, why);
+  if (mr_str_is(type, "mail.notice")) t->nmail++;
+  if (mr_str_is(type, "context.compacted") && mr_rest_unresolved(t) > 0)
+    return odd(why, "a history is summed up before the results of the calls in it");
+  if (!mr_str_starts(type, MR_S("tool."))) return MR_OK;
+  if (!u) return odd(why, "a note is of no call of the reply before it");
+  if (mr_str_is(type, "tool.claim")) u->owned = mr_json_get_bool(j, "owned", true);
+  if (mr_str_is(type, "tool.outcome")) u->finished = true;
+  if (mr_str_is(type, "tool.hidden")) u->hidden = true;
+  return MR_OK;
+}
+
+/* What stands on the primary's log because a client is to see it there: the child's own row is the one before. */
+static int follow_shown(struct mr_rest *r, const struct mr_log_row *row, yyjson_val *j, struct mr_err *why)
+{
+  struct mr_copy_thread *child = thread_find(r, mr_json_get_str(j, "session_thread_id"));
+  struct mr_str id = mr_json_get_str(j, "tool_use_id");
+
+  if (!id.n) id = mr_json_get_str(j, "custom_tool_use_id");
+  if (mr_str_ends(row->type, MR_S("tool_use"))) id = row->event_id;
+  return child && child != r->threads && use_of(child, id) ? MR_OK
+                                                           : odd(why, "what is shown of a child is not the child's");
+}
+
+/* Rows that are the primary thread's alone. */
+static bool primary_only(struct mr_str type)
+{
+  return mr_str_is(type, "user.message") || mr_str_is(type, "system.message") || mr_str_is(type, "user.interrupt") ||
+         mr_str_is(type, "user.define_outcome") || mr_str_is(type, "session.usage") ||
+         mr_str_is(type, "session.updated") || mr_str_is(type, "session.thread_created") ||
+         mr_str_starts(type, MR_S("session.status_")) || mr_str_starts(type, MR_S("span.outcome_"));
+}
+
+static int follow_wire(struct mr_rest *r, struct mr_copy_thread *t, const struct mr_log_row *row, yyjson_val *j,
+                       struct mr_err *why)
 {
   static const char *const results[][2] = {{"agent.tool_result", "tool_use_id"},
                                            {"user.tool_result", "tool_use_id"},
                                            {"user.custom_tool_result", "custom_tool_use_id"},
                                            {"agent.mcp_tool_result", "mcp_tool_use_id"}};
-  struct mr_copy_thread *t = thread_of(r, row->thread_id);
+  static const char thread_status[] = "session.thread_status_", status[] = "session.status_";
   struct mr_str type = row->type;
-  struct mr_copy_use *u;
+  bool use = mr_str_starts(type, MR_S("agent.")) && mr_str_ends(type, MR_S("tool_use"));
+  bool answer = mr_str_ends(type, MR_S("tool_result")) || mr_str_is(type, "user.tool_confirmation");
 
-  if (!t) return mr_err_nomem(why);
-  if (row->kind == MR_ROW_PRIVATE) {
-    u = use_of(t, mr_json_get_str(j, "event_id"));
-    if (u && mr_str_is(type, "tool.claim")) u->owned = mr_json_get_bool(j, "owned", true);
-    if (u && mr_str_is(type, "tool.outcome")) u->finished = true;
-    return mr_str_is(type, "model.reply") ? follow_reply(r, t, j, why) : MR_OK;
-  }
+  if (t != r->threads && primary_only(type)) return odd(why, "a child's log has what is the session's");
+  if ((use || answer) && t == r->threads && mr_json_get_str(j, "session_thread_id").n)
+    return follow_shown(r, row, j, why);
   for (size_t i = 0; i < sizeof results / sizeof *results; i++)
     if (mr_str_is(type, results[i][0])) return follow_result(t, j, results[i][1], why);
+  if (use) return follow_use(t, row, j, why);
+  if (answer) return follow_confirmation(t, j, why);
   if (mr_str_is(type, "span.model_request_start")) return follow_span(t, j, true, why);
   if (mr_str_is(type, "span.model_request_end")) return follow_span(t, j, false, why);
-  if (mr_str_is(type, "agent.tool_use") || mr_str_is(type, "agent.custom_tool_use") ||
-      mr_str_is(type, "agent.mcp_tool_use")) {
-    u = use_of(t, row->event_id);
-    if (u) u->custom = mr_str_is(type, "agent.custom_tool_use");
-    if (u) u->asks = mr_str_is(mr_json_get_str(j, "evaluated_permission"), "ask");
-    if (!u && t->span[0]) return odd(why, "a tool use is not of the reply before it");
-  } else if (mr_str_is(type, "user.tool_confirmation")) {
-    u = use_of(t, mr_json_get_str(j, "tool_use_id"));
-    if (!u || u->resolved) return odd(why, "a confirmation is of no call that waits");
-    u->confirmed = true;
-    u->finished = u->finished || !mr_str_is(mr_json_get_str(j, "result"), "allow");
-  } else if (status_is(t, type, "idle")) {
-    return follow_idle(t, j, why);
-  } else if (status_is(t, type, "running") || status_is(t, type, "rescheduled")) {
-    t->running = true;
-    t->asks = false;
-  } else if ((mr_str_is(type, "user.message") || mr_str_is(type, "system.message")) && unresolved(t) > 0) {
+  if (mr_str_is(type, "user.define_outcome") || mr_str_starts(type, MR_S("span.outcome_")))
+    return follow_outcome(r, row, j, why);
+  if (mr_str_starts(type, MR_S(thread_status)))
+    return follow_thread_status(
+        r, t, mr_str_n(type.p + sizeof thread_status - 1, type.n - (sizeof thread_status - 1)), j, why);
+  if (mr_str_starts(type, MR_S(status)))
+    return follow_session_status(r, mr_str_n(type.p + sizeof status - 1, type.n - (sizeof status - 1)), j, why);
+  if (mr_str_is(type, "agent.thread_message_received")) return follow_message(r, t, j, true, why);
+  if (mr_str_is(type, "agent.thread_message_sent")) return follow_message(r, t, j, false, why);
+  if (mr_str_is(type, "session.thread_created") &&
+      (!thread_find(r, mr_json_get_str(j, "session_thread_id")) ||
+       thread_find(r, mr_json_get_str(j, "session_thread_id")) == r->threads))
+    return odd(why, "a thread is announced that was not made");
+  if ((mr_str_is(type, "user.message") || mr_str_is(type, "system.message")) && mr_rest_unresolved(t) > 0)
     return odd(why, "a message comes before the results of the calls before it");
-  }
-  if (mr_str_starts(type, MR_S("session.thread_status_")) && (t->id[0] || !t->agent[0]))
-    snprintf(t->agent, sizeof t->agent, MR_FMT, MR_ARG(mr_json_get_str(j, "agent_name")));
   return MR_OK;
 }
 
-/* ---- closing ---- */
-
-struct closing {
-  struct mr_copy *k;
-  struct mr_buf b;
-  struct mr_jw w;
-  struct mr_log_row row;
-  char id[MR_ID_MAX];
-  int code;
-};
-
-static void begin(struct closing *x, const char *type, const char *thread)
+int mr_rest_row(struct mr_rest *r, const struct mr_log_row *row, yyjson_val *j, struct mr_err *why)
 {
-  struct mr_copy *k = x->k;
-  int64_t now = mr_loop_wall_us(k->c->d->loop);
+  struct mr_copy_thread *t;
 
-  if (mr_id_make(k->c->d->sys, x->id, "sevt") != MR_OK && x->code == MR_OK)
-    x->code = mr_err_set(&k->c->err, MR_E_IO, NULL, "no randomness");
-  x->row = (struct mr_log_row){.kind = MR_ROW_WIRE,
-                               .type = mr_str_c(type),
-                               .event_id = mr_str_c(x->id),
-                               .thread_id = mr_str_c(thread),
-                               .processed_us = now > k->last_us ? now : k->last_us + 1};
-  mr_buf_reset(&x->b);
-  mr_jw_init(&x->w, &x->b);
-  mr_jw_obj(&x->w);
-  mr_jw_kc(&x->w, "type", type);
-  mr_jw_kc(&x->w, "id", x->id);
-}
-
-static void end(struct closing *x)
-{
-  int code;
-
-  mr_jw_ktime(&x->w, "processed_at", x->row.processed_us);
-  mr_jw_obj_end(&x->w);
-  x->row.body = mr_buf_get(&x->b);
-  if (x->b.failed && x->code == MR_OK) x->code = mr_err_nomem(&x->k->c->err);
-  if (x->code != MR_OK) return;
-  code = mr_copy_row(x->k, &x->row, NULL);
-  if (code < 0) x->code = code;
-}
-
-static void close_span(struct closing *x, struct mr_copy_thread *t)
-{
-  begin(x, "span.model_request_end", t->id);
-  mr_jw_kc(&x->w, "model_request_start_id", t->span);
-  mr_jw_key(&x->w, "is_error");
-  mr_jw_bool(&x->w, true);
-  mr_jw_kraw(&x->w, "model_usage",
-             MR_S("{\"input_tokens\":0,\"output_tokens\":0,\"cache_creation_input_tokens\":0,"
-                  "\"cache_read_input_tokens\":0}"));
-  end(x);
-}
-
-static void close_use(struct closing *x, struct mr_copy_thread *t, struct mr_copy_use *u)
-{
-  begin(x, u->custom ? "user.custom_tool_result" : "agent.tool_result", t->id);
-  mr_jw_kc(&x->w, u->custom ? "custom_tool_use_id" : "tool_use_id", u->event_id);
-  mr_jw_kraw(&x->w, "content", mr_str_n(interrupted, sizeof interrupted - 1));
-  mr_jw_key(&x->w, "is_error");
-  mr_jw_bool(&x->w, true);
-  end(x);
-}
-
-/* asks: of a thread whose calls wait on, or NULL. */
-static void stop_reason(struct closing *x, const struct mr_copy_thread *asks)
-{
-  mr_jw_key(&x->w, "stop_reason");
-  mr_jw_obj(&x->w);
-  mr_jw_kc(&x->w, "type", asks ? "requires_action" : "end_turn");
-  if (asks) {
-    mr_jw_key(&x->w, "event_ids");
-    mr_jw_arr(&x->w);
-    for (int i = 0; i < asks->nuses; i++)
-      if (waits(&asks->uses[i])) mr_jw_c(&x->w, asks->uses[i].event_id);
-    mr_jw_arr_end(&x->w);
-  }
-  mr_jw_obj_end(&x->w);
-  mr_jw_kraw(&x->w, "stop_details", MR_S("null"));
-  end(x);
-}
-
-static void thread_idle(struct closing *x, const char *log, struct mr_str id, struct mr_str agent,
-                        const struct mr_copy_thread *asks)
-{
-  begin(x, "session.thread_status_idle", log);
-  mr_jw_kstr(&x->w, "session_thread_id", id);
-  mr_jw_kstr(&x->w, "agent_name", agent);
-  stop_reason(x, asks);
-}
-
-static void close_thread(struct closing *x, struct mr_copy_thread *t)
-{
-  struct mr_usage none = {0};
-  struct mr_copy *k = x->k;
-  const struct mr_copy_thread *asks = !t->running && t->asks && waiting(t) > 0 && !t->id[0] ? t : NULL;
-
-  if (t->span[0]) close_span(x, t);
-  for (int i = 0; i < t->nuses && !asks; i++)
-    if (!t->uses[i].resolved) close_use(x, t, &t->uses[i]);
-  if (t->id[0]) {
-    thread_idle(x, t->id, mr_str_c(t->id), mr_str_c(t->agent), NULL);
-    thread_idle(x, "", mr_str_c(t->id), mr_str_c(t->agent),
-                NULL); /* the primary thread sees its children's status */
-    return;
-  }
-  for (struct mr_copy_input *in = asks ? NULL : k->inputs; in; in = in->next) {
-    begin(x, in->type.p, "");
-    mr_jw_kraw(&x->w, "content", in->content);
-    end(x);
-  }
-  thread_idle(x, "", k->old_primary, k->agent_name, asks);
-  begin(x, "session.usage", "");
-  mr_jw_key(&x->w, "usage");
-  mr_usage_write(&x->w, &none, 0, -1);
-  mr_jw_kraw(&x->w, "budget", MR_S("null"));
-  end(x);
-  begin(x, "session.status_idle", "");
-  stop_reason(x, asks);
-}
-
-static bool at_rest(const struct mr_copy_thread *t)
-{
-  if (t->running || t->span[0]) return false;
-  if (!t->asks) return unresolved(t) == 0;
-  return waiting(t) > 0 && waiting(t) == t->nasked; /* else the machine would go on by itself */
-}
-
-int mr_copy_close(struct mr_copy *k)
-{
-  struct closing x = {.k = k};
-  struct mr_copy_thread *primary = NULL;
-  bool child = false;
-
-  mr_buf_init(&x.b, k->c->mem, 1 << 20);
-  for (struct mr_copy_thread *t = k->rest.threads; t && x.code == MR_OK; t = t->next) {
-    if (!t->id[0])
-      primary = t;
-    else if (!at_rest(t)) {
-      child = true;
-      close_thread(&x, t);
-    }
-  }
-  if (k->inputs && !primary) primary = thread_of(&k->rest, MR_S("")); /* a message is all there is */
-  if (primary && x.code == MR_OK && (!at_rest(primary) || ((child || k->inputs) && !primary->asks)))
-    close_thread(&x, primary);
-  mr_buf_free(&x.b);
-  return x.code;
+  if (!r->threads && !thread_new(r, mr_str_n("", 0))) return mr_err_nomem(why);
+  t = thread_find(r, row->thread_id);
+  if (!t) return odd(why, "a row is of a thread that was not made");
+  return row->kind == MR_ROW_PRIVATE ? follow_private(r, t, row, j, why) : follow_wire(r, t, row, j, why);
 }

@@ -5,42 +5,56 @@
  * born in the commit of its last rows, its files and its head. Every id that is the session's own (session, threads,
  * events, outcomes, resources, runs) is made anew from the old one and a random key of this copy, so references stay
  * consistent in all bodies, forward ones too, and no table of ids is kept, however long the log is. What a model
- * reads, "content" and "input", is never looked into: the copy sends a model the bytes that the original would.
+ * wrote or reads is never looked into: the copy sends a model the bytes that the original would. Ids of threads are
+ * among those bytes, so a copy's thread is known to its coordinator's model by the old id ("known_as").
  *
- * A copy is at rest: what was going on when the rows end is closed (copy_rest.c). Its rows are marked as copied, so
+ * A copy is at rest: what was going on when the rows end is closed (copy_rest.c, copy_close.c). Its rows are marked as copied, so
  * that watchers are not shown them as news. Loop thread.
  */
 #ifndef MR_AGENT_COPY_T_H
 #define MR_AGENT_COPY_T_H
 
-#include "agent/session_t.h"
+#include "agent/outcome.h"
 
 /* A tool call of a thread's latest reply. */
 struct mr_copy_use {
-  char event_id[MR_ID_LEN];           /* all ids here are the old ones */
-  bool custom, asks, owned;           /* owned: a handler claimed it */
-  bool confirmed, finished, resolved; /* finished: without its result's row yet */
+  char event_id[MR_ID_LEN];                 /* all ids here are the old ones */
+  bool custom, hidden, asks, denied, owned; /* owned: a handler claimed it */
+  bool confirmed, finished, resolved;       /* finished: without its result's row yet */
 };
 struct mr_copy_thread {
-  struct mr_copy_thread *next;
-  char id[MR_ID_LEN]; /* "" of the primary one */
-  char agent[256];    /* its agent's name, as its rows have it; may be empty */
-  char span[MR_ID_LEN];
+  struct mr_copy_thread *next; /* in order of creation */
+  char id[MR_ID_LEN];          /* "" of the primary one */
+  char agent[256];             /* its agent's name */
+  bool advisor;
+  char span[MR_ID_LEN]; /* the model request that is open, or "" */
   struct mr_copy_use *uses;
   int nuses, cap;
-  bool running, asks; /* asks: idle, and a client is to answer calls, so many: */
-  int nasked;
+  enum mr_status status;
+  enum mr_stop stop;
+  int nasked; /* calls that its latest idle event names */
+  int nmail;  /* messages that its model was not given */
 };
 /* What the rows so far add up to, as far as it says whether the machine is at rest. */
 struct mr_rest {
   const struct mr_mem *mem;
-  struct mr_copy_thread *threads; /* the primary one is first, once it has rows */
+  struct mr_arena *arena;         /* of outcomes; the call's */
+  struct mr_str primary;          /* the primary thread's old id */
+  bool self_hosted;               /* the copy's client runs the built-in tools; known when the rows end */
+  struct mr_copy_thread *threads; /* the primary one is first, once there is a row */
   int nthreads;
+  enum mr_status status; /* the session's */
+  enum mr_stop stop;
+  bool begun; /* it has rows that say anything of this */
+  struct mr_outcome *outcomes;
 };
 /* Follows a row. MR_E_INVALID: the machine never writes such a row here; why says so. A row of this store's own log
  * is followed all the same. */
 int mr_rest_row(struct mr_rest *r, const struct mr_log_row *row, yyjson_val *body, struct mr_err *why);
 void mr_rest_free(struct mr_rest *r);
+bool mr_rest_waits(const struct mr_rest *r, const struct mr_copy_use *u); /* is a client to answer it? */
+int mr_rest_waiting(const struct mr_rest *r, const struct mr_copy_thread *t);
+int mr_rest_unresolved(const struct mr_copy_thread *t);
 
 struct mr_copy_file {
   char id[MR_ID_MAX];
@@ -95,12 +109,12 @@ void mr_copy_answer(struct mr_copy *k);
 /* copy_ids.c */
 /* The new id of an old one; out empty when it is none of the session's own. */
 void mr_copy_id(const struct mr_copy *k, struct mr_str old, char out[MR_ID_MAX]);
-/* v with the new ids; what is below content and input as it is. */
+/* v with the new ids; what a model wrote or reads as it is. */
 void mr_copy_value(const struct mr_copy *k, struct mr_buf *out, yyjson_val *v);
 /* A model.reply that ends with the event-th wire event that it stands for. */
 void mr_copy_cut_reply(struct mr_buf *out, yyjson_val *reply, int events);
 
-/* copy_rest.c: the rows that close what is open. */
+/* copy_close.c: the rows that close what is open. rest.self_hosted is set. */
 int mr_copy_close(struct mr_copy *k);
 
 /* copy.c: title and metadata of a copy. word: "fork of ", key: metadata that names the old session. */
@@ -110,9 +124,12 @@ int mr_copy_label(struct mr_copy *k, yyjson_val *old_title, yyjson_val *old_meta
 struct mr_copy_env {
   struct mr_call *c;
   struct mr_str id;
+  bool self_hosted; /* once it was found */
   struct mr_env_use use;
   void (*fn)(struct mr_copy_env *e, int code);
 };
 void mr_copy_env(struct mr_copy_env *e, struct mr_str dflt);
+/* The member of the session's document that says so, if it is. */
+void mr_copy_self_hosted(const struct mr_copy_env *e, struct mr_jw *w);
 
 #endif

@@ -171,7 +171,7 @@ static void thread_outcome(struct hidden *h, const struct mr_thread *th)
   mr_buf_init(&b, h->t->s->d->mem, 1 << 16);
   mr_jw_init(&w, &b);
   mr_jw_obj(&w);
-  mr_jw_kc(&w, "session_thread_id", th->id);
+  mr_jw_kc(&w, "session_thread_id", th->known_as);
   mr_jw_kstr(&w, "agent", th->agent_name);
   mr_jw_kc(&w, "status", mr_status_name(th->status));
   mr_jw_obj_end(&w);
@@ -206,7 +206,7 @@ static void list_agents(struct hidden *h)
   for (struct mr_thread *th = h->t->s->main.next; th; th = th->next) {
     if (mr_thread_advisor(th)) continue;
     mr_jw_obj(&w);
-    mr_jw_kc(&w, "session_thread_id", th->id);
+    mr_jw_kc(&w, "session_thread_id", th->known_as);
     mr_jw_kstr(&w, "agent", th->agent_name);
     mr_jw_kc(&w, "status", mr_thread_blocked(th) ? "waiting for the user" : mr_status_name(th->status));
     mr_jw_obj_end(&w);
@@ -383,7 +383,7 @@ static struct mr_thread *addressee(struct hidden *h)
   if (!id.n) id = mr_json_get_str(h->input, "name");
   for (struct mr_thread *th = h->t->s->main.next; th; th = th->next) {
     if (mr_thread_advisor(th)) continue;
-    if (mr_str_is(id, th->id)) return th;
+    if (mr_str_is(id, th->known_as) || mr_str_is(id, th->id)) return th;
     if (th->status == MR_TERMINATED || !mr_str_eq(id, th->agent_name)) continue;
     found = th;
     n++;
@@ -407,7 +407,7 @@ static void send_to_agent(struct hidden *h)
   }
   if (!(th = addressee(h))) return;
   if (th->status == MR_TERMINATED) {
-    refuse(h, "thread %s is archived: it takes no more messages", th->id);
+    refuse(h, "thread %s is archived: it takes no more messages", th->known_as);
     return;
   }
   tell(h->t, th, message);

@@ -379,3 +379,13 @@ void mr_environments_ensure_default(struct mr_domain *d, void (*fn)(void *ud, in
   p->ud = ud;
   mr_read_doc_named(d->store, d->default_ws, MR_S("environment"), MR_S("default"), 1, on_named, p);
 }
+
+bool mr_env_self_hosted(const struct mr_mem *m, struct mr_str body)
+{
+  yyjson_doc *doc = NULL;
+  bool yes = mr_json_parse(m, body, SIZE_MAX, &doc, NULL) == MR_OK &&
+             mr_str_is(mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "config"), "type"), "self_hosted");
+
+  yyjson_doc_free(doc);
+  return yes;
+}

@@ -59,11 +59,12 @@ static int write_doc(struct fork *p, struct mr_buf *out)
                        "moonrig.forked_from", &w);
   while (code == MR_OK && (key = yyjson_obj_iter_next(&it))) {
     struct mr_str name = mr_json_str(key);
-    if (mr_str_is(name, "title") || mr_str_is(name, "metadata")) continue;
+    if (mr_str_is(name, "title") || mr_str_is(name, "metadata") || mr_str_is(name, "self_hosted")) continue;
     mr_jw_key_s(&w, name);
     w.after_key = false;
     mr_copy_value(&p->k, out, yyjson_obj_iter_get_val(key));
   }
+  mr_copy_self_hosted(&p->env, &w);
   mr_jw_obj_end(&w);
   yyjson_doc_free(doc);
   return code == MR_OK && out->failed ? mr_err_nomem(&c->err) : code;
@@ -76,6 +77,7 @@ static void finish(struct fork *p)
 
   mr_buf_init(&doc, p->k.c->mem, 1 << 22);
   code = write_doc(p, &doc);
+  p->k.rest.self_hosted = p->env.self_hosted;
   if (code == MR_OK)
     mr_copy_finish(&p->k, mr_buf_get(&doc), p->env.id);
   else
@@ -271,6 +273,12 @@ static void go_on(struct fork *p)
   mr_copy_env(&p->env, p->env.id);
 }
 
+/* What turn_reply.c makes of a reply's blocks; a coordinator's own calls are shown to nobody. */
+static bool stands_for_block(const struct mr_log_row *r)
+{
+  return r->kind == MR_ROW_WIRE || mr_str_is(r->type, "tool.hidden");
+}
+
 /* Backwards from the cut to the reply that it lies in, or to the end or the beginning of a request. */
 static void on_back(void *ud, const struct mr_rows *r)
 {
@@ -289,7 +297,7 @@ static void on_back(void *ud, const struct mr_rows *r)
       go_on(p); /* of no reply that is known */
       return;
     }
-    p->seen += r->log[i].kind == MR_ROW_WIRE;
+    p->seen += stands_for_block(&r->log[i]);
     p->after = r->log[i].pos;
   }
   if (!p->reply && r->more) {
@@ -323,8 +331,8 @@ static void on_event(void *ud, const struct mr_rows *r)
     stop(p, code);
     return;
   }
-  p->cut = r->log[0].pos;
-  p->cut_us = r->log[0].processed_us;
+  p->cut = r->log[r->n - 1].pos; /* a child's event that is shown on the primary's log has a second row there */
+  p->cut_us = r->log[r->n - 1].processed_us;
   p->cut_thread = mr_arena_str(c->arena, r->log[0].thread_id);
   if (!in_reply(r->log[0].type)) {
     go_on(p);
@@ -352,7 +360,7 @@ static void on_session(void *ud, const struct mr_rows *r)
 {
   struct fork *p = ud;
   struct mr_call *c = p->k.c;
-  struct mr_log_query q = {.session_id = c->path[0], .all_threads = true, .limit = 1};
+  struct mr_log_query q = {.session_id = c->path[0], .all_threads = true, .limit = 2};
   const struct mr_session_row *s = &r->sessions[0];
   yyjson_doc *head = NULL, *agent = NULL;
   int code = mr_read_check(c, r, NULL, "session", c->path[0]);

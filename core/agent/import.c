@@ -258,6 +258,8 @@ static int on_log_row(struct import *p, yyjson_val *line, bool wire)
   struct mr_import_row r;
   int code = mr_import_row(c->mem, line, wire, mr_loop_wall_us(c->d->loop), p->k.last_us, &r, &c->err);
 
+  if (code == MR_OK && mr_str_is(r.row.type, "thread.created"))
+    code = mr_import_child(c, mr_json_get(r.body, "agent"));
   if (code != MR_OK) return code;
   p->at = AT_ROWS;
   p->rows++;
@@ -373,7 +375,7 @@ static int write_doc(struct import *p, struct mr_buf *out)
   if (code == MR_OK) code = mr_import_resources(&p->k, mr_json_get(session, "resources"), &w);
   mr_jw_kraw(&w, "vault_ids", MR_S("[]"));
   mr_jw_kraw(&w, "budget", MR_S("null"));
-  mr_jw_kraw(&w, "outcome_evaluations", MR_S("[]"));
+  mr_copy_self_hosted(&p->env, &w);
   mr_jw_obj_end(&w);
   return code == MR_OK && out->failed ? mr_err_nomem(&p->k.c->err) : code;
 }
@@ -385,6 +387,7 @@ static void on_env(struct mr_copy_env *e, int code)
 
   mr_buf_init(&doc, p->k.c->mem, 1 << 22);
   if (code == MR_OK) code = write_doc(p, &doc);
+  p->k.rest.self_hosted = p->env.self_hosted;
   if (code == MR_OK) {
     mr_copy_finish(&p->k, mr_buf_get(&doc), p->env.id);
   } else {

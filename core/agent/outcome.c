@@ -22,13 +22,16 @@ struct mr_grade {
 
 /* ---- state ---- */
 
+struct mr_outcome *mr_outcomes_active(struct mr_outcome *list)
+{
+  while (list && list->next)
+    list = list->next;
+  return list && list->result < MR_RESULT_SATISFIED ? list : NULL;
+}
+
 struct mr_outcome *mr_outcome_active(const struct mr_session *s)
 {
-  struct mr_outcome *o = s->outcomes;
-
-  while (o && o->next)
-    o = o->next;
-  return o && o->result < MR_RESULT_SATISFIED ? o : NULL;
+  return mr_outcomes_active(s->outcomes);
 }
 
 bool mr_outcome_pending(const struct mr_session *s)
@@ -46,44 +49,51 @@ static struct mr_str task_text(struct mr_session *s, const struct mr_outcome *o)
                                   MR_ARG(o->description), MR_ARG(o->rubric)));
 }
 
-int mr_outcome_apply_define(struct mr_session *s, yyjson_val *event)
+struct mr_outcome *mr_outcomes_add(struct mr_arena *mem, struct mr_outcome **list, yyjson_val *event)
 {
-  struct mr_outcome *o = mr_arena_alloc(s->mem, sizeof *o), **at = &s->outcomes;
+  struct mr_outcome *o = mr_arena_alloc(mem, sizeof *o);
 
-  if (!o) return MR_E_NOMEM;
+  if (!o) return NULL;
   snprintf(o->id, sizeof o->id, MR_FMT, MR_ARG(mr_json_get_str(event, "outcome_id")));
-  o->description = mr_session_copy(s, mr_json_get_str(event, "description"));
-  o->rubric = mr_session_copy(s, mr_json_get_str(mr_json_get(event, "rubric"), "content"));
+  o->description = mr_arena_str(mem, mr_json_get_str(event, "description"));
+  o->rubric = mr_arena_str(mem, mr_json_get_str(mr_json_get(event, "rubric"), "content"));
   o->max_iterations = (int)mr_json_get_int(event, "max_iterations", MR_ITERATIONS);
-  while (*at)
-    at = &(*at)->next;
-  *at = o;
-  return mr_mail_apply(&s->main, task_text(s, o), NULL);
+  while (*list)
+    list = &(*list)->next;
+  *list = o;
+  return o;
 }
 
-void mr_outcome_apply_taken(struct mr_session *s)
+int mr_outcome_apply_define(struct mr_session *s, yyjson_val *event)
 {
-  struct mr_outcome *o = mr_outcome_active(s);
+  struct mr_outcome *o = mr_outcomes_add(s->mem, &s->outcomes, event);
+
+  return o ? mr_mail_apply(&s->main, task_text(s, o), NULL) : MR_E_NOMEM;
+}
+
+void mr_outcomes_taken(struct mr_outcome *list)
+{
+  struct mr_outcome *o = mr_outcomes_active(list);
   if (o && o->result == MR_RESULT_PENDING) o->result = MR_RESULT_RUNNING;
 }
 
-void mr_outcome_apply_start(struct mr_session *s, yyjson_val *event)
+void mr_outcomes_start(struct mr_outcome *list, yyjson_val *event)
 {
-  struct mr_outcome *o = mr_outcome_active(s);
+  struct mr_outcome *o = mr_outcomes_active(list);
 
   if (!o) return;
   o->result = MR_RESULT_EVALUATING;
   snprintf(o->start_id, sizeof o->start_id, MR_FMT, MR_ARG(mr_json_get_str(event, "id")));
 }
 
-int mr_outcome_apply_end(struct mr_session *s, yyjson_val *event, int64_t at)
+int mr_outcomes_end(struct mr_arena *mem, struct mr_outcome *list, yyjson_val *event, int64_t at)
 {
-  struct mr_outcome *o = mr_outcome_active(s);
+  struct mr_outcome *o = mr_outcomes_active(list);
   struct mr_str result = mr_json_get_str(event, "result"), text = mr_json_get_str(event, "explanation");
 
   if (!o) return MR_OK;
   o->start_id[0] = '\0';
-  if (text.n) o->explanation = mr_session_copy(s, text);
+  if (text.n && !(o->explanation = mr_arena_str(mem, text)).p) return MR_E_NOMEM;
   if (mr_str_is(result, "needs_revision")) {
     o->result = MR_RESULT_RUNNING;
     o->iteration++;
@@ -96,10 +106,10 @@ int mr_outcome_apply_end(struct mr_session *s, yyjson_val *event, int64_t at)
   return MR_OK;
 }
 
-void mr_outcomes_write(struct mr_jw *w, const struct mr_session *s)
+void mr_outcomes_write(struct mr_jw *w, const struct mr_outcome *list)
 {
   mr_jw_arr(w);
-  for (const struct mr_outcome *o = s->outcomes; o; o = o->next) {
+  for (const struct mr_outcome *o = list; o; o = o->next) {
     mr_jw_obj(w);
     mr_jw_kc(w, "type", "outcome_evaluation");
     mr_jw_kc(w, "outcome_id", o->id);

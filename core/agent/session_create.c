@@ -251,16 +251,6 @@ static void cancel_accept(struct mr_call *c)
   mr_accept_cancel(&((struct create *)c->priv)->accept);
 }
 
-static bool self_hosted(const struct mr_mem *m, struct mr_str environment)
-{
-  yyjson_doc *doc = NULL;
-  bool yes = mr_json_parse(m, environment, SIZE_MAX, &doc, NULL) == MR_OK &&
-             mr_str_is(mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "config"), "type"), "self_hosted");
-
-  yyjson_doc_free(doc);
-  return yes;
-}
-
 static void on_environment(void *ud, const struct mr_rows *r)
 {
   struct create *p = ud;
@@ -277,7 +267,7 @@ static void on_environment(void *ud, const struct mr_rows *r)
                       MR_ARG(p->environment_id));
   } else {
     p->env_rev = r->docs[0].rev;
-    p->self_hosted = self_hosted(c->mem, r->docs[0].body);
+    p->self_hosted = mr_env_self_hosted(c->mem, r->docs[0].body);
     code = check_initial(p);
   }
   if (code != MR_OK) {

@@ -87,6 +87,7 @@ struct mr_thread {
   struct mr_thread *next; /* in order of creation; the first is the primary */
   char id[MR_ID_LEN];
   char parent[MR_ID_LEN]; /* "": it is the primary */
+  char known_as[MR_ID_LEN]; /* to its coordinator's model: its id; in a copy, the one that the original's was told */
   /* what runs in it */
   yyjson_doc *agent_doc; /* a child's own snapshot; the primary's is the session's */
   yyjson_val *agent;     /* root of the snapshot */
@@ -211,6 +212,7 @@ bool mr_call_clients(const struct mr_tcall *t); /* is it the client that runs it
 bool mr_call_waits_client(const struct mr_tcall *t);
 bool mr_state_blocked(const struct mr_session *s); /* idle on requires_action */
 const char *mr_status_name(enum mr_status st);
+enum mr_stop mr_stop_of(yyjson_val *idle); /* of an idle event's body; one that is not known: the turn's end */
 /* The head column and the wire object's usage and stats. */
 void mr_state_head(const struct mr_session *s, struct mr_buf *out);
 void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us, int64_t cost /* < 0: null */);

@@ -166,7 +166,7 @@ static void session_stops(struct mr_session *s, enum mr_status status, int64_t a
   s->status = status;
 }
 
-static enum mr_stop stop_of(yyjson_val *j)
+enum mr_stop mr_stop_of(yyjson_val *j)
 {
   struct mr_str type = mr_json_get_str(mr_json_get(j, "stop_reason"), "type");
 
@@ -183,7 +183,7 @@ static int thread_idle(struct mr_thread *th, yyjson_val *j, int64_t at)
   struct mr_buf b;
 
   thread_stops(th, MR_IDLE, at);
-  th->stop = stop_of(j);
+  th->stop = mr_stop_of(j);
   th->blocked_n = (int)yyjson_arr_size(mr_json_get(mr_json_get(j, "stop_reason"), "event_ids"));
   th->stop_details = MR_S("null");
   if (yyjson_is_obj(details)) {
@@ -270,7 +270,7 @@ static void apply_confirmation(struct mr_thread *th, yyjson_val *j)
 
 /* ---- rows ---- */
 
-/* thread.created, of the primary: {"id":"sthr_..","agent":{snapshot},"created_us":..} */
+/* thread.created, of the primary: {"id":"sthr_..","agent":{snapshot},"created_us":..}; of a copy's "known_as" besides */
 static int apply_created(struct mr_session *s, yyjson_val *j)
 {
   struct mr_thread *th = NULL;
@@ -279,11 +279,15 @@ static int apply_created(struct mr_session *s, yyjson_val *j)
   mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
   mr_json_write(&b, mr_json_get(j, "agent"), false);
   if (!b.failed) th = mr_thread_new(s, mr_json_get_str(j, "id"), mr_str_c(s->main.id), mr_buf_get(&b));
-  if (th) th->created_us = mr_json_get_int(j, "created_us", 0);
+  if (th) {
+    th->created_us = mr_json_get_int(j, "created_us", 0);
+    if (mr_json_get_str(j, "known_as").n) set_id(th->known_as, mr_json_get_str(j, "known_as"));
+  }
   mr_buf_free(&b);
   return th ? MR_OK : MR_E_NOMEM;
 }
 
+/* A copy: what is before was used, and paid for, elsewhere. */
 static void start_counting(struct mr_session *s)
 {
   memset(&s->usage, 0, sizeof s->usage);
@@ -306,7 +310,7 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
     th->s->cost = mr_cost_add(th->s->cost, mr_json_get_int(j, "cost", 0));
     return MR_OK;
   }
-  if (mr_str_is(type, "session.copied")) { /* what is before it was used, and paid for, elsewhere */
+  if (mr_str_is(type, "session.copied")) {
     start_counting(th->s);
     return MR_OK;
   }
@@ -314,7 +318,7 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
   if (mr_str_is(type, "tool.hidden")) return apply_tool_use(th, j, "event_id", MR_TOOL_HIDDEN);
   if (mr_str_is(type, "tool.result")) return apply_result(th, j, "event_id");
   if (mr_str_is(type, "mail.taken")) {
-    if (mr_thread_primary(th)) mr_outcome_apply_taken(th->s);
+    if (mr_thread_primary(th)) mr_outcomes_taken(th->s->outcomes);
     return mr_mail_apply_taken(th, (int)mr_json_get_int(j, "n", 0));
   }
   if (mr_str_is(type, "mail.notice")) return mr_mail_apply(th, mr_json_get_str(j, "text"), NULL);
@@ -343,11 +347,13 @@ static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j
 static int apply_received(struct mr_thread *th, yyjson_val *j)
 {
   struct mr_str name = mr_json_get_str(j, "from_agent_name"), line = mr_str_n("", 0);
+  struct mr_str from = mr_json_get_str(j, "from_session_thread_id");
+  const struct mr_thread *child = mr_thread_find(th->s, from);
 
+  if (child && !mr_thread_primary(child)) from = mr_str_c(child->known_as);
   if (name.n)
-    line =
-        mr_str_c(mr_arena_printf(th->s->mem, "Message from agent " MR_FMT " (thread " MR_FMT "):", MR_ARG(name),
-                                 MR_ARG(mr_json_get_str(j, "from_session_thread_id"))));
+    line = mr_str_c(mr_arena_printf(th->s->mem, "Message from agent " MR_FMT " (thread " MR_FMT "):", MR_ARG(name),
+                                    MR_ARG(from)));
   return mr_mail_apply(th, line, mr_json_get(j, "content"));
 }
 
@@ -365,7 +371,7 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
     s->running_since_us = row->processed_us;
   } else if (mr_str_is(t, "session.status_idle")) {
     session_stops(s, MR_IDLE, row->processed_us);
-    s->stop = stop_of(j);
+    s->stop = mr_stop_of(j);
   } else if (mr_str_is(t, "session.status_rescheduled")) {
     session_stops(s, MR_RESCHEDULING, row->processed_us);
   } else if (mr_str_is(t, "session.status_terminated")) {
@@ -387,11 +393,11 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
   } else if (mr_str_is(t, "user.define_outcome")) {
     return mr_outcome_apply_define(s, j);
   } else if (mr_str_is(t, "span.outcome_evaluation_start")) {
-    mr_outcome_apply_start(s, j);
+    mr_outcomes_start(s->outcomes, j);
   } else if (mr_str_is(t, "span.outcome_evaluation_end")) {
     add_usage(&th->usage, mr_json_get(j, "usage"));
     add_usage(&s->usage, mr_json_get(j, "usage"));
-    return mr_outcome_apply_end(s, j, row->processed_us);
+    return mr_outcomes_end(s->mem, s->outcomes, j, row->processed_us);
   } else if (mr_str_is(t, "agent.thread_message_received")) {
     return apply_received(th, j);
   } else if (mr_str_is(t, "agent.tool_use")) {
@@ -482,7 +488,7 @@ void mr_state_head(const struct mr_session *s, struct mr_buf *out)
   mr_usage_write(&w, &s->usage, s->active_us, mr_session_cost(s));
   if (s->outcomes) {
     mr_jw_key(&w, "outcome_evaluations");
-    mr_outcomes_write(&w, s);
+    mr_outcomes_write(&w, s->outcomes);
   }
   mr_jw_obj_end(&w);
 }

@@ -87,6 +87,7 @@ struct mr_thread *mr_thread_new(struct mr_session *s, struct mr_str id, struct m
     return NULL;
   mr_thread_init(s, th);
   snprintf(th->id, sizeof th->id, MR_FMT, MR_ARG(id));
+  snprintf(th->known_as, sizeof th->known_as, MR_FMT, MR_ARG(id));
   snprintf(th->parent, sizeof th->parent, MR_FMT, MR_ARG(parent));
   mr_thread_set_agent(th, yyjson_doc_get_root(th->agent_doc));
   while (last->next)

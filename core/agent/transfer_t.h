@@ -39,6 +39,8 @@ int mr_import_row(const struct mr_mem *m, yyjson_val *line, bool wire, int64_t n
 int mr_import_input(struct mr_call *c, yyjson_val *line, struct mr_copy_input **out);
 /* The agent's snapshot, made anew from the file's as if a client had sent it. */
 int mr_import_agent(struct mr_call *c, yyjson_val *agent, struct mr_buf *out);
+/* Is it the agent of a child thread? */
+int mr_import_child(struct mr_call *c, yyjson_val *agent);
 /* A file's line; f: its document, but for id, session and times (strings borrowed), name and sha256 as given. */
 int mr_import_file(struct mr_call *c, yyjson_val *line, struct mr_file *f, struct mr_str *name,
                    struct mr_str *sha256);

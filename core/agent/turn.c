@@ -171,7 +171,7 @@ void mr_turn_dead(struct mr_txn *t)
         mr_str_c(mr_arena_printf(t->arena,
                                  "Agent " MR_FMT " (thread %s) failed and has been ended: it sends no "
                                  "report.",
-                                 MR_ARG(th->agent_name), th->id)));
+                                 MR_ARG(th->agent_name), th->known_as)));
     mr_mail_wake(t, &t->s->main);
   }
   mr_turn_stopped(t);

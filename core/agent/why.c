@@ -23,6 +23,7 @@ static const struct mr_str kinds[] = {K("session.status_running"),
                                       K("user.interrupt"),
                                       K("span.model_request_start"),
                                       K("span.model_request_end"),
+                                      K("agent.thread_context_compacted"),
                                       K("span.outcome_evaluation_start"),
                                       K("span.outcome_evaluation_end"),
                                       K("agent.tool_use"),
@@ -97,13 +98,20 @@ static void see_use(struct mr_why *y, const struct mr_log_row *r, yyjson_val *j)
   y->nfound += u->named;
 }
 
-static void see_span(struct mr_why_thread *t, const struct mr_log_row *r)
+/* Of an open request the one before it is looked for, too: how much its context held says what this one is for. */
+static void see_span(struct mr_why_thread *t, const struct mr_log_row *r, yyjson_val *j)
 {
   bool start = mr_str_is(r->type, "span.model_request_start");
+  yyjson_val *u = mr_json_get(j, "model_usage");
 
   if (!t->span_seen && start) {
     t->span_open = true;
     t->span_us = r->processed_us;
+  } else if (t->span_open && !t->before_seen && !start && !mr_json_get_bool(j, "is_error", false)) {
+    t->before_seen = true;
+    t->before_tokens = mr_json_get_int(u, "input_tokens", 0) + mr_json_get_int(u, "output_tokens", 0) +
+                       mr_json_get_int(u, "cache_read_input_tokens", 0) +
+                       mr_json_get_int(u, "cache_creation_input_tokens", 0);
   }
   t->span_seen = true;
 }
@@ -141,11 +149,12 @@ static void see_status(struct mr_why *y, const struct mr_log_row *r, yyjson_val 
 static void see_error(struct mr_why *y, yyjson_val *j)
 {
   yyjson_val *e = mr_json_get(j, "error");
+  struct mr_why_thread *t = y->reading;
 
-  if (y->error.n) return;
-  y->error = keep(y, mr_json_get_str(e, "type"));
-  y->error_message = keep(y, mr_json_get_str(e, "message"));
-  y->error_retry = keep(y, mr_json_get_str(mr_json_get(e, "retry_status"), "type"));
+  if (t->error.n) return;
+  t->error = keep(y, mr_json_get_str(e, "type"));
+  t->error_message = keep(y, mr_json_get_str(e, "message"));
+  t->error_retry = keep(y, mr_json_get_str(mr_json_get(e, "retry_status"), "type"));
 }
 
 static void see_retry(struct mr_why_thread *t, yyjson_val *j)
@@ -192,7 +201,9 @@ static void see(struct mr_why *y, const struct mr_log_row *r, yyjson_val *j)
   } else if (mr_str_is(r->type, "user.interrupt")) {
     if (y->status_seen && y->since_us >= r->processed_us && !y->reading->span_seen) y->interrupted = true;
   } else if (mr_str_starts(r->type, MR_S("span.model_"))) {
-    see_span(y->reading, r);
+    see_span(y->reading, r, j);
+  } else if (mr_str_is(r->type, "agent.thread_context_compacted")) {
+    y->reading->before_seen = true; /* what the request before it held is no more */
   } else if (mr_str_starts(r->type, MR_S("span.outcome_"))) {
     see_grade(y->reading, r, j);
   } else if (mr_str_is(r->type, "model.retry")) {
@@ -212,7 +223,10 @@ static void read_page(struct mr_why *y);
 /* Everything that is open began after the newest model request, if that is over. */
 static bool enough(const struct mr_why *y, bool reply_seen)
 {
-  return reply_seen && (y->reading != y->threads || (y->status_seen && y->nfound >= y->nnamed));
+  const struct mr_why_thread *t = y->reading;
+
+  if (t != y->threads) return reply_seen;
+  return reply_seen && y->status_seen && y->nfound >= y->nnamed && (!t->span_open || t->before_seen);
 }
 
 static void on_page(void *ud, const struct mr_rows *r)
@@ -251,12 +265,19 @@ static void read_page(struct mr_why *y)
   mr_read_log(y->c->d->store, y->c->who.workspace, &q, on_page, y);
 }
 
-/* The log of the next child that runs; the answer when there is none. */
+/* Is its own log needed to say what it does? What an idle session waits for is all on the primary's. */
+static bool at_work(const struct mr_why *y, const struct mr_why_thread *t)
+{
+  if (mr_str_is(t->status, "running") || mr_str_is(t->status, "rescheduled")) return true;
+  return mr_str_is(t->stop, "requires_action") && !mr_str_is(y->status, "idle");
+}
+
+/* The log of the next child that is at work; the answer when there is none. */
 static void next_thread(struct mr_why *y)
 {
   struct mr_why_thread *t = y->reading->next;
 
-  while (t && !mr_str_is(t->status, "running"))
+  while (t && !at_work(y, t))
     t = t->next;
   if (!t || !y->multiagent) {
     mr_why_write(y);
@@ -279,7 +300,7 @@ static void see_thread(struct mr_why *y, const struct mr_log_row *r, yyjson_val 
   struct mr_why_thread *t = id.n ? thread_get(y, id) : NULL;
   size_t skip = strlen("session.thread_status_");
 
-  if (!t || t == y->threads || t->status.n) return; /* newest first */
+  if (!t || t->status.n) return; /* newest first */
   t->name = keep(y, mr_json_get_str(j, "agent_name"));
   t->since_us = r->processed_us;
   if (mr_str_is(type, "session.thread_created"))
@@ -341,6 +362,14 @@ static void on_inbox(void *ud, const struct mr_rows *r)
     read_page(y);
 }
 
+/* The revision that is under way of the outcome that is active, if one is. */
+static int revision(yyjson_val *head)
+{
+  yyjson_val *list = mr_json_get(head, "outcome_evaluations"), *last = yyjson_arr_get_last(list);
+
+  return mr_str_is(mr_json_get_str(last, "result"), "running") ? (int)mr_json_get_int(last, "iteration", 0) : 0;
+}
+
 static int copy_row(struct mr_why *y, const struct mr_session_row *r)
 {
   yyjson_doc *head = NULL, *doc = NULL, *agent = NULL;
@@ -356,6 +385,8 @@ static int copy_row(struct mr_why *y, const struct mr_session_row *r)
   y->multiagent = yyjson_is_obj(multi);
   y->model = keep(y, yyjson_is_str(model) ? mr_json_str(model) : mr_json_get_str(model, "id"));
   y->status = keep(y, r->status);
+  y->self_hosted = mr_json_get_bool(yyjson_doc_get_root(doc), "self_hosted", false);
+  y->revision = revision(yyjson_doc_get_root(head));
   y->created_us = y->since_us = r->created_us;
   y->archived_us = r->archived_us;
   y->due_us = r->due_us;

@@ -28,9 +28,11 @@ struct mr_why_thread {
   struct mr_str stop;   /* type of the stop reason */
   int64_t since_us;
   /* of its own log */
-  bool span_seen, span_open, grade_seen, grading, retry_seen;
+  bool span_seen, span_open, before_seen, grade_seen, grading, retry_seen;
   int64_t span_us, grade_us, retry_due_us;
+  int64_t before_tokens; /* of an open request: what the one before it, and its reply, held */
   int retry, iteration;
+  struct mr_str error, error_message, error_retry; /* its newest session.error */
 };
 
 struct mr_why {
@@ -44,10 +46,11 @@ struct mr_why {
   struct mr_str status, model, budget, cost; /* budget, cost: cents */
   int64_t created_us, archived_us, due_us, since_us, now_us;
   bool multiagent, status_seen, interrupted, begun;
-  struct mr_str stop, explanation;                 /* of its newest idle event; explanation: of a refusal */
-  int nnamed, nfound;                              /* calls that it names; of those the ones seen */
-  struct mr_str error, error_message, error_retry; /* the newest session.error */
-  int queued;                                      /* inputs that wait in the inbox */
+  struct mr_str stop, explanation; /* of its newest idle event; explanation: of a refusal */
+  int nnamed, nfound;  /* calls that it names; of those the ones seen */
+  int queued;          /* inputs that wait in the inbox */
+  bool self_hosted;    /* the client runs the built-in tools */
+  int revision;        /* of its outcome, that is under way; or 0 */
 };
 
 /* The answer of the operation, into c->out. */

@@ -2,6 +2,7 @@
  * why_text.c - what a session waits for, in one sentence and in fields: the second half of the operation sessions.why.
  * See why_t.h. Pure, but for the answer that it writes.
  */
+#include "agent/session_t.h"
 #include "agent/why_t.h"
 
 enum { WAITS_MAX = 64, SAID_MAX = 4 };
@@ -109,6 +110,14 @@ static void wait_for_tool(struct waits *l, const struct mr_why_use *u)
   add(l, w);
 }
 
+/* Is it the client who is to say or do something? */
+static bool clients(const struct mr_why *y, const struct mr_why_use *u)
+{
+  if (u->ask && !u->confirmed) return true;
+  if (u->claimed) return false;
+  return mr_str_is(u->type, "agent.custom_tool_use") || (y->self_hosted && mr_str_is(u->type, "agent.tool_use"));
+}
+
 /* The open calls of a thread; how many. */
 static int calls(struct waits *l, const struct mr_why_thread *t)
 {
@@ -117,7 +126,7 @@ static int calls(struct waits *l, const struct mr_why_thread *t)
   for (const struct mr_why_use *u = l->y->uses; u; u = u->next) {
     if (u->thread != t || u->resolved || u->outcome || u->deny || !u->type.n) continue;
     n++;
-    if ((u->ask && !u->confirmed) || (mr_str_is(u->type, "agent.custom_tool_use") && !u->claimed))
+    if (clients(l->y, u))
       wait_for_client(l, u, t);
     else
       wait_for_tool(l, u);
@@ -136,7 +145,7 @@ static void retry(struct waits *l, const struct mr_why_thread *t, int64_t due_us
   w.text = mr_arena_printf(l->a, "retry %d of %d %s%s after " MR_FMT, t->retry > 0 ? t->retry : 1,
                            y->c->d->retry_max, w.due_us > y->now_us ? "in " : "",
                            w.due_us > y->now_us ? span_text(l->a, w.due_us - y->now_us) : "is due",
-                           MR_ARG(y->error.n ? y->error : MR_S("an error")));
+                           MR_ARG(t->error.n ? t->error : MR_S("an error")));
   add(l, w);
 }
 
@@ -145,12 +154,20 @@ static bool running(struct waits *l, const struct mr_why_thread *t)
 {
   struct wait w = {.thread = t};
 
-  if (t->span_open) {
+  if (t->span_open && t == l->y->threads && t->before_tokens >= mr_compact_at(l->y->c->d, l->y->model)) {
+    w.kind = "summary";
+    w.since_us = t->span_us;
+    w.name = l->y->model;
+    w.text = mr_arena_printf(l->a, "the history is being summed up by " MR_FMT " since %s", MR_ARG(w.name),
+                             ago(l, t->span_us));
+  } else if (t->span_open) {
     w.kind = "model";
     w.since_us = t->span_us;
     w.name = t == l->y->threads ? l->y->model : (struct mr_str){0};
     w.text = mr_arena_printf(l->a, "a model request%s" MR_FMT " runs since %s", w.name.n ? " to " : "",
                              MR_ARG(w.name), ago(l, t->span_us));
+    if (w.text && t == l->y->threads && l->y->revision)
+      w.text = mr_arena_printf(l->a, "%s (revision %d for the outcome)", w.text, l->y->revision);
   } else if (t->grading) {
     w.kind = "grader";
     w.since_us = t->grade_us;
@@ -199,7 +216,8 @@ static const char *rest_text(struct waits *l)
                            y->explanation.n ? ": " : "", MR_ARG(y->explanation));
   if (mr_str_is(y->stop, "retries_exhausted"))
     return mr_arena_printf(l->a, "gave up %s ago after " MR_FMT ": " MR_FMT "; a message tries again", when,
-                           MR_ARG(y->error.n ? y->error : MR_S("an error")), MR_ARG(y->error_message));
+                           MR_ARG(y->threads->error.n ? y->threads->error : MR_S("an error")),
+                           MR_ARG(y->threads->error_message));
   if (y->interrupted) return mr_arena_printf(l->a, "interrupted %s ago; waits for a message", when);
   return mr_arena_printf(l->a, "finished %s ago: " MR_FMT "; waits for a message", when,
                          MR_ARG(y->stop.n ? y->stop : MR_S("end_turn")));
@@ -229,9 +247,9 @@ static const char *end_text(struct waits *l)
   const struct mr_why *y = l->y;
 
   if (y->archived_us) return mr_arena_printf(l->a, "archived %s ago", ago(l, y->archived_us));
-  if (mr_str_is(y->error_retry, "terminal"))
+  if (mr_str_is(y->threads->error_retry, "terminal"))
     return mr_arena_printf(l->a, "terminated %s ago after " MR_FMT ": " MR_FMT, ago(l, y->since_us),
-                           MR_ARG(y->error), MR_ARG(y->error_message));
+                           MR_ARG(y->threads->error), MR_ARG(y->threads->error_message));
   return mr_arena_printf(l->a, "terminated %s ago", ago(l, y->since_us));
 }
 
@@ -299,10 +317,13 @@ static void find(struct waits *l)
   if (mr_str_is(y->status, "idle")) {
     idle(l);
   } else if (mr_str_is(y->status, "rescheduling")) {
-    if (y->threads->retry_seen || !y->multiagent) retry(l, y->threads, y->due_us);
+    if (!y->multiagent || mr_str_is(y->threads->status, "rescheduled")) retry(l, y->threads, y->due_us);
     children(l);
   } else if (mr_str_is(y->status, "running")) {
-    running(l, y->threads);
+    if (mr_str_is(y->threads->status, "rescheduled"))
+      retry(l, y->threads, y->due_us);
+    else
+      running(l, y->threads);
     children(l);
     if (l->n == 0) between(l, y->threads);
   }

@@ -42,7 +42,7 @@ local kinds = {}
 
 function kinds.event_start(chat, ev)
   if ev.event and ev.event.type == "agent.message" then
-    if not chat.term.fresh then chat.term:put "\n" end -- the one before was given up
+    chat.term:begin_line() -- the one before was given up
     chat.streamed = { id = ev.event.id, text = "" }
   end
 end
@@ -63,7 +63,7 @@ kinds["agent.message"] = function(chat, ev)
     seen = ""
   end
   chat.term:put(term.clean(text:sub(#seen + 1)))
-  if not chat.term.fresh then chat.term:put "\n" end
+  chat.term:begin_line()
 end
 
 kinds["agent.tool_use"], kinds["agent.mcp_tool_use"], kinds["agent.custom_tool_use"] = tool_line, tool_line, tool_line

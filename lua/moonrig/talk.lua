@@ -72,7 +72,9 @@ changes["session.status_idle"] = function(talk, ev)
   if why.type ~= "end_turn" then talk.awaiting = nil end -- inputs that waited may be gone
   if talk.live and why.type ~= "end_turn" then
     talk.failed = true
-    talk:note(("(stopped: %s)"):format(tostring(why.type)))
+    if why.type ~= "budget_reached" or not talk:explain() then
+      talk:note(("(stopped: %s)"):format(tostring(why.type)))
+    end
   end
 end
 changes["session.status_running"] = function(talk)
@@ -90,6 +92,14 @@ changes["session.thread_status_idle"] = function(talk, ev)
   end
 end
 changes["session.thread_created"] = function(talk, ev) talk.threads[ev.session_thread_id] = ev.agent_name or "a thread" end
+
+---Says what the session waits for, as `moonrig why` does. true, or nothing when the server does not say.
+function Talk:explain()
+  local why = self.client.sessions.why(self.session.id)
+  if not why then return end
+  self:note(("(%s)"):format(why.sentence))
+  return true
+end
 
 ---Takes note of an event.
 function Talk:react(ev)
@@ -265,10 +275,7 @@ function Talk:begin_live()
     self.live = true
     if not self.json then for _, ev in ipairs(self.before) do self:show(ev) end end
     self.before = {}
-    if self.joined and self.term.tty and not self.json then
-      local why = self.client.sessions.why(self.session.id)
-      if why then self:note(("(%s)"):format(why.sentence)) end
-    end
+    if self.joined and self.term.tty and not self.json then self:explain() end
   end
   self:settle()
 end

@@ -74,17 +74,25 @@ function Term:put(text, style)
   io.stdout:flush()
 end
 
+---What comes next begins a line: a prompt is taken away, a line that was begun is ended.
+function Term:begin_line()
+  if self.shown then
+    self:erase()
+  elseif not self.fresh then
+    self:put "\n"
+  end
+end
+
 ---Writes a line of its own.
 function Term:line(text, style)
-  if not self.fresh then self:put "\n" end
+  self:begin_line()
   self:put(text, style)
   self:put "\n"
 end
 
 ---Says that something went wrong.
 function Term:complain(text)
-  if self.shown then self:erase() end
-  if not self.fresh then self:put "\n" end
+  self:begin_line()
   io.stderr:write("moonrig: ", M.clean(text), "\n")
 end
 

@@ -469,33 +469,6 @@ def import_runs_nothing(w):
 
 
 @test(model=True)
-def child_threads_come_along_and_rest(w):
-    s = w.session()
-    say(w, s, "[[say x]]")
-    lines = export(w, s).splitlines()[:-1]
-    child = "sthr_" + NOBODY
-    at = json.loads(lines[-1])["at"]
-    stamp = lambda us: time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(us // 1000000)) + ".%06dZ" % (us % 1000000)
-    for i, body in enumerate(({"type": "session.thread_status_running", "session_thread_id": child, "agent_name": "helper"},
-                              {"type": "user.message", "content": text("help")}, {"type": "span.model_request_start"})):
-        body.update(id="sevt_01" + "z" * 21 + "abc"[i], processed_at=stamp(at + i))
-        lines.append(json.dumps({"row": "wire", "at": at + i, "thread": child, "body": body}, separators=(",", ":")).encode())
-    c = import_(w, sealed(lines))
-    rows = [json.loads(x) for x in export(w, c).splitlines()]
-    own = [r for r in rows if r.get("thread")]
-    equal([r["body"]["type"] for r in own], ["session.thread_status_running", "user.message", "span.model_request_start",
-                                             "span.model_request_end", "session.thread_status_idle"])
-    true(len({r["thread"] for r in own}) == 1 and own[0]["thread"] != child, own)
-    equal(own[3]["body"]["model_request_start_id"], own[2]["body"]["id"])
-    equal(own[4]["body"]["session_thread_id"], own[0]["thread"])
-    equal(types(w.events(c))[-4:], ["session.thread_status_idle"] + TRIPLE)
-    equal(w.events(c)[-4]["agent_name"], "helper")
-    f = fork(w, c)
-    equal(len([json.loads(x) for x in export(w, f).splitlines() if b'"thread":"' in x[:80]]), 5)
-    say(w, f, "[[say y]]")
-
-
-@test(model=True)
 def import_of_a_long_session(w):
     s = w.session()
     say(w, s, "[[say one]]")
