@@ -303,7 +303,7 @@ static bool chosen(struct hidden *h, struct mr_buf *out)
   return false;
 }
 
-/* A session with a budget runs no model whose cost nobody knows. */
+/* A session with a cap on its cost runs no model whose cost nobody knows. */
 static bool priced(struct hidden *h, struct mr_str agent)
 {
   struct mr_session *s = h->t->s;
@@ -311,10 +311,11 @@ static bool priced(struct hidden *h, struct mr_str agent)
   yyjson_val *model;
   bool fine = true;
 
-  if (!s->cap || mr_json_parse(s->d->mem, agent, SIZE_MAX, &doc, NULL) != MR_OK) return true;
+  if (!s->caps.max[MR_CAP_COST] || mr_json_parse(s->d->mem, agent, SIZE_MAX, &doc, NULL) != MR_OK) return true;
   model = mr_json_get(yyjson_doc_get_root(doc), "model");
   if (!mr_price_find(s->d->prices, mr_json_get_str(model, "id"), mr_json_get_str(model, "speed"))) {
-    refuse(h, "model %.*s has no list price, and this session has a budget", SHORT(mr_json_get_str(model, "id")));
+    refuse(h, "model %.*s has no list price, and this session has a budget",
+           SHORT(mr_json_get_str(model, "id")));
     fine = false;
   }
   yyjson_doc_free(doc);

@@ -293,7 +293,7 @@ bool mr_turn_advance(struct mr_txn *t)
     return false;
   }
   mr_settle_drop(th);
-  if (mr_budget_over(th->s)) {
+  if (mr_thread_over(th)) {
     mr_turn_idle(t, MR_STOP_BUDGET, MR_S("null"));
     return false;
   }
@@ -329,7 +329,7 @@ static void step_begin(struct mr_thread *th)
   struct mr_txn t;
   bool model;
 
-  if (mr_budget_over(th->s)) return;
+  if (mr_thread_over(th)) return;
   if (!next_input(th, "user.message", "user.define_outcome") && !th->nmail && th->stop != MR_STOP_BUDGET)
     return;
   mr_txn_begin(&t, th, NULL, "take");
