@@ -331,7 +331,7 @@ function rig.sessions.threads.list(session_id, fields, options) end
 ---@return fun(): table?
 function rig.sessions.threads.each(session_id, fields, options) end
 
----POST /v1/sessions/{session_id}/threads/{thread_id}/archive (not implemented yet)
+---POST /v1/sessions/{session_id}/threads/{thread_id}/archive
 ---@param session_id string|table an id, or what has one
 ---@param thread_id string|table an id, or what has one
 ---@param fields? table
