@@ -131,7 +131,7 @@ end
 ---What is left of agents and advisor was not understood (M.roster).
 local function problem_of_roster(spec)
   if given(spec.multiagent) and (spec.agents ~= nil or spec.advisor ~= nil) then
-    return "agents and advisor are the short form of multiagent: give one or the other"
+    return "agents and advisor are the short form of multiagent; give one or the other"
   end
   if spec.agents ~= nil then return "agents must be a list of agents, got " .. type(spec.agents) end
   if spec.advisor ~= nil then return "advisor must be a model's name, got " .. type(spec.advisor) end
@@ -139,15 +139,15 @@ local function problem_of_roster(spec)
   if not list then return end
   local e = problem_of_list("agents", list, 20, "")
   if e then return e end
-  if #list == 0 then return "agents is empty: a coordinator needs at least one" end
+  if #list == 0 then return "agents is empty, and a coordinator needs one; name an agent, or leave agents out" end
   for i, a in ipairs(list) do
     local handle = type(a) == "table" and rawget(a, "spec")
     if type(a) == "string" and not a:find "^agent_" then
-      return ("agents[%d]: no agent %q is declared; one that only the server has is rig.agent %q"):format(i, a, a)
+      return ("agents[%d]: no agent %q is declared; declare it, or give rig.agent %q for one that only the server has"):format(i, a, a)
     elseif type(a) ~= "string" and type(a) ~= "table" then
       return ("agents[%d] must be an agent, a name or \"self\", got %s"):format(i, type(a))
     elseif handle and (given(handle.multiagent) or handle.agents or handle.advisor) then
-      return ("agents[%d]: %s has agents itself, and agents delegate one level deep; \"self\" is this one"):format(i, a.name)
+      return ("agents[%d]: %s has agents itself, and agents delegate one level deep; name one without"):format(i, a.name)
     end
   end
 end
