@@ -210,7 +210,7 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
 int64_t mr_session_cost(const struct mr_session *s);
 /* The caps that hold: its budget's, else the configuration's. */
 const struct mr_caps *mr_session_caps(const struct mr_session *s);
-int64_t mr_session_used(const struct mr_session *s, enum mr_cap c); /* in the cap's unit */
+int64_t mr_session_used(const struct mr_session *s, enum mr_cap c); /* in the cap's unit; not of repeats */
 bool mr_budget_over(const struct mr_session *s); /* a cap is reached, or a thread is paused for its repeats */
 bool mr_thread_over(const struct mr_thread *th); /* no further model request of it may begin */
 bool mr_input_begins(const struct mr_input *in); /* a message or an outcome */

@@ -299,7 +299,12 @@ static void start_counting(struct mr_session *s)
   for (struct mr_thread *th = &s->main; th; th = th->next) {
     memset(&th->usage, 0, sizeof th->usage);
     th->active_us = th->cost = 0;
+    if (th->stop != MR_STOP_BUDGET) continue;
+    th->rounds = 0;
+    th->stop = MR_STOP_END_TURN; /* its budget did not come along: it is not to go on by itself */
+    th->wants_model = false;
   }
+  if (s->stop == MR_STOP_BUDGET) s->stop = MR_STOP_END_TURN;
 }
 
 static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j)

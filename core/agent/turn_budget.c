@@ -23,18 +23,14 @@ const struct mr_caps *mr_session_caps(const struct mr_session *s)
 int64_t mr_session_used(const struct mr_session *s, enum mr_cap c)
 {
   const struct mr_usage *u = &s->usage;
-  int64_t active = s->active_us + (s->running_since_us ? s->last_us - s->running_since_us : 0), n = 0;
+  int64_t active = s->active_us + (s->running_since_us ? s->last_us - s->running_since_us : 0);
 
   switch (c) {
   case MR_CAP_COST: return mr_session_cost(s);
   case MR_CAP_TOKENS: return u->input + u->output + u->cache_read + u->cache_write_5m + u->cache_write_1h;
   case MR_CAP_SECONDS: return active / 1000000;
   case MR_CAP_STEPS: return s->steps;
-  case MR_CAP_REPEATS:
-    for (const struct mr_thread *th = &s->main; th; th = th->next)
-      if (th->repeats > n && th->status != MR_TERMINATED) n = th->repeats;
-    return n;
-  default: return 0;
+  default: return 0; /* repeats are a thread's */
   }
 }
 
@@ -106,7 +102,7 @@ void mr_cap_write(struct mr_jw *w, const struct mr_session *s)
   mr_jw_key(w, "cap_reached");
   mr_jw_obj(w);
   mr_jw_kc(w, "cap", mr_cap_key(c));
-  mr_jw_kint(w, "used", mr_session_used(s, c));
+  mr_jw_kint(w, "used", th ? th->repeats : mr_session_used(s, c));
   mr_jw_kint(w, "max", mr_session_caps(s)->max[c]);
   if (th) {
     mr_jw_kc(w, "thread", th->id);

@@ -203,6 +203,17 @@ def caps_of_the_configuration(w):
 
 
 @test(model=True)
+def a_copy_begins_at_nothing(w):
+    with own(w, "caps = { steps = 2 }") as v:
+        s = bare(v)
+        paused(v, s, f"{step(1)} ;; {step(1)} ;; [[say over]]")
+        f = v.ok("POST", f"/moonrig/v1/sessions/{s['id']}/fork", {})
+        equal(said(v.turn(message("[[say free]]"), session=f)[1]), ["free"])
+        paused(v, f, f"{step(1)} ;; [[say over]]")
+        refused(v, s, message("x"), names="reached its budget")
+
+
+@test(model=True)
 def a_restart_counts_the_same(w):
     with own(w, keep=True) as v:
         data = v.server.data
