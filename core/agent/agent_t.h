@@ -5,6 +5,7 @@
 #ifndef MR_AGENT_AGENT_T_H
 #define MR_AGENT_AGENT_T_H
 
+#include "agent/caps.h"
 #include "agent/domain.h"
 
 enum { MR_ID_LEN = 48 }; /* ids with their NUL */
@@ -39,6 +40,7 @@ struct mr_domain {
   /* limits of the configuration */
   int retry_max;                       /* model requests tried again, default 10 */
   int64_t retry_base_us, retry_cap_us; /* 1 s, 60 s */
+  struct mr_caps caps;                 /* of sessions without a budget of their own */
   int tool_rounds_max;                 /* rounds of tool use in one turn, default 200 */
   int64_t heartbeat_us;                /* of a grader at work, 10 s */
   yyjson_doc *context;                 /* section of the configuration, or NULL (compact.c) */

@@ -299,7 +299,7 @@ static bool chosen(struct hidden *h, struct mr_buf *out)
     return true;
   }
   name = mr_json_get_str(h->input, "model");
-  if (s->cap && name.n && !mr_price_find(s->d->prices, name, MR_S(""))) {
+  if (s->caps.max[MR_CAP_COST] && name.n && !mr_price_find(s->d->prices, name, MR_S(""))) {
     refuse(h, "model: this session has a budget, and %.*s has no list price; leave it out to use your own",
            SHORT(name));
     return false;
@@ -307,24 +307,6 @@ static bool chosen(struct hidden *h, struct mr_buf *out)
   if (mr_roster_inline(s->d->models, s->main.agent, h->input, out, &err) == MR_OK) return true;
   outcome(h, mr_str_c(err.message), true);
   return false;
-}
-
-/* A session with a budget runs no model whose cost nobody knows. */
-static bool priced(struct hidden *h, struct mr_str agent)
-{
-  struct mr_session *s = h->t->s;
-  yyjson_doc *doc = NULL;
-  yyjson_val *model;
-  bool fine = true;
-
-  if (!s->cap || mr_json_parse(s->d->mem, agent, SIZE_MAX, &doc, NULL) != MR_OK) return true;
-  model = mr_json_get(yyjson_doc_get_root(doc), "model");
-  if (!mr_price_find(s->d->prices, mr_json_get_str(model, "id"), mr_json_get_str(model, "speed"))) {
-    refuse(h, "model %.*s has no list price, and this session has a budget", SHORT(mr_json_get_str(model, "id")));
-    fine = false;
-  }
-  yyjson_doc_free(doc);
-  return fine;
 }
 
 static void create_agent(struct hidden *h)
@@ -345,7 +327,7 @@ static void create_agent(struct hidden *h)
     return;
   }
   mr_buf_init(&agent, h->t->s->d->mem, SIZE_MAX / 2);
-  if (chosen(h, &agent) && priced(h, mr_buf_get(&agent)) && (th = create(h->t, mr_buf_get(&agent)))) {
+  if (chosen(h, &agent) && (th = create(h->t, mr_buf_get(&agent)))) {
     tell(h->t, th, prompt);
     thread_outcome(h, th);
   }

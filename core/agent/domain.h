@@ -143,6 +143,7 @@ struct mr_question { /* the domain's; see mr_question_ask in session_t.h */
 };
 struct mr_subject { /* what hooks are chosen by */
   struct mr_str agent, agent_id, tool;
+  struct mr_str thread; /* where it happens, or empty: not chosen by, but told */
 };
 struct mr_hooks { /* filled by host/ */
   void *ud;

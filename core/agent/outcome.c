@@ -173,7 +173,7 @@ bool mr_outcome_grades(struct mr_txn *t)
   struct mr_outcome *o = mr_outcome_active(t->s);
 
   if (!mr_thread_primary(t->th) || !o || o->result != MR_RESULT_RUNNING || others_work(t->s)) return false;
-  if (mr_budget_over(t->s))
+  if (mr_thread_over(t->th))
     mr_turn_idle(t, MR_STOP_BUDGET, MR_S("null"));
   else
     span_row(t, "span.outcome_evaluation_start", o);

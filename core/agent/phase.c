@@ -347,7 +347,7 @@ bool mr_hooks_any(const struct mr_domain *d, enum mr_phase p, const struct mr_su
 
 struct mr_subject mr_thread_subject(const struct mr_thread *th)
 {
-  return (struct mr_subject){.agent = th->agent_name, .agent_id = th->agent_id};
+  return (struct mr_subject){.agent = th->agent_name, .agent_id = th->agent_id, .thread = mr_str_c(th->id)};
 }
 
 void mr_question_begin(struct mr_domain *d, struct mr_buf *b, struct mr_jw *w, struct mr_str session_id,
@@ -359,6 +359,7 @@ void mr_question_begin(struct mr_domain *d, struct mr_buf *b, struct mr_jw *w, s
   mr_jw_kstr(w, "session_id", session_id);
   mr_jw_kstr(w, "agent", who->agent);
   mr_jw_kstr(w, "agent_id", who->agent_id);
+  if (who->thread.n) mr_jw_kstr(w, "thread_id", who->thread);
 }
 
 void mr_question_ask(struct mr_domain *d, enum mr_phase p, const struct mr_subject *who, struct mr_buf *b,

@@ -1,5 +1,5 @@
 /*
- * price - what a session costs at list price: a dated table of prices, costs of requests, and budgets.
+ * price - what a session costs at list price: a dated table of prices, and the costs of requests.
  *
  * Money is a whole number of nanocents (MR_CENT of them make one US cent), never a float: a dollar per
  * million tokens is 100,000 nanocents a token, so prices down to 0.00001 USD per million tokens are exact.
@@ -48,19 +48,5 @@ int64_t mr_cost_add(int64_t a, int64_t b);                              /* stops
 
 /* {"amount":"<cents>","currency":"USD"}: cost rounded up to whole cents. */
 void mr_cost_write(struct mr_jw *w, int64_t cost);
-
-/* ---- budgets: {"type":"limit","max_list_cost":{"amount":"2500","currency":"USD"}} ---- */
-
-/* Checks one (a JSON object) and gives its cap in nanocents; errors name the member under "budget". */
-int mr_budget_read(yyjson_val *budget, int64_t *cap, struct mr_err *err);
-/* The object as it is stored and shown. */
-void mr_budget_write(struct mr_jw *w, int64_t cap);
-/* Has every model that a session with this agent (its snapshot) may run a list price? Else MR_E_INVALID, with
- * error code model_not_budgetable. */
-int mr_budget_check(const struct mr_prices *p, yyjson_val *agent, struct mr_err *err);
-static inline bool mr_budget_reached(int64_t cap, int64_t cost)
-{
-  return cost >= cap;
-}
 
 #endif

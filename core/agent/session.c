@@ -209,7 +209,8 @@ int mr_session_parse_docs(struct mr_session *s, struct mr_err *err)
   s->agent_doc = agent;
   s->doc = doc;
   mr_thread_set_agent(&s->main, yyjson_doc_get_root(agent));
-  if (!yyjson_is_obj(budget) || mr_budget_read(budget, &s->cap, err) != MR_OK) s->cap = 0;
+  memset(&s->caps, 0, sizeof s->caps);
+  if (yyjson_is_obj(budget)) mr_budget_read(budget, &s->caps, NULL);
   return MR_OK;
 }
 
@@ -296,8 +297,11 @@ static void on_log(void *ud, const struct mr_rows *r)
 
 static void load_log(struct load *l)
 {
-  struct mr_log_query q = {
-      .session_id = mr_str_c(l->s->id), .with_private = true, .all_threads = true, .after_pos = l->after, .limit = LOAD_PAGE};
+  struct mr_log_query q = {.session_id = mr_str_c(l->s->id),
+                           .with_private = true,
+                           .all_threads = true,
+                           .after_pos = l->after,
+                           .limit = LOAD_PAGE};
   mr_read_log(l->d->store, l->s->ws, &q, on_log, l);
 }
 

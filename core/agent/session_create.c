@@ -3,7 +3,6 @@
  * input files, and makes the session, its files and its first inputs in one commit. Nothing exists before.
  */
 #include "agent/events.h"
-#include "agent/price.h"
 #include "agent/resources.h"
 #include "agent/roster.h"
 
@@ -16,7 +15,7 @@ struct create {
   char id[MR_ID_MAX], primary[MR_ID_MAX];
   struct mr_str snapshot, agent_id;
   int64_t agent_version, agent_rev, env_rev;
-  int64_t cap; /* of its budget; 0: none */
+  struct mr_caps caps; /* of its budget */
   struct mr_str environment_id;
   bool self_hosted;
   struct mr_env_use use;
@@ -84,10 +83,7 @@ static int write_doc(struct create *p, struct mr_buf *b)
   mr_resources_write(&p->res, &w);
   mr_jw_kraw(&w, "vault_ids", MR_S("[]"));
   mr_jw_key(&w, "budget");
-  if (p->cap)
-    mr_budget_write(&w, p->cap);
-  else
-    mr_jw_null(&w);
+  mr_budget_write(&w, &p->caps);
   if (p->self_hosted) { /* of the environment, which does not change its kind; clients are not shown it */
     mr_jw_key(&w, "self_hosted");
     mr_jw_bool(&w, true);
@@ -328,7 +324,7 @@ static void on_agent(struct mr_call *c, int code, const struct mr_resolved *r)
   if (code == MR_OK) {
     agent = yyjson_doc_get_root(doc);
     code = mr_roster_models(agent, served, p);
-    if (code == MR_OK && p->cap) code = mr_budget_check(c->d->prices, agent, &c->err);
+    if (code == MR_OK && p->caps.max[MR_CAP_COST]) code = mr_budget_check(c->d->prices, agent, &c->err);
     p->agent.agent = mr_arena_str(c->arena, mr_json_get_str(agent, "name"));
   }
   yyjson_doc_free(doc);
@@ -360,7 +356,7 @@ void mr_sessions_create(struct mr_call *c)
   if (yyjson_arr_size(mr_json_get(c->in, "vault_ids")) > 0)
     code = mr_err_set(&c->err, MR_E_NOTFOUND, "vault_ids", "vault_ids: no vault of this id");
   else if (budget && !yyjson_is_null(budget))
-    code = mr_budget_read(budget, &p->cap, &c->err);
+    code = mr_budget_read(budget, &p->caps, &c->err);
   if (code == MR_OK) code = check_list(c, mr_json_get(c->in, "initial_events"));
   if (code != MR_OK)
     mr_call_done(c, code);

@@ -110,6 +110,8 @@ struct mr_thread {
   int blocked_n;        /* event ids of the latest requires_action idle */
   struct mr_mail *mail; /* messages of other threads that its model has not been given */
   int nmail;
+  int64_t repeats; /* the newest call was made so many times in a row, since a client last stepped in */
+  struct mr_str last_tool, last_input; /* that call; session memory */
   int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
   int compactions;        /* in a row, without a message or a tool call */
   struct mr_str *history; /* message fragments for the model; they stay as they are (history.c) */
@@ -146,9 +148,9 @@ struct mr_session {
   int64_t agent_version;
   yyjson_doc *agent_doc, *doc; /* snapshot; the client's part (title, metadata, resources, ...) */
   struct mr_str agent_json, doc_json;
-  bool self_hosted;  /* the client runs the built-in tools */
-  int64_t cap;       /* of its budget, nanocents; 0: it has none */
-  char *sandbox_ref; /* stored in the head */
+  bool self_hosted;    /* the client runs the built-in tools */
+  struct mr_caps caps; /* of its budget; none: those of the configuration hold (mr_session_caps) */
+  char *sandbox_ref;   /* stored in the head */
   /* state: mr_state_apply only. status and stop are of the session as clients see it */
   struct mr_thread main; /* the primary thread; main.next: its children */
   enum mr_status status;
@@ -156,6 +158,7 @@ struct mr_session {
   int64_t last_us; /* highest processed_at */
   struct mr_usage usage;
   int64_t cost;                        /* of all threads, without running time */
+  int64_t steps;                       /* model requests of all threads, and of graders */
   int64_t running_since_us, active_us; /* time with any thread running */
   struct mr_outcome *outcomes;         /* in order; the last may be active (outcome.h) */
   /* inputs */
@@ -220,7 +223,15 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
 /* ---- turn_budget.c: what a session may cost (API: sessions §13.3) ---- */
 /* At list price so far, running time too, nanocents; -1: the session's model has no list price. */
 int64_t mr_session_cost(const struct mr_session *s);
-bool mr_budget_over(const struct mr_session *s); /* no further model request may begin */
+/* The caps that hold: its budget's, else the configuration's. */
+const struct mr_caps *mr_session_caps(const struct mr_session *s);
+int64_t mr_session_used(const struct mr_session *s, enum mr_cap c); /* in the cap's unit; not of repeats */
+bool mr_budget_over(const struct mr_session *s); /* a cap is reached, or a thread is paused for its repeats */
+bool mr_thread_over(const struct mr_thread *th); /* no further model request of it may begin */
+bool mr_input_begins(const struct mr_input *in); /* a message or an outcome */
+void mr_repeat_count(struct mr_thread *th, const struct mr_tcall *t); /* state.c: a call was made */
+void mr_repeats_forget(struct mr_session *s);                         /* state.c: somebody stepped in */
+void mr_cap_write(struct mr_jw *w, const struct mr_session *s); /* which cap is reached: a member of the head */
 /* The budget was changed: what was paused goes on, in the commit of the change. */
 void mr_turn_budget_changed(struct mr_txn *t);
 /* What the model request that just ended cost: a private row, behind its span. */

@@ -6,8 +6,9 @@
  * The agent changes only while the session is idle, so nothing that is in flight was made of the old one.
  */
 #include "agent/agents.h"
-#include "agent/price.h"
 #include "agent/sessions.h"
+
+#include <stdio.h>
 
 struct change {
   struct mr_call *c;
@@ -15,7 +16,7 @@ struct change {
   bool title, metadata, agent, budget; /* which are other than they were */
   yyjson_val *new_title;
   struct mr_buf new_metadata, new_agent; /* JSON */
-  int64_t cap;                           /* the new budget; 0: removed */
+  struct mr_caps caps;                   /* the new budget; none in it: removed */
 };
 
 /* ---- what is asked for ---- */
@@ -56,29 +57,52 @@ static int read_agent(struct change *p)
   return code;
 }
 
+/* Each cap is to be more than what was used of it; the count of repeats begins again. */
+static int check_raised(struct change *p)
+{
+  static const char *const what[] = {NULL, "tokens that the session has used",
+                                     "seconds that the session has worked",
+                                     "model requests that the session has made"};
+  struct mr_session *s = p->s;
+  char field[48];
+
+  for (int i = 0; i < MR_CAP_REPEATS; i++) {
+    int64_t used = mr_session_used(s, i);
+    if (!p->caps.max[i] || used < p->caps.max[i]) continue;
+    if (i == MR_CAP_COST)
+      return mr_err_code(&p->c->err, MR_E_STATE, "budget_not_raised", "budget",
+                         "budget.max_list_cost must be greater than the session's consumed list cost");
+    snprintf(field, sizeof field, "budget.%s", mr_cap_key(i));
+    return mr_err_code(&p->c->err, MR_E_STATE, "budget_not_raised", field,
+                       "%s must be greater than the %lld %s", field, (long long)used, what[i]);
+  }
+  return MR_OK;
+}
+
+/* Budgets only replace budgets; the caps of the configuration are one. The same again lets a thread that was paused
+ * for its repeats go on. */
 static int read_budget(struct change *p)
 {
   struct mr_call *c = p->c;
   struct mr_session *s = p->s;
   yyjson_val *given = mr_json_get(c->in, "budget");
-  int64_t old = s->cap;
   int code;
 
   if (!given) return MR_OK;
   if (yyjson_is_null(given)) {
-    p->budget = old != 0;
+    p->budget = mr_caps_any(&s->caps);
     return MR_OK;
   }
-  code = mr_budget_read(given, &p->cap, &c->err);
+  code = mr_budget_read(given, &p->caps, &c->err);
   if (code != MR_OK) return code;
-  if (!old)
+  if (!mr_caps_any(mr_session_caps(s)))
     return mr_err_code(&c->err, MR_E_STATE, "budget_create_only", "budget",
                        "budget: this session has none, and one can only be given when a session is created");
-  if (mr_budget_reached(p->cap, mr_session_cost(s)))
-    return mr_err_code(&c->err, MR_E_STATE, "budget_not_raised", "budget",
-                       "budget.max_list_cost must be greater than the session's consumed list cost");
-  p->budget = p->cap != old;
-  return mr_budget_check(s->d->prices, yyjson_doc_get_root(s->agent_doc), &c->err);
+  code = check_raised(p);
+  if (code == MR_OK && p->caps.max[MR_CAP_COST])
+    code = mr_budget_check(s->d->prices, yyjson_doc_get_root(s->agent_doc), &c->err);
+  p->budget = code == MR_OK && (!mr_caps_same(&p->caps, &s->caps) || mr_budget_over(s));
+  return code;
 }
 
 static int read_all(struct change *p)
@@ -116,15 +140,6 @@ static void on_committed(void *ud, int code, const struct mr_err *err)
   over(p, code);
 }
 
-static void write_budget(const struct change *p, struct mr_jw *w)
-{
-  mr_jw_key(w, "budget");
-  if (p->cap)
-    mr_budget_write(w, p->cap);
-  else
-    mr_jw_null(w);
-}
-
 /* The client's part with what changed of it. */
 static void write_doc(struct change *p, struct mr_buf *out)
 {
@@ -137,7 +152,8 @@ static void write_doc(struct change *p, struct mr_buf *out)
   while ((k = yyjson_obj_iter_next(&it))) {
     struct mr_str key = mr_json_str(k);
     if (p->budget && mr_str_is(key, "budget")) {
-      write_budget(p, &w);
+      mr_jw_key(&w, "budget");
+      mr_budget_write(&w, &p->caps);
       continue;
     }
     mr_jw_key_s(&w, key);
@@ -168,7 +184,7 @@ static int apply(struct change *p)
   yyjson_doc_free(s->doc);
   s->doc = doc;
   s->doc_json = json;
-  if (p->budget) s->cap = p->cap;
+  if (p->budget) s->caps = p->caps;
   if (!p->agent) return MR_OK;
   json = mr_session_copy(s, mr_buf_get(&p->new_agent));
   if (!json.n) return mr_err_nomem(&p->c->err);
@@ -192,7 +208,10 @@ static int commit(struct change *p)
   t.what |= MR_SESSION_DOC | (p->agent ? MR_SESSION_AGENT : 0);
   mr_txn_wire(&t, &b, &w, "session.updated", NULL, NULL);
   if (p->agent) mr_jw_kraw(&w, "agent", mr_buf_get(&p->new_agent));
-  if (p->budget) write_budget(p, &w);
+  if (p->budget) {
+    mr_jw_key(&w, "budget");
+    mr_budget_write(&w, &p->caps);
+  }
   if (p->metadata && !mr_str_is(mr_buf_get(&p->new_metadata), "{}"))
     mr_jw_kraw(&w, "metadata", mr_buf_get(&p->new_metadata));
   if (p->title) mr_jw_kval(&w, "title", p->new_title);

@@ -104,7 +104,9 @@ static int apply_tool_use(struct mr_thread *th, yyjson_val *j, const char *ref, 
   mr_json_write(&b, mr_json_get(j, "input"), false);
   t->input = mr_session_copy(th->s, mr_buf_get(&b));
   mr_buf_free(&b);
-  return t->name.p && t->input.p ? MR_OK : MR_E_NOMEM;
+  if (!t->name.p || !t->input.p) return MR_E_NOMEM;
+  mr_repeat_count(th, t);
+  return MR_OK;
 }
 
 static int set_result(struct mr_thread *th, struct mr_tcall *t, yyjson_val *j)
@@ -291,11 +293,17 @@ static int apply_created(struct mr_session *s, yyjson_val *j)
 static void start_counting(struct mr_session *s)
 {
   memset(&s->usage, 0, sizeof s->usage);
-  s->active_us = s->cost = 0;
+  s->active_us = s->cost = s->steps = 0;
+  mr_repeats_forget(s);
   for (struct mr_thread *th = &s->main; th; th = th->next) {
     memset(&th->usage, 0, sizeof th->usage);
     th->active_us = th->cost = 0;
+    if (th->stop != MR_STOP_BUDGET) continue;
+    th->rounds = 0;
+    th->stop = MR_STOP_END_TURN; /* its budget did not come along: it is not to go on by itself */
+    th->wants_model = false;
   }
+  if (s->stop == MR_STOP_BUDGET) s->stop = MR_STOP_END_TURN;
 }
 
 static int apply_private(struct mr_thread *th, struct mr_str type, yyjson_val *j)
@@ -381,18 +389,26 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
       if (!th->archived_us) th->archived_us = row->processed_us;
     }
   } else if (mr_str_is(t, "span.model_request_start")) {
+    s->steps++;
     set_id(th->span_id, mr_json_get_str(j, "id"));
     th->wants_model = false;
   } else if (mr_str_is(t, "span.model_request_end")) {
     apply_span_end(th, j);
   } else if (mr_str_is(t, "user.message")) {
     th->wants_model = true;
+    th->repeats = 0;
     return mr_history_user(th, mr_json_get(j, "content"), "user");
   } else if (mr_str_is(t, "system.message")) {
     return mr_history_user(th, mr_json_get(j, "content"), "system");
+  } else if (mr_str_is(t, "user.interrupt")) {
+    mr_repeats_forget(s);
+  } else if (mr_str_is(t, "session.updated")) {
+    if (mr_json_get(j, "budget")) mr_repeats_forget(s);
   } else if (mr_str_is(t, "user.define_outcome")) {
+    th->repeats = 0;
     return mr_outcome_apply_define(s, j);
   } else if (mr_str_is(t, "span.outcome_evaluation_start")) {
+    s->steps++;
     mr_outcomes_start(s->outcomes, j);
   } else if (mr_str_is(t, "span.outcome_evaluation_end")) {
     add_usage(&th->usage, mr_json_get(j, "usage"));
@@ -486,6 +502,7 @@ void mr_state_head(const struct mr_session *s, struct mr_buf *out)
   mr_jw_kint(&w, "threads_working", working);
   mr_jw_key(&w, "usage");
   mr_usage_write(&w, &s->usage, s->active_us, mr_session_cost(s));
+  mr_cap_write(&w, s);
   if (s->outcomes) {
     mr_jw_key(&w, "outcome_evaluations");
     mr_outcomes_write(&w, s->outcomes);

@@ -314,7 +314,7 @@ bool mr_turn_advance(struct mr_txn *t)
     return false;
   }
   mr_settle_drop(th);
-  if (mr_budget_over(th->s)) {
+  if (mr_thread_over(th)) {
     mr_turn_idle(t, MR_STOP_BUDGET, MR_S("null"));
     return false;
   }
@@ -361,7 +361,7 @@ static void step_begin(struct mr_thread *th)
   struct mr_txn t;
   bool model;
 
-  if (mr_budget_over(th->s)) return;
+  if (mr_thread_over(th)) return;
   if (!next_input(th, "user.message", "user.define_outcome") &&
       !(MR_SWITCH("begin-late") && (th->nmail || th->stop == MR_STOP_BUDGET)))
     return;

@@ -370,6 +370,17 @@ static int revision(yyjson_val *head)
   return mr_str_is(mr_json_get_str(last, "result"), "running") ? (int)mr_json_get_int(last, "iteration", 0) : 0;
 }
 
+static void copy_cap(struct mr_why *y, yyjson_val *budget, yyjson_val *reached)
+{
+  y->default_caps = !yyjson_is_obj(budget) || mr_budget_read(budget, &y->caps, NULL) != MR_OK;
+  if (y->default_caps) y->caps = y->c->d->caps;
+  y->cap = mr_cap_find(mr_json_get_str(reached, "cap"));
+  y->cap_used = mr_json_get_int(reached, "used", 0);
+  y->cap_max = mr_json_get_int(reached, "max", 0);
+  y->cap_thread = keep(y, mr_json_get_str(reached, "thread"));
+  y->cap_tool = keep(y, mr_json_get_str(reached, "tool"));
+}
+
 static int copy_row(struct mr_why *y, const struct mr_session_row *r)
 {
   yyjson_doc *head = NULL, *doc = NULL, *agent = NULL;
@@ -390,9 +401,8 @@ static int copy_row(struct mr_why *y, const struct mr_session_row *r)
   y->created_us = y->since_us = r->created_us;
   y->archived_us = r->archived_us;
   y->due_us = r->due_us;
-  y->budget =
-      keep(y, mr_json_get_str(mr_json_get(mr_json_get(yyjson_doc_get_root(doc), "budget"), "max_list_cost"),
-                              "amount"));
+  copy_cap(y, mr_json_get(yyjson_doc_get_root(doc), "budget"),
+           mr_json_get(yyjson_doc_get_root(head), "cap_reached"));
   y->cost = keep(
       y, mr_json_get_str(mr_json_get(mr_json_get(yyjson_doc_get_root(head), "usage"), "list_cost"), "amount"));
   y->reading = code == MR_OK ? thread_get(y, mr_json_get_str(yyjson_doc_get_root(head), "primary")) : NULL;

@@ -43,7 +43,12 @@ struct mr_why {
   int64_t pos;                                             /* the reading goes on before this row */
   int pages;
   /* the session */
-  struct mr_str status, model, budget, cost; /* budget, cost: cents */
+  struct mr_str status, model, cost; /* cost: cents */
+  struct mr_caps caps;               /* of its budget, else of the configuration */
+  enum mr_cap cap;                   /* the one that is reached, or MR_CAPS */
+  int64_t cap_used, cap_max;
+  struct mr_str cap_thread, cap_tool; /* of repeats */
+  bool default_caps;
   int64_t created_us, archived_us, due_us, since_us, now_us;
   bool multiagent, status_seen, interrupted, begun;
   struct mr_str stop, explanation; /* of its newest idle event; explanation: of a refusal */

@@ -2,6 +2,7 @@
  * why_text.c - what a session waits for, in one sentence and in fields: the second half of the operation sessions.why.
  * See why_t.h. Pure, but for the answer that it writes.
  */
+#include "agent/price.h"
 #include "agent/session_t.h"
 #include "agent/why_t.h"
 
@@ -37,10 +38,15 @@ static const char *ago(struct waits *l, int64_t us)
   return span_text(l->a, l->y->now_us - us);
 }
 
-static const char *usd(struct mr_arena *a, struct mr_str cents)
+static int64_t cents(struct mr_str amount)
 {
   int64_t v = 0;
-  mr_str_int(cents, &v);
+  mr_str_int(amount, &v);
+  return v;
+}
+
+static const char *usd(struct mr_arena *a, int64_t v)
+{
   return mr_arena_printf(a, "$%lld.%02lld", (long long)(v / 100), (long long)(v % 100));
 }
 
@@ -205,6 +211,39 @@ static void children(struct waits *l)
 
 /* ---- the session ---- */
 
+static const char *cap_text(struct waits *l)
+{
+  static const char *const names[] = {NULL, "token", "time", "step"};
+  static const char *const units[] = {NULL, "tokens", "seconds", "model requests"};
+  const struct mr_why *y = l->y;
+  const char *of = y->default_caps ? " (the configuration's caps)" : "";
+
+  if (y->cap == MR_CAP_REPEATS)
+    return mr_arena_printf(l->a,
+                           "repeat cap reached: " MR_FMT
+                           " was called %lld times in a row with the same input%s; "
+                           "goes on when the budget is changed, or given again",
+                           MR_ARG(y->cap_tool), (long long)y->cap_used, of);
+  if (y->cap == MR_CAP_COST)
+    return mr_arena_printf(l->a, "the budget of %s is reached (%s spent): goes on when it is raised",
+                           usd(l->a, y->caps.max[MR_CAP_COST] / MR_CENT), usd(l->a, cents(y->cost)));
+  if (y->cap == MR_CAPS)
+    return "the budget was reached: goes on with the next message"; /* it was raised since */
+  return mr_arena_printf(l->a, "%s cap reached: %lld of %lld %s%s; raise budget.%s", names[y->cap],
+                         (long long)y->cap_used, (long long)y->cap_max, units[y->cap], of, mr_cap_key(y->cap));
+}
+
+static void at_cap(struct waits *l)
+{
+  struct mr_why *y = l->y;
+  struct wait w = {.kind = "budget", .since_us = y->since_us, .text = cap_text(l)};
+
+  if (y->cap < MR_CAPS) w.name = mr_str_c(mr_cap_key(y->cap));
+  for (const struct mr_why_thread *t = y->threads; t && y->cap_thread.n; t = t->next)
+    if (mr_str_eq(t->id, y->cap_thread)) w.thread = t;
+  add(l, w);
+}
+
 static const char *rest_text(struct waits *l)
 {
   const struct mr_why *y = l->y;
@@ -232,10 +271,7 @@ static void idle(struct waits *l)
     for (int i = 0; i < y->nnamed; i++)
       wait_for_client(l, y->named[i], y->named[i]->thread);
   } else if (mr_str_is(y->stop, "budget_reached")) {
-    w.kind = "budget";
-    w.text = mr_arena_printf(l->a, "the budget of %s is reached (%s spent): goes on when it is raised",
-                             usd(l->a, y->budget), usd(l->a, y->cost));
-    add(l, w);
+    at_cap(l);
   } else {
     w.text = rest_text(l);
     add(l, w);
@@ -267,21 +303,34 @@ static void sentence(struct waits *l, struct mr_buf *b)
   if (y->queued) mr_buf_printf(b, "; %d input%s queued", y->queued, y->queued == 1 ? " is" : "s are");
 }
 
+/* The call that lets it go on: the same caps, the one that is reached twice as high. */
+static const char *raise_command(struct waits *l)
+{
+  struct mr_why *y = l->y;
+  struct mr_caps caps = y->caps;
+  const char *text;
+  struct mr_buf b;
+  struct mr_jw w;
+
+  if (y->cap < MR_CAP_REPEATS && caps.max[y->cap] < INT64_MAX / 2) caps.max[y->cap] *= 2;
+  mr_buf_init(&b, y->c->mem, 4096);
+  mr_jw_init(&w, &b);
+  mr_budget_write(&w, &caps);
+  text = mr_arena_printf(l->a,
+                         "moonrig api sessions.update '{\"session_id\":\"" MR_FMT "\",\"budget\":" MR_FMT "}'",
+                         MR_ARG(y->c->path[0]), MR_ARG(mr_buf_get(&b)));
+  mr_buf_free(&b);
+  return text;
+}
+
 static const char *command(struct waits *l)
 {
   const struct mr_why *y = l->y;
   struct mr_str id = y->c->path[0];
-  int64_t cap = 0;
 
-  mr_str_int(y->budget, &cap);
   if (mr_str_is(y->status, "terminated")) return mr_arena_printf(l->a, "moonrig logs " MR_FMT, MR_ARG(id));
   if (!mr_str_is(y->status, "idle")) return mr_arena_printf(l->a, "moonrig logs " MR_FMT " -f", MR_ARG(id));
-  if (!y->nnamed && mr_str_is(y->stop, "budget_reached"))
-    return mr_arena_printf(l->a,
-                           "moonrig api sessions.update '{\"session_id\":\"" MR_FMT
-                           "\",\"budget\":{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"%lld\","
-                           "\"currency\":\"USD\"}}}'",
-                           MR_ARG(id), (long long)cap * 2);
+  if (!y->nnamed && mr_str_is(y->stop, "budget_reached") && y->cap < MR_CAPS) return raise_command(l);
   return mr_arena_printf(l->a, "moonrig attach " MR_FMT, MR_ARG(id));
 }
 

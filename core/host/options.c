@@ -27,6 +27,11 @@ static const struct option table[] = {
     {"retries.cap_ms", K_INT, 1, 86400000},
     {"limits", K_OBJ, 0, 0},
     {"limits.tool_rounds", K_INT, 1, 100000},
+    {"caps", K_OBJ, 0, 0}, /* of sessions without a budget of their own */
+    {"caps.tokens", K_INT, 1, 1000000000000000},
+    {"caps.seconds", K_INT, 1, 1000000000000000},
+    {"caps.steps", K_INT, 1, 1000000000000000},
+    {"caps.repeats", K_INT, 2, 1000000000000000},
     {"outcomes", K_OBJ, 0, 0},
     {"outcomes.heartbeat_ms", K_INT, 100, 3600000},
     {"outcomes.grader_model", K_STR, 1, 250},

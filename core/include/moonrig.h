@@ -271,7 +271,10 @@ MR_API int mr_call_wait(struct mr_runtime *rt, const char *op, const char *json,
  * Sends a user message to a session and follows its events until the turn is over (the next
  * session.status_idle after the message was taken, or the session's end). content: plain text, or
  * a JSON array of content blocks. on_event sees each event; reply's json is
- * {"text", "stop_reason", "stop_details", "usage", "pending":[...]}.
+ * {"text", "stop_reason", "stop_details", "usage", "pending":[...]}. A session with other threads is followed until
+ * none of them runs; what they say is not part of the text. stop_reason "budget_reached": a cap of the session's budget
+ * is reached, no message is taken, and what was paused goes on by itself once sessions.update has raised the budget
+ * (sessions.why says which cap): follow it with sessions.events.stream.
  */
 MR_API int mr_ask(struct mr_runtime *rt, const char *session_id, const char *content,
                   const struct mr_callbacks *cbs, void *ud, struct mr_op **op, struct mr_err *err);
@@ -310,8 +313,9 @@ MR_API struct mr_str mr_use_input(const struct mr_use *u); /* JSON object, as th
 MR_API const struct mr_val *mr_use_input_val(const struct mr_use *u);
 MR_API struct mr_str mr_use_id(const struct mr_use *u); /* the event id, "sevt_..." */
 MR_API struct mr_str mr_use_session(const struct mr_use *u);
+/* The thread whose model called, and its agent's name: in a coordinator's session a child's, not the session's. */
 MR_API struct mr_str mr_use_thread(const struct mr_use *u);
-MR_API struct mr_str mr_use_agent(const struct mr_use *u); /* the agent's name */
+MR_API struct mr_str mr_use_agent(const struct mr_use *u);
 MR_API int mr_use_attempt(const struct mr_use *u);         /* 1, or more after a crash */
 MR_API int64_t mr_use_deadline_ms(const struct mr_use *u); /* milliseconds left */
 MR_API int mr_use_cancelled(const struct mr_use *u);
@@ -329,7 +333,8 @@ typedef void (*mr_hook_fn)(void *ud, struct mr_hook_call *call);
 /*
  * A hook has a say at a phase of the turn. filter: JSON {"agent": name or id, "tool": name, "name": text} or
  * NULL ("tool": permit and tools only; "name" chooses nothing, it is for the log). The call's input is a JSON
- * object, always with session_id, agent (name) and agent_id; the answer is JSON too, NULL = no opinion. Answer
+ * object, always with session_id, agent (name) and agent_id, and but for accept with thread_id: in a coordinator's
+ * session the agent is the one whose thread it is. The answer is JSON too, NULL = no opinion. Answer
  * with mr_hook_decide, at the latest after 30 s; later, and when the answer cannot be read, the fail default
  * counts: MR_HOOK_FAIL_CLOSED refuses (what that is, below), otherwise as if the hook were not there. Hooks are
  * asked one after the other in the order added. In permit the first that decides wins; in the other phases each
@@ -380,7 +385,8 @@ struct mr_watcher {
 enum { MR_ON_DURABLE = 1 /* goes on after a restart where it was: at least once */ };
 
 /*
- * Sees events of all sessions after they are committed, in log order; of one session one at a time, several
+ * Sees events of all sessions (of their own streams: a child thread's events only as far as they are shown there) after
+ * they are committed, in log order; of one session one at a time, several
  * sessions side by side (at most 64 at once; a watcher that is behind reads on from the log, it never misses
  * any). Without MR_ON_DURABLE it begins with what is committed from now on. The same name again replaces the
  * function and the filter and keeps the position. A durable position moves past an event once it and all

@@ -83,6 +83,38 @@ function rules.Criticise(text)
   return "GOOD"
 end
 
+function rules.Count(text)
+  return ("%d words, %d sentences"):format(select(2, text:gsub("%S+", "")), #sentences(text))
+end
+
+function rules.Check(text)
+  local before
+  for word in text:lower():gmatch "%a+" do
+    if word == before then return ('"%s" is doubled'):format(word) end
+    before = word
+  end
+  return "nothing is doubled"
+end
+
+---Gives the text to both agents, waits for their reports, and repeats them.
+function rules.Coordinate(text, _, messages)
+  local found, from = {}, nil
+  for _, m in ipairs(messages) do
+    for _, b in ipairs(type(m.content) == "table" and m.content or {}) do
+      if from then found[#found + 1], from = from .. ": " .. b.text, nil end
+      from = b.type == "text" and b.text:match "^Message from agent ([%w_-]+)" or nil
+    end
+  end
+  if #messages > 1 and #found < 2 then return "I wait." end
+  table.sort(found)
+  if #found > 0 then return table.concat(found, "; ") end
+  local calls = {}
+  for i, name in ipairs { "counter", "checker" } do
+    calls[i] = { type = "tool_use", name = "create_agent", input = { agent = name, prompt = text } }
+  end
+  return calls
+end
+
 ---@param models string what rig.provider takes
 return function(models)
   if rig.env.MOONRIG_ANTHROPIC_API_KEY or rig.env.ANTHROPIC_API_KEY then return end
@@ -90,6 +122,6 @@ return function(models)
     local system = text_of(request.system)
     local rule = rules[system:match "^%a+" or ""]
     if not rule then return nil, "offline.lua has no rule for this agent" end
-    return (rule(text_of(request.messages[#request.messages].content), system))
+    return (rule(text_of(request.messages[#request.messages].content), system, request.messages))
   end }
 end

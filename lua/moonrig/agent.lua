@@ -138,7 +138,9 @@ end
 ---@field tools? (moonrig.Tool|table|string)[] handles, rig.toolset(), names of tools of these scripts, wire objects
 ---@field mcp_servers? table[]
 ---@field skills? table[]
----@field multiagent? table
+---@field agents? (moonrig.Agent|string|table)[] whom it may delegate to: handles, names of agents of these scripts, ids, "self"
+---@field advisor? string    a model that it may ask for advice
+---@field multiagent? table  those two in the API's own form
 ---@field execution_identity? table
 ---@field metadata? table<string, string>
 
@@ -216,17 +218,44 @@ local function changes(kind, spec, wire)
   return fields
 end
 
+---Agents that a coordinator names by handles of agents that others made get their ids.
+local function find_members(transport, spec)
+  local many = type(spec.multiagent) == "table" and spec.multiagent.agents
+  for _, m in ipairs(type(many) == "table" and many or {}) do
+    if type(m) == "table" and getmetatable(m) == Agent and not m.id then
+      local id, e = resolve_at("agent", m, transport)
+      if not id then return nil, e end
+      m.id = id
+    end
+  end
+  return true
+end
+
 local function upsert(transport, kind, h, all)
+  local found_all, missing = find_members(transport, h.spec)
+  if not found_all then return nil, missing end
   local k, found = kinds[kind], all[h.name] or {}
   if #found > 1 then return nil, ambiguous(kind, h.name, found) end
   if #found == 0 then return transport.call(k.create, h.spec) end
   return transport.call(k.update, changes(kind, h.spec, found[1])) -- makes no new version if nothing changed
 end
 
+---Those that others delegate to come first.
+local function in_order(decls)
+  local list = {}
+  for _, last in ipairs { false, true } do
+    for _, d in ipairs(decls) do
+      local m = d.decl.spec.multiagent
+      if (m ~= nil and m ~= native.null) == last then list[#list + 1] = d end
+    end
+  end
+  return list
+end
+
 local function upsert_all(kind, decls, failures)
   if #decls == 0 then return end
   local all, why = by_name(api, kind)
-  for _, d in ipairs(decls) do
+  for _, d in ipairs(in_order(decls)) do
     local h, o, e = d.decl, nil, why
     if all then
       local ok
@@ -284,7 +313,12 @@ function M.new(transport)
       declare.check(what, o, "name", "string", true)
       local all, e = by_name(transport, kind, o.name)
       if not all then return nil, e end
-      local h, wire = setmetatable({ name = o.name, spec = o, transport = transport }, k.mt), nil
+      local spec = {}
+      for key, v in pairs(o) do spec[key] = v end
+      if kind == "agent" then
+        fields.roster(spec, function(name) return setmetatable({ name = name, transport = transport }, Agent) end)
+      end
+      local h, wire = setmetatable({ name = o.name, spec = spec, transport = transport }, k.mt), nil
       wire, e = upsert(transport, kind, h, all)
       if not wire then return nil, e end
       h.id = wire.id

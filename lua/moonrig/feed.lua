@@ -18,6 +18,7 @@ local MAX_BREAKS, PAGE = 20, 1000 -- breaks in a row, without an event between t
 ---@field live? boolean     nothing of before now
 ---@field since? string     nothing older than this time, as the server writes it
 ---@field turn? boolean     as live; after a break all history may come (the reader knows what it looks for)
+---@field thread? string    the events of this thread alone; not with live, turn or since
 ---@field deltas? boolean   previews of the agent's text too: event_start, event_delta
 ---@field patient? boolean  a server that is away is waited for; on_away(err), on_back() tell (fields of the feed)
 
@@ -25,7 +26,7 @@ local MAX_BREAKS, PAGE = 20, 1000 -- breaks in a row, without an event between t
 ---@param o moonrig.FeedOptions
 ---@param transport? moonrig.Transport default: the runtime of these scripts
 function Feed.new(session_id, o, transport)
-  return setmetatable({ id = session_id, after = o.after, live = (o.live or o.turn) and not o.after, turn = o.turn,
+  return setmetatable({ id = session_id, thread = o.thread, after = o.after, live = (o.live or o.turn) and not o.after, turn = o.turn,
     since = o.since, deltas = o.deltas, patient = o.patient, breaks = 0, transport = transport or api }, Feed)
 end
 
@@ -63,6 +64,12 @@ local function too_late() return err.new("timeout_error", "nothing came in time"
 
 -- --------------------------------------------------------------------------------------------------- reading
 
+---The operation's name, and its parameters with what they are about.
+function Feed:op(what, params)
+  params.session_id, params.thread_id = self.id, self.thread
+  return (self.thread and "sessions.threads.events." or "sessions.events.") .. what, params
+end
+
 ---The id of the newest event that is in the log.
 function Feed:newest()
   local page, e = self.transport.call("sessions.events.list",
@@ -80,9 +87,9 @@ end
 
 ---Opens the stream. true, or nil, err.
 function Feed:open()
-  local params = { session_id = self.id }
+  local name, params = self:op("stream", {})
   if self.deltas then params.event_deltas = { "agent.message" } end
-  local st, e = self.transport.stream_open("sessions.events.stream", params, self:opts())
+  local st, e = self.transport.stream_open(name, params, self:opts())
   if not st then return nil, e end
   self.stream, self.seen, self.page, self.opened = st, {}, nil, true
   self.listing = not self.live
@@ -121,11 +128,11 @@ function Feed:turn_page()
   end
   local e
   if not page then -- after a break: from the last event on, not all from the start
-    local from = self.after_at or not self.after and self.since
+    local from = not self.thread and (self.after_at or not self.after and self.since)
     self.range = from and { gte = from } or nil
   end
-  page, e = self.transport.call("sessions.events.list",
-    { session_id = self.id, limit = PAGE, page = page and page.next_page, created_at = self.range }, self:opts())
+  local name, params = self:op("list", { limit = PAGE, page = page and page.next_page, created_at = self.range })
+  page, e = self.transport.call(name, params, self:opts())
   if not page then return nil, e end
   if not self.page then self.skipping = self.after ~= nil end
   self.page, self.at = page, 1
@@ -150,8 +157,9 @@ function Feed:history()
   end
 end
 
-local function over(ev)
+function Feed:over(ev)
   return ev.type == "session.status_terminated" or ev.type == "session.deleted"
+    or (self.thread and ev.type == "session.thread_status_terminated" and ev.session_thread_id == self.thread)
 end
 
 ---Was it, or what it previews, listed already?
@@ -223,7 +231,7 @@ function Feed:next()
     if e then return nil, e end
     if ev then
       self.breaks = 0
-      if over(ev) then self:close() end
+      if self:over(ev) then self:close() end
       return ev
     end
   end

@@ -5,7 +5,7 @@ local schema = require "moonrig.schema"
 local similar = require "moonrig.similar"
 
 local M = {
-  agent = "name description model system tools mcp_servers skills multiagent execution_identity metadata",
+  agent = "name description model system tools mcp_servers skills multiagent agents advisor execution_identity metadata",
   environment = "name description config scope metadata",
 }
 
@@ -31,13 +31,42 @@ local function tool_named(g, name, agent)
   return found
 end
 
----Puts in what is meant by leaving it out: the default model, and tools given by name.
+---agents and advisor as the API's multiagent. Entries are handles, ids, "self" or wire forms; named(name) finds the
+---handle of another text, or gives nil.
+---@param spec table
+---@param named fun(name: string): any
+function M.roster(spec, named)
+  if type(spec.agents) ~= "table" and type(spec.advisor) ~= "string" or given(spec.multiagent) then return end
+  if spec.agents ~= nil and (type(spec.agents) ~= "table" or getmetatable(spec.agents)) then return end
+  local list = {}
+  for k, a in pairs(spec.agents or {}) do
+    if a == "self" then
+      list[k] = { type = "self" }
+    elseif type(a) == "string" and not a:find "^agent_" then
+      list[k] = named(a) or a
+    else
+      list[k] = a
+    end
+  end
+  if type(spec.advisor) == "string" then
+    list[#list + 1] = { type = "advisor", model = spec.advisor }
+    spec.advisor = nil
+  end
+  spec.multiagent, spec.agents = { type = "coordinator", agents = list }, nil
+end
+
+---Puts in what is meant by leaving it out: the default model, tools and agents given by name.
 ---@param g table
 ---@param kind "agent"|"environment"
 ---@param spec table
 ---@param defaults? { model: any }
 function M.complete(g, kind, spec, defaults)
   if kind ~= "agent" then return end
+  M.roster(spec, function(name)
+    for _, d in ipairs(g.decls.agent) do
+      if d.decl.name == name then return d.decl end
+    end
+  end)
   if spec.model == nil and defaults then spec.model = defaults.model end
   if type(spec.tools) ~= "table" then return end
   local tools = {}
@@ -77,13 +106,18 @@ local function problem_of_tool(at, t)
   return e and ("%s (%s): %s"):format(at, t.name, e)
 end
 
-local function problem_of_tools(tools)
-  if type(tools) ~= "table" then return "tools must be a list, got " .. type(tools) end
-  if #tools > 256 then return "tools: at most 256" end
-  for k in pairs(tools) do
-    if type(k) ~= "number" then return ("tools must be a list, it has a key %s"):format(tostring(k)) end
-    if k ~= math.floor(k) or k < 1 or k > #tools then return "tools has a hole: a tool by rig.tool \"name\" that is not declared is nil" end
+local function problem_of_list(what, list, max, hole)
+  if type(list) ~= "table" then return ("%s must be a list, got %s"):format(what, type(list)) end
+  if #list > max then return ("%s: at most %d"):format(what, max) end
+  for k in pairs(list) do
+    if type(k) ~= "number" then return ("%s must be a list, it has a key %s"):format(what, tostring(k)) end
+    if k ~= math.floor(k) or k < 1 or k > #list then return what .. " has a hole" .. hole end
   end
+end
+
+local function problem_of_tools(tools)
+  local wrong = problem_of_list("tools", tools, 256, ": a tool by rig.tool \"name\" that is not declared is nil")
+  if wrong then return wrong end
   local seen = {}
   for i, t in ipairs(tools) do
     local e = problem_of_tool(("tools[%d]"):format(i), t)
@@ -91,6 +125,30 @@ local function problem_of_tools(tools)
     local name = (is_tool(t) or t.type == "custom") and t.name
     if name and seen[name] then return ("tools: %s is there twice"):format(name) end
     if name then seen[name] = true end
+  end
+end
+
+---What is left of agents and advisor was not understood (M.roster).
+local function problem_of_roster(spec)
+  if given(spec.multiagent) and (spec.agents ~= nil or spec.advisor ~= nil) then
+    return "agents and advisor are the short form of multiagent; give one or the other"
+  end
+  if spec.agents ~= nil then return "agents must be a list of agents, got " .. type(spec.agents) end
+  if spec.advisor ~= nil then return "advisor must be a model's name, got " .. type(spec.advisor) end
+  local list = type(spec.multiagent) == "table" and spec.multiagent.type == "coordinator" and spec.multiagent.agents
+  if not list then return end
+  local e = problem_of_list("agents", list, 20, "")
+  if e then return e end
+  if #list == 0 then return "agents is empty, and a coordinator needs one; name an agent, or leave agents out" end
+  for i, a in ipairs(list) do
+    local handle = type(a) == "table" and rawget(a, "spec")
+    if type(a) == "string" and not a:find "^agent_" then
+      return ("agents[%d]: no agent %q is declared; declare it, or give rig.agent %q for one that only the server has"):format(i, a, a)
+    elseif type(a) ~= "string" and type(a) ~= "table" then
+      return ("agents[%d] must be an agent, a name or \"self\", got %s"):format(i, type(a))
+    elseif handle and (given(handle.multiagent) or handle.agents or handle.advisor) then
+      return ("agents[%d]: %s has agents itself, and agents delegate one level deep; name one without"):format(i, a.name)
+    end
   end
 end
 
@@ -133,7 +191,7 @@ function M.problem(kind, spec)
       return ("%s must be a table, got %s"):format(key, type(spec[key]))
     end
   end
-  return given(spec.tools) and problem_of_tools(spec.tools) or nil
+  return problem_of_roster(spec) or (given(spec.tools) and problem_of_tools(spec.tools)) or nil
 end
 
 return M

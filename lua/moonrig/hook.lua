@@ -35,6 +35,7 @@ local declare = require "moonrig.declare"
 
 ---@class moonrig.HookContext
 ---@field session moonrig.Session
+---@field thread? string the thread it happens in; not in accept
 ---@field generation integer
 ---@field log fun(...: string)
 
@@ -130,7 +131,7 @@ native.entry("hook", function(decl, call)
   local id = call.session_id or (type(call.session) == "string" and call.session) or nil
   if id then call.session = session.handle(id) end
   if decl.phase == "tools" then call.text = text_of(call.content) end
-  local ctx = { generation = g.number, session = call.session }
+  local ctx = { generation = g.number, session = call.session, thread = call.thread_id }
   function ctx.log(...) native.log(2, "hook " .. (decl.name or decl.phase), context.words(ctx, ...)) end
   local value, detail = decl.run(call, ctx)
   if decl.phase == "idle" then return nil end

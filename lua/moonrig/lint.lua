@@ -235,6 +235,10 @@ end
 local function rule_of(message)
   if message:find "unknown option" then return "unknown-field" end
   if message:find "no tool \"" or message:find "toolset has no" then return "unknown-tool" end
+  if message:find "no agent \"" then return "unknown-agent" end
+  if message:find "agents%[%d+%]: .- has agents itself" or message:find "agents is empty" or message:find "short form of multiagent" then
+    return "bad-roster"
+  end
   if message:find "got nothing" or message:find "is missing" then return "missing-field" end
   if message:find "input_schema" then return "bad-schema" end
   if message:find "declared twice" or message:find "a second skill" then return "duplicate" end

@@ -85,6 +85,23 @@ local function compare_one(kind, want, have)
   return list
 end
 
+---A declared agent with its roster as the server shows it, agents by the ids of those that are stored.
+local function with_roster(spec, have, stored)
+  local many = type(spec.multiagent) == "table" and spec.multiagent.agents
+  if type(many) ~= "table" then return spec end
+  local copy, list = {}, {}
+  for i, m in ipairs(many) do
+    local id = type(m) == "string" and m or (m.type == "self" and have.id) or nil
+    for _, o in ipairs(stored) do
+      if type(m) == "table" and getmetatable(m) and o.name == m.name then id = o.id end
+    end
+    list[i] = id and { type = "agent", id = id } or (getmetatable(m) and m.name or m)
+  end
+  for k, v in pairs(spec) do copy[k] = v end
+  copy.multiagent = { type = spec.multiagent.type, agents = list }
+  return copy
+end
+
 ---@param g table
 ---@param stored { agents?: table[], environments?: table[] }
 ---@param report fun(d: table, key: string, rule: string, message: string, fix: string)
@@ -97,7 +114,9 @@ function M.compare(g, stored, report)
       for _, o in ipairs(list) do
         if o.name == d.decl.name and (o.archived_at == nil or o.archived_at == native.null) then have = o end
       end
-      local want = plain(d.decl.spec) or {}
+      local spec = d.decl.spec
+      if kind == "agent" and have then spec = with_roster(spec, have, list) end
+      local want = plain(spec) or {}
       if not have then
         changes[#changes + 1] = { kind = kind, name = d.decl.name, change = "create" }
       else

@@ -6,7 +6,11 @@ local answer = require "moonrig.answer"
 local declare = require "moonrig.declare"
 local err = require "moonrig.err"
 local Feed = require "moonrig.feed"
+local params_of = require "moonrig.params"
+local follower = require "moonrig.follower"
+local threads = require "moonrig.thread"
 
+local within = follower.within
 local M = {}
 
 ---Whose sessions they are: a transport, what finds ids of agents and environments, and the tools answered here.
@@ -66,33 +70,6 @@ end
 
 local content_of = answer.content_of
 
----A file (as rig.files.upload gave it) goes where a resource goes.
-local function resources_of(list)
-  local out = {}
-  for i, r in ipairs(list) do
-    if type(r) == "string" then r = { type = "file", file_id = r } end
-    if type(r) == "table" and r.type == "file" and r.id and not r.file_id then r = { type = "file", file_id = r.id } end
-    out[i] = r
-  end
-  return out
-end
-
-local function events_of(list)
-  local out = {}
-  for i, ev in ipairs(list) do
-    out[i] = type(ev) == "string" and { type = "user.message", content = content_of(ev) } or ev
-  end
-  return out
-end
-
----{ usd = 5 } as the API writes it: whole cents as a string.
-local function budget_of(b)
-  if type(b) ~= "table" or b.usd == nil then return b end
-  local cents = type(b.usd) == "number" and math.floor(b.usd * 100 + 0.5) or 0
-  if cents < 1 then err.misuse("budget: usd is an amount of dollars, at least 0.01") end
-  return { type = "limit", max_list_cost = { amount = ("%d"):format(cents), currency = "USD" } }
-end
-
 ---@class moonrig.SessionOptions
 ---@field agent moonrig.Agent|string|table handle, name, id or wire form
 ---@field environment? moonrig.Environment|string handle, name or id; default "default"
@@ -101,10 +78,23 @@ end
 ---@field metadata? table<string, string>
 ---@field resources? (table|string)[] files as uploaded, ids of files, or wire form
 ---@field vault_ids? string[]
----@field budget? { usd: number }|table
+---@field budget? moonrig.Budget|table
 ---@field initial_events? (string|table)[] texts or wire events
+---@field outcome? moonrig.OutcomeOptions behind the initial events; session:outcome() waits for it
 
-local known = "agent environment environment_id title metadata resources vault_ids budget initial_events"
+---@class moonrig.Budget what a session may use before it pauses; at least one of them
+---@field usd? number      at list price
+---@field tokens? integer
+---@field seconds? integer in which anything of it runs
+---@field steps? integer   model requests
+---@field repeats? integer calls of one tool with one input in a row, in a thread
+
+---@class moonrig.OutcomeOptions
+---@field description string
+---@field rubric string|table a text, a file as uploaded, or a wire form
+---@field max_iterations? integer
+
+local known = "agent environment environment_id title metadata resources vault_ids budget initial_events outcome"
 
 local function create(side, o)
   declare.keys("rig.session", o, known)
@@ -117,9 +107,11 @@ local function create(side, o)
   params.environment_id, e = side.id("environment", o.environment or o.environment_id or "default")
   if not params.environment_id then return nil, e end
   params.environment = nil
-  params.budget = budget_of(o.budget)
-  if o.resources then params.resources = resources_of(o.resources) end
-  if o.initial_events then params.initial_events = events_of(o.initial_events) end
+  params.budget = params_of.budget(o.budget)
+  if o.resources then params.resources = params_of.resources(o.resources) end
+  if o.initial_events or o.outcome then params.initial_events = params_of.events(o.initial_events) end
+  if o.outcome then table.insert(params.initial_events, params_of.outcome("rig.session: outcome", o.outcome)) end
+  params.outcome = nil
   local wire
   wire, e = side.transport.call("sessions.create", params)
   if not wire then return nil, e end
@@ -207,6 +199,7 @@ function Pending:fail(why) return result(self, why and tostring(why) or "failed"
 ---@field usage table        tokens of this turn's model requests, added up
 ---@field events table[]     from the message on
 ---@field pending moonrig.Pending[] calls that wait for an answer
+---@field outcome? { result: string, explanation: string, iteration: integer } the newest verdict of the grader in it
 local Turn = {}
 Turn.__index = Turn
 
@@ -228,6 +221,12 @@ local function take(turn, ev)
     turn.text = text_of(ev.content)
   elseif ev.type == "session.error" then
     turn.error = ev.error
+  elseif ev.type == "session.thread_status_idle" then
+    turn.paused[ev.session_thread_id or 1] = (ev.stop_reason or {}).type == "budget_reached" or nil
+  elseif ev.type == "session.thread_status_running" then
+    turn.paused[ev.session_thread_id or 1] = nil
+  elseif ev.type == "span.outcome_evaluation_end" then
+    turn.outcome = { result = ev.result, explanation = ev.explanation, iteration = ev.iteration }
   elseif ev.type == "span.model_request_end" then
     for k, v in pairs(ev.model_usage or {}) do
       if type(v) == "number" then turn.usage[k] = (turn.usage[k] or 0) + v end
@@ -272,21 +271,9 @@ local function stopped(turn, ev)
   else
     return false
   end
-  if turn.stop_reason ~= "requires_action" then turn.feed:close() end
+  turn.open = turn.stop_reason == "requires_action" or (turn.stop_reason == "budget_reached" and next(turn.paused) ~= nil)
+  if not turn.open then turn.feed:close() end
   return true
-end
-
-local function pack(...) return { n = select("#", ...), ... } end
-local unpack = table.unpack or unpack
-
----Runs fn within so many seconds of a feed's waits.
-local function within(feed, seconds, fn)
-  if not seconds then return fn() end
-  local lift = feed:limit(seconds)
-  local r = pack(pcall(fn))
-  lift()
-  if not r[1] then error(r[2], 0) end
-  return unpack(r, 2, r.n)
 end
 
 local function to_the_stop(turn)
@@ -302,15 +289,15 @@ local function to_the_stop(turn)
   end
 end
 
----Goes on after the pending calls were answered: waits for the next end of the turn. After a timeout_error it can be
----called again.
+---Goes on after the pending calls were answered, or the budget was raised: waits for the next end of the turn. After a
+---timeout_error it can be called again.
 ---@param o? { timeout?: number } seconds
 ---@return moonrig.Turn?
 ---@return moonrig.Error?
 function Turn:wait(o)
   o = options("turn:wait", o, "timeout")
-  if self.stop_reason and self.stop_reason ~= "requires_action" then return self end
-  if self.stop_reason and #self.pending > 0 and #pending_of(self, self.blocked) == #self.pending then
+  if self.stop_reason and not self.open then return self end
+  if self.stop_reason == "requires_action" and #self.pending > 0 and #pending_of(self, self.blocked) == #self.pending then
     return nil, err.new("invalid_request_error", "nothing of turn.pending was answered: the turn would wait for ever")
   end
   self.pending = {}
@@ -319,14 +306,26 @@ end
 
 -- --------------------------------------------------------------------------------------------- methods
 
-local function begin(turn, blocks)
+local function begin(turn, event)
   local feed = turn.feed
   local ok, e = feed:open()
   local sent
-  if ok then sent, e = send(turn.session, { type = "user.message", content = blocks }, feed:opts()) end
+  if ok then sent, e = send(turn.session, event, feed:opts()) end
   if not sent then return nil, e end
   turn.message_id = sent.id
   return to_the_stop(turn)
+end
+
+---A turn that runs to its stop. feed_o: options of its feed; o: deltas, on_event, timeout.
+local function run(s, feed_o, o, fn)
+  local side = side_of(s)
+  local feed = Feed.new(s.id, feed_o, side.transport)
+  local turn = setmetatable({ session = s, feed = feed, events = {}, uses = {}, answered = {}, pending = {}, paused = {},
+    usage = { input_tokens = 0, output_tokens = 0 }, text = "", on_event = o.on_event }, Turn)
+  if side.tools then turn.answers = answer.new(side, s, feed) end
+  local done, e = within(feed, o.timeout, function() return fn(turn) end)
+  if not done then feed:close() end
+  return done, e
 end
 
 ---Sends text or content blocks and waits until the turn is over.
@@ -337,14 +336,53 @@ end
 ---@return moonrig.Error?
 function methods:ask(content, o)
   o = options("session:ask", o, "deltas on_event timeout")
-  local blocks, side = content_of(content), side_of(self)
-  local feed = Feed.new(self.id, { turn = true, deltas = o.deltas }, side.transport)
-  local turn = setmetatable({ session = self, feed = feed, events = {}, uses = {}, answered = {}, pending = {},
-    usage = { input_tokens = 0, output_tokens = 0 }, text = "", on_event = o.on_event }, Turn)
-  if side.tools then turn.answers = answer.new(side, self, feed) end
-  local done, e = within(feed, o.timeout, function() return begin(turn, blocks) end)
-  if not done then feed:close() end
-  return done, e
+  local event = { type = "user.message", content = content_of(content) }
+  return run(self, { turn = true, deltas = o.deltas }, o, function(turn) return begin(turn, event) end)
+end
+
+---Waits for what was defined before: what is there of the turn is taken from now on.
+local function join_outcome(turn)
+  local feed = turn.feed
+  local ok, e = feed:open()
+  local wire
+  if ok then wire, e = call(turn.session, "sessions.retrieve", {}, feed:opts()) end
+  if not wire then return nil, e end
+  local list = wire.outcome_evaluations
+  local last = type(list) == "table" and list[#list]
+  if last and type(last.completed_at) == "string" then
+    turn.outcome, turn.stop_reason = { result = last.result, explanation = last.explanation, iteration = last.iteration }, "end_turn"
+    feed:close()
+    return turn
+  end
+  if wire.status ~= "running" and wire.status ~= "rescheduling" then
+    return nil, err.new("invalid_request_error", last and "the session is idle, and its outcome is not decided: moonrig why says what it waits for"
+      or "the session has no outcome")
+  end
+  turn.started = true
+  return to_the_stop(turn)
+end
+
+---Defines an outcome and waits until a grader has found it satisfied, or will look no more; without a description,
+---waits for the newest that was defined. nil, err, turn when the turn stopped before that (requires_action,
+---budget_reached, ...): turn.pending is to be answered, and turn:wait() goes on; turn.outcome has the result then.
+---@param o? { description?: string, rubric?: string|table, max_iterations?: integer, deltas?: boolean, on_event?: fun(ev: table), timeout?: number }
+---@return string? result "satisfied", "max_iterations_reached", "failed", "interrupted"
+---@return string|moonrig.Error explanation
+---@return moonrig.Turn?
+function methods:outcome(o)
+  o = options("session:outcome", o, "description rubric max_iterations deltas on_event timeout")
+  local turn, e
+  if o.description == nil and o.rubric == nil then
+    turn, e = run(self, { live = true, deltas = o.deltas }, o, join_outcome)
+  else
+    local event = params_of.outcome("session:outcome",
+      { description = o.description, rubric = o.rubric, max_iterations = o.max_iterations })
+    turn, e = run(self, { turn = true, deltas = o.deltas }, o, function(t) return begin(t, event) end)
+  end
+  if not turn then return nil, e end
+  local got = turn.outcome
+  if got and got.result ~= "needs_revision" then return got.result, got.explanation, turn end
+  return nil, err.new(turn.stop_reason, "the turn stopped before the outcome was decided: " .. turn.stop_reason), turn
 end
 
 ---Sends text or content blocks; does not wait for the agent.
@@ -357,29 +395,6 @@ function methods:send(content, o)
   return send(self, { type = "user.message", content = content_of(content) }, o)
 end
 
----@class moonrig.Follower calling it gives the next event; raises when it cannot go on
----@overload fun(): table?
-local Follower = {}
-Follower.__index = Follower
-function Follower.__call(self)
-  local ev, e = within(self.feed, self.timeout, function() return self.feed:next() end)
-  local answers = self.answers
-  if not ev and answers then e = answers.failed or e end
-  if e then error(e, 0) end
-  if ev and answers then
-    answers:see(ev)
-    if not self.feed.listing then answers:act() end
-  end
-  return ev
-end
-
----Stops following, and handlers of a client's tools that it started; one that was left alone is closed when it is
----collected.
-function Follower:close()
-  self.feed:close()
-  if self.answers then self.answers:stop() end
-end
-
 ---Iterates over events: history from the start (or after an event id), then live, with no gap, until the
 ---session ends. Raises when it cannot go on. timeout: seconds without an event until it raises a timeout_error; it can
 ---be called again after that.
@@ -389,7 +404,7 @@ function methods:follow(o)
   o = options("session:follow", o, "after deltas live timeout")
   local side = side_of(self)
   local feed = Feed.new(self.id, { after = o.after, deltas = o.deltas, live = o.live }, side.transport)
-  local f = setmetatable({ feed = feed, timeout = o.timeout }, Follower)
+  local f = follower.new(feed, o.timeout)
   if side.tools then
     local answers = answer.new(side, self, feed)
     f.answers = answers
@@ -426,6 +441,35 @@ function methods:refresh(o)
   if not wire then return nil, e end
   rawset(self, "wire", wire)
   return self
+end
+
+---Changes it: title, metadata (as a patch), tools and servers of its agent (while it is idle), budget. A session that
+---paused at its budget goes on by itself once that is higher; false removes it.
+---@param o { title?: string, metadata?: table, agent?: table, budget?: moonrig.Budget|table|false, timeout?: number }
+---@return moonrig.Session?
+---@return moonrig.Error?
+function methods:update(o)
+  o = options("session:update", o, "title metadata agent budget timeout")
+  local wire, e = call(self, "sessions.update",
+    { title = o.title, metadata = o.metadata, agent = o.agent, budget = params_of.budget(o.budget) }, o)
+  if not wire then return nil, e end
+  rawset(self, "wire", wire)
+  return self
+end
+
+---Its threads, as handles: the primary first; of a coordinator those that it started behind it.
+---@param o? { timeout?: number } seconds, for each page
+---@return moonrig.Thread[]?
+---@return moonrig.Error?
+function methods:threads(o)
+  o = options("session:threads", o, "timeout")
+  local list, page, e = {}, nil, nil
+  repeat
+    page, e = call(self, "sessions.threads.list", { limit = 1000, page = page and page.next_page }, o)
+    if not page then return nil, e end
+    for _, wire in ipairs(page.data) do list[#list + 1] = threads.handle(self, wire, side_of(self).transport) end
+  until not page.next_page
+  return list
 end
 
 ---The session and all its events as one table, which `rig.json.encode` writes and `t.replay` reads; what

@@ -10,6 +10,9 @@ local mine = rig.agent { name = "mine", model = "m", system = "be brief", tools 
 local room = rig.environment { name = "room", config = { type = "cloud" } }
 local lead = rig.agent { name = "lead", model = "m", multiagent = { type = "coordinator", agents = { mine } } }
 
+local desk = rig.agent { name = "desk", model = "m", agents = { "late", mine, "self", "agent_z" }, advisor = "big" }
+rig.agent { name = "late", model = "m" }
+
 local function by_name(list, name)
   for _, o in ipairs(list) do
     if o.name == name then return o end
@@ -34,6 +37,10 @@ t.test("what is declared exists before rig.main runs", function()
   t.equal(room.id, by_name(server.environments, "room").id)
   t.equal(by_name(server.agents, "lead").multiagent.agents[1], a.id)
   t.equal(lead.id, by_name(server.agents, "lead").id)
+  t.equal(desk.id, by_name(server.agents, "desk").id)
+  t.equal(rig.json.encode(by_name(server.agents, "desk").multiagent), ('{"agents":["%s","%s",{"type":"self"},"agent_z",'
+    .. '{"model":"big","type":"advisor"}],"type":"coordinator"}'):format(by_name(server.agents, "late").id, a.id))
+  t.equal(by_name(server.agents, "desk").agents, nil)
 end)
 t.test("looking up: a handle, a name, an id", function()
   t.equal(rig.agent "mine", mine)

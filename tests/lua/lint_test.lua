@@ -218,6 +218,8 @@ rig.agent { name = "fresh", model = "m" }
 rig.agent { name = "same", model = "m", tools = {} }
 rig.environment { name = "e", config = { type = "cloud" } }
 rig.tool { name = "elsewhere", description = "x", agent = "stored", run = function() end }
+rig.agent { name = "lead", model = "m", agents = { "a", "self", "agent_3" }, advisor = "big" }
+rig.agent { name = "chief", model = "m", agents = { "same", "fresh" } }
 ]] }
   local stored = { agents = {
     { id = "agent_1", name = "a", version = 3, model = { id = "m" }, system = "old", description = rig.null, metadata = {}, tools = rig.array {
@@ -226,6 +228,11 @@ rig.tool { name = "elsewhere", description = "x", agent = "stored", run = functi
       { type = "custom", name = "look", description = "Looks", input_schema = { type = "object", properties = { id = { type = "string" } } } } } },
     { id = "agent_2", name = "same", version = 1, model = { id = "m" }, tools = rig.array {}, mcp_servers = rig.array {} },
     { id = "agent_3", name = "stored", version = 1 },
+    { id = "agent_4", name = "lead", version = 1, model = { id = "m" }, multiagent = { type = "coordinator", agents = {
+      { type = "agent", id = "agent_1", version = 3 }, { type = "agent", id = "agent_4", version = 1 },
+      { type = "agent", id = "agent_3", version = 1 }, { type = "advisor", model = "big" } } } },
+    { id = "agent_5", name = "chief", version = 1, model = { id = "m" }, multiagent = { type = "coordinator", agents = {
+      { type = "agent", id = "agent_2", version = 1 } } } },
   }, environments = { { id = "env_1", name = "e", config = { type = "cloud", networking = { type = "unrestricted" } } } } }
   local report = lint(dir .. "/x.lua", stored)
   t.equal(found(report), "4 drift", rig.json.encode(report.problems))
@@ -233,6 +240,7 @@ rig.tool { name = "elsewhere", description = "x", agent = "stored", run = functi
   t.equal(rig.json.encode(report.changes), rig.json.encode {
     { kind = "agent", name = "a", change = "update", fields = { 'system would be "new", it is "old"',
       'tools[2].input_schema.properties.deep is new: {"type":"boolean"}' } },
+    { kind = "agent", name = "chief", change = "update", fields = { 'multiagent.agents[2] is new: "fresh"' } },
     { kind = "agent", name = "fresh", change = "create" } })
   t.equal(found(lint(dir .. "/x.lua")), "12 unknown-agent")
   put {}

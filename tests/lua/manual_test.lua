@@ -120,7 +120,7 @@ local called = {
   Stream = { "stream" }, Task = { "task", "other" }, Response = { "res" },
   StreamedResponse = { "feed", "big", '"http://example.test/log")' }, Request = { "req" }, RouteResponse = { "res" },
   ModelContext = { "ctx" }, Sqlite = { "db", "tx" }, ToolContext = { "ctx" }, HookContext = { "ctx" },
-  ScheduleContext = { "ctx" }, Client = { "lab", "far" },
+  ScheduleContext = { "ctx" }, Thread = { "thread" }, Client = { "lab", "far" },
 }
 
 ---Methods and functions of each class, by its last name. Options have functions of the script, not ours.

@@ -8,7 +8,7 @@ local calls = {}
 local echo = rig.tool { name = "echo", description = "Gives back", idempotent = true,
   input_schema = { type = "object", required = { "n" }, properties = { n = { type = "integer" } } },
   run = function(input, ctx)
-    calls[#calls + 1] = { input = input, agent = ctx.agent, session = ctx.session.id, attempt = ctx.attempt, left = ctx.deadline - rig.now() }
+    calls[#calls + 1] = { input = input, agent = ctx.agent, thread = ctx.thread, session = ctx.session.id, attempt = ctx.attempt, left = ctx.deadline - rig.now() }
     if input.n == 1 then return { n = input.n, e = rig.array(), big = rig.int "9007199254740993" } end
     if input.n == 2 then return nil, "no such thing" end
     if input.n == 3 then error "broken" end
@@ -29,6 +29,34 @@ rig.hook { phase = "permit", agent = "tester", tool = "pay", fail = "closed", ru
   if call.input.amount == 500 then return "rewrite", { amount = 50 } end
   if call.input.amount == 400 then return "ask", "above 300" end
   return "allow"
+end }
+
+local hooked
+rig.hook { phase = "permit", tool = "echo", run = function(call, ctx)
+  hooked = { agent = call.agent, thread = ctx.thread }
+end }
+
+-- A grader is content with the second look at "tick"; a boss delegates.
+local tick, looks = rig.tool { name = "tick", description = "Ticks", run = function() return "tick" end }, 0
+rig.agent { name = "graded", model = "graded-1", tools = { tick } }
+rig.provider { name = "graded", models = "graded-*", run = function(request)
+  if request.tools and request.tools[1].name == "submit_verdict" then
+    looks = looks + 1
+    local fine = looks > 1
+    return { { type = "tool_use", name = "submit_verdict",
+      input = { result = fine and "satisfied" or "needs_revision", explanation = "graded " .. looks } } }
+  end
+  return "done"
+end }
+rig.agent { name = "boss", model = "boss-1", agents = { "tester" }, advisor = "boss-1" }
+rig.provider { name = "boss", models = "boss-*", run = function(request)
+  local last = request.messages[#request.messages].content
+  local block = type(last) == "table" and last[#last] or { text = last }
+  if block.type == "tool_result" then return "waiting" end
+  if block.text == "delegate" then
+    return { { type = "tool_use", name = "create_agent", input = { agent = "tester", prompt = 'use echo {"n":9}' } } }
+  end
+  return "heard: " .. tostring(block.text:match "n is %d+")
 end }
 
 -- The model: "use NAME JSON" calls a tool; after its result it says what it read.
@@ -211,7 +239,7 @@ t.test("declared agents are found, and unchanged ones keep their version", funct
   t.equal(rig.agent "tester", agent)
   t.equal(assert(rig.agents.retrieve(agent)).version, 1)
   local page = assert(rig.agents.list())
-  t.equal(#page.data, 2)
+  t.equal(#page.data, 4)
   t.equal(assert(rig.environment "default").name, "default")
 end)
 t.test("fs and timers on the real loop", function()
@@ -296,5 +324,101 @@ t.test("fork, export, import", function()
     function() rig.import("x", { metadata = {} }) end } do
     t.ok(not pcall(misuse))
   end
+end)
+
+-- ---------------------------------------------------------------- budgets, outcomes, several agents
+t.test("a turn that pauses goes on when the budget is raised", function()
+  local s = session { budget = { steps = 1, tokens = 1e9, repeats = 2 } }
+  t.equal(s.budget.max_steps, 1)
+  t.equal(s.budget.max_tokens, 1000000000)
+  local r = turn('use echo {"n":7}', s)
+  t.equal(r.stop_reason, "budget_reached")
+  local none, e = r:wait { timeout = 0.2 }
+  t.equal(none, nil)
+  t.equal(e.type, "timeout_error")
+  none, e = s:ask "more"
+  t.equal(none, nil)
+  t.match(e.message, "reached its budget")
+  none, e = s:update { budget = { steps = 1 } }
+  t.equal(none, nil)
+  t.equal(e.field, "budget.max_steps")
+  t.equal(assert(s:update { budget = { steps = 9 } }).budget.max_steps, 9)
+  t.equal(assert(r:wait { timeout = 30 }).text, "n is 7")
+  t.equal(r.stop_reason, "end_turn")
+  t.equal(assert(s:update { title = "new", metadata = { a = "b" }, budget = false }).title, "new")
+  t.equal(s.budget, nil)
+  t.equal(s.metadata.a, "b")
+end)
+t.test("a turn that ends at its cap is over", function()
+  local s = session { budget = { steps = 1 } }
+  local r = turn("hello", s)
+  t.equal(r.stop_reason, "budget_reached")
+  t.equal(r.text, "you said: hello")
+  t.equal(r:wait(), r)
+end)
+t.test("budgets: misuse", function()
+  for _, b in ipairs { { steps = 0 }, { tokens = 1.5 }, { stepps = 5 }, {}, { usd = 0 }, { steps = "5" } } do
+    t.ok(not pcall(rig.session, { agent = agent, budget = b }), rig.json.encode(b))
+  end
+end)
+t.test("outcomes", function()
+  local s = session { agent = "graded" }
+  local seen = {}
+  local result, why, r = s:outcome { description = "use tick {}", rubric = "- twice", max_iterations = 3,
+    on_event = function(ev) seen[ev.type] = (seen[ev.type] or 0) + 1 end }
+  t.equal(result, "satisfied")
+  t.equal(why, "graded 2")
+  t.equal(r.outcome.iteration, 1)
+  t.equal(seen["span.outcome_evaluation_end"], 2)
+  t.equal(s:outcome(), "satisfied")
+  t.equal(select(2, s:outcome()), "graded 2")
+  t.equal(session { agent = "graded" }:outcome(), nil)
+  local at_once = assert(rig.session { agent = "graded", outcome = { description = "go", rubric = "- x" }, initial_events = { "first" } })
+  t.equal(at_once:outcome { timeout = 60 }, "satisfied")
+  result, why, r = session { agent = "graded", budget = { steps = 1 } }:outcome { description = "go", rubric = "- x" }
+  t.equal(result, nil)
+  t.equal(why.type, "budget_reached")
+  assert(r.session:update { budget = { steps = 50 } })
+  t.equal(assert(r:wait { timeout = 60 }).outcome.result, "satisfied")
+  t.raises("rubric", s.outcome, s, { description = "x" })
+  t.raises("unknown option rubrik", s.outcome, s, { description = "x", rubrik = "y" })
+  t.raises("description", rig.session, { agent = agent, outcome = { rubric = "x" } })
+end)
+t.test("a coordinator and its threads", function()
+  calls = {}
+  local s = session { agent = "boss" }
+  local r = assert(s:ask("delegate", { timeout = 60 }))
+  t.equal(r.text, "heard: n is 9")
+  local list = assert(s:threads())
+  t.equal(#list, 2)
+  t.equal(list[1].parent_thread_id, nil)
+  local child = list[2]
+  t.equal(child.agent.name, "tester")
+  t.equal(child.status, "idle")
+  t.equal(tostring(child), "thread " .. child.id)
+  t.equal(calls[1].thread, child.id)
+  t.equal(calls[1].agent, "tester")
+  t.equal(hooked.thread, child.id)
+  t.equal(hooked.agent, "tester")
+  local kinds = {}
+  for _, ev in ipairs(assert(child:events())) do kinds[ev.type] = true end
+  t.ok(kinds["agent.custom_tool_use"] and not kinds["session.status_idle"])
+  local n, f = 0, child:follow { timeout = 30 }
+  for ev in f do
+    n = n + 1
+    if ev.type == "session.thread_status_idle" then break end
+  end
+  f:close()
+  t.equal(n, #assert(child:events()))
+  local some = assert(child:events())[2].id
+  f = child:follow { after = some, timeout = 30 }
+  t.equal(f().id, assert(child:events())[3].id)
+  assert(child:interrupt())
+  assert(child:archive())
+  t.equal(assert(child:refresh()).status, "terminated")
+  n = 0
+  for _ in child:follow { timeout = 30 } do n = n + 1 end -- what has ended ends the loop
+  t.equal(n, #assert(child:events()))
+  t.raises("unknown option live", child.follow, child, { live = true })
 end)
 rig.main(t.run)

@@ -1,5 +1,6 @@
 /* Prices, costs and budgets: exact arithmetic, what the configuration may say, what is refused (API: sessions §13). */
 #include "kit.h"
+#include "agent/caps.h"
 #include "agent/price.h"
 
 #include <stdlib.h>
@@ -164,13 +165,21 @@ TEST(a_wrong_configuration_names_its_key)
   CHECK_INT(test_allocs(), 0);
 }
 
-static int budget(const char *json, int64_t *cap)
+static int budget_caps(const char *json, struct mr_caps *caps)
 {
   yyjson_doc *doc = NULL;
   int code;
   CHECK(mr_json_parse(&test_sys()->mem, mr_str_c(json), 1 << 20, &doc, &err) == MR_OK);
-  code = mr_budget_read(yyjson_doc_get_root(doc), cap, &err);
+  code = mr_budget_read(yyjson_doc_get_root(doc), caps, &err);
   yyjson_doc_free(doc);
+  return code;
+}
+
+static int budget(const char *json, int64_t *cap)
+{
+  struct mr_caps caps = {{0}};
+  int code = budget_caps(json, &caps);
+  *cap = caps.max[MR_CAP_COST];
   return code;
 }
 
@@ -184,7 +193,6 @@ TEST(budgets_are_whole_cents)
 
   CHECK(budget("{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"2500\",\"currency\":\"USD\"}}", &cap) == MR_OK);
   CHECK_INT(cap, 2500 * MR_CENT);
-  CHECK(mr_budget_reached(cap, cap) && !mr_budget_reached(cap, cap - 1));
   CHECK(budget("{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"9223372029\",\"currency\":\"USD\"}}", &cap) == MR_OK);
   for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
     snprintf(json, sizeof json, "{\"type\":\"limit\",\"max_list_cost\":{\"amount\":%s,\"currency\":\"USD\"}}", bad[i]);
@@ -198,4 +206,43 @@ TEST(budgets_are_whole_cents)
   CHECK(budget("{\"type\":\"limit\",\"max_list_cost\":\"25\"}", &cap) == MR_E_INVALID);
   CHECK(budget("5", &cap) == MR_E_INVALID);
   CHECK(strcmp(err.field, "budget") == 0);
+}
+
+/* Our own caps: whole numbers, none of them 0, at least one; a name that nobody knows is refused. */
+TEST(caps_are_whole_numbers)
+{
+  static const char *const bad[][2] = {
+      {"\"max_steps\":0", "budget.max_steps"},          {"\"max_steps\":-1", "budget.max_steps"},
+      {"\"max_steps\":1.0", "budget.max_steps"},        {"\"max_steps\":\"5\"", "budget.max_steps"},
+      {"\"max_tokens\":true", "budget.max_tokens"},     {"\"max_tokens\":1e30", "budget.max_tokens"},
+      {"\"max_seconds\":[]", "budget.max_seconds"},     {"\"max_repeats\":1", "budget.max_repeats"},
+      {"\"max_tokens\":18446744073709551615", "budget.max_tokens"},
+      {"\"max_tokens\":1000000000000001", "budget.max_tokens"},
+      {"\"max_step\":5,\"max_tokens\":5", "budget.max_step"}, {"\"max_steps\":null", "budget"},
+      {"\"max_steps\":5,\"max_list_cost\":{\"amount\":\"0\",\"currency\":\"USD\"}", "budget.max_list_cost.amount"}};
+  struct mr_caps caps = {{0}}, other;
+  struct mr_buf b;
+  struct mr_jw w;
+  char json[300];
+
+  for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    snprintf(json, sizeof json, "{\"type\":\"limit\",%s}", bad[i][0]);
+    if (budget_caps(json, &caps) != MR_E_INVALID || strcmp(err.field, bad[i][1]) != 0)
+      test_fail(__FILE__, __LINE__, "%s: field \"%s\", not \"%s\"", json, err.field, bad[i][1]);
+    CHECK(!mr_caps_any(&caps));
+  }
+  CHECK(budget_caps("{\"type\":\"limit\",\"max_steps\":50,\"max_tokens\":1000000000000000,\"max_seconds\":1,"
+                    "\"max_repeats\":2,\"max_list_cost\":null}", &caps) == MR_OK);
+  CHECK_INT(caps.max[MR_CAP_COST], 0);
+  CHECK_INT(caps.max[MR_CAP_STEPS], 50);
+  mr_buf_init(&b, &test_sys()->mem, 1000);
+  mr_jw_init(&w, &b);
+  mr_budget_write(&w, &caps);
+  CHECK_STR(mr_buf_get(&b), "{\"type\":\"limit\",\"max_tokens\":1000000000000000,\"max_seconds\":1,\"max_steps\":50,"
+                            "\"max_repeats\":2}");
+  CHECK(budget_caps(b.p, &other) == MR_OK && mr_caps_same(&caps, &other));
+  mr_buf_free(&b);
+  for (int i = 0; i < MR_CAPS; i++)
+    CHECK_INT(mr_cap_find(mr_str_c(mr_cap_key(i))), i);
+  CHECK_INT(mr_cap_find(MR_S("max")), MR_CAPS);
 }

@@ -227,14 +227,15 @@ TEST(budgets_graders_and_long_logs)
 {
   static struct rig g;
   const char *agent = "{\"model\":\"m\",\"multiagent\":null}", *head = "{\"primary\":\"sthr_p\",\"usage\":{\"list_cost\":"
-                      "{\"amount\":\"503\",\"currency\":\"USD\"}}}";
+                      "{\"amount\":\"503\",\"currency\":\"USD\"}},\"cap_reached\":{\"cap\":\"max_list_cost\"}}";
 
   open_rig(&g, test_dir());
   strcpy(g.session, "sesn_budget");
   row("", 0, "session.status_running", "", "{}");
   row("", 0, "session.status_idle", "", "{\"stop_reason\":{\"type\":\"budget_reached\"}}");
-  store(&g, "idle", agent, "{\"budget\":{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"500\"}}}", head);
-  why(&g, "the budget of $5.00 is reached ($5.03 spent)", "budget", "null");
+  store(&g, "idle", agent, "{\"budget\":{\"type\":\"limit\",\"max_list_cost\":{\"amount\":\"500\",\"currency\":\"USD\"}}}",
+        head);
+  why(&g, "the budget of $5.00 is reached ($5.03 spent)", "budget", "max_list_cost");
   CHECK(strstr(rig_get(&g, "/command"), "moonrig api sessions.update ") && strstr(g.last, "1000"));
 
   strcpy(g.session, "sesn_grade");

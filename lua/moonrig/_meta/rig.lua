@@ -514,7 +514,9 @@ function rig.url.unescape(s) end
 ---@field tools? (moonrig.Tool|table|string)[] handles, rig.toolset(), names of tools of these scripts, wire objects
 ---@field mcp_servers? table[]
 ---@field skills? table[]
----@field multiagent? table
+---@field agents? (moonrig.Agent|string|table)[] whom it may delegate to: handles, names of agents of these scripts, ids, "self"
+---@field advisor? string    a model that it may ask for advice
+---@field multiagent? table  those two in the API's own form
 ---@field execution_identity? table
 ---@field metadata? table<string, string>
 
@@ -694,6 +696,15 @@ local Session = {}
 ---@return moonrig.Error?
 function Session:ask(content, o) end
 
+---Defines an outcome and waits until a grader has found it satisfied, or will look no more; without a description,
+---waits for the newest that was defined. nil, err, turn when the turn stopped before that (requires_action,
+---budget_reached, ...): turn.pending is to be answered, and turn:wait() goes on; turn.outcome has the result then.
+---@param o? { description?: string, rubric?: string|table, max_iterations?: integer, deltas?: boolean, on_event?: fun(ev: table), timeout?: number }
+---@return string? result "satisfied", "max_iterations_reached", "failed", "interrupted"
+---@return string|moonrig.Error explanation
+---@return moonrig.Turn?
+function Session:outcome(o) end
+
 ---Sends text or content blocks; does not wait for the agent.
 ---@param content string|table
 ---@param o? { timeout?: number } seconds
@@ -726,6 +737,19 @@ function Session:archive(o) end
 ---@return moonrig.Error?
 function Session:refresh(o) end
 
+---Changes it: title, metadata (as a patch), tools and servers of its agent (while it is idle), budget. A session that
+---paused at its budget goes on by itself once that is higher; false removes it.
+---@param o { title?: string, metadata?: table, agent?: table, budget?: moonrig.Budget|table|false, timeout?: number }
+---@return moonrig.Session?
+---@return moonrig.Error?
+function Session:update(o) end
+
+---Its threads, as handles: the primary first; of a coordinator those that it started behind it.
+---@param o? { timeout?: number } seconds, for each page
+---@return moonrig.Thread[]?
+---@return moonrig.Error?
+function Session:threads(o) end
+
 ---The session and all its events as one table, which `rig.json.encode` writes and `t.replay` reads; what
 ---`moonrig record` writes.
 ---@param o? { timeout?: number } seconds, for each page
@@ -756,8 +780,9 @@ function Session:fork(event, o) end
 ---@field metadata? table<string, string>
 ---@field resources? (table|string)[] files as uploaded, ids of files, or wire form
 ---@field vault_ids? string[]
----@field budget? { usd: number }|table
+---@field budget? moonrig.Budget|table
 ---@field initial_events? (string|table)[] texts or wire events
+---@field outcome? moonrig.OutcomeOptions behind the initial events; session:outcome() waits for it
 
 ---@class moonrig.Sqlite a database, or a transaction in it (which has no close and no transaction)
 local Sqlite = {}
@@ -896,6 +921,13 @@ function Task:cancel(why) end
 ---@field took_ms number
 ---@field error? string          why it was refused
 
+---@class moonrig.Budget what a session may use before it pauses; at least one of them
+---@field usd? number      at list price
+---@field tokens? integer
+---@field seconds? integer in which anything of it runs
+---@field steps? integer   model requests
+---@field repeats? integer calls of one tool with one input in a row, in a thread
+
 ---@class moonrig.Follower calling it gives the next event; raises when it cannot go on
 ---@overload fun(): table?
 local Follower = {}
@@ -934,6 +966,7 @@ function Follower:close() end
 
 ---@class moonrig.HookContext
 ---@field session moonrig.Session
+---@field thread? string the thread it happens in; not in accept
 ---@field generation integer
 ---@field log fun(...: string)
 
@@ -945,6 +978,11 @@ local ModelContext = {}
 ---Streams a piece of the answer.
 ---@param delta string
 function ModelContext:text(delta) end
+
+---@class moonrig.OutcomeOptions
+---@field description string
+---@field rubric string|table a text, a file as uploaded, or a wire form
+---@field max_iterations? integer
 
 ---@class moonrig.Request
 ---@field method string
@@ -1003,6 +1041,46 @@ function RouteResponse:close() end
 
 ---@class moonrig.SqliteTransaction: moonrig.Sqlite
 
+---@class moonrig.Thread has the fields of the API's object as they were when it was read
+---@field id string
+---@field session_id string
+---@field parent_thread_id? string none: the primary
+---@field status? string "idle", "running", "rescheduling", "terminated"
+---@field agent? table its name, model and so on
+---@field usage? table
+---@field [string] any
+local Thread = {}
+
+---All its events, oldest first.
+---@param o? { timeout?: number } seconds, for each page
+---@return table[]?
+---@return moonrig.Error?
+function Thread:events(o) end
+
+---Iterates over its events: history from the start (or after an event id), then live, with no gap, until it ends.
+---As session:follow.
+---@param o? { after?: string, deltas?: boolean, timeout?: number }
+---@return moonrig.Follower
+function Thread:follow(o) end
+
+---Stops what it does now; the session's other threads go on.
+---@param o? { timeout?: number } seconds
+---@return table? event as stored
+---@return moonrig.Error? err
+function Thread:interrupt(o) end
+
+---Ends it for good; its history stays, and it counts no more among the threads that a coordinator may have.
+---@param o? { timeout?: number } seconds
+---@return table? thread
+---@return moonrig.Error? err
+function Thread:archive(o) end
+
+---Reads it again from the server; its fields are then up to date.
+---@param o? { timeout?: number } seconds
+---@return moonrig.Thread?
+---@return moonrig.Error?
+function Thread:refresh(o) end
+
 ---@class moonrig.ToolContext
 ---@field session moonrig.Session
 ---@field session_id string
@@ -1024,10 +1102,11 @@ function RouteResponse:close() end
 ---@field usage table        tokens of this turn's model requests, added up
 ---@field events table[]     from the message on
 ---@field pending moonrig.Pending[] calls that wait for an answer
+---@field outcome? { result: string, explanation: string, iteration: integer } the newest verdict of the grader in it
 local Turn = {}
 
----Goes on after the pending calls were answered: waits for the next end of the turn. After a timeout_error it can be
----called again.
+---Goes on after the pending calls were answered, or the budget was raised: waits for the next end of the turn. After a
+---timeout_error it can be called again.
 ---@param o? { timeout?: number } seconds
 ---@return moonrig.Turn?
 ---@return moonrig.Error?
