@@ -314,7 +314,8 @@ static bool priced(struct hidden *h, struct mr_str agent)
   if (!s->cap || mr_json_parse(s->d->mem, agent, SIZE_MAX, &doc, NULL) != MR_OK) return true;
   model = mr_json_get(yyjson_doc_get_root(doc), "model");
   if (!mr_price_find(s->d->prices, mr_json_get_str(model, "id"), mr_json_get_str(model, "speed"))) {
-    refuse(h, "model %.*s has no list price, and this session has a budget", SHORT(mr_json_get_str(model, "id")));
+    refuse(h, "model %.*s has no list price, and this session has a budget",
+           SHORT(mr_json_get_str(model, "id")));
     fine = false;
   }
   yyjson_doc_free(doc);

@@ -83,7 +83,8 @@ struct mr_thread {
   struct mr_thread *next; /* in order of creation; the first is the primary */
   char id[MR_ID_LEN];
   char parent[MR_ID_LEN]; /* "": it is the primary */
-  char known_as[MR_ID_LEN]; /* to its coordinator's model: its id; in a copy, the one that the original's was told */
+  char known_as
+      [MR_ID_LEN]; /* to its coordinator's model: its id; in a copy, the one that the original's was told */
   /* what runs in it */
   yyjson_doc *agent_doc; /* a child's own snapshot; the primary's is the session's */
   yyjson_val *agent;     /* root of the snapshot */
@@ -103,9 +104,9 @@ struct mr_thread {
   int64_t due_us, wait_us; /* wall time of the next try; how long that was when it was decided */
   struct mr_tcall **calls; /* of the latest reply, in call order */
   int ncalls, calls_cap;
-  int blocked_n;        /* event ids of the latest requires_action idle */
-  struct mr_mail *mail; /* messages of other threads that its model has not been given */
-  int nmail, nheld;     /* nheld: of a copy, how many were there when it was made: they begin no turn */
+  int blocked_n;          /* event ids of the latest requires_action idle */
+  struct mr_mail *mail;   /* messages of other threads that its model has not been given */
+  int nmail, nheld;       /* nheld: of a copy, how many were there when it was made: they begin no turn */
   int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
   int compactions;        /* in a row, without a message or a tool call */
   struct mr_str *history; /* message fragments for the model */
@@ -279,7 +280,7 @@ void mr_turn_terminated(struct mr_txn *t); /* the present thread, a child, has e
 /* Opens a session.thread_status_* row of the present thread. */
 void mr_turn_thread_row(struct mr_txn *t, struct mr_buf *b, struct mr_jw *w, const char *type);
 void mr_turn_record(struct mr_txn *t); /* results of the calls that are over, once none of the batch runs */
-void mr_turn_flush(struct mr_txn *t);              /* the thread's queued inputs go with its dead turn */
+void mr_turn_flush(struct mr_txn *t);  /* the thread's queued inputs go with its dead turn */
 void mr_turn_committed(struct mr_session *s);      /* effects of durable commits (txn.c calls) */
 void mr_turn_recover(struct mr_session *s);        /* once after load */
 void mr_turn_stop_all(struct mr_session *s);       /* forget what runs (unload, poison, drain) */

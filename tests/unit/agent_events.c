@@ -399,7 +399,7 @@ TEST(system_messages_come_last) /* 47, 48 */
   GET("/data/0/processed_at", "null");
   rig_ok(&g, mr_sessions_events_send, g.session, NULL, "{\"events\":[" SAY("Weather?") "," SYSTEM "]}");
   rig_idles(&g, 1);
-  LIST(BEGIN " system.message user.message system.message " ASK " agent.custom_tool_use " END " " IDLE);
+  LIST(BEGIN " user.message system.message system.message " ASK " agent.custom_tool_use " END " " IDLE);
   REFUSED(SYSTEM, "events", "waiting on responses to events [");
   snprintf(json, sizeof json, "{\"events\":[{\"type\":\"user.custom_tool_result\",\"custom_tool_use_id\":\"%s\"}," SYSTEM "]}",
            id_of("agent.custom_tool_use", 0));
