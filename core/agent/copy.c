@@ -227,7 +227,8 @@ static int write_outcomes(struct mr_copy *k, struct mr_jw *w)
   mr_buf_init(&b, k->c->mem, SIZE_MAX / 2);
   mr_jw_init(&old, &b);
   mr_outcomes_write(&old, k->rest.outcomes);
-  code = b.failed ? mr_err_nomem(&k->c->err) : mr_json_parse(k->c->mem, mr_buf_get(&b), SIZE_MAX, &doc, &k->c->err);
+  code = b.failed ? mr_err_nomem(&k->c->err)
+                  : mr_json_parse(k->c->mem, mr_buf_get(&b), SIZE_MAX, &doc, &k->c->err);
   mr_jw_key(w, "outcome_evaluations");
   w->after_key = false; /* the value is written past the writer */
   if (code == MR_OK) mr_copy_value(k, w->b, yyjson_doc_get_root(doc));

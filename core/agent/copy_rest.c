@@ -99,7 +99,8 @@ static int follow_reply(struct mr_rest *r, struct mr_copy_thread *t, yyjson_val 
   int n = (int)yyjson_arr_size(calls), code = MR_OK;
 
   if (n > USES_MAX) return odd(why, "a model's reply has too many calls");
-  if (mr_rest_unresolved(t) > 0) code = odd(why, "a model's reply comes before the results of the one before it");
+  if (mr_rest_unresolved(t) > 0)
+    code = odd(why, "a model's reply comes before the results of the one before it");
   if (!t->span[0]) code = odd(why, "a model's reply has no request");
   if (n > t->cap) {
     struct mr_copy_use *v2 = mr_mem_realloc(r->mem, t->uses, (size_t)n * sizeof *v2);
@@ -190,7 +191,8 @@ static int follow_idle(struct mr_rest *r, struct mr_copy_thread *t, yyjson_val *
     if (!u || u->resolved) code = odd(why, "an idle thread waits for a call that is none");
   }
   if (t->stop == MR_STOP_REQUIRES_ACTION) return code;
-  if (mr_rest_unresolved(t) > 0 && code == MR_OK) code = odd(why, "a turn ends before all its calls have results");
+  if (mr_rest_unresolved(t) > 0 && code == MR_OK)
+    code = odd(why, "a turn ends before all its calls have results");
   t->nuses = 0;
   return code;
 }
@@ -201,7 +203,8 @@ static int follow_thread_status(struct mr_rest *r, struct mr_copy_thread *t, str
 {
   struct mr_copy_thread *of = thread_find(r, mr_json_get_str(j, "session_thread_id"));
 
-  if (!of || (of != t && t != r->threads)) return odd(why, "a thread's status is of no thread that could have it");
+  if (!of || (of != t && t != r->threads))
+    return odd(why, "a thread's status is of no thread that could have it");
   if (of != t) return MR_OK;
   if (t->status == MR_TERMINATED) return odd(why, "a thread that has ended goes on");
   if (mr_str_is(what, "idle")) return follow_idle(r, t, j, why);
@@ -277,10 +280,12 @@ static int follow_message(struct mr_rest *r, struct mr_copy_thread *t, yyjson_va
 
 static int follow_taken(struct mr_rest *r, struct mr_copy_thread *t, yyjson_val *j, struct mr_err *why)
 {
-  int code = mr_json_get_int(j, "n", 0) == t->nmail && t->nmail > 0 ? MR_OK
-                                                                    : odd(why, "other mail is taken than there is");
+  int code = mr_json_get_int(j, "n", 0) == t->nmail && t->nmail > 0
+                 ? MR_OK
+                 : odd(why, "other mail is taken than there is");
   if (mr_rest_unresolved(t) > 0) code = odd(why, "mail is taken before the results of the calls before it");
-  if (t->span[0] || t->status != MR_RUNNING) code = odd(why, "mail is taken by a thread that asks no model then");
+  if (t->span[0] || t->status != MR_RUNNING)
+    code = odd(why, "mail is taken by a thread that asks no model then");
   t->nmail = 0;
   if (t == r->threads) mr_outcomes_taken(r->outcomes);
   return code;
@@ -292,7 +297,8 @@ static int follow_outcome(struct mr_rest *r, const struct mr_log_row *row, yyjso
 {
   struct mr_copy_thread *t = r->threads;
   struct mr_outcome *o = mr_outcomes_active(r->outcomes);
-  struct mr_str id = mr_json_get_str(j, "outcome_id"), start = mr_json_get_str(j, "outcome_evaluation_start_id");
+  struct mr_str id = mr_json_get_str(j, "outcome_id"),
+                start = mr_json_get_str(j, "outcome_evaluation_start_id");
   int code = MR_OK;
 
   if (mr_str_is(row->type, "user.define_outcome")) {
@@ -304,7 +310,8 @@ static int follow_outcome(struct mr_rest *r, const struct mr_log_row *row, yyjso
   if (!o || !mr_str_is(id, o->id) || mr_json_get_int(j, "iteration", -1) != o->iteration)
     code = odd(why, "an evaluation is not of the outcome that is active");
   if (mr_str_is(row->type, "span.outcome_evaluation_start")) {
-    if (o && (o->result != MR_RESULT_RUNNING || t->span[0] || mr_rest_unresolved(t) > 0 || t->status != MR_RUNNING))
+    if (o &&
+        (o->result != MR_RESULT_RUNNING || t->span[0] || mr_rest_unresolved(t) > 0 || t->status != MR_RUNNING))
       code = odd(why, "an evaluation begins before the turn is over");
     mr_outcomes_start(r->outcomes, j);
   } else if (mr_str_is(row->type, "span.outcome_evaluation_end")) {
@@ -320,8 +327,8 @@ static int follow_outcome(struct mr_rest *r, const struct mr_log_row *row, yyjso
 
 /* ---- rows ---- */
 
-static int follow_private(struct mr_rest *r, struct mr_copy_thread *t, const struct mr_log_row *row, yyjson_val *j,
-                          struct mr_err *why)
+static int follow_private(struct mr_rest *r, struct mr_copy_thread *t, const struct mr_log_row *row,
+                          yyjson_val *j, struct mr_err *why)
 {
   struct mr_str type = row->type;
   struct mr_copy_use *u = use_of(t, mr_json_get_str(j, "event_id"));
@@ -350,17 +357,19 @@ static int follow_shown(struct mr_rest *r, const struct mr_log_row *row, yyjson_
 
   if (!id.n) id = mr_json_get_str(j, "custom_tool_use_id");
   if (mr_str_ends(row->type, MR_S("tool_use"))) id = row->event_id;
-  return child && child != r->threads && use_of(child, id) ? MR_OK
-                                                           : odd(why, "what is shown of a child is not the child's");
+  return child && child != r->threads && use_of(child, id)
+             ? MR_OK
+             : odd(why, "what is shown of a child is not the child's");
 }
 
 /* Rows that are the primary thread's alone. */
 static bool primary_only(struct mr_str type)
 {
-  return mr_str_is(type, "user.message") || mr_str_is(type, "system.message") || mr_str_is(type, "user.interrupt") ||
-         mr_str_is(type, "user.define_outcome") || mr_str_is(type, "session.usage") ||
-         mr_str_is(type, "session.updated") || mr_str_is(type, "session.thread_created") ||
-         mr_str_starts(type, MR_S("session.status_")) || mr_str_starts(type, MR_S("span.outcome_"));
+  return mr_str_is(type, "user.message") || mr_str_is(type, "system.message") ||
+         mr_str_is(type, "user.interrupt") || mr_str_is(type, "user.define_outcome") ||
+         mr_str_is(type, "session.usage") || mr_str_is(type, "session.updated") ||
+         mr_str_is(type, "session.thread_created") || mr_str_starts(type, MR_S("session.status_")) ||
+         mr_str_starts(type, MR_S("span.outcome_"));
 }
 
 static int follow_wire(struct mr_rest *r, struct mr_copy_thread *t, const struct mr_log_row *row, yyjson_val *j,

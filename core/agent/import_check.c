@@ -75,7 +75,8 @@ static int check_stop(yyjson_val *body, struct mr_err *err)
   struct mr_str type = mr_json_get_str(stop, "type");
   yyjson_arr_iter it = yyjson_arr_iter_with(ids);
 
-  if (!one_of(type, known, sizeof known / sizeof *known)) return wrong(err, "stop_reason has no type that is known");
+  if (!one_of(type, known, sizeof known / sizeof *known))
+    return wrong(err, "stop_reason has no type that is known");
   if (mr_str_is(type, "requires_action") != (yyjson_arr_size(ids) > 0))
     return wrong(err, "stop_reason: event_ids go with requires_action");
   while (ids && (v = yyjson_arr_iter_next(&it)))
@@ -100,9 +101,11 @@ static int check_define(yyjson_val *body, struct mr_err *err)
 
 static int check_evaluation(struct mr_str t, yyjson_val *body, struct mr_err *err)
 {
-  static const char *const known[] = {"satisfied", "needs_revision", "max_iterations_reached", "failed", "interrupted"};
+  static const char *const known[] = {"satisfied", "needs_revision", "max_iterations_reached", "failed",
+                                      "interrupted"};
 
-  if (!id_ok(mr_json_get_str(body, "outcome_id"), MR_S("outc_")) || !whole(body, "iteration", 0, MR_ITERATIONS_MAX))
+  if (!id_ok(mr_json_get_str(body, "outcome_id"), MR_S("outc_")) ||
+      !whole(body, "iteration", 0, MR_ITERATIONS_MAX))
     return wrong(err, "an evaluation needs outcome_id and iteration");
   if (!mr_str_is(t, "span.outcome_evaluation_end")) return MR_OK;
   if (!one_of(mr_json_get_str(body, "result"), known, sizeof known / sizeof *known) ||
@@ -113,7 +116,8 @@ static int check_evaluation(struct mr_str t, yyjson_val *body, struct mr_err *er
 
 static int check_thread_row(struct mr_str t, yyjson_val *body, struct mr_err *err)
 {
-  if (!id_ok(mr_json_get_str(body, "session_thread_id"), MR_S("sthr_")) || !mr_json_get_str(body, "agent_name").n)
+  if (!id_ok(mr_json_get_str(body, "session_thread_id"), MR_S("sthr_")) ||
+      !mr_json_get_str(body, "agent_name").n)
     return wrong(err, "a thread's row needs session_thread_id and agent_name");
   return mr_str_is(t, "session.thread_status_idle") ? check_stop(body, err) : MR_OK;
 }
@@ -137,7 +141,8 @@ static int check_wire(const struct mr_mem *m, struct mr_import_row *r, struct mr
   if (mr_str_is(t, "user.message") || mr_str_is(t, "system.message") ||
       ((mr_str_is(t, "user.custom_tool_result") || mr_str_is(t, "user.tool_result")) && !none))
     return mr_content_check(m, content, any, NULL, "content", err);
-  if ((mr_str_is(t, "agent.tool_result") || mr_str_starts(t, MR_S("agent.thread_message_"))) && !blocks_ok(content))
+  if ((mr_str_is(t, "agent.tool_result") || mr_str_starts(t, MR_S("agent.thread_message_"))) &&
+      !blocks_ok(content))
     return wrong(err, "content is not a list of blocks");
   if (mr_str_is(t, "agent.tool_use") || mr_str_is(t, "agent.custom_tool_use"))
     if (!mr_json_get_str(r->body, "name").n || !yyjson_is_obj(mr_json_get(r->body, "input")))
@@ -166,7 +171,8 @@ static int check_machine(struct mr_str t, yyjson_val *body, int64_t now_us, stru
     ok = mr_json_get_str(body, "summary").n > 0;
   else if (mr_str_is(t, "model.retry"))
     ok = whole(body, "attempt", 0, INT32_MAX) && whole(body, "due_us", 0, INT64_MAX);
-  if (ok && (mr_str_is(t, "tool.result") || mr_str_is(t, "tool.outcome"))) ok = blocks_ok(mr_json_get(body, "content"));
+  if (ok && (mr_str_is(t, "tool.result") || mr_str_is(t, "tool.outcome")))
+    ok = blocks_ok(mr_json_get(body, "content"));
   if (ok && mr_str_is(t, "tool.intent")) ok = whole(body, "attempt", 1, INT32_MAX);
   if (ok && mr_str_is(t, "tool.hidden"))
     ok = mr_json_get_str(body, "name").n && yyjson_is_obj(mr_json_get(body, "input"));
@@ -184,11 +190,12 @@ static int check_private(struct mr_import_row *r, int64_t now_us, struct mr_err 
   if (r->row.event_id.n && !id_ok(r->row.event_id, MR_S("sevt_")))
     return wrong(err, "id is not an id of an event");
   if (!mr_str_is(t, "model.reply")) return check_machine(t, r->body, now_us, err);
-  return blocks_ok(mr_json_get(r->body, "content")) ? MR_OK : wrong(err, "a model's reply needs its content, blocks");
+  return blocks_ok(mr_json_get(r->body, "content")) ? MR_OK
+                                                    : wrong(err, "a model's reply needs its content, blocks");
 }
 
-int mr_import_row(const struct mr_mem *m, yyjson_val *line, bool wire, int64_t now_us, int64_t last_us, struct mr_import_row *out,
-                  struct mr_err *err)
+int mr_import_row(const struct mr_mem *m, yyjson_val *line, bool wire, int64_t now_us, int64_t last_us,
+                  struct mr_import_row *out, struct mr_err *err)
 {
   yyjson_val *at = mr_json_get(line, "at"), *format = mr_json_get(line, "format");
   struct mr_str thread = mr_json_get_str(line, "thread");
@@ -221,7 +228,8 @@ int mr_import_input(struct mr_call *c, yyjson_val *line, struct mr_copy_input **
   *out = NULL;
   if (!mr_event_type_known(type)) return wrong(&c->err, "body is no event");
   if (!mr_str_is(type, "user.message") && !mr_str_is(type, "system.message")) return MR_OK;
-  code = mr_content_check(c->mem, content, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, NULL, "content", &c->err);
+  code = mr_content_check(c->mem, content, MR_BLOCK_TEXT | MR_BLOCK_IMAGE | MR_BLOCK_DOCUMENT, NULL, "content",
+                          &c->err);
   if (code != MR_OK) return code;
   in = mr_arena_alloc(c->arena, sizeof *in);
   mr_buf_init(&b, c->mem, SIZE_MAX / 2);

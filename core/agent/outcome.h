@@ -37,11 +37,12 @@ struct mr_outcome {
 };
 
 /* ---- state: a list of outcomes, as rows make it (state.c calls; copy_rest.c for a copy's). mem: the list's ---- */
-struct mr_outcome *mr_outcomes_add(struct mr_arena *mem, struct mr_outcome **list, yyjson_val *event); /* or NULL */
-void mr_outcomes_taken(struct mr_outcome *list); /* the agent was given its mail */
+struct mr_outcome *mr_outcomes_add(struct mr_arena *mem, struct mr_outcome **list,
+                                   yyjson_val *event); /* or NULL */
+void mr_outcomes_taken(struct mr_outcome *list);       /* the agent was given its mail */
 void mr_outcomes_start(struct mr_outcome *list, yyjson_val *event);
 int mr_outcomes_end(struct mr_arena *mem, struct mr_outcome *list, yyjson_val *event, int64_t at);
-struct mr_outcome *mr_outcomes_active(struct mr_outcome *list);           /* NULL: none */
+struct mr_outcome *mr_outcomes_active(struct mr_outcome *list);         /* NULL: none */
 void mr_outcomes_write(struct mr_jw *w, const struct mr_outcome *list); /* outcome_evaluations, an array */
 int mr_outcome_apply_define(struct mr_session *s, yyjson_val *event);
 struct mr_outcome *mr_outcome_active(const struct mr_session *s); /* NULL: none */

@@ -87,7 +87,8 @@ struct mr_thread {
   struct mr_thread *next; /* in order of creation; the first is the primary */
   char id[MR_ID_LEN];
   char parent[MR_ID_LEN]; /* "": it is the primary */
-  char known_as[MR_ID_LEN]; /* to its coordinator's model: its id; in a copy, the one that the original's was told */
+  char known_as
+      [MR_ID_LEN]; /* to its coordinator's model: its id; in a copy, the one that the original's was told */
   /* what runs in it */
   yyjson_doc *agent_doc; /* a child's own snapshot; the primary's is the session's */
   yyjson_val *agent;     /* root of the snapshot */
@@ -112,11 +113,12 @@ struct mr_thread {
   int nmail;
   int64_t repeats; /* the newest call was made so many times in a row, since a client last stepped in */
   struct mr_str last_tool, last_input; /* that call; session memory */
-  int64_t context_tokens; /* of the latest request and its reply: what the next one is made of */
-  int compactions;        /* in a row, without a message or a tool call */
-  struct mr_str *history; /* message fragments for the model; they stay as they are (history.c) */
-  bool with_files;        /* some refer to files: */
-  struct mr_str *sent;    /* those as they are sent, with the files in their place (turn_files.c); p NULL: never yet */
+  int64_t context_tokens;              /* of the latest request and its reply: what the next one is made of */
+  int compactions;                     /* in a row, without a message or a tool call */
+  struct mr_str *history;              /* message fragments for the model; they stay as they are (history.c) */
+  bool with_files;                     /* some refer to files: */
+  struct mr_str
+      *sent; /* those as they are sent, with the files in their place (turn_files.c); p NULL: never yet */
   int nsent;
   int nhistory, history_cap;
   struct mr_str *pieces; /* the same, joined to what lies together */

@@ -360,8 +360,8 @@ static int apply_received(struct mr_thread *th, yyjson_val *j)
 
   if (child && !mr_thread_primary(child)) from = mr_str_c(child->known_as);
   if (name.n)
-    line = mr_str_c(mr_arena_printf(th->s->mem, "Message from agent " MR_FMT " (thread " MR_FMT "):", MR_ARG(name),
-                                    MR_ARG(from)));
+    line = mr_str_c(mr_arena_printf(
+        th->s->mem, "Message from agent " MR_FMT " (thread " MR_FMT "):", MR_ARG(name), MR_ARG(from)));
   return mr_mail_apply(th, line, mr_json_get(j, "content"));
 }
 

@@ -33,8 +33,8 @@ struct mr_import_row {
   struct mr_log_row row; /* borrowed from the line's document */
   yyjson_val *body;
 };
-int mr_import_row(const struct mr_mem *m, yyjson_val *line, bool wire, int64_t now_us, int64_t last_us, struct mr_import_row *out,
-                  struct mr_err *err);
+int mr_import_row(const struct mr_mem *m, yyjson_val *line, bool wire, int64_t now_us, int64_t last_us,
+                  struct mr_import_row *out, struct mr_err *err);
 /* A message that waits, in the call's arena; NULL: another input, of a turn that is over. */
 int mr_import_input(struct mr_call *c, yyjson_val *line, struct mr_copy_input **out);
 /* The agent's snapshot, made anew from the file's as if a client had sent it. */

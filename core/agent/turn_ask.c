@@ -196,7 +196,7 @@ static void check_input(struct mr_model_run *r, struct mr_use *u, yyjson_val *in
   if (mr_model_input_bad(input))
     ;
   else if (u->kind != MR_TOOL_CUSTOM || !mr_tools_owned(r->th, u->name) ||
-      mr_input_fits(mr_tool_schema(r->th, u->name), input, why, sizeof why))
+           mr_input_fits(mr_tool_schema(r->th, u->name), input, why, sizeof why))
     return;
   u->judged = MR_JUDGED_INPUT;
   u->perm = MR_PERM_DENY;

@@ -117,8 +117,7 @@ void mr_turn_budget_changed(struct mr_txn *t)
 
   for (struct mr_thread *th = &t->s->main; th; th = th->next) {
     mr_txn_on(t, th);
-    if (th->status == MR_IDLE && th->stop == MR_STOP_BUDGET && !mr_thread_over(th) &&
-        !MR_SWITCH("begin-late"))
+    if (th->status == MR_IDLE && th->stop == MR_STOP_BUDGET && !mr_thread_over(th) && !MR_SWITCH("begin-late"))
       mr_turn_running(t);
     mr_turn_wake(th);
   }

@@ -52,10 +52,10 @@ struct mr_why {
   int64_t created_us, archived_us, due_us, since_us, now_us;
   bool multiagent, status_seen, interrupted, begun;
   struct mr_str stop, explanation; /* of its newest idle event; explanation: of a refusal */
-  int nnamed, nfound;  /* calls that it names; of those the ones seen */
-  int queued;          /* inputs that wait in the inbox */
-  bool self_hosted;    /* the client runs the built-in tools */
-  int revision;        /* of its outcome, that is under way; or 0 */
+  int nnamed, nfound;              /* calls that it names; of those the ones seen */
+  int queued;                      /* inputs that wait in the inbox */
+  bool self_hosted;                /* the client runs the built-in tools */
+  int revision;                    /* of its outcome, that is under way; or 0 */
 };
 
 /* The answer of the operation, into c->out. */

@@ -121,7 +121,8 @@ static bool clients(const struct mr_why *y, const struct mr_why_use *u)
 {
   if (u->ask && !u->confirmed) return true;
   if (u->claimed) return false;
-  return mr_str_is(u->type, "agent.custom_tool_use") || (y->self_hosted && mr_str_is(u->type, "agent.tool_use"));
+  return mr_str_is(u->type, "agent.custom_tool_use") ||
+         (y->self_hosted && mr_str_is(u->type, "agent.tool_use"));
 }
 
 /* The open calls of a thread; how many. */

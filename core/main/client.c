@@ -116,7 +116,8 @@ int mr_client_path(const char *verb, const char *pattern, yyjson_val *in, struct
 static int remote(struct settings *s, const char *verb, const char *pattern, const char *json, char **out)
 {
   yyjson_doc *doc = yyjson_read(json, strlen(json), 0);
-  struct client_request q = {.verb = verb, .body = strcmp(verb, "POST") == 0 ? json : NULL, .beta = CLIENT_BETA};
+  struct client_request q = {
+      .verb = verb, .body = strcmp(verb, "POST") == 0 ? json : NULL, .beta = CLIENT_BETA};
   struct mr_mem mem;
   struct mr_buf path;
   int status;

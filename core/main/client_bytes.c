@@ -44,7 +44,8 @@ static int remote(struct settings *s, const char *verb, const char *pattern, yyj
                   FILE *to, char **out)
 {
   struct transfer t = {.file = to};
-  struct client_request q = {.verb = verb, .beta = CLIENT_BETA, .upload = upload, .parts = upload ? in : NULL, .ud = &t};
+  struct client_request q = {
+      .verb = verb, .beta = CLIENT_BETA, .upload = upload, .parts = upload ? in : NULL, .ud = &t};
   struct mr_mem mem;
   struct mr_buf path;
   int status;

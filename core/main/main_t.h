@@ -22,7 +22,8 @@ struct command {
 };
 extern const struct command mr_cmd_serve, mr_cmd_run, mr_cmd_key, mr_cmd_env, mr_cmd_reload, mr_cmd_doctor,
     mr_cmd_api, mr_cmd_chat, mr_cmd_repl, mr_cmd_new, mr_cmd_test, mr_cmd_record, mr_cmd_lint, mr_cmd_attach,
-    mr_cmd_ps, mr_cmd_why, mr_cmd_logs, mr_cmd_completion, mr_cmd_fork, mr_cmd_export, mr_cmd_import, mr_cmd_check;
+    mr_cmd_ps, mr_cmd_why, mr_cmd_logs, mr_cmd_completion, mr_cmd_fork, mr_cmd_export, mr_cmd_import,
+    mr_cmd_check;
 const struct command *mr_main_command(int i); /* NULL past the end */
 
 /* "moonrig: MESSAGE" on stderr, with the field when the message does not name it. Returns status. */

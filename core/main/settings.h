@@ -21,11 +21,11 @@ struct settings {
   int limit;              /* ps */
   bool all, follow, list; /* ps, logs, api */
   bool watch, insecure_http, json, quiet;
-  bool no_requests;             /* check-config */
-  bool rollback, status, drain; /* reload */
-  const char *only;             /* test */
-  const char *dir;              /* new */
-  const char *output;           /* export */
+  bool no_requests;                /* check-config */
+  bool rollback, status, drain;    /* reload */
+  const char *only;                /* test */
+  const char *dir;                 /* new */
+  const char *output;              /* export */
   const char *title, *environment; /* fork, import */
   int timeout_s;
   bool url_given;  /* --url; the environment's is not used with --data */

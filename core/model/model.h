@@ -26,7 +26,7 @@ struct mr_model_req {
   struct mr_str tools;           /* JSON: array of {name, description, input_schema}, or empty */
   const struct mr_str *messages; /* JSON objects {"role":..,"content":[..]}, one per fragment */
   int nmessages;
-  const struct mr_str *pieces;   /* the same as fewer texts, joined by commas; NULL: not known */
+  const struct mr_str *pieces; /* the same as fewer texts, joined by commas; NULL: not known */
   int npieces;
   /* Nothing has to be looked for: no message is one that mr_model_foreign knows, and neither system nor tools have
    * cache_control. false: not known. */
