@@ -119,7 +119,7 @@ static void show(struct mr_buf *b, const struct mr_session *s)
                 s->stop, (long long)s->last_us, (long long)s->usage.input, (long long)s->usage.output, (long long)s->cost,
                 (long long)s->running_since_us, (long long)s->active_us);
   mr_jw_init(&w, b);
-  mr_outcomes_write(&w, s);
+  mr_outcomes_write(&w, s->outcomes);
   mr_buf_char(b, '\n');
   for (const struct mr_thread *th = &s->main; th; th = th->next)
     show_thread(b, th);
