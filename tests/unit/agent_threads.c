@@ -169,7 +169,7 @@ static void replayed(struct rig *g, const struct mr_session *live, int64_t until
   mr_thread_init(s, &s->main);
   CHECK_INT(mr_session_parse_docs(s, &err), MR_OK);
   while (!p.over) {
-    struct mr_log_query q = {.session_id = mr_str_c(s->id), .with_private = true, .after_pos = p.after, .limit = 7};
+    struct mr_log_query q = {.session_id = mr_str_c(s->id), .with_private = true, .all_threads = true, .after_pos = p.after, .limit = 7};
     int64_t before = p.after;
     mr_read_log(g->store, s->ws, &q, on_rows, &p);
     while (!p.over && p.after == before)
@@ -564,10 +564,14 @@ static char primary[64];
 static void then_leave(struct mr_call *c)
 {
   struct rig *g = MR_OF(c, struct made, c)->g;
+  struct mr_store_stats st;
+  char after[64];
 
   made_done(c);
   leaving->m.c.cancel(&leaving->m.c);
-  watch_thread(g, coming, primary, "{\"after\":1000000}");
+  mr_store_stats(g->store, &st);
+  snprintf(after, sizeof after, "{\"after\":%lld}", (long long)st.pos); /* nothing of what was */
+  watch_thread(g, coming, primary, after);
 }
 
 TEST(a_stream_gets_nothing_that_was_read_for_another)

@@ -178,7 +178,7 @@ TEST(http_failures)
        MR_MODEL_RATE_LIMITED, 7000},
       {429, "retry-after: 1.25\n", "", MR_MODEL_RATE_LIMITED, 1250},
       {429, "retry-after-ms: 300\nretry-after: 9\n", "", MR_MODEL_RATE_LIMITED, 300},
-      {429, "retry-after: Wed, 21 Oct 2026 07:28:00 GMT\n", "", MR_MODEL_RATE_LIMITED, 0},
+      {429, "retry-after: Wed, 21 Oct 2026 07:28:00 GMT\n", "", MR_MODEL_RATE_LIMITED, 86400000},
       {429, "",
        "{\"error\":{\"type\":\"rate_limit_error\",\"message\":\"m\",\"details\":{\"error_code\":"
        "\"enforced_spend_limit_reached\"}}}",
@@ -213,7 +213,7 @@ TEST(http_failures)
   bench_open(&b, NULL, "key", NULL);
   for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
     char status[32];
-    test_clock_set(1000000 + (int64_t)i * 60000000, 1); /* past the pause that the one before asked for */
+    test_clock_set(1000000 + (int64_t)i * 90000000000, 1); /* past the pause that the one before asked for */
     begin(&b, &h);
     fake_head(cases[i].status, cases[i].headers);
     fake_rest(cases[i].body);
