@@ -122,7 +122,7 @@ struct mr_arena *mr_arena_new(const struct mr_mem *m, size_t first_block)
   return a;
 }
 
-void *mr_arena_alloc(struct mr_arena *a, size_t n)
+static void *arena_room(struct mr_arena *a, size_t n)
 {
   struct arena_block *b;
   void *p;
@@ -134,14 +134,21 @@ void *mr_arena_alloc(struct mr_arena *a, size_t n)
   if (b->cap - b->used < n && !(b = arena_grow(a, n))) return NULL;
   p = block_data(b) + b->used;
   b->used += n;
-  return memset(p, 0, n);
+  return p;
+}
+
+void *mr_arena_alloc(struct mr_arena *a, size_t n)
+{
+  void *p = arena_room(a, n);
+  return p ? memset(p, 0, n) : NULL;
 }
 
 struct mr_str mr_arena_str(struct mr_arena *a, struct mr_str s)
 {
-  char *p = mr_arena_alloc(a, s.n + 1);
+  char *p = arena_room(a, s.n + 1);
   if (!p) return mr_str_n(NULL, 0);
   if (s.n) memcpy(p, s.p, s.n);
+  p[s.n] = '\0';
   return mr_str_n(p, s.n);
 }
 
