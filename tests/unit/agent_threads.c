@@ -371,6 +371,29 @@ TEST(an_outcome_accepted_before_a_stop_is_worked_on_after_it)
   rig_close(&g);
 }
 
+TEST(an_outcome_with_a_long_description_does_not_cost_the_session)
+{
+  enum { LONG = 2 << 20 };
+  struct rig g = {.model = works};
+  static const char begin[] = "{\"events\":[{\"type\":\"user.define_outcome\",\"description\":\"";
+  char *json = malloc(LONG + 256);
+
+  coordinate(&g, "");
+  memset(json, 'x', LONG);
+  snprintf(json + LONG, 256, "\",\"rubric\":{\"type\":\"text\",\"content\":\"done\"}}]}");
+  memcpy(json, begin, sizeof begin - 1);
+  rig_ok(&g, mr_sessions_events_send, g.session, NULL, json);
+  while (loaded(&g)->status == MR_RUNNING)
+    rig_pump(&g);
+  CHECK_INT(loaded(&g)->outcomes->result, MR_RESULT_SATISFIED);
+  again(&g);
+  rig_ok(&g, mr_sessions_retrieve, g.session, NULL, NULL);
+  CHECK(has(mr_str_c(g.last), "outcome_evaluations\":[{"));
+  send(&g, "{\"type\":\"user.message\",\"content\":[{\"type\":\"text\",\"text\":\"hello\"}]}", "");
+  free(json);
+  rig_close(&g);
+}
+
 TEST(a_budget_raised_before_a_stop_goes_on_after_it)
 {
   struct rig g = {.model = works};
