@@ -99,6 +99,20 @@ static int check_define(yyjson_val *body, struct mr_err *err)
                                                              : wrong(err, "max_iterations: not such a number");
 }
 
+/* Tokens: numbers that can be added up. */
+static bool usage_ok(yyjson_val *usage)
+{
+  static const int64_t max = INT64_C(1000000000000);
+  yyjson_obj_iter it = yyjson_obj_iter_with(usage);
+  yyjson_val *k, *v;
+
+  while ((k = yyjson_obj_iter_next(&it))) {
+    v = yyjson_obj_iter_get_val(k);
+    if (yyjson_is_num(v) && !whole(usage, yyjson_get_str(k), 0, max)) return false;
+  }
+  return !usage || yyjson_is_null(usage) || yyjson_is_obj(usage);
+}
+
 static int check_evaluation(struct mr_str t, yyjson_val *body, struct mr_err *err)
 {
   static const char *const known[] = {"satisfied", "needs_revision", "max_iterations_reached", "failed",
@@ -109,7 +123,8 @@ static int check_evaluation(struct mr_str t, yyjson_val *body, struct mr_err *er
     return wrong(err, "an evaluation needs outcome_id and iteration");
   if (!mr_str_is(t, "span.outcome_evaluation_end")) return MR_OK;
   if (!one_of(mr_json_get_str(body, "result"), known, sizeof known / sizeof *known) ||
-      !mr_json_get_str(body, "explanation").p || !yyjson_is_obj(mr_json_get(body, "usage")))
+      !mr_json_get_str(body, "explanation").p || !yyjson_is_obj(mr_json_get(body, "usage")) ||
+      !usage_ok(mr_json_get(body, "usage")))
     return wrong(err, "the end of an evaluation needs result, explanation and usage");
   return MR_OK;
 }
@@ -138,6 +153,8 @@ static int check_wire(const struct mr_mem *m, struct mr_import_row *r, struct mr
   if (mr_str_starts(t, MR_S("session.thread_"))) return check_thread_row(t, r->body, err);
   if (mr_str_is(t, "user.define_outcome")) return check_define(r->body, err);
   if (mr_str_starts(t, MR_S("span.outcome_"))) return check_evaluation(t, r->body, err);
+  if (mr_str_is(t, "span.model_request_end") && !usage_ok(mr_json_get(r->body, "model_usage")))
+    return wrong(err, "model_usage: not numbers of tokens");
   if (mr_str_is(t, "user.message") || mr_str_is(t, "system.message") ||
       ((mr_str_is(t, "user.custom_tool_result") || mr_str_is(t, "user.tool_result")) && !none))
     return mr_content_check(m, content, any, NULL, "content", err);

@@ -82,7 +82,7 @@ static const struct reader readers[] = {
     {"uniq", "", {0}, 1},
     {"sort", "o", {"--o", "--co"}, -1},
     {"shuf", "o", {"--o"}, -1},
-    {"tree", "o", {0}, -1},
+    {"tree", "oR", {0}, -1},
     {"grep", "", {0}, -1},
     {"egrep", "", {0}, -1},
     {"fgrep", "", {0}, -1},
@@ -112,19 +112,25 @@ static bool option_fits(const struct reader *r, struct mr_str word, bool globs)
   return !slash || mr_judge_path(mr_str_n(slash, (size_t)(word.p + word.n - slash)), globs);
 }
 
+/* Names that a pattern becomes may begin with "-", and are as many as there are. */
+static bool may_become_option(const struct reader *r, struct mr_str word)
+{
+  return r->operands >= 0 || ((r->shorts[0] || r->longs[0]) && strchr("-*?[", word.p[0]));
+}
+
+/* Words behind "--" count as options, too: it may itself be what an option before it takes. */
 static bool only_reads(const struct scan *s)
 {
   const struct reader *r = reader_of(s->word[0]);
-  bool options = true;
   int operands = 0;
 
   if (!r) return false;
   for (int i = 1; i < s->nwords; i++) {
     struct mr_str word = s->word[i];
     if (!word.n) continue;
-    if (options && word.p[0] == '-' && word.n > 1) {
+    if (s->globs[i] && may_become_option(r, word)) return false;
+    if (word.p[0] == '-' && word.n > 1) {
       if (!option_fits(r, word, s->globs[i])) return false;
-      options = !mr_str_is(word, "--");
       continue;
     }
     operands++;
@@ -278,7 +284,8 @@ static void double_quoted(struct scan *s)
 {
   for (; s->p < s->end && *s->p != '"'; s->p++) {
     if (*s->p == '$' || *s->p == '`') s->question = true;
-    if (*s->p == '\\' && s->p + 1 < s->end && strchr("$`\"\\\n", s->p[1])) s->p++;
+    if (*s->p == '\\' && s->p + 1 < s->end && strchr("$`\"\\\n", s->p[1]) && *++s->p == '\n')
+      continue; /* the lines are joined */
     word_char(s, *s->p);
   }
   if (s->p < s->end)
@@ -387,6 +394,7 @@ static enum mr_verdict judge(struct mr_str command, int depth)
   struct scan s;
 
   if (command.n > TEXT_MAX || depth > DEPTH_MAX) return MR_JUDGE_ASK;
+  if (command.n && memchr(command.p, 0, command.n)) return MR_JUDGE_ASK; /* shells leave it out, or end there */
   memset(&s, 0, sizeof s);
   s.p = command.p;
   s.end = command.p + command.n;

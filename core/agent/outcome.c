@@ -246,7 +246,7 @@ static void verdict(struct mr_session *s, const struct mr_verdict_of *v)
           : mr_str_is(v->result, "satisfied") ? "satisfied"
                                               : "failed",
           why, &v->usage);
-  mr_cost_row(&t, v->model, &v->usage);
+  mr_cost_row(&t, v->model, MR_S("standard"), &v->usage); /* a grader is asked at no other speed */
   if (MR_SWITCH("verdict-split")) {
     mr_txn_commit(&t, NULL, NULL);
     mr_txn_begin(&t, &s->main, NULL, "graded");

@@ -3,7 +3,8 @@
  * the configured one, with the task, the rubric, what the agent wrote and a transcript of its thread; the verdict comes
  * as the call of a tool. The agent's words are material in it, never instructions: it sees none of this request.
  *
- * Bounded: the newest TRANSCRIPT bytes of the transcript, each tool result cut. Loop thread.
+ * Bounded: the newest TRANSCRIPT bytes of the transcript, each tool result cut, and a text that is longer than all of
+ * it. Loop thread.
  */
 #include "agent/outcome.h"
 
@@ -49,7 +50,7 @@ static void block(struct mr_buf *b, struct mr_str role, yyjson_val *v, const str
 
   if (mr_str_is(type, "text")) {
     mr_buf_printf(b, MR_FMT ": ", MR_ARG(role));
-    mr_buf_str(b, mr_json_get_str(v, "text"));
+    cut_text(b, mr_json_get_str(v, "text"), TRANSCRIPT);
     mr_buf_char(b, '\n');
   } else if (mr_str_is(type, "tool_use") || mr_str_is(type, "tool_result")) {
     bool use = mr_str_is(type, "tool_use");
@@ -81,16 +82,25 @@ static void fragment(struct mr_buf *b, struct mr_str json, const struct mr_mem *
   yyjson_doc_free(doc);
 }
 
-static void transcript(const struct mr_thread *th, size_t max, struct mr_buf *out)
+/* The newest one is in it, however long it is. */
+static void transcript(const struct mr_thread *th, struct mr_buf *out)
 {
-  size_t bytes = 0;
+  const struct mr_mem *mem = th->s->d->mem;
   int first = th->nhistory;
+  struct mr_buf shown;
+  size_t bytes = 0;
 
-  while (first > 0 && bytes + th->history[first - 1].n <= max)
-    bytes += th->history[--first].n;
+  while (first > 0 && bytes < TRANSCRIPT) { /* what a fragment is here says little of what is shown of it */
+    mr_buf_init(&shown, mem, SIZE_MAX / 2);
+    fragment(&shown, th->history[first - 1], mem);
+    bytes += shown.n;
+    mr_buf_free(&shown);
+    if (bytes > TRANSCRIPT && first < th->nhistory) break;
+    first--;
+  }
   if (first > 0) mr_buf_c(out, "[the beginning is left out]\n");
   for (int i = first; i < th->nhistory; i++)
-    fragment(out, th->history[i], th->s->d->mem);
+    fragment(out, th->history[i], mem);
 }
 
 static struct mr_str message(struct question *q, const struct mr_outcome *o, struct mr_str files)
@@ -104,7 +114,7 @@ static struct mr_str message(struct question *q, const struct mr_outcome *o, str
                 MR_ARG(o->description), MR_ARG(o->rubric));
   mr_buf_str(&text, files.n ? files : MR_S("(none)\n"));
   mr_buf_c(&text, "</files>\n<transcript>\n");
-  transcript(&s->main, TRANSCRIPT, &text);
+  transcript(&s->main, &text);
   mr_buf_printf(&text, "</transcript>\nThis is evaluation %d of at most %d.", o->iteration + 1,
                 o->max_iterations);
   mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);

@@ -35,12 +35,24 @@ static void on_bytes(void *ud, int code, struct mr_str bytes)
 static void on_file(void *ud, const struct mr_rows *rows)
 {
   struct reading *r = ud;
-  int code = mr_read_check(r->c, rows, r->field, "file", r->file_id);
+  struct mr_call *c = r->c;
+  int code = mr_read_check(c, rows, r->field, "file", r->file_id);
+  struct mr_file_ref f;
+  yyjson_doc *doc = NULL;
 
+  if (code == MR_OK) { /* c->path[0]: the session; empty, it is about to be made */
+    code = mr_file_ref_read(c->d, rows->docs[0].body, c->path[0], &f, &doc);
+    yyjson_doc_free(doc);
+    if (code != MR_OK)
+      mr_err_set(&c->err, code, r->field,
+                 code == MR_E_NOTFOUND ? "%s: is that of no file that this session can use"
+                                       : "%s: the file could not be read",
+                 r->field);
+  }
   if (code != MR_OK)
     r->fn(r->ud, code, mr_str_n("", 0));
   else
-    mr_blob_read(r->c->d->store, r->file_id, 0, 4 * (size_t)MR_RUBRIC_MAX + 1, on_bytes, r);
+    mr_blob_read(c->d->store, r->file_id, 0, 4 * (size_t)MR_RUBRIC_MAX + 1, on_bytes, r);
 }
 
 void mr_rubric_read(struct mr_call *c, yyjson_val *events, const char *field,

@@ -237,7 +237,7 @@ void mr_cap_write(struct mr_jw *w, const struct mr_session *s); /* which cap is 
 /* The budget was changed: what was paused goes on, in the commit of the change. */
 void mr_turn_budget_changed(struct mr_txn *t);
 /* What the model request that just ended cost: a private row, behind its span. */
-void mr_cost_row(struct mr_txn *t, struct mr_str model, const struct mr_usage *u);
+void mr_cost_row(struct mr_txn *t, struct mr_str model, struct mr_str speed, const struct mr_usage *u);
 void mr_usage_row(struct mr_txn *t); /* session.usage */
 
 /* ---- history.c ---- */

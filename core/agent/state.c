@@ -84,7 +84,7 @@ static int apply_reply(struct mr_thread *th, yyjson_val *j)
     t->provider_id = mr_session_copy(th->s, mr_json_get_str(v, "id"));
     t->kind = MR_TOOL_BUILTIN;
   }
-  if (th->ncalls) th->rounds++;
+  if (th->ncalls || th->wants_model) th->rounds++;
   if (yyjson_arr_size(content) == 0) return MR_OK;
   th->compactions = 0;
   return mr_history_reply(th, content);

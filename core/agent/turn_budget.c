@@ -124,9 +124,9 @@ void mr_turn_budget_changed(struct mr_txn *t)
   mr_txn_on(t, was);
 }
 
-void mr_cost_row(struct mr_txn *t, struct mr_str model, const struct mr_usage *u)
+void mr_cost_row(struct mr_txn *t, struct mr_str model, struct mr_str speed, const struct mr_usage *u)
 {
-  int64_t cost = mr_price_cost(mr_price_find(t->s->d->prices, model, t->th->speed), u);
+  int64_t cost = mr_price_cost(mr_price_find(t->s->d->prices, model, speed), u);
 
   if (cost > 0)
     mr_txn_private(t, "usage.cost", mr_str_c(mr_arena_printf(t->arena, "{\"cost\":%lld}", (long long)cost)));

@@ -82,5 +82,5 @@ void mr_turn_span_end(struct mr_txn *t, bool is_error, const struct mr_usage *u)
   mr_jw_key(&w, "model_usage");
   mr_span_usage(&w, u);
   mr_txn_end_wire(t, &b, &w);
-  mr_cost_row(t, t->th->model, u);
+  mr_cost_row(t, t->th->model, t->th->speed, u);
 }

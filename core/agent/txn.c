@@ -258,8 +258,10 @@ static void put_session(struct mr_txn *t)
   struct mr_session_row row = {0};
   struct mr_buf head;
 
-  mr_buf_init(&head, s->d->mem, 1 << 20);
+  mr_buf_init(&head, s->d->mem,
+              SIZE_MAX / 2); /* outcomes are in it, and they are as long as clients make them */
   mr_state_head(s, &head);
+  if (head.failed) t->code = head.failed;
   row.id = mr_str_c(s->id);
   row.rev = s->rev++;
   row.owner_epoch = s->owner_epoch;
@@ -286,6 +288,9 @@ void mr_txn_commit(struct mr_txn *t, void (*done)(void *ud, int code, const stru
   struct mr_commit_wait *cw = mr_mem_zalloc(s->d->mem, sizeof *cw);
   struct mr_err err;
 
+  s->updated_us = mr_loop_wall_us(s->d->loop);
+  if (t->code == MR_OK && cw && t->n) mr_commit_log(t->c, mr_str_c(s->id), t->rows, t->n);
+  if (t->code == MR_OK && cw && !MR_SWITCH("no-head")) put_session(t);
   if (t->code != MR_OK || !cw) {
     /* The state may hold rows that will never be durable: forget it. */
     mr_err_set(&err, t->code ? t->code : MR_E_NOMEM, NULL, "out of memory");
@@ -296,9 +301,6 @@ void mr_txn_commit(struct mr_txn *t, void (*done)(void *ud, int code, const stru
     if (done) done(ud, err.code, &err);
     return;
   }
-  s->updated_us = mr_loop_wall_us(s->d->loop);
-  if (t->n) mr_commit_log(t->c, mr_str_c(s->id), t->rows, t->n);
-  if (!MR_SWITCH("no-head")) put_session(t);
   if (MR_SWITCH("publish-early")) publish(s, t->rows, t->n, (INT64_C(1) << 60) + s->seq * 1000);
   mr_commit_label(t->c, t->label);
   *cw = (struct mr_commit_wait){s, ++s->seq, t->arena, t->rows, t->n, done, ud};

@@ -230,20 +230,35 @@ static void on_request(void *ud, struct mr_http_x *x)
 
 /* ---- the face's life ---- */
 
-static int read_config(struct mr_api *a, struct mr_http_server_opts *h, struct mr_err *err)
+/* strict is a bool, everything else a whole number; null is as if it were absent. */
+static int check_config(yyjson_val *o, struct mr_err *err)
 {
   static const char *const known[] = {"strict",          "ping_ms",    "body_max",    "idle_ms",
                                       "max_connections", "stream_max", "streams_max", "idempotency_max"};
-  yyjson_val *o = mr_json_get(a->o.config, "api"), *k;
   yyjson_obj_iter it = yyjson_obj_iter_with(o);
+  yyjson_val *k;
+
+  if (o && !yyjson_is_obj(o) && !yyjson_is_null(o))
+    return mr_err_set(err, MR_E_INVALID, "api", "api: must be an object");
+  while (o && (k = yyjson_obj_iter_next(&it))) {
+    yyjson_val *v = yyjson_obj_iter_get_val(k);
+    bool found = false, strict = yyjson_equals_str(k, "strict");
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
+      found = found || yyjson_equals_str(k, known[i]);
+    if (!found) return mr_err_set(err, MR_E_INVALID, "api", "api.%.40s: no such setting", yyjson_get_str(k));
+    if (!yyjson_is_null(v) && !(strict ? yyjson_is_bool(v) : yyjson_is_int(v)))
+      return mr_err_set(err, MR_E_INVALID, "api", "api.%.40s: must be %s", yyjson_get_str(k),
+                        strict ? "true or false" : "a whole number");
+  }
+  return MR_OK;
+}
+
+static int read_config(struct mr_api *a, struct mr_http_server_opts *h, struct mr_err *err)
+{
+  yyjson_val *o = mr_json_get(a->o.config, "api");
   int64_t one, all;
 
-  while (o && (k = yyjson_obj_iter_next(&it))) {
-    bool found = false;
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++)
-      found = found || mr_str_is(mr_json_str(k), known[i]);
-    if (!found) return mr_err_set(err, MR_E_INVALID, "api", "api.%.40s: no such setting", yyjson_get_str(k));
-  }
+  if (check_config(o, err) != MR_OK) return MR_E_INVALID;
   a->strict = mr_json_get_bool(o, "strict", false);
   a->ping_ms = mr_json_get_int(o, "ping_ms", 15000);
   a->body_max = mr_json_get_int(o, "body_max", BODY_MAX);
@@ -254,6 +269,8 @@ static int read_config(struct mr_api *a, struct mr_http_server_opts *h, struct m
   h->max_out = (size_t)one;
   h->max_streams = (size_t)all;
   a->once_max = mr_json_get_int(o, "idempotency_max", ONCE_MAX);
+  if (a->once_max < 0)
+    return mr_err_set(err, MR_E_INVALID, "api", "api: idempotency_max is bytes, 0 for none at all");
   if (a->ping_ms < 10 || a->body_max < 1024 || a->body_max > (1 << 30) || h->idle_ms < 0 ||
       h->max_connections < 0)
     return mr_err_set(err, MR_E_INVALID, "api", "api: ping_ms is at least 10, body_max 1024 to 1 GiB");

@@ -11,18 +11,18 @@
 
 #include <stdio.h>
 
-enum { LINES_MAX = 24 };
+enum { OURS = 3 }; /* head lines that are added here */
 
 static void on_head(void *ud, int status, const struct mr_str *lines, int n, int64_t length)
 {
   struct mr_exchange *q = ud;
-  struct mr_str v[LINES_MAX];
+  struct mr_str v[MR_PASS_LINES + OURS];
   char ours[80];
   bool theirs = false;
   int k = 0;
 
   if (!q->x || q->answered) return;
-  for (int i = 0; i < n && k < LINES_MAX - 3; i++) {
+  for (int i = 0; i < n; i++) {
     theirs = theirs || mr_str_starts(lines[i], MR_S("request-id:"));
     v[k++] = lines[i];
   }

@@ -26,10 +26,15 @@ static void entry_free(struct mr_model_entry *e)
   mr_mem_free(m, e);
 }
 
-static void entry_drop(struct mr_model_entry *e)
+/* Out of the router, which is a user until it has told everybody in line. */
+static void entry_leave(struct mr_model_entry *e)
 {
   e->gone = true;
   e->users++;
+}
+
+static void entry_drop(struct mr_model_entry *e)
+{
   mr_gate_close(&e->gate);
   mr_model_entry_unuse(e);
 }
@@ -186,6 +191,7 @@ int mr_models_remove(struct mr_models *m, const char *name)
     struct mr_model_entry *e = *at;
     if (strcmp(e->name, name) != 0) continue;
     *at = e->next;
+    entry_leave(e);
     entry_drop(e);
     list_make(m);
     return MR_OK;
@@ -311,11 +317,12 @@ void mr_models_free(struct mr_models **mp)
   if (!m) return;
   *mp = NULL;
   const struct mr_mem *mem = &m->sys->mem;
-  /* All at once: who waits for one of them must not go on to another. */
+  /* All at once: who waits for one of them must not go on to another, nor be the last user of one that is still to
+   * be dropped. */
   for (struct mr_model_entry *e = m->own; e; e = e->next)
-    e->gone = true;
+    entry_leave(e);
   for (struct mr_model_entry *e = m->host; e; e = e->next)
-    e->gone = true;
+    entry_leave(e);
   list_drop(m->own);
   list_drop(m->host);
   mr_mem_free(mem, m->routes.v);

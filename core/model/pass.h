@@ -23,6 +23,7 @@ struct mr_pass_req {
   struct mr_str version, betas; /* the client's anthropic-version and anthropic-beta; may be empty */
   struct mr_str request_id;     /* ours: in errors that are ours */
 };
+enum { MR_PASS_LINES = 48 }; /* of a head, at most; rate limits alone are over twenty */
 struct mr_pass_cbs {
   /* Once, before any data, unless it is cancelled. lines: "name: value", without the framing; length -1: streamed. */
   void (*head)(void *ud, int status, const struct mr_str *lines, int n, int64_t length);

@@ -85,7 +85,7 @@ static bool goes_back(struct mr_str name)
 static void keep_lines(struct mr_pass *p, struct mr_str headers)
 {
   p->nlines = 0;
-  while (headers.n && p->nlines < (int)(sizeof p->lines / sizeof *p->lines)) {
+  while (headers.n && p->nlines < MR_PASS_LINES) {
     struct mr_str line = mr_str_split(&headers, '\n'), rest = line, name = mr_str_split(&rest, ':');
     if (!rest.p || !goes_back(name)) continue;
     p->lines[p->nlines] = mr_arena_str(p->arena, line);
@@ -155,7 +155,7 @@ static void note_id(struct mr_pass *p)
     if (mr_str_starts(p->lines[i], MR_S("request-id:"))) return;
   if (mr_json_parse(p->mem, mr_buf_get(&p->refusal), REFUSAL_MAX, &d, NULL) != MR_OK) return;
   id = mr_json_get_str(yyjson_doc_get_root(d), "request_id");
-  if (id.n && id.n < 200 && p->nlines < (int)(sizeof p->lines / sizeof *p->lines))
+  if (id.n && id.n < 200 && p->nlines < MR_PASS_LINES)
     p->lines[p->nlines++] = mr_str_c(mr_arena_printf(p->arena, "request-id: " MR_FMT, MR_ARG(id)));
   yyjson_doc_free(d);
 }

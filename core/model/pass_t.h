@@ -38,7 +38,7 @@ struct mr_pass {
   int up_status;
   int64_t wait_ms;
   bool give_up; /* the next candidate is to be asked */
-  struct mr_str lines[16];
+  struct mr_str lines[MR_PASS_LINES];
   int nlines;
   struct mr_str key; /* of the upstream at hand */
   /* translated */

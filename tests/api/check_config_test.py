@@ -140,3 +140,27 @@ def check_config_refuses_a_wrong_configuration(w):
     equal(status, 2)
     status, _, err = check(None, "/no/such/file.lua")
     equal(status, 2)
+
+
+@test(local=True)
+def the_readme_names_every_setting(w):
+    root = Path(__file__).resolve().parents[2]
+    text = (root / "README.md").read_text()
+    inside = {"local_key", "asleep"}  # of the program to itself
+
+    def table(path, pattern):
+        found = re.findall(pattern, (root / "core" / path).read_text(), re.M)
+        true(len(found) > 5, path)
+        return found
+
+    names = [n for n in table("host/options.c", r'^    {"([a-z_.]+)", K_(?!OBJ)') if n not in inside]
+    names += table("model/config.c", r"^    {\"([a-z_]+)\", '")
+    known = re.search(r"known\[\] = {(.*?)}", (root / "core/api/api.c").read_text(), re.S)
+    names += ["api." + n for n in re.findall(r'"(\w+)"', known[1])]
+    names += table("main/settings.c", r'{"([a-z_]+)", F_\w+, AT\(\w+\)}') + ["listen", "scripts"]
+
+    def named(n):
+        last = n.split(".")[-1]
+        return re.search(rf"`{re.escape(n)}[`.]|`{last}`|\b{last} =", text)
+
+    equal([n for n in names if not named(n)], [])

@@ -332,6 +332,14 @@ def import_refuses_damage(w):
         r = send_file(w, what, environment_id=w.environment["id"])
         equal(r.status, 400, what[:80])
         true(names in r.error["message"], r.error)
+    for usage in ({"input_tokens": 1 << 62}, {"output_tokens": -1}, {"cache_read_input_tokens": 0.5}, 5):
+        def used(v):
+            if v.get("body", {}).get("type") == "span.model_request_end":
+                v["body"]["model_usage"] = usage
+            return v
+        r = send_file(w, edited(lines[:-1], used), environment_id=w.environment["id"])
+        equal(r.status, 400, usage)
+        true("model_usage" in r.error["message"], r.error)
     r = send_file(w, data, environment_id="env_" + NOBODY)
     equal(r.status, 404)
     now = {x["id"] for x in w.all("/v1/sessions?include_archived=true&limit=1000")}

@@ -220,6 +220,9 @@ TEST(a_session_has_copies_of_its_own) /* 110 */
   GET("/file_id", copy);
   rig_ok(&g, mr_files_retrieve_metadata, copy, NULL, NULL);
   GET("/scope/id", g.session);
+  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\",\"initial_events\":[{\"type\":\"user.define_outcome\","
+           "\"description\":\"d\",\"rubric\":{\"type\":\"file\",\"file_id\":\"%s\"}}]}", g.agent, g.env, copy);
+  rig_refused(&g, mr_sessions_create, NULL, NULL, json, MR_E_NOTFOUND, 404, "initial_events[0].rubric.file_id", "this session can use");
   /* The original may go; the copy stays until the session does. */
   rig_ok(&g, mr_files_delete, a, NULL, NULL);
   rig_ok(&g, mr_files_retrieve_metadata, copy, NULL, NULL);

@@ -116,13 +116,16 @@ static const char *const reading[] = {
     "grep -rn \"x\\.y\" src", "grep '.*' a", "find . -name '*.c' -type f | wc -l", "ls 2>/dev/null", "ls >/dev/null 2>&1", "ls &>/dev/null",
     "cat a 2>&1 || true", "echo hello # rm -rf /", "echo 'rm -rf /'", "echo '$(rm -rf /); `x` > y' | cat",
     "tail -n +5 /mnt/session/uploads/data.csv", "sort -t: -k2 a", "diff -u a b", "date +%s", "date -u", "rg --files", "rg -n 'foo' -g '*.c'",
-    "ls *.c", "cat 'a b' c\\ d", "jq '.items[0].name' a.json", "head -c 100 a", "  ls  ", "\n\nls\n",
+    "ls *.c", "cat *", "head -n 2 src/*", "sort a*", "find src/* -name x", "ls -- a", "cat \"a\\\nb\"", "cat 'a b' c\\ d", "jq '.items[0].name' a.json", "head -c 100 a", "  ls  ", "\n\nls\n",
 };
 static const char *const asking[] = {
     "", " ", "#", "rm a", "rm -rf build", "rm -rf /workspace/*", "rm -rf /tmp/x", "rm -rf ./*", "python3 x.py", "make", "git status", "git push --force",
     "cat /etc/passwd", "cat ../x", "cat .*/x", "cat ~/x", "cat a/../../etc/passwd", "cat $HOME/x", "cat \"$X\"", "ls $(touch x)", "ls `touch x`", "ls \"$(touch x)\"",
     "ls > out", "ls >> out", "ls >| out", "ls > /dev/null > out", "ls >& out", "cat < a", "cat <<EOF\nrm -rf /\nEOF", "cat <<< x", "ls &", "ls |& cat", "(ls)", "{ ls; }",
     "cat {/etc,}/passwd", "X=1 ls", "PATH=. ls", "./ls", "/bin/ls", "l\\\ns", "ls \\", "echo 'a", "echo \"a", "! ls", "if ls; then ls; fi", "ls; f() { ls; }",
+    "sort -T -- --compress-program=sh in", "sort -T -- -o out in", "find . ! -name -- -delete", "find . -name -- -exec sh x ';'", "rg -e -- --pre=sh x",
+    "find . \"-del\\\nete\"", "find . \"-ex\\\nec\" sh x ';'", "find *", "find . *", "sort *", "sort ?o", "sort [-]o", "sort -*", "sort --*", "uniq *", "uniq a*", "uniq a?", "shuf *",
+    "diff *", "rg x *", "tree -R -L 1",
     "sort -o out in", "sort -uo out in", "sort --output=out in", "sort --outp out in", "sort --compress-program=sh in", "uniq in out", "tree -o x", "tree -ao x", "shuf -o x a",
     "find . -delete", "find . -exec rm {} +", "find . -execdir x ';'", "find . -fprint x", "find . -fls x", "find . -ok x ';'", "rg --pre sh x", "rg --pre=sh x",
     "date -s '2020-01-01'", "date --set=x", "date 010100002020", "diff -l a b", "file -C", "printf '%n' 'a[$(x)]'", "printf -v a b", "test -v 'a[$(x)]'", "[ -f a ]",
@@ -157,6 +160,8 @@ TEST(what_is_not_understood_is_asked_about)
   char longer[6000];
   all(asking, sizeof asking / sizeof *asking, '?');
   CHECK_INT(said(mr_judge_command(MR_S("ls\0 -la"))), '?');
+  CHECK_INT(said(mr_judge_command(MR_S("find . '-del\0ete'"))), '?');
+  CHECK_INT(said(mr_judge_command(MR_S("rg '--p\0re=sh' x"))), '?');
   memset(longer, ' ', sizeof longer);
   memcpy(longer, "ls", 2);
   CHECK_INT(said(mr_judge_command(mr_str_n(longer, 4096))), 'a');

@@ -133,6 +133,19 @@ TEST(a_claim_given_up_leaves_the_call_to_the_client)
   mr_arena_free(&s.mem);
 }
 
+TEST(a_reply_that_pauses_counts_towards_the_limit_of_rounds)
+{
+  struct mr_domain d = {.sys = test_sys(), .mem = &test_sys()->mem};
+  struct mr_session s = {.d = &d, .mem = mr_arena_new(d.mem, 4096)};
+
+  mr_thread_init(&s, &s.main);
+  for (int i = 0; i < 3; i++)
+    row(&s, MR_ROW_PRIVATE, "model.reply", "{\"calls\":[],\"stop_reason\":\"pause_turn\",\"content\":[]}");
+  CHECK(s.main.wants_model);
+  CHECK_INT(s.main.rounds, 3); /* else a model that always pauses is asked for ever */
+  mr_arena_free(&s.mem);
+}
+
 /* ---- retries ---- */
 
 static const char *fails_once(struct rig *g, struct mr_str last, int k)

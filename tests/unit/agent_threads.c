@@ -371,6 +371,82 @@ TEST(an_outcome_accepted_before_a_stop_is_worked_on_after_it)
   rig_close(&g);
 }
 
+TEST(an_outcome_with_a_long_description_does_not_cost_the_session)
+{
+  enum { LONG = 2 << 20 };
+  struct rig g = {.model = works};
+  static const char begin[] = "{\"events\":[{\"type\":\"user.define_outcome\",\"description\":\"";
+  char *json = malloc(LONG + 256);
+
+  coordinate(&g, "");
+  memset(json, 'x', LONG);
+  snprintf(json + LONG, 256, "\",\"rubric\":{\"type\":\"text\",\"content\":\"done\"}}]}");
+  memcpy(json, begin, sizeof begin - 1);
+  rig_ok(&g, mr_sessions_events_send, g.session, NULL, json);
+  while (loaded(&g)->status == MR_RUNNING)
+    rig_pump(&g);
+  CHECK_INT(loaded(&g)->outcomes->result, MR_RESULT_SATISFIED);
+  again(&g);
+  rig_ok(&g, mr_sessions_retrieve, g.session, NULL, NULL);
+  CHECK(has(mr_str_c(g.last), "outcome_evaluations\":[{"));
+  send(&g, "{\"type\":\"user.message\",\"content\":[{\"type\":\"text\",\"text\":\"hello\"}]}", "");
+  free(json);
+  rig_close(&g);
+}
+
+static bool grader_saw;
+
+/* Its last words are longer than a transcript may be. */
+static const char *talks(struct rig *g, struct mr_str last, int k)
+{
+  static char text[400100];
+
+  (void)g;
+  (void)k;
+  if (has(last, "<rubric>")) {
+    grader_saw = has(last, "assistant: xxxx") && last.n < 300000;
+    return "[" CALL("g1", "submit_verdict", "{\"result\":\"satisfied\",\"explanation\":\"fine\"}") "]";
+  }
+  snprintf(text, sizeof text, "[{\"type\":\"text\",\"text\":\"");
+  memset(text + strlen(text), 'x', 400000);
+  strcpy(text + 400024, "\"}]");
+  return text;
+}
+
+static void achieve(struct rig *g)
+{
+  send(g, OUTCOME, "");
+  while (loaded(g)->status == MR_RUNNING)
+    rig_pump(g);
+  CHECK_INT(loaded(g)->outcomes->result, MR_RESULT_SATISFIED);
+}
+
+TEST(a_grader_sees_the_last_words_however_long_they_are)
+{
+  struct rig g = {.model = talks};
+
+  coordinate(&g, "");
+  achieve(&g);
+  CHECK(grader_saw);
+  rig_close(&g);
+}
+
+TEST(a_grader_costs_what_it_is_asked_at)
+{
+  struct rig g = {.model = works};
+  char json[512];
+
+  coordinate(&g, "");
+  rig_ok(&g, mr_agents_create, NULL, NULL, "{\"name\":\"fast\",\"model\":{\"id\":\"m\",\"speed\":\"fast\"}}");
+  snprintf(g.agent, sizeof g.agent, "%s", rig_get(&g, "/id"));
+  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\"}", g.agent, g.env);
+  rig_ok(&g, mr_sessions_create, NULL, NULL, json);
+  snprintf(g.session, sizeof g.session, "%s", rig_get(&g, "/id"));
+  achieve(&g);
+  CHECK_INT(loaded(&g)->cost, INT64_C(1000000000)); /* 10 tokens of the one model that has a price */
+  rig_close(&g);
+}
+
 TEST(a_budget_raised_before_a_stop_goes_on_after_it)
 {
   struct rig g = {.model = works};

@@ -241,7 +241,11 @@ TEST(options_are_checked)
       {"{\"log\":{\"level\":\"loud\"}}", "log.level"},
       {"[]", "options"},
       {"{", "options"},
-      {"{\"models\":{\"route\":{\"x\":3}}}", "models.route"}};
+      {"{\"models\":{\"route\":{\"x\":3}}}", "models.route"},
+      {"{\"api\":3}", "api"},
+      {"{\"api\":{\"strict\":1}}", "api"},
+      {"{\"api\":{\"stream_max\":\"4 MB\"}}", "api"},
+      {"{\"api\":{\"idempotency_max\":-1}}", "api"}};
   struct mr_runtime *rt = NULL;
   struct mr_err err;
 

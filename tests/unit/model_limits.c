@@ -99,6 +99,28 @@ TEST(concurrency_is_first_come_first_served)
   bench_close(&b);
 }
 
+/* Who waits holds its other candidates, too: letting go of it must not take them from under the router. */
+TEST(the_router_goes_while_one_with_fallbacks_waits)
+{
+  struct bench b;
+  struct heard first, waits;
+  test_clock_set(now = SEC, 1);
+  bench_open(&b,
+             "{\"one\":{\"kind\":\"openai\",\"base_url\":\"http://l.test\",\"max_concurrency\":1},"
+             "\"two\":{\"kind\":\"openai\",\"base_url\":\"http://m.test\"},"
+             "\"route\":{\"p\":\"one\",\"q\":[\"one\",\"two\"]}}",
+             NULL, NULL);
+  begin(&b, &first, "p");
+  struct mr_http_out *r = take_fake();
+  begin(&b, &waits, "q");
+  CHECK(!fake);
+  mr_models_free(&b.models);
+  expect(&waits, MR_MODEL_FAILED, "closing");
+  end_of(r, 200, SSE, GOOD);
+  expect(&first, MR_MODEL_OK, "");
+  bench_close(&b);
+}
+
 TEST(requests_per_minute)
 {
   struct bench b;

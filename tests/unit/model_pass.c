@@ -110,6 +110,26 @@ TEST(keys_do_not_come_back)
   bench_close(&b);
 }
 
+TEST(rate_limits_do_not_crowd_out_the_request_id)
+{
+  struct bench b;
+  struct got g;
+  char head[2048] = "content-type: application/json\n";
+  bench_open(&b, CONFIG, NULL, NULL);
+  CHECK_INT(ask_pass(&b, &g, BODY("m"), false), MR_OK);
+  for (int i = 0; i < 24; i++) {
+    size_t n = strlen(head);
+    snprintf(head + n, sizeof head - n, "anthropic-ratelimit-kind%d-limit: 1000\n", i);
+  }
+  snprintf(head + strlen(head), sizeof head - strlen(head), "request-id: req_up\nretry-after: 3\n");
+  fake_head(200, head);
+  CHECK_STR(mr_buf_get(&g.head), head);
+  fake_rest("{}");
+  CHECK(g.done && g.whole);
+  got_free(&g);
+  bench_close(&b);
+}
+
 TEST(clients_leave)
 {
   struct bench b;
