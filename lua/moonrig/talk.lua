@@ -433,7 +433,7 @@ function Talk:lines()
     self.warned = false
     go_on = self:line(line)
     if go_on then
-      if self.mode == "rest" then self.mode = "busy" end -- so that the prompt comes again
+      if self.mode == "rest" then self.mode = nil end -- the prompt comes again, or goes: it may have come meanwhile
       self:settle()
     end
   end
