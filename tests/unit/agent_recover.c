@@ -146,6 +146,18 @@ TEST(a_reply_that_pauses_counts_towards_the_limit_of_rounds)
   mr_arena_free(&s.mem);
 }
 
+TEST(a_session_has_not_worked_less_than_nothing_because_the_clock_went_back)
+{
+  struct mr_session_row r = {.id = MR_S("sesn_1"), .status = MR_S("running"), .agent = MR_S("{}"), .doc = MR_S("{}"), .created_us = 1,
+                             .head = MR_S("{\"threads_us\":2000000,\"threads_working\":1,\"threads_since_us\":9000000}")};
+  struct mr_buf b;
+
+  mr_buf_init(&b, &test_sys()->mem, 1 << 16);
+  mr_session_wire(&r, 5000000, &b);
+  CHECK(strstr(b.p, "\"active_seconds\":2"));
+  mr_buf_free(&b);
+}
+
 /* ---- retries ---- */
 
 static const char *fails_once(struct rig *g, struct mr_str last, int k)
