@@ -133,6 +133,25 @@ TEST(a_claim_given_up_leaves_the_call_to_the_client)
   mr_arena_free(&s.mem);
 }
 
+TEST(a_refusal_is_told_to_the_model_however_long_its_reason_is)
+{
+  enum { LONG = 2 << 20 };
+  struct mr_domain d = {.sys = test_sys(), .mem = &test_sys()->mem};
+  struct mr_session s = {.d = &d, .mem = mr_arena_new(d.mem, 4096)};
+  char *json = malloc(LONG + 256);
+  int n = snprintf(json, 256, "{\"tool_use_id\":\"sevt_1\",\"result\":\"deny\",\"deny_message\":\"");
+
+  mr_thread_init(&s, &s.main);
+  row(&s, MR_ROW_PRIVATE, "model.reply",
+      "{\"calls\":[{\"id\":\"toolu_1\",\"event_id\":\"sevt_1\"}],\"stop_reason\":\"tool_use\",\"content\":[]}");
+  memset(json + n, 'x', LONG);
+  strcpy(json + n + LONG, "\"}");
+  row(&s, MR_ROW_WIRE, "user.tool_confirmation", json);
+  CHECK(s.main.calls[0]->finished && s.main.calls[0]->result.n > LONG);
+  free(json);
+  mr_arena_free(&s.mem);
+}
+
 TEST(a_reply_that_pauses_counts_towards_the_limit_of_rounds)
 {
   struct mr_domain d = {.sys = test_sys(), .mem = &test_sys()->mem};
