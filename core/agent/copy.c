@@ -86,7 +86,11 @@ int mr_copy_begin(struct mr_copy *k, struct mr_str agent, struct mr_str agent_id
                                .doc = MR_S("{}"),
                                .head = MR_S("{}")};
 
-  row.created_us = row.updated_us = mr_loop_wall_us(k->c->d->loop);
+  row.created_us = row.updated_us = k->created_us = mr_loop_wall_us(k->c->d->loop);
+  k->agent = mr_arena_str(k->c->arena, agent);
+  k->agent_id = mr_arena_str(k->c->arena, agent_id);
+  k->agent_version = agent_version;
+  if (!k->agent.p || !k->agent_id.p) return fail(k, mr_err_nomem(&k->c->err));
   if (need_commit(k) != MR_OK) return k->code;
   mr_commit_session_new(k->cm, &row);
   k->began = true;
@@ -184,6 +188,7 @@ static void end_now(struct mr_copy *k)
   mr_rest_free(&k->rest);
   mr_commit_drop(&k->cm);
   if (k->code != MR_OK) {
+    mr_buf_reset(&k->c->out);
     for (int i = 0; i < k->nfiles; i++)
       mr_blob_delete(k->c->d->store, mr_str_c(k->files[i].id));
     k->nfiles = 0;
@@ -274,6 +279,12 @@ void mr_copy_finish(struct mr_copy *k, struct mr_str doc, struct mr_str environm
       mr_commit_doc_put(k->cm, &k->files[i].doc, 0);
     mr_commit_session_put(k->cm, &row, MR_SESSION_DOC | MR_SESSION_HEAD);
     mr_commit_session_born(k->cm, row.id, environment_id);
+    row.created_us = k->created_us;
+    row.agent = k->agent;
+    row.agent_id = k->agent_id;
+    row.agent_version = k->agent_version;
+    row.environment_id = environment_id;
+    mr_session_wire(&row, row.updated_us, &k->c->out);
     submit(k);
   }
   mr_buf_free(&head);
@@ -288,21 +299,9 @@ void mr_copy_abort(struct mr_copy *k)
   if (k->under_way == 0) end_now(k);
 }
 
-static void on_row(void *ud, const struct mr_rows *r)
-{
-  struct mr_copy *k = ud;
-  int code = mr_read_check(k->c, r, NULL, "session", mr_str_c(k->id));
-
-  if (code == MR_OK) mr_session_wire(&r->sessions[0], mr_loop_wall_us(k->c->d->loop), &k->c->out);
-  mr_call_done(k->c, code);
-}
-
 void mr_copy_answer(struct mr_copy *k)
 {
-  if (k->code != MR_OK)
-    mr_call_done(k->c, k->code);
-  else
-    mr_read_session(k->c->d->store, k->c->who.workspace, mr_str_c(k->id), on_row, k);
+  mr_call_done(k->c, k->code);
 }
 
 /* ---- title and metadata ---- */

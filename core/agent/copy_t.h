@@ -73,6 +73,8 @@ struct mr_copy {
   char id[MR_ID_MAX], primary[MR_ID_MAX]; /* of the new session */
   struct mr_str old_id, old_primary;      /* of the one it is made from; the call's */
   struct mr_str agent_name;               /* of the primary thread */
+  struct mr_str agent, agent_id;          /* the new session's; the call's */
+  int64_t agent_version, created_us;
   unsigned char key[32];
   struct mr_rest rest;
   struct mr_commit *cm; /* rows that wait for their commit */
@@ -99,11 +101,11 @@ int mr_copy_row(struct mr_copy *k, const struct mr_log_row *row, yyjson_val *bod
 /* A file's new document (strings the call's); its blob is there under the new id. NULL: no memory. */
 struct mr_copy_file *mr_copy_file_new(struct mr_copy *k, struct mr_str old_id);
 /* Closes what is open and ends the copy: over comes, code says how it went. Not MR_OK: nothing is left of it.
- * doc: the client's part. */
+ * doc: the client's part. The answer is in c->out with the commit that makes the session be there (mr_origin.last). */
 void mr_copy_finish(struct mr_copy *k, struct mr_str doc, struct mr_str environment_id);
 /* Removes what was made; over comes, code is k->code. */
 void mr_copy_abort(struct mr_copy *k);
-/* Answers with the new session, or with c->err. */
+/* Ends the call: with the new session, or with c->err. */
 void mr_copy_answer(struct mr_copy *k);
 
 /* copy_ids.c */

@@ -56,22 +56,23 @@ static bool roster_of(const struct mr_thread *th, struct mr_roster *r)
   return mr_thread_primary(th) && mr_roster_read(th->agent, r);
 }
 
-static bool offered(const struct mr_roster *r, enum tool t)
+/* An agent's own custom tool comes before one of these: a request with two tools of a name is refused. */
+static bool offered(const struct mr_thread *th, const struct mr_roster *r, enum tool t)
 {
-  return t == ADVISE ? r->advisor.n > 0 : r->subagents;
+  return (t == ADVISE ? r->advisor.n > 0 : r->subagents) && !mr_tool_schema(th, mr_str_c(tools[t].name));
 }
 
-static int find_tool(const struct mr_roster *r, struct mr_str name)
+static int find_tool(const struct mr_thread *th, const struct mr_roster *r, struct mr_str name)
 {
   for (int i = 0; i < NTOOLS; i++)
-    if (offered(r, (enum tool)i) && mr_str_is(name, tools[i].name)) return i;
+    if (mr_str_is(name, tools[i].name) && offered(th, r, (enum tool)i)) return i;
   return -1;
 }
 
 bool mr_delegate_has(const struct mr_thread *th, struct mr_str name)
 {
   struct mr_roster r;
-  return roster_of(th, &r) && find_tool(&r, name) >= 0;
+  return roster_of(th, &r) && find_tool(th, &r, name) >= 0;
 }
 
 /* create_agent of a coordinator whose model may describe agents itself: "agent", or the members of a description. */
@@ -105,7 +106,7 @@ void mr_delegate_tools(const struct mr_thread *th, struct mr_jw *w)
 
   if (!roster_of(th, &r)) return;
   for (int i = 0; i < NTOOLS; i++) {
-    if (!offered(&r, (enum tool)i)) continue;
+    if (!offered(th, &r, (enum tool)i)) continue;
     mr_jw_obj(w);
     mr_jw_kc(w, "name", tools[i].name);
     mr_jw_kc(w, "description", tools[i].description);
@@ -408,7 +409,7 @@ static void run(struct mr_txn *t, struct mr_tcall *c)
     return;
   }
   h.input = yyjson_doc_get_root(doc);
-  switch (find_tool(&h.roster, c->name)) {
+  switch (find_tool(t->th, &h.roster, c->name)) {
   case LIST: list_agents(&h); break;
   case CREATE: create_agent(&h); break;
   case SEND: send_to_agent(&h); break;

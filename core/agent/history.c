@@ -252,7 +252,7 @@ static bool tool_enabled(yyjson_val *set, struct mr_str name)
   return set && (!yyjson_is_bool(v) || yyjson_get_bool(v));
 }
 
-static yyjson_val *custom_tool(struct mr_thread *th, struct mr_str name)
+static yyjson_val *custom_tool(const struct mr_thread *th, struct mr_str name)
 {
   yyjson_val *tools = mr_json_get(th->agent, "tools"), *v;
   yyjson_arr_iter it = yyjson_arr_iter_with(tools);
@@ -263,7 +263,7 @@ static yyjson_val *custom_tool(struct mr_thread *th, struct mr_str name)
   return NULL;
 }
 
-yyjson_val *mr_tool_schema(struct mr_thread *th, struct mr_str name)
+yyjson_val *mr_tool_schema(const struct mr_thread *th, struct mr_str name)
 {
   return mr_json_get(custom_tool(th, name), "input_schema");
 }

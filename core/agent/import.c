@@ -77,6 +77,7 @@ static void on_loaded(void *ud, int code, struct mr_session *s, const struct mr_
   }
   mr_err_copy(&c->err, err);
   p->k.code = code;
+  mr_buf_reset(&c->out);
   cm = mr_commit_new(c->d->store, &c->who);
   if (!cm) {
     answer(p);

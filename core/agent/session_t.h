@@ -254,7 +254,7 @@ void mr_history_free(struct mr_thread *th);
  * judge decides (judge.h), MR_PERM_ASK otherwise. */
 enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum mr_tool_kind *kind, bool *known,
                                  bool *automatic);
-yyjson_val *mr_tool_schema(struct mr_thread *th, struct mr_str name); /* of a custom tool; NULL: none */
+yyjson_val *mr_tool_schema(const struct mr_thread *th, struct mr_str name); /* of a custom tool; NULL: none */
 /* ---- input.c ---- */
 /* Does a tool's input fit its schema (a part of JSON Schema)? Else why says what is wrong with which field. */
 bool mr_input_fits(yyjson_val *schema, yyjson_val *input, char *why, size_t n);

@@ -26,11 +26,11 @@ static void raw_or(struct mr_jw *w, const char *key, yyjson_val *obj, const char
 static void write_stats(struct mr_jw *w, const struct mr_session_row *r, yyjson_val *head, int64_t now_us)
 {
   int64_t active = mr_json_get_int(head, "threads_us", mr_json_get_int(head, "active_us", 0));
-  int64_t working = mr_json_get_int(head, "threads_working", 0);
+  int64_t open =
+      mr_json_get_int(head, "threads_working", 0) * now_us - mr_json_get_int(head, "threads_since_us", 0);
   bool over = mr_str_is(r->status, "terminated");
 
-  active +=
-      working * now_us - mr_json_get_int(head, "threads_since_us", 0); /* overlaps count for each thread */
+  if (open > 0) active += open; /* overlaps count for each thread; the wall clock may have gone back */
   mr_jw_obj(w);
   mr_jw_key(w, "active_seconds");
   mr_jw_real(w, (double)(active / 1000) / 1000.0);

@@ -254,7 +254,7 @@ static void apply_confirmation(struct mr_thread *th, yyjson_val *j)
   t->confirmed = mr_str_is(mr_json_get_str(j, "result"), "allow") ? 1 : -1;
   if (t->confirmed > 0) return;
   /* The model reads the refusal and its reason. */
-  mr_buf_init(&b, s->d->mem, 1 << 20);
+  mr_buf_init(&b, s->d->mem, SIZE_MAX / 2);
   mr_jw_init(&w, &b);
   mr_jw_arr(&w);
   mr_jw_obj(&w);

@@ -24,7 +24,6 @@ static void sub_end(struct mr_subscriber *u, int code)
   *u->link = u->next;
   if (u->next) u->next->link = u->link;
   s->d->stats.subscribers--;
-  if (u->reading) u->reading->u = NULL;
   c->priv = NULL;
   c->cancel = NULL;
   c->out_drained = NULL;
@@ -242,7 +241,6 @@ static void read_rows(struct mr_subscriber *u)
 
   if (!mr_thread_primary(u->th)) q.thread_id = mr_str_c(u->th->id);
   u->replaying = true;
-  u->reading = p;
   if (!p) {
     sub_end(u, MR_E_NOMEM);
     return;

@@ -2,12 +2,13 @@
  * once.c - Idempotency-Key: a POST that a caller repeats under the same key, because it never saw the answer, has its
  * effect once and gets the answer of the first. The record (a digest of the request, status, body) is a durable value
  * for a day; it is part of the commit that has the effect, wherever the answer is known by then, which is everywhere
- * but in sessions.update and sessions.archive: theirs follows in a commit of its own before the answer goes out, and
- * what a crash between the two repeats changes nothing more.
+ * but in sessions.update and in the archives of sessions and threads: theirs follows in a commit of its own before the
+ * answer goes out, and what a crash between the two repeats changes nothing more.
  *
- * Not for answers that hold a secret (keys.create), nor for what is passed through. Answers of 500 and more, 408, 429 and 499 are not kept: such a request may be repeated. The same key with another
- * operation or body is refused. A request whose key is in use waits until that one is over. What a day's records take
- * is bounded (api.idempotency_max): over it requests with new keys get 429; others are not concerned.
+ * Not for answers that hold a secret (keys.create), nor for what is passed through. Answers of 500 and more, 408, 429
+ * and 499 are not kept: such a request may be repeated. The same key with another operation or body is refused. A
+ * request whose key is in use waits until that one is over. What a day's records take is bounded
+ * (api.idempotency_max): over it requests with new keys get 429; others are not concerned.
  *
  * Invariant: at most one request runs for a caller's key. Used by the files of this room alone; loop thread.
  */
@@ -94,8 +95,13 @@ void mr_once_with_effect(void *ud, struct mr_commit *cm)
   struct mr_exchange *q = ud;
   struct mr_once *o = q->once;
 
-  if (o && o->holds && o->digest[0] && q->call && q->call->out.n > 0 && !q->call->out.failed)
+  if (!o || !o->holds || !o->digest[0] || !q->call) return;
+  if (q->call->out.n > 0 && !q->call->out.failed) {
     put(o, cm, 200, mr_buf_get(&q->call->out));
+  } else if (o->kept) { /* the effect is taken back, as of a copy that failed */
+    mr_commit_kv_delete(cm, SPACE, o->key, -1);
+    o->kept = false;
+  }
 }
 
 /* ---- the digest ---- */

@@ -28,8 +28,8 @@ local ANSWERS = "  y(es) n(o, or: n REASON) a(lways) w(hy): "
 ---of what was said
 ---@return moonrig.Talk
 function M.new(o)
-  return setmetatable({ client = o.client, term = o.term, json = o.json, from = o.from, always = {}, mode = "busy",
-    sending = 0 }, Talk)
+  return setmetatable({ client = o.client, term = o.term, json = o.json, from = o.from, mode = "busy", sending = 0 },
+    Talk)
 end
 
 -- A task waits at a gate (a field of the talk) until another one opens it.
@@ -310,7 +310,7 @@ function Talk:enter(session, joined)
   local agent = type(session.agent) == "table" and session.agent.name or "an agent"
   self.session, self.joined, self.mine = session, joined, not joined
   self.uses, self.answered, self.own, self.pending, self.before, self.threads = {}, {}, {}, {}, {}, {}
-  self.of_threads = {}
+  self.of_threads, self.always = {}, {} -- "always" was said of the other session's calls
   self.live, self.awaiting, self.streamed, self.usage, self.skipped = false, nil, nil, {}, false
   self.status, self.stop, self.mode, self.asking = session.status or "idle", nil, "busy", nil
   self.term:ask(nil)

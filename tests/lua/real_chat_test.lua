@@ -74,6 +74,12 @@ end)
 t.test("a result that is empty is seen", function()
   t.match((talk { "use nothing {}" }), "%* nothing {}\n  = %(empty%)\n")
 end)
+t.test("always is of one session", function()
+  local text = talk { "use pay {\"amount\":51}", "a", "/new teller", "use pay {\"amount\":52}", "n not here" }
+  t.match(text, "paid 51")
+  t.ok(not text:find "as always" and not text:find "paid 52", text)
+end)
+
 t.test("left waiting, then joined", function()
   local text, code = talk { "use pay {\"amount\":50}" }
   t.equal(code, 1)

@@ -29,6 +29,7 @@ struct rig {
   int input;                   /* tokens that each is said to have; 0: 10 */
   struct played *held;
   char last[65536];            /* answer of the latest call */
+  void (*joins)(void *call, struct mr_commit *c); /* mr_origin.last of each call; may be NULL */
   struct mr_err err;
   int code;
   char agent[64], env[64], session[64];
@@ -170,6 +171,8 @@ static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0
   m->c.path[0] = mr_str_c(p0);
   m->c.path[1] = mr_str_c(p1);
   m->c.done = made_done;
+  m->c.who.last = g->joins;
+  m->c.who.ud = &m->c;
   if (mr_store_workspace(g->store, MR_S("default"), &m->c.who.workspace, NULL) ||
       mr_json_parse(m->c.mem, mr_str_c(json ? json : "{}"), 1 << 24, &m->in, &g->err))
     test_fail(__FILE__, __LINE__, "bad call: %s", json);

@@ -133,6 +133,25 @@ TEST(a_claim_given_up_leaves_the_call_to_the_client)
   mr_arena_free(&s.mem);
 }
 
+TEST(a_refusal_is_told_to_the_model_however_long_its_reason_is)
+{
+  enum { LONG = 2 << 20 };
+  struct mr_domain d = {.sys = test_sys(), .mem = &test_sys()->mem};
+  struct mr_session s = {.d = &d, .mem = mr_arena_new(d.mem, 4096)};
+  char *json = malloc(LONG + 256);
+  int n = snprintf(json, 256, "{\"tool_use_id\":\"sevt_1\",\"result\":\"deny\",\"deny_message\":\"");
+
+  mr_thread_init(&s, &s.main);
+  row(&s, MR_ROW_PRIVATE, "model.reply",
+      "{\"calls\":[{\"id\":\"toolu_1\",\"event_id\":\"sevt_1\"}],\"stop_reason\":\"tool_use\",\"content\":[]}");
+  memset(json + n, 'x', LONG);
+  strcpy(json + n + LONG, "\"}");
+  row(&s, MR_ROW_WIRE, "user.tool_confirmation", json);
+  CHECK(s.main.calls[0]->finished && s.main.calls[0]->result.n > LONG);
+  free(json);
+  mr_arena_free(&s.mem);
+}
+
 TEST(a_reply_that_pauses_counts_towards_the_limit_of_rounds)
 {
   struct mr_domain d = {.sys = test_sys(), .mem = &test_sys()->mem};
@@ -144,6 +163,18 @@ TEST(a_reply_that_pauses_counts_towards_the_limit_of_rounds)
   CHECK(s.main.wants_model);
   CHECK_INT(s.main.rounds, 3); /* else a model that always pauses is asked for ever */
   mr_arena_free(&s.mem);
+}
+
+TEST(a_session_has_not_worked_less_than_nothing_because_the_clock_went_back)
+{
+  struct mr_session_row r = {.id = MR_S("sesn_1"), .status = MR_S("running"), .agent = MR_S("{}"), .doc = MR_S("{}"), .created_us = 1,
+                             .head = MR_S("{\"threads_us\":2000000,\"threads_working\":1,\"threads_since_us\":9000000}")};
+  struct mr_buf b;
+
+  mr_buf_init(&b, &test_sys()->mem, 1 << 16);
+  mr_session_wire(&r, 5000000, &b);
+  CHECK(strstr(b.p, "\"active_seconds\":2"));
+  mr_buf_free(&b);
 }
 
 /* ---- retries ---- */

@@ -299,3 +299,31 @@ TEST(every_session_has_its_primary_thread) /* 93 */
   GET("/data/1/session_thread_id", thread);
   rig_close(&g);
 }
+
+static char joined[65536];
+static int njoined;
+
+static void joins(void *ud, struct mr_commit *c)
+{
+  struct mr_call *call = ud;
+  CHECK(c != NULL);
+  if (!call->out.n) return;
+  njoined++;
+  snprintf(joined, sizeof joined, "%.*s", (int)call->out.n, call->out.p);
+}
+
+/* What answers a request that is sent again is durable with what the first one made (api/once.c). */
+TEST(a_forks_answer_is_known_by_the_commit_that_makes_it)
+{
+  rig_open(&g, ":memory:");
+  rig_session(&g, NULL);
+  g.joins = joins;
+  rig_ok(&g, mr_sessions_fork, g.session, NULL, "{}");
+  CHECK_INT(njoined, 1);
+  CHECK_STR(mr_str_c(joined), g.last);
+  snprintf(g.session, sizeof g.session, "%s", rig_get(&g, "/id"));
+  g.joins = NULL;
+  rig_ok(&g, mr_sessions_retrieve, g.session, NULL, NULL);
+  CHECK_STR(mr_str_c(joined), g.last);
+  rig_close(&g);
+}

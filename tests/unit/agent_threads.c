@@ -755,6 +755,38 @@ static const char *crowd(struct rig *g, struct mr_str last, int k)
   return reply;
 }
 
+static int create_tools;
+
+static void count_tools(struct rig *g, const struct mr_model_req *q)
+{
+  const char *p = q->tools.p, *end = p + q->tools.n;
+
+  (void)g;
+  for (create_tools = 0; p && (p = memmem(p, (size_t)(end - p), "\"name\":\"create_agent\"", 21)); p++)
+    create_tools++;
+}
+
+TEST(an_agents_own_tool_comes_before_a_coordinators)
+{
+  struct rig g = {.model = works, .sees = count_tools};
+  char json[1024];
+
+  coordinate(&g, "");
+  snprintf(json, sizeof json, "{\"name\":\"boss 2\",\"model\":\"m\",\"tools\":[{\"type\":\"custom\",\"name\":\"create_agent\","
+           "\"description\":\"d\",\"input_schema\":{\"type\":\"object\"}}],\"multiagent\":{\"type\":\"coordinator\","
+           "\"agents\":[{\"type\":\"self\"}]}}");
+  rig_ok(&g, mr_agents_create, NULL, NULL, json);
+  snprintf(g.agent, sizeof g.agent, "%s", rig_get(&g, "/id"));
+  snprintf(json, sizeof json, "{\"agent\":\"%s\",\"environment_id\":\"%s\"}", g.agent, g.env);
+  rig_ok(&g, mr_sessions_create, NULL, NULL, json);
+  snprintf(g.session, sizeof g.session, "%s", rig_get(&g, "/id"));
+  rig_say(&g, "start one");
+  rig_idles(&g, 1);
+  CHECK_INT(create_tools, 1);
+  CHECK(strstr(rig_types(&g), "agent.custom_tool_use"));
+  rig_close(&g);
+}
+
 TEST(more_agents_than_may_be_open)
 {
   struct rig g = {.model = crowd};
