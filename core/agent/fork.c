@@ -230,6 +230,11 @@ static void on_files(void *ud, const struct mr_rows *r)
     stop(p, r->code);
     return;
   }
+  if (r->more) {
+    stop(p, mr_err_set(&c->err, MR_E_STATE, NULL, "session " MR_FMT " has more than %d files: it cannot be copied",
+                       MR_ARG(c->path[0]), r->n));
+    return;
+  }
   mr_json_parse(c->mem, p->doc, SIZE_MAX, &doc, NULL);
   resources = mr_json_get(yyjson_doc_get_root(doc), "resources");
   p->files = mr_arena_alloc(c->arena, (size_t)(r->n + 1) * sizeof *p->files);

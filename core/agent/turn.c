@@ -146,7 +146,8 @@ void mr_turn_idle(struct mr_txn *t, enum mr_stop stop, struct mr_str details)
   if (report && mr_thread_advisor(th)) mr_turn_terminated(t); /* one question, one answer */
   if (report) mr_mail_wake(t, &t->s->main);
   if (stop == MR_STOP_END_TURN || stop == MR_STOP_REFUSAL) mr_turn_unread(t);
-  if (stop == MR_STOP_BUDGET && any_thread(t->s, MR_RUNNING)) mr_usage_row(t);
+  if (stop == MR_STOP_BUDGET && (any_thread(t->s, MR_RUNNING) || any_thread(t->s, MR_RESCHEDULING)))
+    mr_usage_row(t);
   mr_turn_stopped(t);
 }
 

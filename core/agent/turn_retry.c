@@ -4,6 +4,8 @@
  */
 #include "agent/session_t.h"
 
+enum { RETRY_AFTER_MAX_MS = 86400000 };
+
 void mr_turn_arm_retry(struct mr_thread *th)
 {
   struct mr_loop *loop = th->s->d->loop;
@@ -47,6 +49,7 @@ void mr_turn_failed(struct mr_txn *t, const char *type, struct mr_str message, b
   for (int i = 0; i < th->retries && wait < d->retry_cap_us; i++)
     wait *= 2;
   wait = wait > d->retry_cap_us ? d->retry_cap_us : wait;
+  if (retry_after_ms > RETRY_AFTER_MAX_MS) retry_after_ms = RETRY_AFTER_MAX_MS;
   if (retry_after_ms * 1000 > wait) wait = retry_after_ms * 1000;
   mr_turn_error(t, type, message, "retrying");
   mr_turn_thread_row(t, &b, &w, "session.thread_status_rescheduled");
