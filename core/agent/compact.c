@@ -32,6 +32,7 @@ int mr_context_config(struct mr_domain *d, yyjson_val *config, struct mr_err *er
   int code = MR_OK;
 
   if (!config) return MR_OK;
+  if (!yyjson_is_obj(config)) return mr_err_set(err, MR_E_INVALID, "context", "context: must be a table");
   while (code == MR_OK && (k = yyjson_obj_iter_next(&it))) {
     v = yyjson_obj_iter_get_val(k);
     if (yyjson_equals_str(k, "compact_at_tokens")) {

@@ -304,7 +304,8 @@ static void sentence(struct waits *l, struct mr_buf *b)
   if (y->queued) mr_buf_printf(b, "; %d input%s queued", y->queued, y->queued == 1 ? " is" : "s are");
 }
 
-/* The call that lets it go on: the same caps, the one that is reached twice as high. */
+/* The call that lets it go on: the same caps, but the one that is reached, which is to be twice what it was or what
+ * was used of it, whichever is more: what is used already no update may ask for. */
 static const char *raise_command(struct waits *l)
 {
   struct mr_why *y = l->y;
@@ -313,7 +314,10 @@ static const char *raise_command(struct waits *l)
   struct mr_buf b;
   struct mr_jw w;
 
-  if (y->cap < MR_CAP_REPEATS && caps.max[y->cap] < INT64_MAX / 2) caps.max[y->cap] *= 2;
+  if (y->cap < MR_CAP_REPEATS) {
+    int64_t most = y->cap_used > caps.max[y->cap] ? y->cap_used : caps.max[y->cap];
+    caps.max[y->cap] = most < INT64_MAX / 2 ? 2 * most : most;
+  }
   mr_buf_init(&b, y->c->mem, 4096);
   mr_jw_init(&w, &b);
   mr_budget_write(&w, &caps);
