@@ -104,7 +104,7 @@ def at_the_budget(w):
         with v.stream(s) as feed:
             paused(v, feed, s)
         got = says(v, s, "the budget of $1.00 is reached ($1.20 spent): goes on when it is raised", kinds=["budget"], state="idle")
-        true("sessions.update" in got["command"] and '"200"' in got["command"], got)
+        true("sessions.update" in got["command"] and '"240"' in got["command"], got)
 
 
 @test(model=True)
