@@ -14,20 +14,18 @@ def why(w, s):
 
 
 def says(w, s, *words, kinds=None, state=None):
-    """The answer, once its sentence has these words."""
+    """The answer, once its sentence has these words, and the session is in this state."""
     got = {}
 
     def look():
         got.update(why(w, s))
-        return all(x in got["sentence"] for x in words)
+        return all(x in got["sentence"] for x in words) and state in (None, got["state"])
     try:
         wait(look, f"{words}", 60)
     except AssertionError as e:
         raise AssertionError(f"{e}; it says {got}")
     if kinds:
         equal(sorted(x["kind"] for x in got["waiting_on"]), sorted(kinds), got["sentence"])
-    if state:
-        equal(got["state"], state)
     return got
 
 
