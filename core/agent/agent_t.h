@@ -95,8 +95,13 @@ struct mr_env_use {
 bool mr_env_use_begin(struct mr_domain *d, struct mr_env_use *u, int64_t workspace, struct mr_str id,
                       bool deleting);
 void mr_env_use_end(struct mr_env_use *u);
-/* Do clients run the built-in tools of its sessions? body: of its document; the kind never changes. */
-bool mr_env_self_hosted(const struct mr_mem *m, struct mr_str body);
+/* The config of an environment's document, as JSON in the arena ("{}" when memory is short): a session keeps it as
+ * it was when the session was made, as member "environment" of its document, which clients are not shown. */
+struct mr_str mr_env_config(struct mr_arena *a, struct mr_str body, bool *self_hosted);
+/* Do clients run the built-in tools of the session with this document? The kind never changes. */
+bool mr_env_self_hosted(yyjson_val *session_doc);
+/* The session's sandbox object, made when there is none (hands.c); nothing is started by it. NULL: no memory. */
+struct mr_sandbox *mr_session_hands(struct mr_session *s);
 
 /* ---- content blocks (content.c) ---- */
 

@@ -363,11 +363,9 @@ int mr_copy_label(struct mr_copy *k, yyjson_val *old_title, yyjson_val *old_meta
 
 /* ---- the environment ---- */
 
-void mr_copy_self_hosted(const struct mr_copy_env *e, struct mr_jw *w)
+void mr_copy_environment(const struct mr_copy_env *e, struct mr_jw *w)
 {
-  if (!e->self_hosted) return;
-  mr_jw_key(w, "self_hosted");
-  mr_jw_bool(w, true);
+  mr_jw_kraw(w, "environment", e->config);
 }
 
 static void env_found(struct mr_copy_env *e, const struct mr_rows *r, const char *name)
@@ -382,7 +380,7 @@ static void env_found(struct mr_copy_env *e, const struct mr_rows *r, const char
   else if (code == MR_OK && !mr_env_use_begin(c->d, &e->use, c->who.workspace, e->id, false))
     code = mr_err_set(&c->err, MR_E_STATE, "environment_id", "environment " MR_FMT " is being deleted",
                       MR_ARG(e->id));
-  if (code == MR_OK) e->self_hosted = mr_env_self_hosted(c->mem, r->docs[0].body);
+  if (code == MR_OK) e->config = mr_env_config(c->arena, r->docs[0].body, &e->self_hosted);
   e->fn(e, code);
 }
 

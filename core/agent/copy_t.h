@@ -126,12 +126,13 @@ int mr_copy_label(struct mr_copy *k, yyjson_val *old_title, yyjson_val *old_meta
 struct mr_copy_env {
   struct mr_call *c;
   struct mr_str id;
-  bool self_hosted; /* once it was found */
+  bool self_hosted;     /* once it was found, */
+  struct mr_str config; /* as is its configuration, JSON */
   struct mr_env_use use;
   void (*fn)(struct mr_copy_env *e, int code);
 };
 void mr_copy_env(struct mr_copy_env *e, struct mr_str dflt);
-/* The member of the session's document that says so, if it is. */
-void mr_copy_self_hosted(const struct mr_copy_env *e, struct mr_jw *w);
+/* The member of the session's document that holds it. */
+void mr_copy_environment(const struct mr_copy_env *e, struct mr_jw *w);
 
 #endif

@@ -380,12 +380,26 @@ void mr_environments_ensure_default(struct mr_domain *d, void (*fn)(void *ud, in
   mr_read_doc_named(d->store, d->default_ws, MR_S("environment"), MR_S("default"), 1, on_named, p);
 }
 
-bool mr_env_self_hosted(const struct mr_mem *m, struct mr_str body)
+struct mr_str mr_env_config(struct mr_arena *a, struct mr_str body, bool *self_hosted)
 {
   yyjson_doc *doc = NULL;
-  bool yes = mr_json_parse(m, body, SIZE_MAX, &doc, NULL) == MR_OK &&
-             mr_str_is(mr_json_get_str(mr_json_get(yyjson_doc_get_root(doc), "config"), "type"), "self_hosted");
+  yyjson_val *config = NULL;
+  struct mr_buf b;
+  struct mr_str out;
 
+  mr_buf_init(&b, mr_arena_mem(a), 1 << 20);
+  if (mr_json_parse(mr_arena_mem(a), body, SIZE_MAX, &doc, NULL) == MR_OK)
+    config = mr_json_get(yyjson_doc_get_root(doc), "config");
+  *self_hosted = mr_str_is(mr_json_get_str(config, "type"), "self_hosted");
+  if (config) mr_json_write(&b, config, false);
+  out = mr_arena_str(a, config && !b.failed ? mr_buf_get(&b) : MR_S("{}"));
+  mr_buf_free(&b);
   yyjson_doc_free(doc);
-  return yes;
+  return out.p ? out : MR_S("{}");
+}
+
+bool mr_env_self_hosted(yyjson_val *doc)
+{
+  return mr_str_is(mr_json_get_str(mr_json_get(doc, "environment"), "type"), "self_hosted") ||
+         mr_json_get_bool(doc, "self_hosted", false); /* as it was written before the whole config was kept */
 }

@@ -59,12 +59,14 @@ static int write_doc(struct fork *p, struct mr_buf *out)
                        "moonrig.forked_from", &w);
   while (code == MR_OK && (key = yyjson_obj_iter_next(&it))) {
     struct mr_str name = mr_json_str(key);
-    if (mr_str_is(name, "title") || mr_str_is(name, "metadata") || mr_str_is(name, "self_hosted")) continue;
+    if (mr_str_is(name, "title") || mr_str_is(name, "metadata") || mr_str_is(name, "self_hosted") ||
+        mr_str_is(name, "environment"))
+      continue;
     mr_jw_key_s(&w, name);
     w.after_key = false;
     mr_copy_value(&p->k, out, yyjson_obj_iter_get_val(key));
   }
-  mr_copy_self_hosted(&p->env, &w);
+  mr_copy_environment(&p->env, &w);
   mr_jw_obj_end(&w);
   yyjson_doc_free(doc);
   return code == MR_OK && out->failed ? mr_err_nomem(&c->err) : code;
@@ -231,8 +233,9 @@ static void on_files(void *ud, const struct mr_rows *r)
     return;
   }
   if (r->more) {
-    stop(p, mr_err_set(&c->err, MR_E_STATE, NULL, "session " MR_FMT " has more than %d files: it cannot be copied",
-                       MR_ARG(c->path[0]), r->n));
+    stop(p,
+         mr_err_set(&c->err, MR_E_STATE, NULL, "session " MR_FMT " has more than %d files: it cannot be copied",
+                    MR_ARG(c->path[0]), r->n));
     return;
   }
   mr_json_parse(c->mem, p->doc, SIZE_MAX, &doc, NULL);

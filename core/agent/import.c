@@ -376,7 +376,7 @@ static int write_doc(struct import *p, struct mr_buf *out)
   if (code == MR_OK) code = mr_import_resources(&p->k, mr_json_get(session, "resources"), &w);
   mr_jw_kraw(&w, "vault_ids", MR_S("[]"));
   mr_jw_kraw(&w, "budget", MR_S("null"));
-  mr_copy_self_hosted(&p->env, &w);
+  mr_copy_environment(&p->env, &w);
   mr_jw_obj_end(&w);
   return code == MR_OK && out->failed ? mr_err_nomem(&p->k.c->err) : code;
 }

@@ -203,7 +203,7 @@ int mr_session_parse_docs(struct mr_session *s, struct mr_err *err)
     return code;
   }
   budget = mr_json_get(yyjson_doc_get_root(doc), "budget");
-  s->self_hosted = mr_json_get_bool(yyjson_doc_get_root(doc), "self_hosted", false);
+  s->self_hosted = mr_env_self_hosted(yyjson_doc_get_root(doc));
   yyjson_doc_free(s->agent_doc);
   yyjson_doc_free(s->doc);
   s->agent_doc = agent;

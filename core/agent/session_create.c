@@ -18,6 +18,7 @@ struct create {
   struct mr_caps caps; /* of its budget */
   struct mr_str environment_id;
   bool self_hosted;
+  struct mr_str env_config; /* JSON */
   struct mr_env_use use;
   struct mr_event_batch initial;
   struct mr_accept accept;
@@ -84,10 +85,7 @@ static int write_doc(struct create *p, struct mr_buf *b)
   mr_jw_kraw(&w, "vault_ids", MR_S("[]"));
   mr_jw_key(&w, "budget");
   mr_budget_write(&w, &p->caps);
-  if (p->self_hosted) { /* of the environment, which does not change its kind; clients are not shown it */
-    mr_jw_key(&w, "self_hosted");
-    mr_jw_bool(&w, true);
-  }
+  mr_jw_kraw(&w, "environment", p->env_config);
   mr_jw_obj_end(&w);
   mr_buf_free(&metadata);
   return code;
@@ -263,7 +261,7 @@ static void on_environment(void *ud, const struct mr_rows *r)
                       MR_ARG(p->environment_id));
   } else {
     p->env_rev = r->docs[0].rev;
-    p->self_hosted = mr_env_self_hosted(c->mem, r->docs[0].body);
+    p->env_config = mr_env_config(c->arena, r->docs[0].body, &p->self_hosted);
     code = check_initial(p);
   }
   if (code != MR_OK) {

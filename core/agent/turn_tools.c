@@ -282,34 +282,6 @@ static void on_sandbox(void *ud, const struct mr_sandbox_result *r)
   mr_session_unref(s);
 }
 
-/* The session's input files, as read-only mounts. */
-static struct mr_sandbox *get_sandbox(struct mr_session *s)
-{
-  yyjson_val *res = mr_json_get(yyjson_doc_get_root(s->doc), "resources"), *v;
-  yyjson_arr_iter it = yyjson_arr_iter_with(res);
-  struct mr_arena *a = mr_arena_new(s->d->mem, 4096);
-  struct mr_sandbox_mount *mounts;
-  struct mr_sandbox_spec spec = {.session_id = s->id};
-  char path[4096];
-
-  if (s->sandbox || !a) goto out;
-  mounts = mr_arena_alloc(a, (yyjson_arr_size(res) + 1) * sizeof *mounts);
-  while (mounts && res && (v = yyjson_arr_iter_next(&it))) {
-    struct mr_str file = mr_json_get_str(v, "file_id");
-    struct mr_sandbox_mount *m = &mounts[spec.nmounts];
-    if (!mr_str_is(mr_json_get_str(v, "type"), "file") || mr_blob_path(s->d->store, file, path) != MR_OK)
-      continue;
-    m->host_path = mr_arena_str(a, mr_str_c(path)).p;
-    m->path = mr_arena_str(a, mr_json_get_str(v, "mount_path")).p;
-    spec.nmounts += m->host_path && m->path;
-  }
-  spec.mounts = mounts;
-  s->sandbox = mr_sandbox_get(s->d->sandbox, &spec, s->sandbox_ref);
-out:
-  mr_arena_free(&a);
-  return s->sandbox;
-}
-
 static void start_builtin(struct mr_tcall *c)
 {
   struct mr_session *s = c->th->s;
@@ -319,7 +291,7 @@ static void start_builtin(struct mr_tcall *c)
     finish_text(c, MR_S("this runtime has no sandbox: tools that run in one are not available"));
     return;
   }
-  if (!get_sandbox(s)) {
+  if (!mr_session_hands(s)) {
     finish_text(c, MR_S("the sandbox could not be set up: out of memory"));
     return;
   }

@@ -396,7 +396,7 @@ static int copy_row(struct mr_why *y, const struct mr_session_row *r)
   y->multiagent = yyjson_is_obj(multi);
   y->model = keep(y, yyjson_is_str(model) ? mr_json_str(model) : mr_json_get_str(model, "id"));
   y->status = keep(y, r->status);
-  y->self_hosted = mr_json_get_bool(yyjson_doc_get_root(doc), "self_hosted", false);
+  y->self_hosted = mr_env_self_hosted(yyjson_doc_get_root(doc));
   y->revision = revision(yyjson_doc_get_root(head));
   y->created_us = y->since_us = r->created_us;
   y->archived_us = r->archived_us;

@@ -24,12 +24,38 @@ struct mr_sandbox_mount {
   const char *host_path, *path;
 };
 
+/* What commands may reach, of the environment (API: resources §7.5). The operator's lists come on top. */
+struct mr_sandbox_network {
+  bool limited;             /* to what follows; false: any public host */
+  const char *const *hosts; /* "example.com", "*.example.com" */
+  int nhosts;
+  bool package_managers;        /* the registries, too */
+  const char *const *mcp_hosts; /* hosts of the agent's MCP servers, when the environment allows them */
+  int nmcp_hosts;
+};
+
+enum mr_sandbox_manager {
+  MR_PKG_APT,
+  MR_PKG_CARGO,
+  MR_PKG_GEM,
+  MR_PKG_GO,
+  MR_PKG_NPM,
+  MR_PKG_PIP,
+  MR_PKG_MANAGERS
+};
+/* Packages of the environment: installed once into a layer that its sandboxes see, in the order above. */
+struct mr_sandbox_packages {
+  const char *const *names[MR_PKG_MANAGERS];
+  int n[MR_PKG_MANAGERS];
+};
+
 struct mr_sandbox_spec {
   const char *session_id;                /* also names the directories under the driver's root */
   const struct mr_sandbox_mount *mounts; /* input files, read-only */
   int nmounts;
-  bool network_unrestricted; /* the environment's networking; the local driver has no network yet and
-                                says so in its report */
+  const char *environment_id; /* "" = none: its layer of packages belongs to it */
+  struct mr_sandbox_network network;
+  struct mr_sandbox_packages packages;
 };
 
 /* What a tool call asks for. The names and inputs are those of agent_toolset_20260401: bash, read,
