@@ -17,6 +17,8 @@ struct mr_domain {
   struct mr_loop *loop;
   struct mr_store *store;
   struct mr_models *models;
+  struct mr_http_client *http;
+  const struct mr_guard *guard;
   struct mr_prices *prices; /* price.h */
   struct mr_sandbox_driver *sandbox;
   struct mr_pool *pool;

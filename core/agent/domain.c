@@ -29,6 +29,8 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->held_tail = &d->held;
   d->store = o->store;
   d->models = o->models;
+  d->http = o->http;
+  d->guard = o->guard;
   d->sandbox = o->sandbox;
   d->pool = o->pool;
   if (o->tools) d->tools = *o->tools;

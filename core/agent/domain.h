@@ -184,6 +184,8 @@ struct mr_domain_opts {
   struct mr_loop *loop;
   struct mr_store *store;
   struct mr_models *models;
+  struct mr_http_client *http;       /* web_fetch, web_search; */
+  const struct mr_guard *guard;      /* and where they may go */
   struct mr_sandbox_driver *sandbox; /* NULL: tool calls answer with an error that says why */
   struct mr_pool *pool;
   const struct mr_tool_runner *tools; /* NULL members = none; copied */

@@ -44,6 +44,7 @@ struct mr_runtime {
   struct mr_pool *pool, *hands; /* hands: the sandbox driver's own */
   struct mr_store *store;
   struct mr_http_client *http;
+  struct mr_guard *guard; /* allow_private_hosts */
   struct mr_models *models;
   struct mr_sandbox_driver *sandbox;
   struct mr_domain *domain;

@@ -54,6 +54,7 @@ static const struct option table[] = {
     {"lua.tasks_max", K_INT, 1, 1000000},
     {"http", K_OBJ, 0, 0},
     {"http.ca_file", K_STR, 0, 4000},
+    {"allow_private_hosts", K_FREE, 0, 0}, /* read by mr_guard_new, in parts.c */
     {"log", K_OBJ, 0, 0},
     {"log.level", K_STR, 1, 10},
     {"script", K_OBJ, 0, 0},

@@ -9,6 +9,8 @@
 
 #include <stdio.h>
 
+#include "net/guard.h"
+
 enum { POOL_THREADS = 2, POOL_QUEUE = 4096, SETTLE_ROUNDS = 10000 };
 
 static yyjson_val *option(const struct mr_runtime *rt, const char *section, const char *key)
@@ -51,6 +53,26 @@ static int open_models(struct mr_runtime *rt, struct mr_err *err)
   return code;
 }
 
+/* allow_private_hosts: a list, or its entries in one string with commas between. */
+static int open_guard(struct mr_runtime *rt, struct mr_err *err)
+{
+  static const char key[] = "allow_private_hosts";
+  yyjson_val *v = mr_json_get(yyjson_doc_get_root(rt->options), key), *e;
+  struct mr_str entries[257], rest = mr_json_str(v), one;
+  yyjson_arr_iter it = yyjson_arr_iter_with(v);
+  int n = 0;
+
+  if (v && !yyjson_is_null(v) && !yyjson_is_arr(v) && !yyjson_is_str(v))
+    return mr_err_set(err, MR_E_INVALID, key, "%s: must be a list of hosts and address ranges", key);
+  while (n < 257 && yyjson_is_arr(v) && (e = yyjson_arr_iter_next(&it)))
+    entries[n++] = mr_json_str(e);
+  while (n < 257 && rest.p && rest.n) {
+    one = mr_str_trim(mr_str_split(&rest, ','));
+    if (one.n) entries[n++] = one;
+  }
+  return mr_guard_new(&rt->guard, mr_rt_mem(rt), entries, n, key, err);
+}
+
 static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
 {
 #ifdef MR_NO_SANDBOX
@@ -67,7 +89,9 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
                                   .memory_max = option_int(rt, "sandbox", "memory_max"),
                                   .tmp_max = option_int(rt, "sandbox", "tmp_max"),
                                   .disk_max = option_int(rt, "sandbox", "disk_max"),
-                                  .nproc = (int)option_int(rt, "sandbox", "nproc")};
+                                  .nproc = (int)option_int(rt, "sandbox", "nproc"),
+                                  .http = rt->http,
+                                  .guard = rt->guard};
   const char *dir = mr_store_dir(rt->store);
   char root[4096];
   int code;
@@ -97,6 +121,8 @@ static int open_domain(struct mr_runtime *rt, struct mr_err *err)
                              .store = rt->store,
                              .models = rt->models,
                              .sandbox = rt->sandbox,
+                             .http = rt->http,
+                             .guard = rt->guard,
                              .pool = rt->pool,
                              .tools = &runner,
                              .hooks = &asker,
@@ -128,6 +154,7 @@ int mr_rt_open_parts(struct mr_runtime *rt, const struct mr_config *c, struct mr
   if (code == MR_OK)
     code = mr_pool_new(&rt->pool, rt->loop, POOL_THREADS, POOL_QUEUE, "pool", NULL, NULL, NULL, err);
   if (code == MR_OK) code = mr_http_client_new(&rt->http, rt->loop, option_str(rt, "http", "ca_file"), err);
+  if (code == MR_OK) code = open_guard(rt, err);
   if (code == MR_OK) code = open_models(rt, err);
   if (code == MR_OK) code = open_sandbox(rt, err);
   if (code == MR_OK) code = open_domain(rt, err);
@@ -165,6 +192,7 @@ void mr_rt_close_parts(struct mr_runtime *rt)
     mr_sandbox_driver_free(&rt->sandbox);
     mr_pool_free(&rt->hands);
     mr_childs_free(&rt->childs);
+    mr_guard_free(&rt->guard);
     pthread_mutex_lock(&rt->loop_lock);
     rt->loop_gone = true;
     pthread_mutex_unlock(&rt->loop_lock);

@@ -321,6 +321,7 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
     override(d, openai, "api_key", first_env("MOONRIG_OPENAI_API_KEY", "OPENAI_API_KEY"));
     override(d, openai, "base_url", env("MOONRIG_OPENAI_BASE_URL"));
     override(d, root, "api_key", env("MOONRIG_API_KEY"));
+    override(d, root, "allow_private_hosts", env("MOONRIG_ALLOW_PRIVATE_HOSTS"));
     if (make_local_key(s)) override(d, root, "local_key", s->local_key);
     if (env("MOONRIG_LIBEXEC")) override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
     code = check_upstream(anthropic, err);

@@ -16,6 +16,9 @@
 #include "loop/loop.h"
 #include "loop/pool.h"
 
+struct mr_http_client;
+struct mr_guard;
+
 struct mr_sandbox_driver; /* one per runtime */
 struct mr_sandbox;        /* one per session */
 
@@ -85,6 +88,8 @@ struct mr_sandbox_options {
   int64_t memory_max, tmp_max;  /* bytes of data of each process (4 GiB), of /tmp (512 MiB); 0 = defaults */
   int64_t disk_max;             /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
   int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
+  struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
+  const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */
 };
 
 /* Probes what works here; never fails because bubblewrap is missing (see the report). */
