@@ -65,6 +65,7 @@ struct mr_verdict_of {
   struct mr_str result, explanation, message, model;
   struct mr_usage usage;
 };
+struct mr_str mr_grade_model(const struct mr_session *s); /* who is asked; borrowed */
 /* fn once, from the drain, never inside the call, unless dropped before. files: what the agent wrote, as text. */
 int mr_grade_ask(struct mr_session *s, const struct mr_outcome *o, struct mr_str files,
                  void (*fn)(void *ud, const struct mr_verdict_of *v), void *ud, struct mr_model_call **call,

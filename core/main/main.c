@@ -77,7 +77,9 @@ static int help(void)
 
 static int help_of(const struct command *c, int argc, char **argv)
 {
-  if (c->more && c->more(argc, argv)) return EXIT_OK;
+  int status = c->more ? c->more(argc, argv) : -1;
+
+  if (status >= 0) return status;
   printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
   return EXIT_OK;
 }

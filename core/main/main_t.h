@@ -17,8 +17,8 @@ struct command {
   const char *name, *args, *what;    /* "serve", "[DIR|FILE.lua ...]", one line */
   const char *help;                  /* the options, as printed by `moonrig NAME --help` */
   int (*run)(int argc, char **argv); /* argv[0] is the command's name */
-  bool (*more)(int argc,
-               char **argv); /* the help of what the arguments name; false: of nothing. NULL: it has none */
+  /* The help of what the arguments name: an exit status, or -1 when they name nothing. NULL: it has none. */
+  int (*more)(int argc, char **argv);
 };
 extern const struct command mr_cmd_serve, mr_cmd_run, mr_cmd_key, mr_cmd_env, mr_cmd_reload, mr_cmd_doctor,
     mr_cmd_api, mr_cmd_chat, mr_cmd_repl, mr_cmd_new, mr_cmd_test, mr_cmd_record, mr_cmd_lint, mr_cmd_attach,

@@ -72,6 +72,14 @@ def t_088_a_long_grading_shows_life(w):
 
 
 @test(model=True)
+def t_088_an_answer_without_a_verdict_costs_too(w):
+    s = writer(w)
+    events = graded(w, s, "perhaps: I cannot say.", "satisfied: It is all there.")
+    (end,) = [e for e in events if e["type"] == END]
+    equal((end["result"], end["usage"]), ("satisfied", {k: 2 * n for k, n in GRADER.items()}))
+
+
+@test(model=True)
 def t_088_what_the_grader_is_told(w):
     s = writer(w)
     n = w.mock.count()
