@@ -181,6 +181,21 @@ bool mr_outcome_grades(struct mr_txn *t)
   return true;
 }
 
+void mr_outcome_resume(struct mr_txn *t)
+{
+  struct mr_thread *primary = &t->s->main, *was;
+  struct mr_outcome *o = mr_outcome_active(t->s);
+
+  if (!o || o->result != MR_RESULT_RUNNING || others_work(t->s)) return;
+  if (primary->status != MR_IDLE || primary->stop != MR_STOP_END_TURN || primary->nmail ||
+      mr_thread_over(primary))
+    return;
+  was = mr_txn_on(t, primary);
+  mr_turn_running(t);
+  mr_outcome_grades(t);
+  mr_txn_on(t, was);
+}
+
 bool mr_outcome_evaluating(const struct mr_thread *th)
 {
   struct mr_outcome *o = mr_thread_primary(th) ? mr_outcome_active(th->s) : NULL;
