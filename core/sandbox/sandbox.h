@@ -85,7 +85,8 @@ typedef void (*mr_sandbox_fn)(void *ud, const struct mr_sandbox_result *r);
 struct mr_egress_options {
   const int (*ports)[2]; /* ranges of ports that are open beside 80 and 443, at most 64 */
   int nports;
-  const struct mr_str *package_hosts; /* hosts of the package managers' registries, "*.x" too */
+  /* Hosts of the package managers' registries, "*.x" too. NULL: where this machine's own clients get packages from. */
+  const struct mr_str *package_hosts;
   int npackage_hosts;
   const struct mr_str *blocked_hosts; /* never, in no environment */
   int nblocked_hosts;

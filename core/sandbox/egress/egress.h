@@ -35,6 +35,8 @@ void mr_egress_policy_free(struct mr_egress_policy **p);
 int mr_egress_link_new(struct mr_egress_link **out, struct mr_egress *e, const char *session, const char *token,
                        const struct mr_egress_policy *policy, int *theirs, struct mr_err *err);
 void mr_egress_link_free(struct mr_egress_link **k); /* cuts its connections */
+/* What was refused since the last call, for whoever ran the command: a line each. False: nothing. k may be NULL. */
+bool mr_egress_link_notes(struct mr_egress_link *k, struct mr_buf *out);
 
 /* Environment variables by which programs inside find the proxy and the roots to trust: members of an object. */
 void mr_egress_env(struct mr_jw *w, const char *token);

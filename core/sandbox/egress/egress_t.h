@@ -9,6 +9,7 @@
  *   host.c    host names and addresses in their one canonical form
  *   policy.c  who may go where
  *   sni.c     the name in a TLS ClientHello
+ *   registries.c  the hosts of the package managers' registries, as this machine's own clients have them
  *   env.c     environment variables for what runs inside
  */
 #ifndef MR_EGRESS_T_H
@@ -26,11 +27,12 @@ enum {
   EGRESS_HEAD_MAX = 32 << 10,    /* bytes of a request's head */
   EGRESS_ANSWER_MAX = 128 << 10, /* of an answer's */
   EGRESS_FIELDS = 100,
-  EGRESS_CONNS = 64,       /* of one sandbox at the same time */
+  EGRESS_CONNS = 128,      /* of one sandbox: twice what envd relays, as an end is seen here a moment later */
   EGRESS_CONNS_ALL = 2048, /* of all */
   EGRESS_PIECE = 16 << 10, /* of one read */
   EGRESS_HIGH = 64 << 10,  /* bytes that wait in one direction before reading pauses */
-  EGRESS_PORTS = 64
+  EGRESS_PORTS = 64,
+  EGRESS_NOTES = 4
 };
 
 /* ---- host.c ---- */
@@ -100,6 +102,7 @@ struct mr_egress_policy {
   struct mr_str *hosts; /* of the environment, and of MCP servers */
   int nhosts;
 };
+struct mr_registries;
 struct mr_egress_conf {
   struct mr_port_range ports[EGRESS_PORTS];
   int nports;
@@ -175,6 +178,8 @@ struct mr_egress_link {
   struct mr_ready ready;
   struct mr_egress_conn *conns;
   int nconns;
+  char notes[EGRESS_NOTES][300]; /* what was refused since it was last told */
+  int nnotes;
 };
 struct mr_egress {
   struct mr_loop *loop;
@@ -185,18 +190,25 @@ struct mr_egress {
   bool (*own)(void *ud, const struct sockaddr *sa);
   void *own_ud;
   struct mr_dialer *dialer;
+  struct mr_registries *registries; /* asked, or NULL */
   struct mr_egress_link *links;
   int nconns;
   struct mr_egress_stats stats;
 };
+
+/* Finds out where this machine's package managers get packages from; known is called once, from the drain, and has
+ * set conf.packages. Nothing when that is under way. */
+void mr_registries_ask(struct mr_egress *e);
+void mr_registries_free(struct mr_registries **r);
 
 int mr_conn_new(struct mr_egress_link *k, int fd, struct mr_err *err); /* takes fd */
 void mr_conn_free(struct mr_egress_conn *c);
 void mr_conn_step(struct mr_egress_conn *c); /* posts */
 /* An answer of the proxy's own: status, and a sentence in the reason and the body. Then the connection closes. */
 void mr_conn_say(struct mr_egress_conn *c, int status, const char *reason, const char *text);
-void mr_conn_deny(struct mr_egress_conn *c, const char *why); /* 403, counted and logged */
-bool mr_conn_http(struct mr_egress_conn *c);                  /* one turn of MR_CONN_HTTP; progress? */
+void mr_conn_deny(struct mr_egress_conn *c, const char *why); /* 403, counted, logged and noted */
+void mr_egress_note(struct mr_egress_link *k, const char *why);
+bool mr_conn_http(struct mr_egress_conn *c); /* one turn of MR_CONN_HTTP; progress? */
 /* The head as it goes to the server. False: said why not. */
 bool mr_conn_request(struct mr_egress_conn *c);
 /* What a request is for: its target is read and compared with its host. False: said why not. */

@@ -129,6 +129,24 @@ void mr_egress_link_free(struct mr_egress_link **kp)
   mr_mem_free(k->e->mem, k);
 }
 
+/* ---- what the commands' caller is told ---- */
+
+void mr_egress_note(struct mr_egress_link *k, const char *why)
+{
+  for (int i = 0; i < k->nnotes; i++)
+    if (strcmp(k->notes[i], why) == 0) return;
+  if (k->nnotes < EGRESS_NOTES) snprintf(k->notes[k->nnotes++], sizeof k->notes[0], "%s", why);
+}
+
+bool mr_egress_link_notes(struct mr_egress_link *k, struct mr_buf *out)
+{
+  if (!k || !k->nnotes) return false;
+  for (int i = 0; i < k->nnotes; i++)
+    mr_buf_printf(out, "%s[network] blocked: %s", i ? "\n" : "", k->notes[i]);
+  k->nnotes = 0;
+  return true;
+}
+
 /* ---- the proxy ---- */
 
 static int copy_list(struct mr_arena *a, const struct mr_str *from, int n, struct mr_str **to, int *nto)
@@ -164,7 +182,7 @@ int mr_egress_new(struct mr_egress **out, struct mr_loop *l, const struct mr_gua
       copy_list(e->arena, o->blocked_hosts, o->nblocked_hosts, &e->conf.blocked, &e->conf.nblocked) ||
       copy_list(e->arena, o->package_hosts, o->npackage_hosts, &e->conf.packages, &e->conf.npackages))
     code = mr_err_nomem(err);
-  e->conf.packages_known = true;
+  e->conf.packages_known = o->package_hosts != NULL;
   if (code == MR_OK) code = mr_dialer_new(&e->dialer, l, err);
   if (code != MR_OK) mr_egress_free(out);
   return code;
@@ -180,6 +198,7 @@ void mr_egress_free(struct mr_egress **ep)
     struct mr_egress_link *k = e->links;
     mr_egress_link_free(&k);
   }
+  mr_registries_free(&e->registries);
   mr_dialer_free(&e->dialer);
   mr_arena_free(&e->arena);
   mr_mem_free(e->mem, e);

@@ -9,7 +9,7 @@
  *   destroy.c  ending one for good; what a crash left behind
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
- *   end.c uids.c uploads.c tree.c run.c                     | conf and their arguments
+ *   end.c uids.c uploads.c tree.c ../run.c                  | conf and their arguments
  *   image.c    the helper programs as descriptors
  *
  * Invariant: a sandbox is found by its session id alone. Nothing that must survive a crash is in memory:
