@@ -18,7 +18,8 @@ def answers():
     assert curl(box, f"{u}/chunks").count("line") == 50
     assert curl(box, f"--http1.0 {u}/chunks").count("line") == 50
     assert "until the end" in curl(box, f"{u}/close")
-    assert "transfer closed" in curl(box, f"{u}/cut")  # half an answer is not taken for a whole one
+    cut = curl(box, f"{u}/cut")
+    assert "curl: (18)" in cut or "curl: (56)" in cut, cut  # half an answer is not taken for a whole one
     assert "204" in curl(box, f"-o /dev/null -w '%{{http_code}}' {u}/none")
     head = curl(box, f"-I {u}/x")
     assert "HTTP/1.1 200" in head and "good HEAD" not in head, head

@@ -39,8 +39,8 @@ static void bad_answer(struct mr_egress_conn *c, const char *why)
 {
   char text[300];
 
-  if (c->res.state == MR_HEAD_WHOLE) { /* a part of it is out: cut, so that it is not taken for the whole */
-    c->dead = true;
+  if (c->res.state == MR_HEAD_WHOLE) { /* a part of it is out: it must not be taken for the whole */
+    c->dead = !c->res.chunk_out && !mr_head_count(&c->res, "content-length");
     return;
   }
   snprintf(text, sizeof text, "The answer of %.150s cannot be passed on: %s.", c->target.host, why);
