@@ -44,12 +44,22 @@ static int get_uid(struct mr_open *o, int dir)
   return mr_local_uid_get(o->conf, o->session, (int64_t)st.st_uid, &o->uid, &o->err);
 }
 
+/* So that nobody removes it while it is mounted, whoever's server runs then. */
+static int note_layer(struct mr_open *o, int dir)
+{
+  if (unlinkat(dir, "layer", 0) != 0 && errno != ENOENT) return mr_err_errno(&o->err, "the sandbox's layer");
+  if (o->layer[0] && symlinkat(o->layer, dir, "layer") != 0)
+    return mr_err_errno(&o->err, "the sandbox's layer");
+  return MR_OK;
+}
+
 static int make(struct mr_open *o, int dir)
 {
   int code = get_uid(o, dir);
 
   if (code == MR_OK) code = writable_dir(o, dir, "workspace", &o->err);
   if (code == MR_OK) code = writable_dir(o, dir, "outputs", &o->err);
+  if (code == MR_OK) code = note_layer(o, dir);
   if (code != MR_OK) return code;
   o->lock = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (o->lock < 0) return mr_err_errno(&o->err, "the sandbox's lock");
