@@ -67,6 +67,11 @@ int mr_sandbox_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec
   return d->v->prepare ? d->v->prepare(d, spec, fn, ud) : MR_E_UNSUPPORTED;
 }
 
+void mr_sandbox_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud)
+{
+  if (d->v->prepare) d->v->prepare_cancel(d, fn, ud);
+}
+
 bool mr_sandbox_package_ok(struct mr_str name)
 {
   for (size_t i = 0; i < name.n; i++)

@@ -132,9 +132,11 @@ void mr_sandbox_cancel(struct mr_sandbox *s, struct mr_str exec_id);
  * the next call. */
 const char *mr_sandbox_doing(const struct mr_sandbox *s);
 /* Installs the packages of a spec ahead of the first sandbox that needs them (of the spec only they are read). The
- * result: no content, or is_error and what went wrong as a tool call would have it. It cannot be cancelled. */
+ * result: no content, or is_error and what went wrong as a tool call would have it. */
 int mr_sandbox_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn,
                        void *ud);
+/* Its callback never comes; what is being installed goes on. */
+void mr_sandbox_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud);
 /* Whether a package may be called that: 1 to 256 bytes, no control characters, no "-" in front. */
 bool mr_sandbox_package_ok(struct mr_str name);
 /* Ends everything inside and removes the workspace; fn may be NULL. */
@@ -158,6 +160,7 @@ struct mr_sandbox_vtable {
   int (*outputs_path)(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
   const char *(*doing)(const struct mr_sandbox *s); /* may be NULL, and the next */
   int (*prepare)(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn, void *ud);
+  void (*prepare_cancel)(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud); /* with prepare */
 };
 /* Drivers put these first in their structs. */
 struct mr_sandbox_driver {

@@ -349,6 +349,20 @@ int mr_local_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *
   return MR_OK;
 }
 
+void mr_local_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud)
+{
+  struct mr_prepare **at, *p;
+
+  for (struct mr_layer *y = MR_OF(d, struct mr_local, base)->layers; y; y = y->next)
+    for (at = &y->prepares; (p = *at);)
+      if (p->fn == fn && p->ud == ud) {
+        *at = p->next;
+        mr_mem_free(y->l->mem, p);
+      } else {
+        at = &p->next;
+      }
+}
+
 /* ---- sweeping ---- */
 
 static void sweep_done(struct mr_job *j)

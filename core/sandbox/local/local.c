@@ -370,4 +370,5 @@ const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .destroy = mr_local_destroy,
                                                   .outputs_path = outputs_path,
                                                   .doing = box_doing,
-                                                  .prepare = mr_local_prepare};
+                                                  .prepare = mr_local_prepare,
+                                                  .prepare_cancel = mr_local_prepare_cancel};

@@ -214,6 +214,7 @@ bool mr_layer_has(const struct mr_box *b, enum mr_sandbox_manager m); /* package
 int mr_layer_paths(const struct mr_box *b, char out[2][MR_LAYER_PATH]);
 int mr_local_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn,
                      void *ud);
+void mr_local_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud);
 
 /* ---- connection (wire.c) ---- */
 
