@@ -79,8 +79,11 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
   (void)rt;
   (void)err;
   (void)option_int;
+  (void)mr_rt_egress;
   return MR_OK;
 #else
+  struct mr_egress_options eo;
+  struct mr_arena *lists;
   struct mr_sandbox_options so = {.root = option_str(rt, "sandbox", "root"),
                                   .libexec = option_str(rt, "sandbox", "libexec"),
                                   .uid_first = option_int(rt, "sandbox", "uid_first"),
@@ -93,7 +96,8 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
                                   .layers_max = option_int(rt, "sandbox", "layers_max"),
                                   .build_timeout_s = (int)option_int(rt, "sandbox", "build_timeout_s"),
                                   .http = rt->http,
-                                  .guard = rt->guard};
+                                  .guard = rt->guard,
+                                  .egress = &eo};
   const char *dir = mr_store_dir(rt->store);
   yyjson_val *env = option(rt, "sandbox", "build_env");
   struct mr_buf b;
@@ -114,9 +118,12 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
   mr_buf_init(&b, mr_rt_mem(rt), 64 << 10);
   if (env && !yyjson_is_null(env)) mr_json_write(&b, env, false);
   so.build_env = b.p;
-  code = b.failed ? b.failed
-                  : mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
+  lists = mr_arena_new(mr_rt_mem(rt), 1024);
+  code = lists && !b.failed ? mr_rt_egress(rt, &eo, lists, err) : mr_err_nomem(err);
+  if (code == MR_OK)
+    code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
   if (code == MR_OK) code = mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
+  mr_arena_free(&lists);
   mr_buf_free(&b);
   return code;
 #endif

@@ -171,7 +171,7 @@ static void on_call(void *ud, const struct mr_sandbox_result *r)
 }
 
 /* In single quotes, as sh takes it. */
-static void quote(struct mr_buf *b, const char *s)
+void mr_layer_quote(struct mr_buf *b, const char *s)
 {
   mr_buf_char(b, '\'');
   for (; *s; s++)
@@ -188,6 +188,7 @@ static void command(const struct mr_layer *y, struct mr_buf *b)
 
   if (y->step == STEP_SCRIPT) {
     mr_buf_str(b, mr_str_n((const char *)mr_helper_install, mr_helper_install_size));
+    mr_buf_c(b, y->l->conf->build_env);
   } else if (y->step == STEP_ALTERNATIVES) {
     mr_buf_c(b, "mr_alternatives");
   } else {
@@ -195,7 +196,7 @@ static void command(const struct mr_layer *y, struct mr_buf *b)
     for (int i = 0; i < y->packages.n[m]; i++) {
       if (!at_once(m) && i != y->package) continue;
       mr_buf_char(b, ' ');
-      quote(b, y->packages.names[m][i]);
+      mr_layer_quote(b, y->packages.names[m][i]);
     }
   }
 }

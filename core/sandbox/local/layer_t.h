@@ -61,9 +61,10 @@ void mr_layer_free(struct mr_layer *y); /* when nobody needs it and nothing is u
 void mr_layers_free(struct mr_local *l);
 /* The end of looking and building: everybody who waited is told. text NULL: it is there. */
 void mr_layer_over(struct mr_layer *y, const char *text);
-void mr_layer_build(struct mr_layer *y);  /* state BUILDING, lock held */
-void mr_layer_sweep(struct mr_local *l);  /* starts a job that removes the least recently used */
-const char *mr_manager_name(int manager); /* "apt", ... */
+void mr_layer_build(struct mr_layer *y);              /* state BUILDING, lock held */
+void mr_layer_quote(struct mr_buf *b, const char *s); /* in single quotes, as sh takes it */
+void mr_layer_sweep(struct mr_local *l);              /* starts a job that removes the least recently used */
+const char *mr_manager_name(int manager);             /* "apt", ... */
 
 /* ---- pool ---- */
 

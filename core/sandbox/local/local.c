@@ -103,9 +103,10 @@ static int open_dirs(struct mr_local_conf *c, const char *root, struct mr_err *e
   return code;
 }
 
-/* The members of the object, for the text of envd's configuration. */
+/* Environment variables of build sandboxes, as the lines of a script that set them. */
 static int build_env(struct mr_local_conf *c, const char *json, struct mr_err *err)
 {
+  static const char names[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
   yyjson_doc *doc = NULL;
   yyjson_val *k, *v;
   yyjson_obj_iter it;
@@ -113,18 +114,23 @@ static int build_env(struct mr_local_conf *c, const char *json, struct mr_err *e
   int code = mr_json_parse(&c->sys->mem, mr_str_c(json ? json : "{}"), 64 << 10, &doc, err);
 
   if (code != MR_OK) return code;
-  mr_buf_init(&b, &c->sys->mem, 64 << 10);
+  mr_buf_init(&b, &c->sys->mem, 256 << 10);
   it = yyjson_obj_iter_with(yyjson_doc_get_root(doc));
+  if (!yyjson_is_obj(yyjson_doc_get_root(doc)) || yyjson_obj_size(yyjson_doc_get_root(doc)) > 64)
+    code = MR_E_INVALID;
   while (code == MR_OK && (k = yyjson_obj_iter_next(&it))) {
-    v = yyjson_obj_iter_get_val(k);
-    if (!yyjson_is_str(v) || yyjson_obj_size(yyjson_doc_get_root(doc)) > 32)
-      code = mr_err_set(err, MR_E_INVALID, "sandbox.build_env",
-                        "sandbox.build_env: must be an object of at most 32 strings");
-    if (b.n) mr_buf_c(&b, ",");
-    mr_json_write(&b, k, false);
-    mr_buf_c(&b, ":");
-    mr_json_write(&b, v, false);
+    struct mr_str name = mr_json_str(k), value = mr_json_str(v = yyjson_obj_iter_get_val(k));
+    if (!yyjson_is_str(v) || name.n == 0 || strspn(name.p, names) != name.n || memchr(value.p, 0, value.n) ||
+        (name.p[0] >= '0' && name.p[0] <= '9'))
+      code = MR_E_INVALID;
+    mr_buf_printf(&b, "export " MR_FMT "=", MR_ARG(name));
+    if (code == MR_OK) mr_layer_quote(&b, value.p);
+    mr_buf_c(&b, "\n");
   }
+  if (code != MR_OK)
+    mr_err_set(
+        err, code, "sandbox.build_env",
+        "sandbox.build_env: must be an object of at most 64 strings, by the names of environment variables");
   c->build_env = code == MR_OK ? mr_mem_strdup(&c->sys->mem, mr_buf_get(&b)) : NULL;
   if (code == MR_OK && (!c->build_env || b.failed)) code = mr_err_nomem(err);
   mr_buf_free(&b);
@@ -155,6 +161,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->nofile = 8192;
   c->layers_max = o->layers_max ? o->layers_max : INT64_C(20) << 30;
   c->build_timeout_s = o->build_timeout_s ? o->build_timeout_s : 1800;
+  c->network = o->http != NULL;
   if (c->uid_first <= 0 || c->uid_count < 2 || c->uid_first + c->uid_count > INT32_MAX)
     return mr_err_set(err, MR_E_INVALID, "sandbox.uid_first",
                       "sandbox.uid_first and sandbox.uid_count name no usable range of host uids");
@@ -281,6 +288,7 @@ static void local_free(struct mr_sandbox_driver *d)
   mr_layers_free(l);
   while (l->boxes)
     mr_box_free(l->boxes);
+  mr_egress_free(&l->egress);
   mr_local_conf_unref(&l->conf);
   mr_mem_free(l->mem, l);
 }
@@ -332,6 +340,7 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
   l->childs = childs;
   l->pool = pool;
   code = conf_new(&l->conf, sys, o, err);
+  if (code == MR_OK && l->conf->network) code = mr_egress_new(&l->egress, loop, o->guard, o->egress, err);
   if (code != MR_OK) {
     mr_local_conf_unref(&l->conf);
     mr_mem_free(l->mem, l);
