@@ -53,12 +53,12 @@ static void drop_done(struct mr_job *j)
 
 static void fail(struct mr_layer *y, const char *what, const char *output)
 {
+  const char *text, *last = strrchr(output, '\n');
   struct mr_layer_job *k;
-  const char *text;
   struct mr_buf b;
 
-  mr_log(y->l->conf->sys, MR_LOG_WARN, "sandbox", "packages %s: %s%s%s", y->hash, what, output[0] ? ": " : "",
-         output);
+  mr_log(y->l->conf->sys, MR_LOG_WARN, "sandbox", "packages %s: not installed: %s%s%s", y->hash, what,
+         output[0] ? ": " : "", last ? last + 1 : output);
   mr_buf_init(&b, y->l->mem, 1 << 16);
   mr_buf_printf(&b, "The environment's packages could not be installed: %s%s%s\nThe next call tries again.",
                 what, output[0] ? ":\n" : "", output);

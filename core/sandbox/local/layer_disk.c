@@ -272,11 +272,15 @@ static int write_manifest(struct mr_layer_job *k, const char *tmp)
 static int publish(struct mr_layer_job *k)
 {
   const struct mr_local_conf *c = k->conf;
-  char tmp[MR_LAYER_HASH + 8];
-  int code;
+  char tmp[MR_LAYER_HASH + 8], path[MR_LAYER_HASH + 32];
+  int code, dir;
 
   snprintf(tmp, sizeof tmp, "%s.tmp", k->hash);
-  code = write_manifest(k, tmp);
+  snprintf(path, sizeof path, "%s/apt/var/lib", tmp);
+  dir = openat(c->layers_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+  code = dir >= 0 ? mr_tree_remove(dir, "moonrig", &k->err) : MR_OK; /* what install.sh left for itself */
+  if (dir >= 0) close(dir);
+  if (code == MR_OK) code = write_manifest(k, tmp);
   if (code != MR_OK) return code;
   (void)MR_FAULT("layer.publish.before");
   if (syncfs(c->layers_fd) != 0 || renameat(c->layers_fd, tmp, c->layers_fd, k->hash) != 0)
