@@ -59,6 +59,19 @@ static bool is_kind(int at, const char *name, mode_t kind)
   return fstatat(at, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && (st.st_mode & S_IFMT) == kind;
 }
 
+/* A directory of a tree, by a path of one or two parts: a link on the way would lead out of the tree. */
+static bool is_dir(int tree, const char *path)
+{
+  const char *slash = strchr(path, '/');
+  char first[16];
+
+  if (slash) {
+    snprintf(first, sizeof first, "%.*s", (int)(slash - path), path);
+    if (!is_kind(tree, first, S_IFDIR)) return false;
+  }
+  return is_kind(tree, path, S_IFDIR);
+}
+
 static void bind_here(const char *from, const char *to, bool directory)
 {
   int fd = directory ? mkdir(to, 0755) : open(to, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0444);
@@ -75,7 +88,7 @@ static bool merge(const struct launch *l, const int *fd, const char *name, const
   int n = 0, k;
 
   for (int i = 0; i < l->nlayers; i++) {
-    if (!is_kind(fd[i], name, S_IFDIR)) continue;
+    if (!is_dir(fd[i], name)) continue;
     k = snprintf(at, room, "%s/proc/self/fd/%d/%s", n++ ? ":" : "", fd[i], name);
     if (k < 0 || (size_t)k >= room) launcher_die("staging a layer", "its names are too long");
     at += k;
@@ -104,11 +117,12 @@ static void shown(struct launch *l, const char *name, bool done)
 /* What the sandbox makes itself is not a package's to say, nor who the users are. */
 static bool ours(const char *name)
 {
-  static const char *const names[] = {".",           "..",        "passwd",  "group",         "shadow",
-                                      "gshadow",     "hosts",     "pki",     "nsswitch.conf", "resolv.conf",
-                                      "ld.so.cache", "localtime", "ssl",     "apt",           "ld.so.conf",
-                                      "hostname",    "mtab",      "magic",   "dpkg",          "cron.d",
-                                      "init.d",      "pam.d",     "systemd", "mime.types"};
+  static const char *const names[] = {
+      ".",         "..",   "passwd",        "group",         "shadow",      "gshadow",
+      "hosts",     "pki",  "nsswitch.conf", "resolv.conf",   "ld.so.cache", "localtime",
+      "ssl",       "apt",  "ld.so.conf",    "ld.so.preload", "hostname",    "mtab",
+      "magic",     "dpkg", "cron.d",        "init.d",        "pam.d",       "systemd",
+      "mime.types"};
 
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (strcmp(name, names[i]) == 0) return true;

@@ -235,10 +235,14 @@ static int adopt(struct mr_layer_job *k, const char *session)
 {
   const struct mr_local_conf *c = k->conf;
   char from[MR_SESSION_MAX + 32], to[MR_LAYER_HASH + 16];
+  struct stat st;
   int failed;
 
   snprintf(from, sizeof from, "%s/workspace/layer", session);
   snprintf(to, sizeof to, "%s.tmp/%s", k->hash, k->tree == MR_LAYER_APT ? "apt" : "more");
+  if (fstatat(c->s_fd, from, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISDIR(st.st_mode))
+    return mr_err_set(&k->err, MR_E_INVALID, NULL,
+                      "the packages put something else in the place of their directory");
   if (renameat(c->s_fd, from, c->layers_fd, to) != 0) return mr_err_errno(&k->err, "taking over the packages");
   failed = seal_entry(c->layers_fd, to, c->as_root, 0);
   errno = failed;
@@ -269,17 +273,31 @@ static int write_manifest(struct mr_layer_job *k, const char *tmp)
   return code;
 }
 
+/* What install.sh left for itself in apt's tree. No part of the way may be a link, which would lead out of it. */
+static int drop_postinst(struct mr_layer_job *k, const char *tmp)
+{
+  const char *const way[] = {tmp, "apt", "var", "lib"};
+  int dir = k->conf->layers_fd, next, code;
+
+  for (size_t i = 0; i < sizeof way / sizeof *way; i++) {
+    next = openat(dir, way[i], O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    if (i > 0) close(dir);
+    if (next < 0) return MR_OK;
+    dir = next;
+  }
+  code = mr_tree_remove(dir, "moonrig", &k->err);
+  close(dir);
+  return code;
+}
+
 static int publish(struct mr_layer_job *k)
 {
   const struct mr_local_conf *c = k->conf;
-  char tmp[MR_LAYER_HASH + 8], path[MR_LAYER_HASH + 32];
-  int code, dir;
+  char tmp[MR_LAYER_HASH + 8];
+  int code;
 
   snprintf(tmp, sizeof tmp, "%s.tmp", k->hash);
-  snprintf(path, sizeof path, "%s/apt/var/lib", tmp);
-  dir = openat(c->layers_fd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-  code = dir >= 0 ? mr_tree_remove(dir, "moonrig", &k->err) : MR_OK; /* what install.sh left for itself */
-  if (dir >= 0) close(dir);
+  code = drop_postinst(k, tmp);
   if (code == MR_OK) code = write_manifest(k, tmp);
   if (code != MR_OK) return code;
   (void)MR_FAULT("layer.publish.before");
