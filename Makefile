@@ -68,7 +68,7 @@ LUAJIT_CFLAGS = $(shell pkg-config --cflags $(LUAJIT))
 # The helpers that run around and inside a sandbox: static, embedded in the library as bytes.
 HELPERS := $(if $(filter 1,$(SANDBOX)),$(foreach h,launcher envd,$(if $(wildcard core/sandbox/helpers/$(h)*.c),$(h))))
 
-LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o) $(HELPERS:%=$(B)/helpers/%_bytes.o)
+LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o) $(HELPERS:%=$(B)/helpers/%_bytes.o) $(if $(HELPERS),$(B)/helpers/install_bytes.o)
 MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/%.o) $(B)/new_files.o
 SCRIPT54 := $(SCRIPT_SRC:core/script/%.c=$(B)/lua54/%.o) $(B)/lua_sources.o
 SCRIPT51 := $(SCRIPT_SRC:core/script/%.c=$(B)/lua51/%.o) $(B)/lua_sources.o
@@ -140,6 +140,10 @@ $(B)/helpers/envd-asan: $(patsubst core/sandbox/helpers/%.c,$(B)/helpers/asan/%.
 $(B)/helpers/%_bytes.c: $(B)/helpers/% scripts/dev/embed
 	$(call say,EMBED)
 	$(Q)strip -o $(B)/helpers/$*.stripped $< && scripts/dev/embed mr_helper_$* $(B)/helpers/$*.stripped > $@.$$$$ && mv -f $@.$$$$ $@
+$(B)/helpers/install_bytes.c: core/sandbox/helpers/install.sh scripts/dev/embed
+	$(mkd)
+	$(call say,EMBED)
+	$(Q)scripts/dev/embed mr_helper_install $< > $@.$$$$ && mv -f $@.$$$$ $@
 $(B)/helpers/%_bytes.o: $(B)/helpers/%_bytes.c $(B)/.flags
 	$(call say,CC)
 	$(call cc,$(CFLAGS_ALL))

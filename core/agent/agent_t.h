@@ -102,6 +102,8 @@ void mr_env_use_end(struct mr_env_use *u);
 struct mr_str mr_env_config(struct mr_arena *a, struct mr_str body, bool *self_hosted);
 /* Do clients run the built-in tools of the session with this document? The kind never changes. */
 bool mr_env_self_hosted(yyjson_val *session_doc);
+/* The packages of an environment's config (hands.c); lists in the arena. */
+void mr_env_packages(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_packages *p);
 /* The session's sandbox object, made when there is none (hands.c); nothing is started by it. NULL: no memory. */
 struct mr_sandbox *mr_session_hands(struct mr_session *s);
 

@@ -4,6 +4,8 @@
  */
 #include "agent/doc.h"
 
+#include <stdio.h>
+
 static const char *const managers[] = {"apt", "cargo", "gem", "go", "npm", "pip"};
 
 /* ---- the config, with every default filled in ---- */
@@ -65,6 +67,23 @@ static int write_networking(struct mr_call *c, struct mr_jw *w, yyjson_val *give
   return MR_OK;
 }
 
+/* Names of packages: MR_E_INVALID names the list. */
+static int check_packages(struct mr_call *c, yyjson_val *given)
+{
+  char field[64];
+  yyjson_val *v;
+
+  for (size_t i = 0; i < sizeof managers / sizeof *managers; i++) {
+    yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(given, managers[i]));
+    snprintf(field, sizeof field, "config.packages.%s", managers[i]);
+    while ((v = yyjson_arr_iter_next(&it)))
+      if (!mr_sandbox_package_ok(mr_json_str(v)))
+        return mr_err_set(&c->err, MR_E_INVALID, field,
+                          "%s: names of packages: not empty, no control characters, no \"-\" in front", field);
+  }
+  return MR_OK;
+}
+
 static size_t write_packages(struct mr_jw *w, yyjson_val *given, yyjson_val *old)
 {
   size_t n = 0;
@@ -108,6 +127,7 @@ static int write_config(struct mr_call *c, struct mr_jw *w, yyjson_val *given, y
   mr_jw_kc(w, "type", "cloud");
   mr_jw_key(w, "networking");
   code = write_networking(c, w, mr_json_get(given, "networking"), mr_json_get(old, "networking"), &managers_ok);
+  if (code == MR_OK) code = check_packages(c, mr_json_get(given, "packages"));
   if (code != MR_OK) return code;
   mr_jw_key(w, "packages");
   n = write_packages(w, mr_json_get(given, "packages"), mr_json_get(old, "packages"));

@@ -35,7 +35,7 @@ static void network(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_ne
   n->package_managers = mr_json_get_bool(v, "allow_package_managers", false);
 }
 
-static void packages(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_packages *p)
+void mr_env_packages(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_packages *p)
 {
   static const char *const names[MR_PKG_MANAGERS] = {"apt", "cargo", "gem", "go", "npm", "pip"};
   yyjson_val *v = mr_json_get(config, "packages");
@@ -75,7 +75,7 @@ struct mr_sandbox *mr_session_hands(struct mr_session *s)
   spec.environment_id = mr_arena_str(a, s->environment_id).p;
   mounts(s, a, &spec);
   network(a, config, &spec.network);
-  packages(a, config, &spec.packages);
+  mr_env_packages(a, config, &spec.packages);
   s->sandbox = mr_sandbox_get(s->d->sandbox, &spec, s->sandbox_ref);
   mr_arena_free(&a);
   return s->sandbox;

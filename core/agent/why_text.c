@@ -111,7 +111,11 @@ static void wait_for_tool(struct waits *l, const struct mr_why_use *u)
     w.text = mr_arena_printf(l->a, "tool " MR_FMT " %s on this server since %s", MR_ARG(u->name), verb, since);
   } else {
     w.kind = "sandbox_tool";
-    w.text = mr_arena_printf(l->a, "tool " MR_FMT " %s in the sandbox since %s", MR_ARG(u->name), verb, since);
+    w.text =
+        l->y->doing.n
+            ? mr_arena_printf(l->a, "tool " MR_FMT " waits since %s: installing packages (" MR_FMT ")",
+                              MR_ARG(u->name), since, MR_ARG(l->y->doing))
+            : mr_arena_printf(l->a, "tool " MR_FMT " %s in the sandbox since %s", MR_ARG(u->name), verb, since);
   }
   add(l, w);
 }

@@ -46,7 +46,10 @@ static const struct option table[] = {
     {"sandbox.tmp_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.disk_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.nproc", K_INT, 8, 100000},
-    {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
+    {"sandbox.layers_max", K_INT, 1 << 20, INT64_MAX},
+    {"sandbox.build_timeout_s", K_INT, 1, 86400},
+    {"sandbox.build_env", K_FREE, 0, 0}, /* strings, as the driver checks */
+    {"lua", K_OBJ, 0, 0},                /* read by the program: limits of the scripts' VM (script/script.h) */
     {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
     {"lua.load_ms", K_INT, 1, 3600000},
     {"lua.burst_ms", K_INT, 1, 3600000},

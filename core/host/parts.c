@@ -93,10 +93,14 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
                                   .tmp_max = option_int(rt, "sandbox", "tmp_max"),
                                   .disk_max = option_int(rt, "sandbox", "disk_max"),
                                   .nproc = (int)option_int(rt, "sandbox", "nproc"),
+                                  .layers_max = option_int(rt, "sandbox", "layers_max"),
+                                  .build_timeout_s = (int)option_int(rt, "sandbox", "build_timeout_s"),
                                   .http = rt->http,
                                   .guard = rt->guard,
                                   .egress = &eo};
   const char *dir = mr_store_dir(rt->store);
+  yyjson_val *env = option(rt, "sandbox", "build_env");
+  struct mr_buf b;
   char root[4096];
   int code;
 
@@ -111,12 +115,16 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
       return mr_err_set(err, MR_E_INVALID, "store", "store: the path is too long");
     so.root = root;
   }
+  mr_buf_init(&b, mr_rt_mem(rt), 64 << 10);
+  if (env && !yyjson_is_null(env)) mr_json_write(&b, env, false);
+  so.build_env = b.p;
   lists = mr_arena_new(mr_rt_mem(rt), 1024);
-  code = lists ? mr_rt_egress(rt, &eo, lists, err) : mr_err_nomem(err);
+  code = lists && !b.failed ? mr_rt_egress(rt, &eo, lists, err) : mr_err_nomem(err);
   if (code == MR_OK)
     code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
   if (code == MR_OK) code = mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
   mr_arena_free(&lists);
+  mr_buf_free(&b);
   return code;
 #endif
 }

@@ -55,3 +55,26 @@ int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id,
 {
   return d->v->outputs_path(d, session_id, out);
 }
+
+const char *mr_sandbox_doing(const struct mr_sandbox *s)
+{
+  return s->d->v->doing ? s->d->v->doing(s) : "";
+}
+
+int mr_sandbox_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn,
+                       void *ud)
+{
+  return d->v->prepare ? d->v->prepare(d, spec, fn, ud) : MR_E_UNSUPPORTED;
+}
+
+void mr_sandbox_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud)
+{
+  if (d->v->prepare) d->v->prepare_cancel(d, fn, ud);
+}
+
+bool mr_sandbox_package_ok(struct mr_str name)
+{
+  for (size_t i = 0; i < name.n; i++)
+    if ((unsigned char)name.p[i] < 32 || name.p[i] == 127) return false;
+  return name.n > 0 && name.n <= 256 && name.p[0] != '-' && name.p[0] != ' ';
+}

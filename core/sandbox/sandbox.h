@@ -106,6 +106,9 @@ struct mr_sandbox_options {
   int64_t memory_max, tmp_max;  /* bytes of data of each process (4 GiB), of /tmp (512 MiB); 0 = defaults */
   int64_t disk_max;             /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
   int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
+  int64_t layers_max;           /* bytes of all layers of packages on disk; 0 = 20 GiB */
+  int build_timeout_s;          /* for installing an environment's packages; 0 = 1800 */
+  const char *build_env;        /* JSON object of strings: environment variables meanwhile; NULL = none */
   struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
   const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */
   const struct mr_egress_options *egress; /* NULL = nothing special */
@@ -144,6 +147,17 @@ int mr_sandbox_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sa
 int mr_sandbox_status(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn fn, void *ud);
 /* Kills what exec_id runs; its callback comes with MR_E_CANCELLED. */
 void mr_sandbox_cancel(struct mr_sandbox *s, struct mr_str exec_id);
+/* What it does before it can run anything, for people: "npm 2/6, express@4"; "" when that is nothing. Borrowed until
+ * the next call. */
+const char *mr_sandbox_doing(const struct mr_sandbox *s);
+/* Installs the packages of a spec ahead of the first sandbox that needs them (of the spec only they are read). The
+ * result: no content, or is_error and what went wrong as a tool call would have it. */
+int mr_sandbox_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn,
+                       void *ud);
+/* Its callback never comes; what is being installed goes on. */
+void mr_sandbox_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud);
+/* Whether a package may be called that: 1 to 256 bytes, no control characters, no "-" in front. */
+bool mr_sandbox_package_ok(struct mr_str name);
 /* Ends everything inside and removes the workspace; fn may be NULL. */
 void mr_sandbox_destroy(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                         void *ud);
@@ -163,6 +177,9 @@ struct mr_sandbox_vtable {
   void (*destroy)(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                   void *ud);
   int (*outputs_path)(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
+  const char *(*doing)(const struct mr_sandbox *s); /* may be NULL, and the next */
+  int (*prepare)(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn, void *ud);
+  void (*prepare_cancel)(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud); /* with prepare */
 };
 /* Drivers put these first in their structs. */
 struct mr_sandbox_driver {

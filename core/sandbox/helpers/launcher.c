@@ -90,6 +90,10 @@ static void parse(struct launch *l, int argc, char **argv)
       l->disable_userns = number(k, v) != 0;
     else if (strcmp(k, "uid") == 0)
       l->uid = (uid_t)number(k, v), l->switch_uid = true;
+    else if (strcmp(k, "layer") == 0 && l->nlayers < LAUNCHER_LAYERS)
+      l->layer[l->nlayers++] = v;
+    else if (strcmp(k, "apt") == 0)
+      l->apt = number(k, v) != 0;
     else if (strcmp(k, "tmp") == 0)
       l->tmp = number(k, v);
     else if (strcmp(k, "shm") == 0)

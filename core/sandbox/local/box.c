@@ -1,6 +1,6 @@
 /*
  * box.c - one session's sandbox on the loop thread: the calls that wait or run in it, and the state
- * machine that gets it running (cold -> probing -> opening -> hello -> up -> lost -> cold).
+ * machine that gets it running (cold -> probing -> layer -> opening -> hello -> up -> lost -> cold).
  *
  * Invariant: a call is sent to one life of a sandbox only. When the connection is lost, what was sent is
  * asked for again at the same envd, by id; when that envd is gone, it ends with MR_E_CLOSED and is never
@@ -9,7 +9,7 @@
  * Every transition runs in step() or in a completion on the loop; functions of the vtable only note what
  * is wanted and post. Callbacks come from deliver() alone.
  */
-#include "sandbox/local/local_t.h"
+#include "sandbox/local/layer_t.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -26,6 +26,7 @@ enum {
   ACCEPT_US = 30 * 1000000, /* envd answers at once, whatever the call does */
   CANCEL_US = 15 * 1000000,
   DISK_US = 2 * 1000000,
+  BUILD_TTL_S = 30, /* of a sandbox that nobody will attach to again */
   FAILURES_MAX = 3
 };
 
@@ -93,15 +94,14 @@ static void envd_config(const struct mr_box *b, struct mr_buf *out)
   mr_jw_int(&w, MR_ENVD_PROTO_MIN);
   mr_jw_int(&w, MR_ENVD_PROTO_MAX);
   mr_jw_arr_end(&w);
-  mr_jw_kint(&w, "orphan_ttl_s", c->orphan_ttl_s);
+  mr_jw_kint(&w, "orphan_ttl_s", b->builds ? BUILD_TTL_S : c->orphan_ttl_s);
   mr_jw_kint(&w, "nproc", c->nproc);
-  if (b->l->egress) {
-    mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
-    mr_jw_key(&w, "env");
-    mr_jw_obj(&w);
-    mr_egress_env(&w, b->token);
-    mr_jw_obj_end(&w);
-  }
+  if (b->l->egress) mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
+  mr_jw_key(&w, "env");
+  mr_jw_obj(&w);
+  if (b->l->egress) mr_egress_env(&w, b->token);
+  if (mr_layer_has(b, MR_PKG_NPM)) mr_jw_kc(&w, "NODE_PATH", "/usr/local/lib/node_modules");
+  mr_jw_obj_end(&w);
   mr_jw_obj_end(&w);
 }
 
@@ -109,7 +109,8 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
 {
   const struct mr_local_conf *c = b->l->conf;
   struct mr_arena *a = mr_arena_new(b->l->mem, 8192);
-  const char *argv[16];
+  char layers[2][MR_LAYER_PATH];
+  const char *argv[24];
   struct mr_buf config;
   int fds[7] = {-1, -1, b->given[1], b->given[0], b->given[1], b->given[2], b->given[3]}, n = 0, code;
   struct mr_child_opts opts = {.argv = argv,
@@ -135,6 +136,9 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   argv[n++] = arg(a, "fsize", c->file_max);
   argv[n++] = arg(a, "data", c->memory_max);
   if (c->as_root) argv[n++] = arg(a, "uid", o->uid);
+  if (b->builds && b->builds->tree == MR_LAYER_APT) argv[n++] = "apt=1";
+  for (int i = 0, have = mr_layer_paths(b, layers); i < have; i++)
+    argv[n++] = mr_arena_printf(a, "layer=%s", layers[i]);
   argv[n] = NULL;
   code = MR_OK;
   for (int i = 0; i < n; i++)
@@ -237,6 +241,7 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     o->may_make = may_make;
     o->end_only = end_only;
     snprintf(o->session, sizeof o->session, "%s", b->session);
+    if (b->layer) memcpy(o->layer, b->layer->hash, sizeof o->layer);
     o->job.work = mr_open_work;
     o->job.done = open_done;
     o->arena = mr_arena_new(b->l->mem, 1024);
@@ -303,6 +308,7 @@ static void after_loss(struct mr_box *b)
     mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED, text);
     b->failures = 0;
     b->l->machine.known = false; /* what was found before may not hold any more */
+    mr_layer_forget(b);
   } else if (b->failures >= FAILURES_MAX) {
     b->failures = 0;
     mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED,
@@ -328,7 +334,7 @@ static void step_cold(struct mr_box *b)
     b->state = MR_BOX_PROBING;
   } else if (m->code != MR_OK) {
     mr_calls_fail(b, MR_CALLS_QUEUED, m->code, m->err.message);
-  } else {
+  } else if (mr_layer_ready(b, m)) {
     open_start(b, true, false);
   }
 }
@@ -416,12 +422,17 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   struct mr_arena *a = mr_arena_new(l->mem, 1024);
   struct mr_egress_policy *policy = l->egress ? mr_egress_policy_new(l->mem, &spec->network) : NULL;
   struct mr_sandbox_mount *mounts;
+  struct mr_layer *layer = NULL;
   struct mr_box *b = NULL;
+  int packages = 0;
 
   (void)ref; /* the directory of the session says all that there is to know */
   if (!a || (l->egress && !policy) || !mr_session_name_ok(spec->session_id) ||
       copy_mounts(a, spec->mounts, spec->nmounts, &mounts) != MR_OK)
     goto fail;
+  for (int i = 0; i < MR_PKG_MANAGERS; i++)
+    packages += spec->packages.n[i];
+  if (packages && !(layer = mr_layer_get(l, &spec->packages))) goto fail;
   b = mr_local_find(l, spec->session_id);
   if (b && !b->released) goto fail; /* one holder at a time */
   if (!b && box_new(&b, l, spec->session_id) != MR_OK) goto fail;
@@ -432,9 +443,13 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   b->arena = a;
   b->mounts = mounts;
   b->nmounts = spec->nmounts;
+  mr_layer_release(&b->layer);
+  b->layer = layer;
+  b->builds = NULL;
   mr_box_step(b);
   return &b->base;
 fail:
+  mr_layer_release(&layer);
   mr_egress_policy_free(&policy);
   mr_arena_free(&a);
   return NULL;
@@ -455,6 +470,7 @@ void mr_box_free(struct mr_box *b)
   mr_ready_cancel(loop, &b->deliver);
   mr_ready_cancel(loop, &b->io);
   mr_calls_drop(b);
+  mr_layer_release(&b->layer);
   *b->link = b->next;
   if (b->next) b->next->link = b->link;
   mr_egress_policy_free(&b->policy);

@@ -63,6 +63,21 @@ void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text)
   }
 }
 
+void mr_calls_answer(struct mr_box *b, int classes, const char *text, bool is_error)
+{
+  struct mr_op *o = b->ops, *next;
+
+  for (; o; o = next) {
+    next = o->next;
+    if (!(op_class(o) & classes)) continue;
+    o->is_error = is_error;
+    mr_buf_c(&o->content, "[{\"type\":\"text\",\"text\":");
+    mr_json_quote(&o->content, mr_str_c(text));
+    mr_buf_c(&o->content, "}]");
+    op_finish(b, o, o->content.failed, NULL);
+  }
+}
+
 void mr_calls_drop(struct mr_box *b)
 {
   struct mr_op *o;

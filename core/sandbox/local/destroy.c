@@ -4,7 +4,7 @@
  * half a removal is never taken for a sandbox), remove it, give the uid back. What a crash leaves in trash
  * and in the uid registry goes at the next start.
  */
-#include "sandbox/local/local_t.h"
+#include "sandbox/local/layer_t.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -42,7 +42,7 @@ static int to_trash(const struct mr_local_conf *c, const char *session, char out
   return -1;
 }
 
-static int destroy(const struct mr_local_conf *c, const char *session, struct mr_err *err)
+int mr_local_remove(const struct mr_local_conf *c, const char *session, struct mr_err *err)
 {
   char name[MR_SESSION_MAX + 16];
   struct stat st = {0};
@@ -63,7 +63,7 @@ static void work(struct mr_job *j, void *worker)
 {
   struct mr_destroy *d = MR_OF(j, struct mr_destroy, job);
   (void)worker;
-  d->code = destroy(d->conf, d->session, &d->err);
+  d->code = mr_local_remove(d->conf, d->session, &d->err);
 }
 
 static void each(int dir, void (*fn)(const struct mr_local_conf *c, const char *name),
@@ -99,9 +99,15 @@ static void sweep_uid(const struct mr_local_conf *c, const char *name)
   if (fstatat(c->s_fd, session, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) unlinkat(c->u_fd, name, 0);
 }
 
+static void sweep_build(const struct mr_local_conf *c, const char *name)
+{
+  (void)mr_layer_leftover(c, name);
+}
+
 void mr_local_sweep(const struct mr_local_conf *c)
 {
   each(c->trash_fd, sweep_trash, c);
+  each(c->s_fd, sweep_build, c);
   each(c->u_fd, sweep_uid, c);
 }
 

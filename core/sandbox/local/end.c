@@ -75,6 +75,15 @@ static pid_t holder(int lock)
   return fl.l_pid > 0 ? fl.l_pid : -1;
 }
 
+bool mr_local_alive(int dir)
+{
+  int lock = openat(dir, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  bool alive = lock >= 0 && holder(lock) != 0;
+
+  if (lock >= 0) close(lock);
+  return alive;
+}
+
 static void nap(void)
 {
   struct timespec t = {.tv_nsec = END_STEP_MS * 1000000L};

@@ -9,13 +9,14 @@
  *   destroy.c  ending one for good; what a crash left behind
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
- *   end.c uids.c uploads.c tree.c ../run.c                  | conf and their arguments
+ *   end.c uids.c uploads.c tree.c ../run.c layer_disk.c     | conf and their arguments
+ *   layer.c    packages of environments (layer_t.h)
  *   image.c    the helper programs as descriptors
  *
  * Invariant: a sandbox is found by its session id alone. Nothing that must survive a crash is in memory:
  * the directory, the socket in it, the lock that the launcher holds and the uid registry say everything.
  */
-#include "sandbox/local/local_t.h"
+#include "sandbox/local/layer_t.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -67,11 +68,12 @@ void mr_local_conf_unref(struct mr_local_conf **cp)
   *cp = NULL;
   if (!c || --c->refs > 0) return;
   m = &c->sys->mem;
-  const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->launcher_fd, c->envd_fd};
+  const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->layers_fd, c->launcher_fd, c->envd_fd};
   for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
     if (fds[i] >= 0) close(fds[i]);
   mr_mem_free(m, c->root);
   mr_mem_free(m, c->libexec);
+  mr_mem_free(m, c->build_env);
   mr_mem_free(m, c);
 }
 
@@ -96,7 +98,43 @@ static int open_dirs(struct mr_local_conf *c, const char *root, struct mr_err *e
   code = open_sub(fd, "s", &c->s_fd, err);
   if (code == MR_OK) code = open_sub(fd, "u", &c->u_fd, err);
   if (code == MR_OK) code = open_sub(fd, "trash", &c->trash_fd, err);
+  if (code == MR_OK) code = open_sub(fd, "layers", &c->layers_fd, err);
   close(fd);
+  return code;
+}
+
+/* Environment variables of build sandboxes, as the lines of a script that set them. */
+static int build_env(struct mr_local_conf *c, const char *json, struct mr_err *err)
+{
+  static const char names[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
+  yyjson_doc *doc = NULL;
+  yyjson_val *k, *v;
+  yyjson_obj_iter it;
+  struct mr_buf b;
+  int code = mr_json_parse(&c->sys->mem, mr_str_c(json ? json : "{}"), 64 << 10, &doc, err);
+
+  if (code != MR_OK) return code;
+  mr_buf_init(&b, &c->sys->mem, 256 << 10);
+  it = yyjson_obj_iter_with(yyjson_doc_get_root(doc));
+  if (!yyjson_is_obj(yyjson_doc_get_root(doc)) || yyjson_obj_size(yyjson_doc_get_root(doc)) > 64)
+    code = MR_E_INVALID;
+  while (code == MR_OK && (k = yyjson_obj_iter_next(&it))) {
+    struct mr_str name = mr_json_str(k), value = mr_json_str(v = yyjson_obj_iter_get_val(k));
+    if (!yyjson_is_str(v) || name.n == 0 || strspn(name.p, names) != name.n || memchr(value.p, 0, value.n) ||
+        (name.p[0] >= '0' && name.p[0] <= '9'))
+      code = MR_E_INVALID;
+    mr_buf_printf(&b, "export " MR_FMT "=", MR_ARG(name));
+    if (code == MR_OK) mr_layer_quote(&b, value.p);
+    mr_buf_c(&b, "\n");
+  }
+  if (code != MR_OK)
+    mr_err_set(
+        err, code, "sandbox.build_env",
+        "sandbox.build_env: must be an object of at most 64 strings, by the names of environment variables");
+  c->build_env = code == MR_OK ? mr_mem_strdup(&c->sys->mem, mr_buf_get(&b)) : NULL;
+  if (code == MR_OK && (!c->build_env || b.failed)) code = mr_err_nomem(err);
+  mr_buf_free(&b);
+  yyjson_doc_free(doc);
   return code;
 }
 
@@ -110,7 +148,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   *out = c;
   c->refs = 1;
   c->sys = sys;
-  c->s_fd = c->u_fd = c->trash_fd = c->launcher_fd = c->envd_fd = -1;
+  c->s_fd = c->u_fd = c->trash_fd = c->layers_fd = c->launcher_fd = c->envd_fd = -1;
   c->as_root = geteuid() == 0;
   c->uid_first = o->uid_first ? o->uid_first : 2000000;
   c->uid_count = o->uid_count ? o->uid_count : 65536;
@@ -121,6 +159,8 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->file_max = c->disk_max < INT64_C(4) << 30 ? c->disk_max : INT64_C(4) << 30;
   c->nproc = o->nproc ? o->nproc : 512;
   c->nofile = 8192;
+  c->layers_max = o->layers_max ? o->layers_max : INT64_C(20) << 30;
+  c->build_timeout_s = o->build_timeout_s ? o->build_timeout_s : 1800;
   c->network = o->http != NULL;
   if (c->uid_first <= 0 || c->uid_count < 2 || c->uid_first + c->uid_count > INT32_MAX)
     return mr_err_set(err, MR_E_INVALID, "sandbox.uid_first",
@@ -128,6 +168,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   code = open_dirs(c, o->root, err);
   if (code == MR_OK && o->libexec && !(c->libexec = mr_mem_strdup(&sys->mem, mr_str_c(o->libexec))))
     code = mr_err_nomem(err);
+  if (code == MR_OK) code = build_env(c, o->build_env, err);
   return code == MR_OK ? mr_local_image(c, err) : code;
 }
 
@@ -244,6 +285,7 @@ static void local_free(struct mr_sandbox_driver *d)
   mr_timer_cancel(l->loop, &l->retry);
   if (l->probing) l->probing->l = NULL;
   mr_destroys_free(l);
+  mr_layers_free(l);
   while (l->boxes)
     mr_box_free(l->boxes);
   mr_egress_free(&l->egress);
@@ -305,6 +347,7 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
     return code;
   }
   sweep(l);
+  mr_layer_sweep(l);
   *out = &l->base;
   return MR_OK;
 }
@@ -313,6 +356,11 @@ static const char *box_ref(const struct mr_sandbox *s)
 {
   const struct mr_box *b = MR_OF(s, struct mr_box, base);
   return b->provisioned ? b->ref : "";
+}
+
+static const char *box_doing(const struct mr_sandbox *s)
+{
+  return mr_layer_doing(MR_OF(s, struct mr_box, base));
 }
 
 static void box_put(struct mr_sandbox *s)
@@ -329,4 +377,7 @@ const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .status = mr_box_status,
                                                   .cancel = mr_box_cancel,
                                                   .destroy = mr_local_destroy,
-                                                  .outputs_path = outputs_path};
+                                                  .outputs_path = outputs_path,
+                                                  .doing = box_doing,
+                                                  .prepare = mr_local_prepare,
+                                                  .prepare_cancel = mr_local_prepare_cancel};

@@ -21,21 +21,26 @@ enum {
   MR_BOX_OPS_MAX = 1024,       /* calls of one sandbox that wait or run */
   MR_BOX_INPUT_MAX = 16 << 20, /* bytes of one call's input */
   MR_BOX_FRAME_MAX = 32 << 20, /* bytes of one frame (proto.h) */
-  MR_LOCAL_FEATURES = 12
+  MR_LOCAL_FEATURES = 12,
+  MR_LAYER_HASH = 33, /* name of a layer with NUL */
+  MR_LAYER_PATH = 4300
 };
 
-/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,token}, <root>/u/<uid> -> session,
- * <root>/trash/, <root>/probe/ */
+/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,token,layer -> hash}, <root>/u/<uid> -> session,
+ * <root>/trash/, <root>/probe/, <root>/layers/ (layer_t.h) */
 struct mr_local_conf {
   int refs;
   const struct mr_sys *sys;
-  char *root, *libexec;         /* root is absolute */
-  int s_fd, u_fd, trash_fd;     /* its directories */
-  int launcher_fd, envd_fd;     /* programs: sealed memory files, or files of libexec */
-  bool as_root, network;        /* network: there is a way out */
-  int64_t uid_first, uid_count; /* uid_first itself is the probe's */
+  char *root, *libexec;                /* root is absolute */
+  int s_fd, u_fd, trash_fd, layers_fd; /* its directories */
+  int launcher_fd, envd_fd;            /* programs: sealed memory files, or files of libexec */
+  bool as_root, network;               /* network: there is a way out */
+  int64_t uid_first, uid_count;        /* uid_first itself is the probe's */
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
+  int64_t layers_max; /* bytes of all layers, above which the least recently used go */
+  int build_timeout_s;
+  char *build_env; /* of build sandboxes: lines of a script that set variables */
 };
 struct mr_local_conf *mr_local_conf_ref(struct mr_local_conf *c);
 void mr_local_conf_unref(struct mr_local_conf **c);
@@ -48,7 +53,9 @@ struct mr_local_machine {
   struct mr_err err;
   int64_t at_us; /* when it was probed */
   char bwrap[128];
-  bool disable_userns; /* this bubblewrap has --disable-userns */
+  bool disable_userns;  /* this bubblewrap has --disable-userns */
+  bool layers;          /* packages of environments can be shown */
+  char layers_why[300]; /* why not */
   struct mr_sandbox_feature features[MR_LOCAL_FEATURES];
   char detail[MR_LOCAL_FEATURES][300];
   int nfeatures;
@@ -76,6 +83,7 @@ struct mr_local {
   struct mr_local_machine machine;
   struct mr_probe_job *probing; /* in the pool, or NULL */
   struct mr_box *boxes;
+  struct mr_layer *layers; /* layer_t.h */
   struct mr_destroy *destroys;
   struct mr_timer retry; /* destroys that the pool had no room for */
 };
@@ -90,6 +98,7 @@ bool mr_session_name_ok(const char *session);
 enum mr_box_state {
   MR_BOX_COLD,    /* not connected, nothing under way */
   MR_BOX_PROBING, /* waits for the machine to be probed */
+  MR_BOX_LAYER,   /* waits for its environment's packages to be installed */
   MR_BOX_OPENING, /* pool: attach, or prepare a new one */
   MR_BOX_HELLO,   /* connected; envd has not spoken yet */
   MR_BOX_UP,
@@ -125,6 +134,8 @@ struct mr_box {
   struct mr_arena *arena; /* mounts */
   struct mr_sandbox_mount *mounts;
   int nmounts;
+  struct mr_layer *layer;  /* its environment's packages, or NULL */
+  struct mr_layer *builds; /* the packages that are installed in it; NULL: a session's */
   enum mr_box_state state;
   bool released; /* put: nobody holds it, no callbacks */
   bool delivering;
@@ -193,10 +204,25 @@ enum { MR_CALLS_QUEUED = 1, MR_CALLS_STATUS = 2 /* queued too */, MR_CALLS_SENT 
 extern const char mr_calls_died[];            /* what the model reads when a sandbox ended under a call */
 int mr_calls_present(const struct mr_box *b); /* set of the classes above */
 void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text);
+void mr_calls_answer(struct mr_box *b, int classes, const char *text, bool is_error); /* as if a tool had */
 void mr_calls_send(struct mr_box *b, int classes);
 bool mr_calls_stuck(const struct mr_box *b, int64_t accept_us, int64_t cancel_us);
 void mr_calls_drop(struct mr_box *b); /* without callbacks */
 void mr_calls_deliver(struct mr_ready *r);
+
+/* ---- packages (layer.c), see layer_t.h ---- */
+
+/* Whether it can be started; else it waits, or its calls were answered with what is wrong. */
+bool mr_layer_ready(struct mr_box *b, const struct mr_local_machine *m);
+void mr_layer_forget(struct mr_box *b);     /* it did not start: look at the disk again the next time */
+void mr_layer_release(struct mr_layer **y); /* clears it */
+const char *mr_layer_doing(const struct mr_box *b);
+bool mr_layer_has(const struct mr_box *b, enum mr_sandbox_manager m); /* packages of that manager */
+/* Directories that the launcher puts on top of the machine's, the uppermost first; how many. */
+int mr_layer_paths(const struct mr_box *b, char out[2][MR_LAYER_PATH]);
+int mr_local_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn,
+                     void *ud);
+void mr_local_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud);
 
 /* ---- connection (wire.c) ---- */
 
@@ -215,7 +241,7 @@ struct mr_open {
   struct mr_local_conf *conf;
   struct mr_box *box; /* loop thread only; NULL once the driver is gone */
   struct mr_arena *arena;
-  char session[MR_SESSION_MAX];
+  char session[MR_SESSION_MAX], layer[MR_LAYER_HASH];
   struct mr_sandbox_mount *mounts;
   int nmounts;
   bool end_only; /* kill what there is, nothing else */
@@ -234,8 +260,11 @@ int mr_local_session_dir(const struct mr_local_conf *c, const char *session, boo
 /* A listening socket at <dir>/envd.sock with *conn already connected to it; -1 and errno. */
 int mr_local_listen(int dir, int *conn);
 int mr_local_connect(int dir); /* -1 and errno */
+bool mr_local_alive(int dir);  /* a launcher holds its lock */
 /* Ends the sandbox of a session and waits until nothing of it runs. */
 int mr_local_end(int dir, struct mr_err *err);
+/* Ends it and removes all of it. */
+int mr_local_remove(const struct mr_local_conf *c, const char *session, struct mr_err *err);
 /* The host uid of a session: the one it has, else a free one. */
 int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t have, int64_t *uid,
                      struct mr_err *err);

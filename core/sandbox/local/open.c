@@ -44,6 +44,15 @@ static int get_uid(struct mr_open *o, int dir)
   return mr_local_uid_get(o->conf, o->session, (int64_t)st.st_uid, &o->uid, &o->err);
 }
 
+/* So that nobody removes it while it is mounted, whoever's server runs then. */
+static int note_layer(struct mr_open *o, int dir)
+{
+  if (unlinkat(dir, "layer", 0) != 0 && errno != ENOENT) return mr_err_errno(&o->err, "the sandbox's layer");
+  if (o->layer[0] && symlinkat(o->layer, dir, "layer") != 0)
+    return mr_err_errno(&o->err, "the sandbox's layer");
+  return MR_OK;
+}
+
 /* The password of the session's proxy: it outlives the server as the sandbox does that was told it. Files of the
  * session's directory are the server's; only its subdirectories are shown inside. */
 static int token(struct mr_open *o, int dir, bool anew)
@@ -74,6 +83,7 @@ static int make(struct mr_open *o, int dir)
 
   if (code == MR_OK) code = writable_dir(o, dir, "workspace", &o->err);
   if (code == MR_OK) code = writable_dir(o, dir, "outputs", &o->err);
+  if (code == MR_OK) code = note_layer(o, dir);
   if (code == MR_OK) code = token(o, dir, true);
   if (code != MR_OK) return code;
   o->lock = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);

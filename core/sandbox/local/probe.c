@@ -135,13 +135,38 @@ static void last_line(char *text)
   if (start) memmove(text, start + 1, strlen(start + 1) + 1);
 }
 
-static void probe_namespaces(const struct mr_local_conf *c, struct mr_local_machine *m)
+/* Runs the launcher with a shell that does nothing. True: it went well. Else out is the last thing that was said, and
+ * the value an errno, or 0 when something was said. */
+static bool try_sandbox(const struct mr_local_conf *c, const struct mr_local_machine *m, const char *dir,
+                        bool layer, char out[OUTPUT], int *e)
 {
-  char dir[4096], dir_arg[4112], bwrap_arg[160], uid_arg[32] = "probe=1", out[OUTPUT], *end;
+  char dir_arg[4112], layer_arg[4128], bwrap_arg[160], uid_arg[32] = "probe=1", *end;
   const char *argv[] = {
       "launcher", "probe=1",     bwrap_arg,     dir_arg,
       uid_arg,    "tmp=1048576", "shm=1048576", m->disable_userns ? "disable_userns=1" : "disable_userns=0",
-      NULL};
+      NULL,       NULL};
+
+  snprintf(dir_arg, sizeof dir_arg, "dir=%s", dir);
+  snprintf(bwrap_arg, sizeof bwrap_arg, "bwrap=%s", m->bwrap);
+  snprintf(layer_arg, sizeof layer_arg, "layer=%s/layer", dir);
+  if (layer) argv[8] = layer_arg;
+  if (c->as_root) snprintf(uid_arg, sizeof uid_arg, "uid=%lld", (long long)c->uid_first);
+  *e = mr_local_run(argv, c->launcher_fd, RUN_MS, out, OUTPUT);
+  end = *e ? NULL : strstr(out, "launcher: exit ");
+  if (end && strcmp(end, "launcher: exit 0\n") == 0) return true;
+  if (end) *end = '\0';
+  if (!*e) last_line(out);
+  return false;
+}
+
+static const char *said(const char *out, int e)
+{
+  return e ? strerror(e) : out[0] ? out : "no reason given";
+}
+
+static void probe_namespaces(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  char dir[4096], out[OUTPUT] = "";
   int e;
 
   if (m->code != MR_OK) {
@@ -150,25 +175,38 @@ static void probe_namespaces(const struct mr_local_conf *c, struct mr_local_mach
     return;
   }
   e = probe_dirs(c, dir);
-  snprintf(dir_arg, sizeof dir_arg, "dir=%s", dir);
-  snprintf(bwrap_arg, sizeof bwrap_arg, "bwrap=%s", m->bwrap);
-  if (c->as_root) snprintf(uid_arg, sizeof uid_arg, "uid=%lld", (long long)c->uid_first);
-  if (e == 0) e = mr_local_run(argv, c->launcher_fd, RUN_MS, out, sizeof out);
-  end = e ? NULL : strstr(out, "launcher: exit ");
-  if (end && strcmp(end, "launcher: exit 0\n") == 0) {
+  if (e == 0 && try_sandbox(c, m, dir, false, out, &e)) {
     feature(m, "user namespaces", true, true, "a sandbox was made and ended");
     return;
   }
-  if (end) *end = '\0';
-  if (!e) last_line(out);
   feature(m, "user namespaces", false, true, "bubblewrap could not make a sandbox (%.120s); fix: %.150s",
-          e        ? strerror(e)
-          : out[0] ? out
-                   : "no reason given",
+          said(out, e),
           e || strstr(out, "namespace") || strstr(out, "uid map") || strstr(out, "ermission") ||
                   strstr(out, "ermitted")
               ? namespaces_fix()
               : "see the reason");
+}
+
+static void probe_layers(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  char dir[4096], path[4200], out[OUTPUT] = "";
+  int e;
+
+  if (m->code != MR_OK) {
+    snprintf(m->layers_why, sizeof m->layers_why, "not tried: no sandboxes");
+  } else {
+    e = probe_dirs(c, dir);
+    snprintf(path, sizeof path, "%s/layer", dir);
+    if (e == 0 && mkdir(path, 0755) != 0 && errno != EEXIST) e = errno;
+    snprintf(path, sizeof path, "%s/layer/usr", dir);
+    if (e == 0 && mkdir(path, 0755) != 0 && errno != EEXIST) e = errno;
+    m->layers = e == 0 && try_sandbox(c, m, dir, true, out, &e);
+    if (!m->layers)
+      snprintf(m->layers_why, sizeof m->layers_why, "%.150s; fix: a kernel with overlayfs%s", said(out, e),
+               c->as_root ? "" : " in user namespaces (Linux 5.11 or newer)");
+  }
+  feature(m, "package layers", m->layers, false, "%s",
+          m->layers ? "packages of environments are installed once and shown read-only" : m->layers_why);
 }
 
 /* ---- the rest ---- */
@@ -236,6 +274,7 @@ void mr_local_probe(const struct mr_local_conf *c, struct mr_local_machine *m)
   probe_bwrap(c, m);
   probe_uids(c, m);
   probe_namespaces(c, m);
+  probe_layers(c, m);
   probe_kernel(m);
   probe_limits(c, m);
   m->at_us = mr_mono_us(c->sys);
