@@ -479,7 +479,7 @@ static void a18_memory(struct world *w)
   if (mr_sandbox_report(w->d, &f, &n, NULL) != MR_OK)
     fail(w, "report");
   for (int i = 0; i < n; i++)
-    told |= strcmp(f[i].name, "cgroup limits") == 0 && (f[i].ok || strstr(f[i].detail, "not for the sandbox as a whole"));
+    told |= strcmp(f[i].name, "memory limit") == 0 && (f[i].ok || strstr(f[i].detail, "not for the sandbox as a whole"));
   if (!told)
     fail(w, "the report does not say how memory is limited");
   want(w, sh(w, "cat /proc/self/oom_score_adj"), "^[5-9][0-9][0-9]$");
