@@ -168,16 +168,20 @@ static void open_done(struct mr_job *j)
 
   if (b) {
     b->job = NULL;
-    b->note_oom |= o->oom && o->how == MR_OPEN_MADE;
+    if (o->how == MR_OPEN_MADE) {
+      b->note_oom |= o->oom && !b->told_oom;
+      b->told_oom = false;
+    }
     mr_calls_oom(o->conf, false, oom);
     if (b->released && o->how == MR_OPEN_MADE)
       o->how = MR_OPEN_DEAD; /* nobody waits for it: the next one makes it */
     if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) {
       if (o->how == MR_OPEN_FAILED && !o->end_only)
         open_failed(b, &o->err);
-      else if (o->how == MR_OPEN_FAILED || o->how == MR_OPEN_DEAD)
+      else if (o->how == MR_OPEN_FAILED || o->how == MR_OPEN_DEAD) {
+        b->told_oom |= o->oom && (mr_calls_present(b) & (MR_CALLS_SENT | MR_CALLS_STATUS));
         mr_calls_fail(b, MR_CALLS_SENT | MR_CALLS_STATUS, MR_E_CLOSED, o->oom ? oom : mr_calls_died);
-      else if (!b->released)
+      } else if (!b->released)
         opened(b, o);
       if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) b->state = MR_BOX_COLD;
     }

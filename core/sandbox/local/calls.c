@@ -204,7 +204,7 @@ void mr_calls_oom(const struct mr_local_conf *c, bool anew, char out[400])
            "processes, "
            "the shell's state and /tmp are lost; files in /workspace and /mnt/session/outputs are kept.%s",
            (long long)(c->cgroup.memory_max >> 20), anew ? " before this call" : "",
-           anew ? " This is a new one." : " The next call starts a new sandbox.");
+           anew ? " This is a new one.\n" : " The next call starts a new sandbox.");
 }
 
 /* The blocks of an answer; before them what the model must know of the life before. */

@@ -153,8 +153,8 @@ struct mr_box {
   int report; /* what the launcher, bubblewrap and envd say */
   struct event *report_ev;
   char reason[400];
-  bool reason_over;                 /* the launcher said how it ended */
-  bool note_oom;                    /* the first answer says that the life before ran out of memory */
+  bool reason_over;        /* the launcher said how it ended */
+  bool note_oom, told_oom; /* the first answer says that the life before ran out of memory; a call said so */
   int64_t disk_at_us, disk_allowed; /* last measured; bytes above which it is ended */
   struct mr_disk_job *measuring;
 };
