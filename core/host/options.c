@@ -49,7 +49,10 @@ static const struct option table[] = {
     {"sandbox.layers_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.build_timeout_s", K_INT, 1, 86400},
     {"sandbox.build_env", K_FREE, 0, 0}, /* strings, as the driver checks */
-    {"lua", K_OBJ, 0, 0},                /* read by the program: limits of the scripts' VM (script/script.h) */
+    {"sandbox.memory_total", K_INT, 16 << 20, INT64_MAX},
+    {"sandbox.cpu_percent", K_INT, 1, 100000},
+    {"sandbox.require_limits", K_BOOL, 0, 0},
+    {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
     {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
     {"lua.load_ms", K_INT, 1, 3600000},
     {"lua.burst_ms", K_INT, 1, 3600000},

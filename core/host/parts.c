@@ -95,6 +95,9 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
                                   .nproc = (int)option_int(rt, "sandbox", "nproc"),
                                   .layers_max = option_int(rt, "sandbox", "layers_max"),
                                   .build_timeout_s = (int)option_int(rt, "sandbox", "build_timeout_s"),
+                                  .memory_total = option_int(rt, "sandbox", "memory_total"),
+                                  .cpu_percent = (int)option_int(rt, "sandbox", "cpu_percent"),
+                                  .require_limits = yyjson_get_bool(option(rt, "sandbox", "require_limits")),
                                   .http = rt->http,
                                   .guard = rt->guard,
                                   .egress = &eo};

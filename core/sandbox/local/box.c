@@ -139,6 +139,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   if (b->builds && b->builds->tree == MR_LAYER_APT) argv[n++] = "apt=1";
   for (int i = 0, have = mr_layer_paths(b, layers); i < have; i++)
     argv[n++] = mr_arena_printf(a, "layer=%s", layers[i]);
+  if (o->cgroup[0]) argv[n++] = mr_arena_printf(a, "cgroup=%s", o->cgroup);
   argv[n] = NULL;
   code = MR_OK;
   for (int i = 0; i < n; i++)
@@ -196,17 +197,24 @@ static void open_done(struct mr_job *j)
 {
   struct mr_open *o = MR_OF(j, struct mr_open, job);
   struct mr_box *b = o->box;
+  char oom[400];
 
   if (b) {
     b->job = NULL;
+    if (o->how == MR_OPEN_MADE) {
+      b->note_oom |= o->oom && !b->told_oom;
+      b->told_oom = false;
+    }
+    mr_calls_oom(o->conf, false, oom);
     if (b->released && o->how == MR_OPEN_MADE)
       o->how = MR_OPEN_DEAD; /* nobody waits for it: the next one makes it */
     if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) {
       if (o->how == MR_OPEN_FAILED && !o->end_only)
         open_failed(b, &o->err);
-      else if (o->how == MR_OPEN_FAILED || o->how == MR_OPEN_DEAD)
-        mr_calls_fail(b, MR_CALLS_SENT | MR_CALLS_STATUS, MR_E_CLOSED, mr_calls_died);
-      else if (!b->released)
+      else if (o->how == MR_OPEN_FAILED || o->how == MR_OPEN_DEAD) {
+        b->told_oom |= o->oom && (mr_calls_present(b) & (MR_CALLS_SENT | MR_CALLS_STATUS));
+        mr_calls_fail(b, MR_CALLS_SENT | MR_CALLS_STATUS, MR_E_CLOSED, o->oom ? oom : mr_calls_died);
+      } else if (!b->released)
         opened(b, o);
       if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) b->state = MR_BOX_COLD;
     }
@@ -242,6 +250,7 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     o->end_only = end_only;
     snprintf(o->session, sizeof o->session, "%s", b->session);
     if (b->layer) memcpy(o->layer, b->layer->hash, sizeof o->layer);
+    snprintf(o->environment, sizeof o->environment, "%s", b->environment);
     o->job.work = mr_open_work;
     o->job.done = open_done;
     o->arena = mr_arena_new(b->l->mem, 1024);
@@ -446,6 +455,7 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   mr_layer_release(&b->layer);
   b->layer = layer;
   b->builds = NULL;
+  snprintf(b->environment, sizeof b->environment, "%s", spec->environment_id ? spec->environment_id : "");
   mr_box_step(b);
   return &b->base;
 fail:

@@ -314,7 +314,7 @@ static int take(struct mr_layer_job *k)
   mr_layer_session(k->hash, k->tree, session);
   dir = mr_local_session_dir(k->conf, session, false);
   if (dir < 0) return mr_err_errno(&k->err, "the sandbox that installed packages");
-  code = mr_local_end(dir, &k->err);
+  code = mr_local_end(k->conf, dir, &k->err);
   close(dir);
   if (code == MR_OK) code = adopt(k, session);
   if (code == MR_OK) code = mr_local_remove(k->conf, session, &k->err);

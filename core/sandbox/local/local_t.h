@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "sandbox/egress/egress.h"
+#include "sandbox/local/cgroup.h"
 #include "sandbox/run.h"
 #include "sandbox/sandbox.h"
 
@@ -21,13 +22,13 @@ enum {
   MR_BOX_OPS_MAX = 1024,       /* calls of one sandbox that wait or run */
   MR_BOX_INPUT_MAX = 16 << 20, /* bytes of one call's input */
   MR_BOX_FRAME_MAX = 32 << 20, /* bytes of one frame (proto.h) */
-  MR_LOCAL_FEATURES = 12,
+  MR_LOCAL_FEATURES = 32,
   MR_LAYER_HASH = 33, /* name of a layer with NUL */
   MR_LAYER_PATH = 4300
 };
 
-/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,token,layer -> hash}, <root>/u/<uid> -> session,
- * <root>/trash/, <root>/probe/, <root>/layers/ (layer_t.h) */
+/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,token} and links that name its cgroup, environment and
+ * layer, <root>/u/<uid> -> session, <root>/trash/, <root>/probe/, <root>/layers/ (layer_t.h) */
 struct mr_local_conf {
   int refs;
   const struct mr_sys *sys;
@@ -41,6 +42,8 @@ struct mr_local_conf {
   int64_t layers_max; /* bytes of all layers, above which the least recently used go */
   int build_timeout_s;
   char *build_env; /* of build sandboxes: lines of a script that set variables */
+  struct mr_cgroup_conf cgroup;
+  bool require_limits; /* no sandbox without limits of memory and processes for it as a whole */
 };
 struct mr_local_conf *mr_local_conf_ref(struct mr_local_conf *c);
 void mr_local_conf_unref(struct mr_local_conf **c);
@@ -56,6 +59,8 @@ struct mr_local_machine {
   bool disable_userns;  /* this bubblewrap has --disable-userns */
   bool layers;          /* packages of environments can be shown */
   char layers_why[300]; /* why not */
+  int cgroup;           /* MR_CG_*: in force here */
+  char cgroup_why[200]; /* what is in the way of the others; "" = nothing */
   struct mr_sandbox_feature features[MR_LOCAL_FEATURES];
   char detail[MR_LOCAL_FEATURES][300];
   int nfeatures;
@@ -85,11 +90,16 @@ struct mr_local {
   struct mr_box *boxes;
   struct mr_layer *layers; /* layer_t.h */
   struct mr_destroy *destroys;
+  struct mr_diagnose *diagnoses;
   struct mr_timer retry; /* destroys that the pool had no room for */
 };
 /* The machine as far as known; starts a probe when nothing, or only a stale failure, is known: NULL then,
  * and every box in state MR_BOX_PROBING is stepped when it is done. */
 const struct mr_local_machine *mr_local_machine_get(struct mr_local *l);
+void mr_local_machine_set(struct mr_local *l, const struct mr_local_machine *m);
+int mr_local_diagnose(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                      void *ud);
+void mr_diagnoses_free(struct mr_local *l);
 struct mr_box *mr_local_find(struct mr_local *l, const char *session);
 bool mr_session_name_ok(const char *session);
 
@@ -130,7 +140,7 @@ struct mr_box {
   struct mr_sandbox base;
   struct mr_local *l;
   struct mr_box *next, **link;
-  char session[MR_SESSION_MAX], ref[MR_SESSION_MAX + 8];
+  char session[MR_SESSION_MAX], ref[MR_SESSION_MAX + 8], environment[MR_SESSION_MAX];
   struct mr_arena *arena; /* mounts */
   struct mr_sandbox_mount *mounts;
   int nmounts;
@@ -162,7 +172,8 @@ struct mr_box {
   int report; /* what the launcher, bubblewrap and envd say */
   struct event *report_ev;
   char reason[400];
-  bool reason_over;                 /* the launcher said how it ended */
+  bool reason_over;        /* the launcher said how it ended */
+  bool note_oom, told_oom; /* the first answer says that the life before ran out of memory; a call said so */
   int64_t disk_at_us, disk_allowed; /* last measured; bytes above which it is ended */
   struct mr_disk_job *measuring;
 };
@@ -201,7 +212,9 @@ struct mr_disk_job {
 /* ---- its calls (calls.c) ---- */
 
 enum { MR_CALLS_QUEUED = 1, MR_CALLS_STATUS = 2 /* queued too */, MR_CALLS_SENT = 4, MR_CALLS_ALL = 7 };
-extern const char mr_calls_died[];            /* what the model reads when a sandbox ended under a call */
+extern const char mr_calls_died[]; /* what the model reads when a sandbox ended under a call */
+void mr_calls_oom(const struct mr_local_conf *c, bool anew,
+                  char out[400]);             /* ... because it ran out of memory */
 int mr_calls_present(const struct mr_box *b); /* set of the classes above */
 void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text);
 void mr_calls_answer(struct mr_box *b, int classes, const char *text, bool is_error); /* as if a tool had */
@@ -241,7 +254,7 @@ struct mr_open {
   struct mr_local_conf *conf;
   struct mr_box *box; /* loop thread only; NULL once the driver is gone */
   struct mr_arena *arena;
-  char session[MR_SESSION_MAX], layer[MR_LAYER_HASH];
+  char session[MR_SESSION_MAX], environment[MR_SESSION_MAX], layer[MR_LAYER_HASH];
   struct mr_sandbox_mount *mounts;
   int nmounts;
   bool end_only; /* kill what there is, nothing else */
@@ -250,6 +263,8 @@ struct mr_open {
   int conn, listen, report[2], lock; /* -1 or open */
   int64_t uid;
   char token[MR_EGRESS_TOKEN];
+  bool oom;                /* the life before ran out of memory */
+  char cgroup[MR_CG_PATH]; /* to enter; "" = none */
   struct mr_err err;
 };
 void mr_open_work(struct mr_job *j, void *worker);
@@ -260,9 +275,9 @@ int mr_local_session_dir(const struct mr_local_conf *c, const char *session, boo
 /* A listening socket at <dir>/envd.sock with *conn already connected to it; -1 and errno. */
 int mr_local_listen(int dir, int *conn);
 int mr_local_connect(int dir); /* -1 and errno */
-bool mr_local_alive(int dir);  /* a launcher holds its lock */
+bool mr_local_alive(int dir);  /* a launcher holds the lock of this session's directory */
 /* Ends the sandbox of a session and waits until nothing of it runs. */
-int mr_local_end(int dir, struct mr_err *err);
+int mr_local_end(const struct mr_local_conf *c, int dir, struct mr_err *err);
 /* Ends it and removes all of it. */
 int mr_local_remove(const struct mr_local_conf *c, const char *session, struct mr_err *err);
 /* The host uid of a session: the one it has, else a free one. */
