@@ -23,10 +23,11 @@ struct reader {
   int pre;   /* within so many that keep their space */
   int depth; /* of lists */
   int open;  /* elements */
-  bool in_title;
+  bool in_title, titled;
   int breaks; /* line ends that are due: 1 or 2 */
   bool space; /* a space is due */
   bool any;   /* the text has begun */
+  bool mark;  /* a mark of a list or of a heading was written, and its text comes on the same line */
   struct {
     size_t at; /* where its text begins in out */
     struct mr_weburl *url;
@@ -83,7 +84,7 @@ static const char *attribute(const xmlChar **atts, const char *name)
 
 static void due(struct reader *r, int breaks)
 {
-  if (breaks > r->breaks) r->breaks = breaks;
+  if (breaks > r->breaks && !r->mark) r->breaks = breaks;
 }
 
 /* What is due before text: not at the very beginning. */
@@ -97,7 +98,7 @@ static void settle(struct reader *r)
     mr_buf_char(r->out, ' ');
   }
   r->breaks = 0;
-  r->space = false;
+  r->space = r->mark = false;
   r->any = true;
 }
 
@@ -127,7 +128,7 @@ static void on_text(void *ud, const xmlChar *text, int n)
 
   if (n <= 0) return;
   if (r->in_title) {
-    if (r->title->n < TITLE_MAX) mr_buf_add(r->title, text, (size_t)n);
+    if (!r->titled && r->title->n < TITLE_MAX) mr_buf_add(r->title, text, (size_t)n);
     return;
   }
   if (r->skip) return;
@@ -200,12 +201,12 @@ static void block_begins(struct reader *r, const char *name, int what)
     settle(r);
     for (int i = '0'; i < name[1]; i++)
       mr_buf_char(r->out, '#');
-    r->space = true;
+    r->space = r->mark = true;
   }
   if (what & ITEM) {
     settle(r);
     mr_buf_char(r->out, '-');
-    r->space = true;
+    r->space = r->mark = true;
   }
   if (what & CELL && !r->breaks) {
     r->space = true;
@@ -236,7 +237,7 @@ static void on_start(void *ud, const xmlChar *name_, const xmlChar **atts)
     r->skip++;
     return;
   }
-  if (strcmp(name, "title") == 0) r->in_title = !r->title->n;
+  if (strcmp(name, "title") == 0) r->in_title = true;
   if (strcmp(name, "base") == 0 && r->base != r->base_url.url && attribute(atts, "href") &&
       mr_weburl_read(&r->base_url, r->base, mr_str_trim(mr_str_c(attribute(atts, "href"))), NULL) == MR_OK)
     r->base = r->base_url.url;
@@ -256,8 +257,12 @@ static void on_end(void *ud, const xmlChar *name_)
     r->skip--;
     return;
   }
-  if (strcmp(name, "title") == 0) r->in_title = false;
+  if (strcmp(name, "title") == 0) {
+    r->in_title = false;
+    r->titled = r->title->n > 0;
+  }
   if (strcmp(name, "a") == 0) link_ends(r);
+  if (what & (ITEM | HEAD)) r->mark = false;
   if (what & PRE && r->pre) {
     r->pre--;
     mr_buf_c(r->out, "\n```");

@@ -44,7 +44,8 @@ static enum kind sniff(struct mr_str b)
 
   if (mr_media_pdf(b)) return PDF;
   if (memchr(head.p ? head.p : "", 0, head.n) || mr_utf8_cut(head, head.n) + 4 < head.n) return OTHER;
-  if (head.n > 14 && (strncasecmp(head.p, "<!doctype html", 14) == 0 || strncasecmp(head.p, "<html", 5) == 0))
+  if ((head.n >= 14 && strncasecmp(head.p, "<!doctype html", 14) == 0) ||
+      (head.n >= 5 && strncasecmp(head.p, "<html", 5) == 0))
     return HTML;
   return TEXT;
 }
