@@ -46,9 +46,10 @@ F_tsan    = -O1 -DMR_DEBUG -fsanitize=thread
 SAN_asan  = -fsanitize=address,undefined
 SAN_tsan  = -fsanitize=thread
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -g $(F_$(FLAVOR)) $(WARN) -fvisibility=hidden -fPIC \
-             -Icore -Icore/include $(CFLAGS)
+             -Icore -Icore/include $(XML_CFLAGS) $(CFLAGS)
+XML_CFLAGS := $(shell pkg-config --cflags libxml-2.0)
 LDFLAGS_ALL = $(SAN_$(FLAVOR)) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
-LIBS = -levent_core -lcurl -lllhttp -lyyjson -lsqlite3 -lssl -lcrypto -lpthread -lm
+LIBS = -levent_core -lcurl -lxml2 -lllhttp -lyyjson -lsqlite3 -lssl -lcrypto -lpthread -lm
 
 ROOMS = base loop net store store/sqlite model agent ops api host sandbox
 ifeq ($(SANDBOX),1)

@@ -26,6 +26,7 @@ struct mr_domain {
   struct mr_hooks hooks;
   struct mr_watch_host watch_host;
   struct mr_watches *watches; /* watch.c */
+  struct mr_webtools *web;    /* web.h */
   struct mr_timer kv_sweep;   /* values whose time is over */
   int64_t default_ws;
   struct mr_sessions *sessions;      /* loaded sessions: table, LRU (session.c) */

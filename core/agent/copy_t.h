@@ -19,7 +19,7 @@
 /* A tool call of a thread's latest reply. */
 struct mr_copy_use {
   char event_id[MR_ID_LEN];                 /* all ids here are the old ones */
-  bool custom, hidden, asks, denied, owned; /* owned: a handler claimed it */
+  bool custom, hidden, asks, denied, owned; /* owned: a handler claimed it, or it runs in the server */
   bool confirmed, finished, resolved;       /* finished: without its result's row yet */
 };
 struct mr_copy_thread {

@@ -48,6 +48,7 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   mr_timer_init(&d->kv_sweep, on_kv_sweep);
   code = mr_prices_new(&d->prices, d->mem, mr_json_get(o->config, "prices"), err);
   if (code == MR_OK) code = mr_context_config(d, mr_json_get(o->config, "context"), err);
+  if (code == MR_OK) code = mr_webtool_new(d, mr_json_get(o->config, "web"), err);
   if (code == MR_OK) code = mr_sessions_init(d, err);
   if (code == MR_OK) code = mr_keys_init(d, err);
   if (code == MR_OK) code = mr_watches_init(d, err);
@@ -67,6 +68,7 @@ void mr_domain_free(struct mr_domain **dp)
   mr_watches_free(d);
   mr_diagnosing_cut(d);
   mr_sessions_free(d);
+  mr_webtool_free(d);
   mr_keys_free(d);
   mr_prices_free(&d->prices);
   yyjson_doc_free(d->context);

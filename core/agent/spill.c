@@ -3,10 +3,12 @@
  * in the session's sandbox, and the model and the event get its beginning, its end and the path. So one careless
  * command does not fill the history, and nothing is lost.
  *
- * A session without a sandbox cannot read a file: its results are cut, and say so. What a client sends itself is
+ * A session without a sandbox cannot read a file: its results are cut, and say so; a page of the web is reason enough
+ * to have one, if the agent has the tools. What a client sends itself is
  * recorded as it is. Until the file is written the call counts as running; after a crash it is what it would be
  * without a result. Loop thread.
  */
+#include "agent/content.h"
 #include "agent/session_t.h"
 
 #include <stdio.h>
@@ -21,6 +23,18 @@ struct mr_spill {
   bool is_error;
 };
 
+/* The text of a text block, or of a document that is text; p NULL: of neither. */
+static struct mr_str text_of(yyjson_val *block)
+{
+  yyjson_val *source = mr_json_get(block, "source");
+
+  if (mr_str_is(mr_json_get_str(block, "type"), "text")) return mr_json_get_str(block, "text");
+  if (mr_str_is(mr_json_get_str(block, "type"), "document") &&
+      mr_str_is(mr_json_get_str(source, "type"), "text"))
+    return mr_json_get_str(source, "data");
+  return mr_str_n(NULL, 0);
+}
+
 /* All text of the content in one piece. */
 static void gather(yyjson_val *content, struct mr_buf *out)
 {
@@ -28,10 +42,31 @@ static void gather(yyjson_val *content, struct mr_buf *out)
   yyjson_val *v;
 
   while (yyjson_is_arr(content) && (v = yyjson_arr_iter_next(&it)))
-    if (mr_str_is(mr_json_get_str(v, "type"), "text")) {
+    if (text_of(v).p) {
       if (out->n) mr_buf_char(out, '\n');
-      mr_buf_str(out, mr_json_get_str(v, "text"));
+      mr_buf_str(out, text_of(v));
     }
+}
+
+/* The preview as the first block that has text: a document stays one. */
+static void preview_block(const struct mr_mem *m, yyjson_val *content, struct mr_str text, struct mr_buf *out)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(content);
+  struct mr_buf source;
+  yyjson_val *v;
+
+  while ((v = yyjson_arr_iter_next(&it)) && !text_of(v).p)
+    continue;
+  mr_buf_init(&source, m, SIZE_MAX / 2);
+  if (mr_str_is(mr_json_get_str(v, "type"), "document")) {
+    mr_content_text_source(&source, text);
+    mr_content_sourced(out, v, mr_buf_get(&source));
+  } else {
+    mr_buf_c(out, "{\"type\":\"text\",\"text\":");
+    mr_json_quote(out, text);
+    mr_buf_char(out, '}');
+  }
+  mr_buf_free(&source);
 }
 
 /* The last n characters or fewer. */
@@ -61,11 +96,10 @@ static void preview(const struct mr_mem *m, yyjson_val *content, struct mr_str t
   else
     mr_buf_printf(&b, "\n\n[%zu characters; the middle is left out]\n\n", mr_utf8_chars(text));
   mr_buf_str(&b, tail);
-  mr_buf_c(out, "[{\"type\":\"text\",\"text\":");
-  mr_json_quote(out, mr_buf_get(&b));
-  mr_buf_char(out, '}');
+  mr_buf_char(out, '[');
+  preview_block(m, content, mr_buf_get(&b), out);
   while ((v = yyjson_arr_iter_next(&it))) {
-    if (mr_str_is(mr_json_get_str(v, "type"), "text")) continue;
+    if (text_of(v).p) continue;
     mr_buf_char(out, ',');
     mr_json_write(out, v, false);
   }
@@ -174,6 +208,7 @@ bool mr_spill(struct mr_tcall *c, struct mr_str content, bool is_error)
     p->is_error = is_error;
     snprintf(p->exec_id, sizeof p->exec_id, "%s", id);
     snprintf(p->path, sizeof p->path, "/tmp/tool_output/%s.txt", c->event_id);
+    if (c->kind == MR_TOOL_WEB && mr_tool_reads(c->th) && !s->self_hosted) mr_session_hands(s);
     if (!s->sandbox || write_file(p, mr_buf_get(&text)) != MR_OK) finish(p, NULL);
   } else if (p) {
     spill_free(m, p);

@@ -27,10 +27,21 @@ static const struct mr_toolset_tool tools[] = {
     {"grep", "Search files below a path for a regular expression; prints path:line:text.",
      "{\"type\":\"object\",\"properties\":{\"pattern\":{\"type\":\"string\"},\"path\":{\"type\":"
      "\"string\"}},\"required\":[\"pattern\"]}"},
+    {"web_fetch",
+     "Fetch a web page or a document: HTML as readable text with its links, other texts as they are, PDFs. "
+     "Only "
+     "URLs that stand in the conversation can be fetched: those in the user's messages, and in results of "
+     "web_search, web_fetch and custom tools.",
+     "{\"type\":\"object\",\"properties\":{\"url\":{\"type\":\"string\",\"description\":\"http or https, at "
+     "most 250 characters\"}},\"required\":[\"url\"]}"},
+    {"web_search",
+     "Search the web. Each result has a URL, a title and a piece of text; web_fetch gets the whole page.",
+     "{\"type\":\"object\",\"properties\":{\"query\":{\"type\":\"string\"}},\"required\":[\"query\"]}"},
 };
 
 const char *const mr_toolset_note =
-    "Your tools run in a sandbox. The working directory is /workspace. Files given to you are read-only "
+    "Your tools run in a sandbox, except web_fetch and web_search. The working directory is /workspace. Files "
+    "given to you are read-only "
     "under /mnt/session/uploads. Write what the user should receive to /mnt/session/outputs.";
 
 const struct mr_toolset_tool *mr_toolset_at(int i)
@@ -43,4 +54,9 @@ bool mr_toolset_has(struct mr_str name)
   for (int i = 0; mr_toolset_at(i); i++)
     if (mr_str_is(name, tools[i].name)) return true;
   return false;
+}
+
+bool mr_toolset_web(struct mr_str name)
+{
+  return mr_str_is(name, "web_fetch") || mr_str_is(name, "web_search");
 }

@@ -140,7 +140,8 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
   int owns = 0;
 
   if (u->kind == MR_TOOL_HIDDEN && u->perm != MR_PERM_DENY) return;
-  if (u->kind != MR_TOOL_BUILTIN && u->perm != MR_PERM_DENY) owns = mr_tools_owned(t->th, u->name);
+  if (u->kind != MR_TOOL_BUILTIN && u->kind != MR_TOOL_WEB && u->perm != MR_PERM_DENY)
+    owns = mr_tools_owned(t->th, u->name);
   /* What is guarded is claimed also when its handler went meanwhile: without the claim it would be a tool of the
    * sandbox when the log is read. */
   if (u->perm != MR_PERM_DENY && !owns && u->kind != MR_TOOL_GUARDED) return;

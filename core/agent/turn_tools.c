@@ -1,8 +1,8 @@
 /*
  * turn_tools.c - running the tool calls of a reply: intents before, results after. A call starts only when
  * its intent is durable, so a crash never leaves a tool running that the log does not know; its result is
- * recorded with those of its batch. Built-in tools run in the session's sandbox, custom ones in the host's
- * handler that claimed them.
+ * recorded with those of its batch. Built-in tools run in the session's sandbox, those of the web in the server
+ * (web.c), custom ones in the host's handler that claimed them.
  */
 #include "agent/session_t.h"
 
@@ -228,8 +228,7 @@ void mr_tools_spilled(struct mr_tcall *c, struct mr_str content, bool is_error)
   if (!hook_ask(c)) finished(c);
 }
 
-/* A call is over. content: content blocks as JSON text. */
-static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
+void mr_tools_finish(struct mr_tcall *c, struct mr_str content, bool is_error)
 {
   (void)MR_FAULT("tool.finish.before");
   if (c->resolved || c->finished || c->th->s->poisoned || !mr_spill(c, content, is_error))
@@ -249,7 +248,7 @@ static void finish_text(struct mr_tcall *c, struct mr_str text)
   mr_jw_kstr(&w, "text", text);
   mr_jw_obj_end(&w);
   mr_jw_arr_end(&w);
-  finish(c, mr_buf_get(&b), true);
+  mr_tools_finish(c, mr_buf_get(&b), true);
   mr_buf_free(&b);
 }
 
@@ -274,9 +273,9 @@ static void on_sandbox(void *ud, const struct mr_sandbox_result *r)
 
   keep_ref(s);
   if (r->code == MR_OK)
-    finish(c, mr_str_is(r->content, "[]") ? mr_str_c(no_output) : r->content, r->is_error);
+    mr_tools_finish(c, mr_str_is(r->content, "[]") ? mr_str_c(no_output) : r->content, r->is_error);
   else if (r->code == MR_E_CANCELLED || r->code == MR_E_NOTFOUND || (r->code == MR_E_CLOSED && c->recovering))
-    finish(c, mr_str_c(interrupted_text), true);
+    mr_tools_finish(c, mr_str_c(interrupted_text), true);
   else
     finish_text(c, mr_str_c(r->err ? r->err->message : "the sandbox failed"));
   mr_session_unref(s);
@@ -328,7 +327,7 @@ void mr_tool_run_done(struct mr_domain *d, struct mr_tool_run *run, struct mr_st
   mr_buf_init(&b, d->mem, SIZE_MAX / 2);
   mr_session_ref(c->th->s);
   if (mr_content_from_result(d->mem, content, &b, &err) == MR_OK)
-    finish(c, mr_buf_get(&b), is_error);
+    mr_tools_finish(c, mr_buf_get(&b), is_error);
   else
     finish_text(c,
                 mr_str_c(mr_arena_printf(c->th->s->mem, "The tool's result cannot be used: %s", err.message)));
@@ -399,6 +398,8 @@ void mr_tools_start(struct mr_thread *th)
     s->d->stats.tool_calls++;
     if (c->kind == MR_TOOL_BUILTIN)
       start_builtin(c);
+    else if (c->kind == MR_TOOL_WEB)
+      mr_webtool_start(c);
     else
       start_custom(c);
     (void)MR_FAULT("tool.start.after");
@@ -418,6 +419,9 @@ void mr_tools_cancel(struct mr_thread *th)
       run_end(c);
     } else if (mr_question_open(&c->hook)) {
       hook_drop(c);
+    } else if (c->web) {
+      not_running(c);
+      mr_webtool_drop(c);
     } else if (s->sandbox) {
       mr_sandbox_cancel(s->sandbox, mr_str_c(c->event_id)); /* its callback still comes */
     }
@@ -432,6 +436,9 @@ void mr_tools_forget(struct mr_thread *th)
     struct mr_tcall *c = th->calls[i];
     if (mr_question_open(&c->hook)) {
       hook_drop(c);
+    } else if (c->web) {
+      not_running(c);
+      mr_webtool_drop(c);
     } else if (c->running && c->run) {
       s->d->tools.cancel(s->d->tools.ud, c->run);
       not_running(c);

@@ -60,6 +60,17 @@ static const struct option table[] = {
     {"lua.tasks_max", K_INT, 1, 1000000},
     {"http", K_OBJ, 0, 0},
     {"http.ca_file", K_STR, 0, 4000},
+    {"web", K_OBJ, 0, 0}, /* the rest of it: agent/web_search.c */
+    {"web.search", K_OBJ, 0, 0},
+    {"web.search.url", K_STR, 1, 2000},
+    {"web.search.headers", K_FREE, 0, 0},
+    {"web.search.body", K_FREE, 0, 0},
+    {"web.search.results", K_STR, 1, 200},
+    {"web.search.max_results", K_INT, 1, 50},
+    {"web.search.fields", K_OBJ, 0, 0},
+    {"web.search.fields.url", K_STR, 1, 200},
+    {"web.search.fields.title", K_STR, 1, 200},
+    {"web.search.fields.text", K_STR, 1, 200},
     {"allow_private_hosts", K_FREE, 0, 0}, /* read by mr_guard_new, in parts.c */
     {"egress", K_OBJ, 0, 0},               /* the lists: host/egress.c */
     {"egress.ports", K_FREE, 0, 0},
