@@ -5,7 +5,8 @@
  *   envd_conn.c    connections and frames          envd_calls.c   calls by id, kept answers
  *   envd_shell.c   the persistent bash             envd_proc.c    starting it, killing the rest
  *   envd_output.c  what commands print             envd_worker.c  a child per file tool
- *   envd_file.c    read, write, edit               envd_walk.c, envd_glob.c, envd_grep.c
+ *   envd_path.c    where they may go               envd_read.c, envd_media.c, envd_notebook.c
+ *   envd_file.c    write, edit                     envd_walk.c, envd_glob.c, envd_grep.c
  *   envd_jail.c    seccomp and Landlock            envd_text.c, envd_json.c   bytes, text, JSON
  *
  * One thread, one struct envd, no writable statics; nothing in the loop blocks: every fd is O_NONBLOCK, and
@@ -15,11 +16,14 @@
 #ifndef MR_SANDBOX_ENVD_H
 #define MR_SANDBOX_ENVD_H
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "proto.h"
 
@@ -237,35 +241,67 @@ struct tool_run {
 void tool_text(struct tool_run *r, const char *p, size_t n); /* any bytes */
 void tool_fail(struct tool_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void tool_errno(struct tool_run *r, const char *shown, int err); /* "read: X: no such file or directory" */
-bool tool_required(struct tool_run *r, const char *key, struct estr *out);
-/* The path as the tools see it: below home when relative. False: said. out has PATH_MAX bytes. */
-bool tool_path(struct tool_run *r, struct estr shown, char *out);
+const char *tool_error(int err, char unknown[48]);               /* the words alone */
+/* False: said. An empty string counts only where that makes sense. */
+bool tool_required(struct tool_run *r, const char *key, bool may_be_empty, struct estr *out);
 void tool_read(struct tool_run *r);
 void tool_write(struct tool_run *r);
 void tool_edit(struct tool_run *r);
 void tool_glob(struct tool_run *r);
 void tool_grep(struct tool_run *r);
 
-/* One entry below the walked directory; rel is its path from there. */
+/* --- envd_path.c ------------------------------------------------------------------------------------- */
+struct path {
+  struct estr shown;   /* as the model wrote it */
+  char real[PATH_MAX]; /* absolute, without links; what is not there yet is as named */
+  size_t root;         /* length of the root in it */
+  const char
+      *read_only; /* the directory of the configuration that it lies in, which may not be written; or NULL */
+};
+/* False: said. It need not be there. */
+bool path_resolve(struct tool_run *r, struct estr shown, struct path *p);
+/* O_PATH. -1: said. p changes when links did meanwhile. */
+int path_open(struct tool_run *r, struct path *p, struct stat *st);
+/* Its directory (O_PATH), made when missing, and its name there. -1: said when *err is 0, else that errno. */
+int path_parent(struct tool_run *r, struct path *p, const char **name, int *err);
+int path_reopen(int fd, int flags); /* a regular file or a directory; closes fd */
+bool path_under(const char *path, const char *dir);
+
+/* A regular file; -1: said. */
+int tool_open(struct tool_run *r, struct path *p, struct stat *st);
+/* Up to max bytes of fd into b, those that it has counted. False: said. */
+bool tool_slurp(struct tool_run *r, struct estr shown, int fd, struct ebuf *b, size_t max);
+
+/* --- envd_media.c, envd_notebook.c ------------------------------------------------------------------- */
+/* What the first bytes say: "image/png", "application/pdf", ... or NULL. */
+const char *media_type(const char *p, size_t n);
+/* The whole file as a block that shows it. */
+void media_give(struct tool_run *r, struct estr shown, const char *type, const struct ebuf *file);
+size_t media_max(const char *type);
+/* A notebook as text. False: it is none, nothing was said. */
+bool notebook_give(struct tool_run *r, struct estr shown, const struct ebuf *file);
+
+/* One regular file below the walked directory; rel is its path from there. */
 struct walk_entry {
   int dir;
   const char *name, *rel;
-  bool link;
+  struct timespec at; /* last written */
 };
 struct walk {
   struct tool_run *r;
   bool (*fn)(void *ud, const struct walk_entry *e); /* false ends the walk */
   void *ud;
-  bool links; /* give symbolic links to fn too, else skip them */
-  int entries;
+  bool no_hidden; /* does not go into directories whose name begins with a dot */
+  int levels;     /* so many and no deeper; 0: as far as they go */
+  int entries;    /* seen so far */
   bool cut, late; /* 50,000 entries or 40 levels; the deadline */
   bool ended;     /* fn said so */
 };
 /* Regular files below dir (which is closed), each directory in the order of names, without .git and
  * node_modules. */
 void walk_run(struct walk *w, int dir);
-/* Opens name for reading when it is a regular file; -1 with errno, which is ENOTSUP when it is none. */
-int walk_open_regular(int dir, const char *name, bool follow);
+/* Opens name, no link, for reading when it is a regular file; -1 with errno, ENOTSUP when it is none. */
+int walk_open_regular(int dir, const char *name);
 
 /* --- envd.c ------------------------------------------------------------------------------------------ */
 struct config {

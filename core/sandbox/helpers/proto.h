@@ -53,8 +53,9 @@
 #define MR_ENVD_READY     "ready\n"
 
 #define MR_ENVD_HOME     "/workspace"
-#define MR_ENVD_UPLOADS  "/mnt/session/uploads"
-#define MR_ENVD_OUTPUTS  "/mnt/session/outputs"
+#define MR_ENVD_SESSION  "/mnt/session"
+#define MR_ENVD_UPLOADS  MR_ENVD_SESSION "/uploads"
+#define MR_ENVD_OUTPUTS  MR_ENVD_SESSION "/outputs"
 #define MR_ENVD_RUN      "/run/moonrig"
 #define MR_ENVD_RUN_SIZE (4 << 20)
 
