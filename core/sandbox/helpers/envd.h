@@ -119,6 +119,8 @@ struct call {
   enum tool tool;
   bool asked;     /* the attached connection wants the answer */
   bool restarted; /* bash: its restart is done */
+  bool again;     /* bash: the shell ended before it could take the command */
+  bool untold;    /* it was not said yet that it is accepted */
   bool cancel;    /* it runs, and what it runs is being killed */
   bool counted;   /* among the kept answers */
   bool is_error;
@@ -131,6 +133,7 @@ struct calls {
   struct call *oldest, *newest, *first_open;
   int n, open, kept;
   size_t bytes;
+  int64_t tell_at; /* when what is untold is told; 0: nothing is */
 };
 
 struct call *calls_find(struct envd *e, struct estr id);
@@ -143,6 +146,7 @@ void call_answer_text(struct envd *e, struct call *c, bool is_error, const char 
     __attribute__((format(printf, 4, 5)));
 void call_cancelled(struct envd *e, struct call *c);
 void calls_run(struct envd *e); /* starts what can start */
+void calls_tell(struct envd *e); /* that they are accepted */
 void calls_detached(struct envd *e);
 
 /* --- connections ------------------------------------------------------------------------------------- */
@@ -175,13 +179,13 @@ enum shell_state {
 struct shell {
   enum shell_state state;
   pid_t pid;
-  int in, status; /* FIFOs of the run directory, open for both ends */
+  int status; /* a FIFO of the run directory, open for both ends */
   struct call *call;
   struct output out; /* of the running command */
   struct ebuf tail;  /* the end of its output */
   bool cut;          /* there was more before */
   bool lost;         /* the shell ended outside a command: the next result says so */
-  bool going;        /* bash has read what to do, the command may have started */
+  bool going;        /* bash has been told what to do */
   bool aborted;      /* time is over or the call was cancelled */
   char nonce[33];
   struct ebuf heard; /* from the status FIFO */
@@ -200,7 +204,7 @@ void shell_on_exit(struct envd *e, int status); /* bash was reaped */
 void shell_on_time(struct envd *e);
 int64_t shell_due(const struct envd *e); /* INT64_MAX: nothing to wait for */
 
-bool proc_shell_start(struct envd *e); /* pid, in, status; false: errno */
+bool proc_shell_start(struct envd *e); /* pid, status; false: errno */
 bool proc_run_dir(struct envd *e);     /* makes what the run directory must hold */
 /* Whether a process lives that proc_kill would not spare. */
 bool proc_left(const struct envd *e, bool keep_shell);

@@ -28,7 +28,8 @@
  * server, first:    {"t":"attach","proto":N}        replaces whoever was attached; nothing answers it
  * server:           {"t":"call","id":ID,"name":"bash|read|write|edit|glob|grep","input":{..},"timeout_ms":N}
  *                   {"t":"status","id":ID}  {"t":"cancel","id":ID}  {"t":"shutdown"}
- * envd:             {"t":"accepted","id":ID}        it is known and runs or waits: an answer will follow
+ * envd:             {"t":"accepted","id":ID}        it is known and runs or waits: an answer will follow (to a call
+ *                                                   that is answered at once the answer alone comes)
  *                   {"t":"result","id":ID,"content":[blocks],"is_error":bool}
  *                   {"t":"cancelled","id":ID}       it was cancelled; that is its answer
  *                   {"t":"unknown","id":ID}         to status and cancel: that id was never received
