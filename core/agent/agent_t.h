@@ -109,6 +109,8 @@ bool mr_env_self_hosted(yyjson_val *session_doc);
 void mr_env_packages(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_packages *p);
 /* The session's sandbox object, made when there is none (hands.c); nothing is started by it. NULL: no memory. */
 struct mr_sandbox *mr_session_hands(struct mr_session *s);
+/* After a call of it: where the sandbox is, for the next commit's head, so that a restart finds it again. */
+void mr_session_hands_keep(struct mr_session *s);
 
 /* ---- content blocks (content.c) ---- */
 

@@ -2,7 +2,7 @@
  * hands.c - the sandbox of a session, as the driver is told about it: its input files, and what the configuration
  * of its environment says of the network and of packages, as it was when the session was made (API: resources
  * §7.4: a running session keeps it). Nothing is started here; the first call that needs it does that.
- * Called by the turn's tools, on the loop thread.
+ * Called by the turn's tools and by spill.c, on the loop thread.
  */
 #include "agent/session_t.h"
 
@@ -79,4 +79,16 @@ struct mr_sandbox *mr_session_hands(struct mr_session *s)
   s->sandbox = mr_sandbox_get(s->d->sandbox, &spec, s->sandbox_ref);
   mr_arena_free(&a);
   return s->sandbox;
+}
+
+void mr_session_hands_keep(struct mr_session *s)
+{
+  const char *ref = s->sandbox ? mr_sandbox_ref(s->sandbox) : "";
+  char *copy;
+
+  if (!ref[0] || (s->sandbox_ref && strcmp(ref, s->sandbox_ref) == 0)) return;
+  copy = mr_mem_strdup(s->d->mem, mr_str_c(ref));
+  if (!copy) return;
+  mr_mem_free(s->d->mem, s->sandbox_ref);
+  s->sandbox_ref = copy;
 }

@@ -3,10 +3,10 @@
  * in the session's sandbox, and the model and the event get its beginning, its end and the path. So one careless
  * command does not fill the history, and nothing is lost.
  *
- * A session without a sandbox cannot read a file: its results are cut, and say so; a page of the web is reason enough
- * to have one, if the agent has the tools. What a client sends itself is
- * recorded as it is. Until the file is written the call counts as running; after a crash it is what it would be
- * without a result. Loop thread.
+ * The sandbox is the session's, attached again or made for it where it must be. A session that has none, and whose
+ * agent has no tool to read files with, gets its results cut, and that is said. What a client sends itself is recorded
+ * as it is, and so is what read gives of such a file, which was asked for with its size known. Until the file is
+ * written the call counts as running; after a crash it is what it would be without a result. Loop thread.
  */
 #include "agent/content.h"
 #include "agent/session_t.h"
@@ -14,6 +14,7 @@
 #include <stdio.h>
 
 enum { TEXT_MAX = 100000, HEAD = 8000, TAIL = 2000 };
+#define DIR "/tmp/tool_output/"
 
 struct mr_spill {
   struct mr_spill *next; /* of the session's that are under way */
@@ -160,6 +161,7 @@ static void on_written(void *ud, const struct mr_sandbox_result *r)
   struct mr_session *s = p->call->th->s;
 
   (void)MR_FAULT("spill.written.before");
+  mr_session_hands_keep(s);
   finish(p, r->code == MR_OK && !r->is_error ? p->path : NULL);
   mr_session_unref(s);
 }
@@ -177,11 +179,36 @@ static int write_file(struct mr_spill *p, struct mr_str text)
   mr_buf_char(&b, '}');
   call.input = mr_buf_get(&b);
   (void)MR_FAULT("spill.write.before");
-  code = b.failed ? b.failed : mr_sandbox_call(s->sandbox, &call, on_written, p);
+  code = b.failed ? b.failed : mr_sandbox_call(mr_session_hands(s), &call, on_written, p);
   (void)MR_FAULT("spill.write.after");
   mr_buf_free(&b);
   if (code == MR_OK) mr_session_ref(s);
   return code;
+}
+
+/* Is there a place for a file, and something that could read it? */
+static bool can_keep(struct mr_tcall *c)
+{
+  struct mr_session *s = c->th->s;
+
+  if (!s->d->sandbox || s->self_hosted) return false;
+  return (s->sandbox || s->sandbox_ref || mr_tool_reads(c->th)) && mr_session_hands(s);
+}
+
+/* The file itself, read back. */
+static bool is_own_file(const struct mr_tcall *c)
+{
+  yyjson_doc *doc = NULL;
+  struct mr_str path;
+  bool own;
+
+  if (c->kind != MR_TOOL_BUILTIN || !mr_str_is(c->name, "read") ||
+      mr_json_parse(c->th->s->d->mem, c->input, SIZE_MAX, &doc, NULL) != MR_OK)
+    return false;
+  path = mr_json_get_str(yyjson_doc_get_root(doc), "file_path");
+  own = path.n > sizeof DIR - 1 && memcmp(path.p, DIR, sizeof DIR - 1) == 0;
+  yyjson_doc_free(doc);
+  return own;
 }
 
 bool mr_spill(struct mr_tcall *c, struct mr_str content, bool is_error)
@@ -194,7 +221,8 @@ bool mr_spill(struct mr_tcall *c, struct mr_str content, bool is_error)
   char id[MR_ID_MAX];
   bool large;
 
-  if (content.n <= TEXT_MAX || mr_json_parse(m, content, SIZE_MAX, &doc, NULL) != MR_OK) return false;
+  if (content.n <= TEXT_MAX || is_own_file(c) || mr_json_parse(m, content, SIZE_MAX, &doc, NULL) != MR_OK)
+    return false;
   mr_buf_init(&text, m, SIZE_MAX / 2);
   gather(yyjson_doc_get_root(doc), &text);
   yyjson_doc_free(doc);
@@ -207,9 +235,8 @@ bool mr_spill(struct mr_tcall *c, struct mr_str content, bool is_error)
     s->spills = p;
     p->is_error = is_error;
     snprintf(p->exec_id, sizeof p->exec_id, "%s", id);
-    snprintf(p->path, sizeof p->path, "/tmp/tool_output/%s.txt", c->event_id);
-    if (c->kind == MR_TOOL_WEB && mr_tool_reads(c->th) && !s->self_hosted) mr_session_hands(s);
-    if (!s->sandbox || write_file(p, mr_buf_get(&text)) != MR_OK) finish(p, NULL);
+    snprintf(p->path, sizeof p->path, DIR "%s.txt", c->event_id);
+    if (!can_keep(c) || write_file(p, mr_buf_get(&text)) != MR_OK) finish(p, NULL);
   } else if (p) {
     spill_free(m, p);
     large = false;

@@ -254,24 +254,12 @@ static void finish_text(struct mr_tcall *c, struct mr_str text)
 
 /* ---- built-in tools: the sandbox ---- */
 
-static void keep_ref(struct mr_session *s)
-{
-  const char *ref = s->sandbox ? mr_sandbox_ref(s->sandbox) : "";
-  char *copy;
-
-  if (!ref[0] || (s->sandbox_ref && strcmp(ref, s->sandbox_ref) == 0)) return;
-  copy = mr_mem_strdup(s->d->mem, mr_str_c(ref));
-  if (!copy) return;
-  mr_mem_free(s->d->mem, s->sandbox_ref);
-  s->sandbox_ref = copy; /* the next commit's head holds it */
-}
-
 static void on_sandbox(void *ud, const struct mr_sandbox_result *r)
 {
   struct mr_tcall *c = ud;
   struct mr_session *s = c->th->s;
 
-  keep_ref(s);
+  mr_session_hands_keep(s);
   if (r->code == MR_OK)
     mr_tools_finish(c, mr_str_is(r->content, "[]") ? mr_str_c(no_output) : r->content, r->is_error);
   else if (r->code == MR_E_CANCELLED || r->code == MR_E_NOTFOUND || (r->code == MR_E_CLOSED && c->recovering))

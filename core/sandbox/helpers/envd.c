@@ -213,6 +213,7 @@ static int64_t prepare(struct envd *e, struct polled *p)
   watch(p, e->shell.status, POLLIN, W_STATUS, 0);
   watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
   soonest(&due, shell_due(e));
+  if (e->calls.tell_at) soonest(&due, e->calls.tell_at);
   for (int i = 0; i < ENVD_OUTPUTS; i++) {
     if (e->outputs[i].fd < 0 || now >= e->outputs[i].paused_until)
       watch(p, e->outputs[i].fd, POLLIN, W_BACKGROUND, i);
@@ -279,6 +280,7 @@ static void on_time(struct envd *e)
 {
   int64_t now = envd_now();
   if (now >= shell_due(e)) shell_on_time(e);
+  if (e->calls.tell_at && now >= e->calls.tell_at) calls_tell(e);
   for (int i = 0; i < ENVD_WORKERS; i++)
     if (e->workers[i].call && now >= e->workers[i].kill_at) worker_on_time(e, i);
   for (int i = 0; i < ENVD_CONNS; i++)

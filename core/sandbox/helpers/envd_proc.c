@@ -1,14 +1,13 @@
 /*
  * envd_proc - the processes of the sandbox: starting bash, and ending everything else.
  *
- * bash runs a fixed loop that holds no file descriptor of ours: it waits for a byte on a FIFO of the run
- * directory, then sources `ctl`, which envd writes anew for each command and removes once it was read. ctl
- * sources the command with its output on a FIFO of its own, then writes the exit status with a fresh random
- * word to the status FIFO. So there is nothing open that a command could find, read from or write to, a word
- * that it could not know, and no variable that it could break. The trap is how a command is given up with
- * the shell kept: it returns from the command, or from a function within, and does nothing in the loop itself.
- * Where there is no Landlock a payload can write into that FIFO too: a byte too many finds no ctl and is passed
- * over, else the shell would die of it at some later command.
+ * bash runs a fixed loop that holds no file descriptor of ours: it sources `ctl`, a FIFO of the run directory, into
+ * which envd writes one line for each command. The line sources the command with its output on a FIFO of its own, then
+ * writes the exit status with a fresh random word to the status FIFO. What was read is gone: so there is nothing open
+ * or lying about that a command could find, read from or write to, a word that it could not know, and no variable that
+ * it could break. The trap is how a command is given up with the shell kept: it returns from the command, or from a
+ * function within, and does nothing in the loop itself, except that a wait for the FIFO ends early; hence the second
+ * try. Where there is no Landlock a payload can write into that FIFO too, and ends its own shell by it.
  *
  * Killing all but some is race-free because envd is PID 1: kill(-1, SIGSTOP) stops every process of the
  * namespace at once, forks in progress included, so the list of /proc is the whole list. envd therefore
@@ -31,20 +30,20 @@
 #define SYS_close_range 436
 #endif
 
-static const char shell_loop[] = "trap '((${#BASH_SOURCE[@]}>1)) && builtin return 137' %d\n"
-                                 "for ((;;)); do builtin read -r _ <%s/in; "
-                                 "[[ -p %s/in ]] || builtin exit 113; "
-                                 "[[ -e %s/ctl ]] || builtin continue; builtin . %s/ctl; "
-                                 "case \"$?\" in 0) ;; *) builtin exit 113 ;; esac; done";
+static const char shell_loop[] =
+    "trap '((${#BASH_SOURCE[@]}>1)) && builtin return 137' %d\n"
+    "for ((;;)); do builtin . %s/ctl; case \"$?\" in 0) ;; *) "
+    "builtin . %s/ctl; case \"$?\" in 0) ;; *) builtin exit 113 ;; esac ;; esac; done";
 
-/* A FIFO of the run directory, made anew, open for both ends so that neither side ever waits in open. */
-static int fifo(const char *run, const char *name)
+/* A FIFO of the run directory, made anew. keep: open for both ends, so that neither side ever waits in open. */
+static bool fifo(const char *run, const char *name, int *keep)
 {
   char path[128];
   snprintf(path, sizeof path, "%s/%s", run, name);
-  if (unlink(path) && errno != ENOENT) return -1;
-  if (mkfifo(path, 0600)) return -1;
-  return open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+  if ((unlink(path) && errno != ENOENT) || mkfifo(path, 0600)) return false;
+  if (!keep) return true;
+  *keep = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+  return *keep >= 0;
 }
 
 bool proc_run_dir(struct envd *e)
@@ -100,12 +99,12 @@ __attribute__((noreturn)) static void shell_child(struct envd *e)
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, NULL);
   signal(SIGPIPE, SIG_DFL);
-  setsid();
+  setpgid(0, 0); /* no session of its own: the scheduler would weigh it against envd as two strangers */
   umask(022);
   if (fchdir(e->home) && chdir("/")) _exit(126);
   for (int fd = 0; fd < 3; fd++)
     if (dup2(e->null, fd) < 0) _exit(126);
-  snprintf(script, sizeof script, shell_loop, SIGRTMAX - 1, e->run, e->run, e->run, e->run);
+  snprintf(script, sizeof script, shell_loop, SIGRTMAX - 1, e->run, e->run);
   environment(e, env, 64, &text);
   syscall(SYS_close_range, 3, ~0U, 4); /* CLOSE_RANGE_CLOEXEC, should one of ours be without */
   char *argv[] = {"bash", "--noprofile", "--norc", "-c", script, NULL};
@@ -116,13 +115,9 @@ __attribute__((noreturn)) static void shell_child(struct envd *e)
 bool proc_shell_start(struct envd *e)
 {
   struct shell *s = &e->shell;
-  if (s->in >= 0) close(s->in);
   if (s->status >= 0) close(s->status);
-  s->in = s->status = -1;
-  if (!proc_run_dir(e)) return false;
-  s->in = fifo(e->run, "in");
-  s->status = fifo(e->run, "w/status");
-  if (s->in < 0 || s->status < 0) return false;
+  s->status = -1;
+  if (!proc_run_dir(e) || !fifo(e->run, "ctl", NULL) || !fifo(e->run, "w/status", &s->status)) return false;
   pid_t pid = fork();
   if (!pid) shell_child(e);
   if (pid < 0) return false;

@@ -30,7 +30,8 @@
  *                   From version 2 on the first byte of this frame may carry one descriptor: the egress channel.
  * server:           {"t":"call","id":ID,"name":"bash|read|write|edit|glob|grep","input":{..},"timeout_ms":N}
  *                   {"t":"status","id":ID}  {"t":"cancel","id":ID}  {"t":"shutdown"}
- * envd:             {"t":"accepted","id":ID}        it is known and runs or waits: an answer will follow
+ * envd:             {"t":"accepted","id":ID}        it is known and runs or waits: an answer will follow (to a call
+ *                                                   that is answered at once the answer alone comes)
  *                   {"t":"result","id":ID,"content":[blocks],"is_error":bool}
  *                   {"t":"cancelled","id":ID}       it was cancelled; that is its answer
  *                   {"t":"unknown","id":ID}         to status and cancel: that id was never received
@@ -62,8 +63,9 @@
 #define MR_ENVD_READY     "ready\n"
 
 #define MR_ENVD_HOME     "/workspace"
-#define MR_ENVD_UPLOADS  "/mnt/session/uploads"
-#define MR_ENVD_OUTPUTS  "/mnt/session/outputs"
+#define MR_ENVD_SESSION  "/mnt/session"
+#define MR_ENVD_UPLOADS  MR_ENVD_SESSION "/uploads"
+#define MR_ENVD_OUTPUTS  MR_ENVD_SESSION "/outputs"
 #define MR_ENVD_RUN      "/run/moonrig"
 #define MR_ENVD_RUN_SIZE (4 << 20)
 
