@@ -1,7 +1,8 @@
 /*
  * box - real sandboxes for tests that are written in another language: `box DIR OPTIONS`, OPTIONS a JSON object:
  * resolver {name: [[address, ..], ..]} (the answers of one look-up after the other, the last one for ever; other names
- * are not known), allow_private [..], ports [[a,b],..], package_hosts [..], blocked_hosts [..], own_ports [..], network false, user uid.
+ * are not known), allow_private [..], ports [[a,b],..], package_hosts [..], blocked_hosts [..], own_ports [..], secrets
+ * [{env, value, hosts}], ca_file, network false, user uid.
  * Standard input has one JSON object a line: {"session", "network": {limited, hosts, package_managers, mcp_hosts},
  * "command", "timeout_ms"}; each is answered by a line {"code", "is_error", "text"}. {"destroy": session} ends one;
  * {"restart": true} makes a new driver, as a server that was started again does.
@@ -122,8 +123,28 @@ static bool own(void *ud, const struct sockaddr *sa)
   return false;
 }
 
+static int cstrings(yyjson_val *list, const char **out);
+
+static int secrets(struct world *w, struct mr_sandbox_secret *out)
+{
+  static const char *hosts[LIST][LIST];
+  yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(w->options, "secrets"));
+  yyjson_val *v;
+  int n = 0;
+
+  while (n < LIST && (v = yyjson_arr_iter_next(&it))) {
+    out[n] = (struct mr_sandbox_secret){.env = yyjson_get_str(mr_json_get(v, "env")),
+                                        .value = yyjson_get_str(mr_json_get(v, "value")),
+                                        .hosts = hosts[n]};
+    out[n].nhosts = cstrings(mr_json_get(v, "hosts"), hosts[n]);
+    n++;
+  }
+  return n;
+}
+
 static void start(struct world *w)
 {
+  struct mr_sandbox_secret secret[LIST];
   struct mr_str priv[LIST], packages[LIST], blocked[LIST];
   int ports[LIST][2], nports = 0;
   yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(w->options, "ports"));
@@ -138,6 +159,9 @@ static void start(struct world *w)
     ports[nports++][1] = yyjson_get_int(yyjson_arr_get(v, 1));
   }
   eo.nports = nports;
+  eo.secrets = secret;
+  eo.nsecrets = secrets(w, secret);
+  eo.ca_file = yyjson_get_str(mr_json_get(w->options, "ca_file"));
   eo.npackage_hosts = strings(mr_json_get(w->options, "package_hosts"), packages);
   if (!mr_json_get(w->options, "package_hosts")) eo.package_hosts = NULL;
   eo.nblocked_hosts = strings(mr_json_get(w->options, "blocked_hosts"), blocked);

@@ -217,6 +217,11 @@ static bool step_head(struct mr_egress_conn *c)
   size_t n = mr_head_feed(&c->req, mr_buf_get(&c->client.in));
 
   mr_buf_drop(&c->client.in, n);
+  if (c->opened) { /* handshakes go on */
+    mr_side_flush(&c->client, false);
+    mr_side_flush(&c->server, false);
+    if (c->client.failed) log_it(c, MR_LOG_INFO, "a program does not trust the roots of its sandbox");
+  }
   if (c->req.state == MR_HEAD_MORE && (c->client.eof || c->client.failed)) c->dead = true;
   if (c->req.state == MR_HEAD_MORE) return n > 0;
   if (c->req.state == MR_HEAD_BAD) {
@@ -236,6 +241,25 @@ static bool step_head(struct mr_egress_conn *c)
   return true;
 }
 
+/* Both ends of the tunnel's TLS are here from now on. */
+static void open_tls(struct mr_egress_conn *c)
+{
+  struct mr_egress *e = c->k->e;
+  struct mr_tls *in = e->ca ? mr_tls_accept(e->tls, e->ca, c->target.host) : NULL,
+                *out = in ? mr_tls_connect(e->tls, c->target.host) : NULL;
+
+  if (!out) {
+    mr_tls_free(&in);
+    deny_tls(c, "TLS cannot be opened for a secret: out of memory, or no authority");
+    return;
+  }
+  mr_side_tls(&c->client, in);
+  mr_side_tls(&c->server, out);
+  c->opened = c->inside = true;
+  mr_head_reset(&c->req);
+  c->state = MR_CONN_HEAD;
+}
+
 /* A ClientHello: it must name the host that was asked for. False: more of it is needed. */
 static bool sniff_tls(struct mr_egress_conn *c, struct mr_str in)
 {
@@ -246,7 +270,10 @@ static bool sniff_tls(struct mr_egress_conn *c, struct mr_str in)
   if (r == -1 && !c->client.eof) return false;
   if (r == 1 && mr_target_read(mr_str_c(name), 443, &sni, NULL) != MR_OK) r = -2;
   if ((r == 1 && mr_target_same_host(&sni, &c->target)) || (r == 0 && c->target.literal)) {
-    c->state = MR_CONN_TUNNEL;
+    if (mr_secret_wanted(c->k->policy, &c->target))
+      open_tls(c);
+    else
+      c->state = MR_CONN_TUNNEL;
     return true;
   }
   snprintf(why, sizeof why, "TLS in a tunnel to %.100s %s%.100s", c->target.host,

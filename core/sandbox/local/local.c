@@ -350,7 +350,8 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
   l->childs = childs;
   l->pool = pool;
   code = conf_new(&l->conf, sys, o, err);
-  if (code == MR_OK && l->conf->network) code = mr_egress_new(&l->egress, loop, o->guard, o->egress, err);
+  if (code == MR_OK && l->conf->network)
+    code = mr_egress_new(&l->egress, loop, o->guard, l->conf->root, o->egress, err);
   if (code != MR_OK) {
     mr_local_conf_unref(&l->conf);
     mr_mem_free(l->mem, l);
