@@ -45,6 +45,7 @@ struct mr_domain {
   int64_t retry_base_us, retry_cap_us; /* 1 s, 60 s */
   struct mr_caps caps;                 /* of sessions without a budget of their own */
   int tool_rounds_max;                 /* rounds of tool use in one turn, default 200 */
+  int64_t lease_s;                     /* of a work item whose worker asks for no other, 300 */
   int64_t heartbeat_us;                /* of a grader at work, 10 s */
   yyjson_doc *context;                 /* section of the configuration, or NULL (compact.c) */
   char grader_model[256];              /* "": that of the session */

@@ -42,6 +42,7 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->retry_cap_us = setting(o->config, "retries", "cap_ms", 60000) * 1000;
   d->tool_rounds_max = (int)setting(o->config, "limits", "tool_rounds", 200);
   mr_caps_config(&d->caps, mr_json_get(o->config, "caps"));
+  d->lease_s = setting(o->config, "work", "lease", 300);
   d->heartbeat_us = setting(o->config, "outcomes", "heartbeat_ms", 10000) * 1000;
   snprintf(d->grader_model, sizeof d->grader_model, MR_FMT,
            MR_ARG(mr_json_get_str(mr_json_get(o->config, "outcomes"), "grader_model")));

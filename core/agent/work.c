@@ -259,7 +259,7 @@ static int read_body(struct mr_domain *d, struct mr_work *w, yyjson_val *o)
   w->stop_asked_us = mr_json_get_int(o, "stop_asked_us", 0);
   w->claimed_us = mr_json_get_int(o, "claimed_us", 0);
   w->lease_us = mr_json_get_int(o, "lease_us", 0);
-  w->ttl_s = mr_json_get_int(o, "ttl_s", MR_WORK_TTL);
+  w->ttl_s = mr_json_get_int(o, "ttl_s", d->lease_s);
   w->again = mr_json_get_bool(o, "again", false);
   snprintf(w->session_id, sizeof w->session_id, MR_FMT, MR_ARG(mr_json_get_str(o, "session_id")));
   snprintf(w->token, sizeof w->token, MR_FMT, MR_ARG(mr_json_get_str(o, "token")));
@@ -376,7 +376,7 @@ struct mr_work *mr_work_new(struct mr_domain *d, struct mr_commit *cm, int64_t w
     return NULL;
   }
   w->ws = ws;
-  w->ttl_s = MR_WORK_TTL;
+  w->ttl_s = d->lease_s;
   w->fresh = true;
   w->created_us = mr_loop_wall_us(d->loop);
   snprintf(w->id, sizeof w->id, "%s", id);

@@ -9,6 +9,8 @@
 
 enum { LIST_DEFAULT = 20, LIST_MAX = 100, PAIRS = 16, KEY_CHARS = 64, VALUE_CHARS = 512 };
 
+static const int64_t SOON_US = 2000000;
+
 /* ---- the environment, and the item ---- */
 
 static void on_env(void *ud, const struct mr_rows *r)
@@ -180,7 +182,7 @@ static void ack(struct mr_work_op *op)
   }
   w->state = MR_WORK_STARTING;
   w->acked_us = mr_loop_wall_us(op->c->d->loop);
-  w->ttl_s = MR_WORK_TTL;
+  w->ttl_s = op->c->d->lease_s;
   w->lease_us = w->acked_us + w->ttl_s * 1000000;
   commit_item(op, "work.ack");
 }
@@ -235,7 +237,7 @@ static void beat(struct mr_work_op *op)
   struct mr_call *c = op->c;
   struct mr_work *w = op->w;
   struct mr_str expected = mr_json_get_str(c->in, "expected_last_heartbeat");
-  int64_t now = mr_loop_wall_us(c->d->loop), ttl = mr_json_get_int(c->in, "desired_ttl_seconds", MR_WORK_TTL);
+  int64_t now = mr_loop_wall_us(c->d->loop), ttl = mr_json_get_int(c->in, "desired_ttl_seconds", c->d->lease_s);
   char at[28];
 
   beat_time(w, at);
@@ -267,21 +269,26 @@ void mr_environments_work_heartbeat(struct mr_call *c)
 
 /* ---- stop ---- */
 
+/* Did something come to do shortly before the item's worker left, which that may not have seen? */
+static bool left_too_soon(struct mr_domain *d, const struct mr_work *w)
+{
+  const struct mr_session *s = mr_session_loaded(d, w->ws, mr_str_c(w->session_id));
+
+  if (!w->wanted_us || w->wanted_us + SOON_US < mr_loop_now_us(d->loop)) return false;
+  return !s || s->status != MR_IDLE || s->inbox || mr_state_blocked(s);
+}
+
 static void stop_now(struct mr_work_op *op)
 {
   struct mr_call *c = op->c;
   struct mr_work *w = op->w;
   struct mr_commit *cm = mr_commit_new(c->d->store, &c->who);
-  static const int64_t soon_us = 2000000;
 
   if (!cm) {
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
     return;
   }
-  /* What came to do so shortly before its worker left may not have been seen by it. */
-  if (c->by.kind >= MR_BEARER_ENVIRONMENT && w->wanted_us &&
-      w->wanted_us + soon_us > mr_loop_now_us(c->d->loop))
-    w->again = true;
+  if (c->by.kind >= MR_BEARER_ENVIRONMENT && left_too_soon(c->d, w)) w->again = true;
   if (!w->stop_asked_us) w->stop_asked_us = mr_loop_wall_us(c->d->loop);
   mr_work_stop(c->d, w, cm, &op->in);
   mr_work_wire(c->d, w, "null", &c->out);

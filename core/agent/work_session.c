@@ -4,8 +4,8 @@
  * for, in the same commit as that. While an item is being stopped what comes is noted in it, and queued when it has
  * stopped. A session that ends has its item stopped: at once when no worker has it, else its worker is asked to.
  *
- * What is a message too early: a worker that leaves an idle session may miss what came a moment ago. So an item that
- * its worker stops so soon after is followed by another, once: one that was made for something does not count it.
+ * A worker that leaves an idle session may miss what came a moment ago. So when it stops its item so soon after, and
+ * the session is not at rest, another follows; once, as what an item was made for does not count for that item.
  */
 #include "agent/work_t.h"
 

@@ -526,7 +526,7 @@ def w_092_an_interrupt_after_a_failed_item(w):
     equal(q.depth(), (0, 0))
     w.send(s, interrupt())
     equal(q.depth(), (1, 0))
-    wait(lambda: [e for e in w.events(s) if e["type"] == "agent.tool_result" and e["tool_use_id"] == use and e["is_error"]], "the call to be closed")
+    wait(lambda: [e for e in w.events(s) if e["type"] == "user.tool_result" and e["tool_use_id"] == use and e["is_error"]], "the call to be closed")
     w.ok("POST", q.path(q.poll(), "stop"), {"force": True})
     w.send(s, interrupt())
     equal(q.depth(), (0, 0), "nothing is open: nothing to do")
