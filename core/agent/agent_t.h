@@ -30,6 +30,7 @@ struct mr_domain {
   struct mr_timer kv_sweep;   /* values whose time is over */
   int64_t default_ws;
   struct mr_sessions *sessions;      /* loaded sessions: table, LRU (session.c) */
+  struct mr_works *works;            /* work_t.h: the queue of self-hosted environments */
   struct mr_keys *keys;              /* keys.c: bootstrap keys, what was checked lately */
   struct mr_diagnosing *diagnosing;  /* diagnostics.c: calls that wait for the driver */
   struct mr_env_use *env_uses;       /* environments.c: sessions being made, environments being deleted */
@@ -46,6 +47,7 @@ struct mr_domain {
   int64_t retry_base_us, retry_cap_us; /* 1 s, 60 s */
   struct mr_caps caps;                 /* of sessions without a budget of their own */
   int tool_rounds_max;                 /* rounds of tool use in one turn, default 200 */
+  int64_t lease_s;                     /* of a work item whose worker asks for no other, 300 */
   int64_t heartbeat_us;                /* of a grader at work, 10 s */
   yyjson_doc *context;                 /* section of the configuration, or NULL (compact.c) */
   char grader_model[256];              /* "": that of the session */
@@ -139,6 +141,7 @@ void mr_environments_ensure_default(struct mr_domain *d, void (*fn)(void *ud, in
 
 /* ---- keys (keys.c) ---- */
 int mr_keys_init(struct mr_domain *d, struct mr_err *err);
+void mr_keys_ready(struct mr_domain *d); /* the start is over: bearers of work items can be looked up */
 void mr_keys_free(struct mr_domain *d);
 
 bool mr_event_type_known(struct mr_str type); /* events_list.c: a type of the API's events */

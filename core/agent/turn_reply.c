@@ -4,6 +4,7 @@
  * besides (the outcome of one that is refused, the claim of the handler that owns it). All of it goes into the
  * caller's one transaction.
  */
+#include "agent/toolset.h"
 #include "agent/turn_model_t.h"
 
 static void reply_private(struct mr_txn *t, struct mr_model_run *r)

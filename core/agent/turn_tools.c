@@ -85,9 +85,14 @@ static void hidden_result_row(struct mr_txn *t, struct mr_tcall *c)
   mr_buf_free(&b);
 }
 
+/* A call that a client was to answer, an interrupted one, has its answer in that client's form: workers that read the
+ * history run again what they find no such answer for. */
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
 {
   bool custom = c->kind == MR_TOOL_CUSTOM;
+  const char *type = custom               ? "user.custom_tool_result"
+                     : mr_call_clients(c) ? "user.tool_result"
+                                          : "agent.tool_result";
   struct mr_buf b;
   struct mr_jw w;
 
@@ -96,7 +101,7 @@ void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
     hidden_result_row(t, c);
     return;
   }
-  mr_txn_wire(t, &b, &w, custom ? "user.custom_tool_result" : "agent.tool_result", NULL, NULL);
+  mr_txn_wire(t, &b, &w, type, NULL, NULL);
   mr_jw_kc(&w, custom ? "custom_tool_use_id" : "tool_use_id", c->event_id);
   mr_jw_kraw(&w, "content", c->result.n ? c->result : MR_S("[]"));
   mr_jw_key(&w, "is_error");

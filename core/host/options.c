@@ -35,6 +35,8 @@ static const struct option table[] = {
     {"outcomes", K_OBJ, 0, 0},
     {"outcomes.heartbeat_ms", K_INT, 100, 3600000},
     {"outcomes.grader_model", K_STR, 1, 250},
+    {"work", K_OBJ, 0, 0}, /* of self-hosted environments */
+    {"work.lease", K_INT, 1, 3600},
     {"sandbox", K_OBJ, 0, 0},
     {"sandbox.enabled", K_BOOL, 0, 0},
     {"sandbox.root", K_STR, 1, 4000},

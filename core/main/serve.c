@@ -108,14 +108,18 @@ static int first_key(struct app *a)
   struct mr_err err = {0};
   char *out = NULL;
   yyjson_doc *doc;
-  bool none;
+  yyjson_arr_iter it;
+  yyjson_val *k;
+  bool none = true;
   const char *given = getenv("MOONRIG_API_KEY");
 
   if (given && given[0]) return EXIT_OK;
   if (mr_call_wait(a->rt, "keys.list", "{}", 30000, &out, &err) != MR_OK)
     return mr_main_fail(EXIT_FAILED, &err);
   doc = yyjson_read(out, strlen(out), 0);
-  none = yyjson_arr_size(mr_json_get(yyjson_doc_get_root(doc), "data")) == 0;
+  it = yyjson_arr_iter_with(mr_json_get(yyjson_doc_get_root(doc), "data"));
+  while ((k = yyjson_arr_iter_next(&it))) /* the keys of workers open no doors for people */
+    none = none && mr_json_get(k, "environment_id");
   yyjson_doc_free(doc);
   mr_free(a->rt, out);
   if (!none) return EXIT_OK;

@@ -51,7 +51,7 @@ static const struct flag flags[] = {
     {"-o", F_STR, AT(output), TAKES_EXPORT},
     {"--output", F_STR, AT(output), TAKES_EXPORT},
     {"--title", F_STR, AT(title), TAKES_COPY},
-    {"--environment", F_STR, AT(environment), TAKES_COPY},
+    {"--environment", F_STR, AT(environment), TAKES_COPY | TAKES_KEY},
 };
 
 static int whole(const char *text, int *out)

@@ -149,7 +149,7 @@ void call_answer(struct envd *e, struct call *c, struct ebuf *content, bool is_e
 void call_answer_text(struct envd *e, struct call *c, bool is_error, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void call_cancelled(struct envd *e, struct call *c);
-void calls_run(struct envd *e); /* starts what can start */
+void calls_run(struct envd *e);  /* starts what can start */
 void calls_tell(struct envd *e); /* that they are accepted */
 void calls_detached(struct envd *e);
 
