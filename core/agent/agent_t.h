@@ -29,6 +29,7 @@ struct mr_domain {
   struct mr_timer kv_sweep;   /* values whose time is over */
   int64_t default_ws;
   struct mr_sessions *sessions;      /* loaded sessions: table, LRU (session.c) */
+  struct mr_works *works;            /* work_t.h: the queue of self-hosted environments */
   struct mr_keys *keys;              /* keys.c: bootstrap keys, what was checked lately */
   struct mr_env_use *env_uses;       /* environments.c: sessions being made, environments being deleted */
   bool started, ready, draining;     /* ready: what a start makes is there */
@@ -132,6 +133,7 @@ void mr_environments_ensure_default(struct mr_domain *d, void (*fn)(void *ud, in
 
 /* ---- keys (keys.c) ---- */
 int mr_keys_init(struct mr_domain *d, struct mr_err *err);
+void mr_keys_ready(struct mr_domain *d); /* the start is over: bearers of work items can be looked up */
 void mr_keys_free(struct mr_domain *d);
 
 bool mr_event_type_known(struct mr_str type); /* events_list.c: a type of the API's events */

@@ -3,6 +3,7 @@
  * running), drain and cut at the end.
  */
 #include "agent/price.h"
+#include "agent/work.h"
 #include "agent/outcome.h"
 
 enum { WAKE_PAGE = 500, REWAKE_US = 1000000, SWEEP_ROWS = 300, SWEEP_US = 60000000, SWEEP_MORE_US = 20000 };
@@ -50,6 +51,7 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   if (code == MR_OK) code = mr_context_config(d, mr_json_get(o->config, "context"), err);
   if (code == MR_OK) code = mr_sessions_init(d, err);
   if (code == MR_OK) code = mr_keys_init(d, err);
+  if (code == MR_OK) code = mr_works_init(d, err);
   if (code == MR_OK) code = mr_watches_init(d, err);
   if (code == MR_OK) code = mr_store_workspace(d->store, MR_S("default"), &d->default_ws, err);
   if (code != MR_OK) mr_domain_free(&d);
@@ -67,6 +69,7 @@ void mr_domain_free(struct mr_domain **dp)
   mr_watches_free(d);
   mr_sessions_free(d);
   mr_keys_free(d);
+  mr_works_free(d);
   mr_prices_free(&d->prices);
   yyjson_doc_free(d->context);
   mr_mem_free(d->mem, d);
@@ -175,6 +178,7 @@ static void begin_held(struct mr_domain *d)
   struct mr_call *c = d->held, *next;
 
   d->ready = true;
+  mr_keys_ready(d);
   d->held = NULL;
   d->held_tail = &d->held;
   for (; c; c = next) {
@@ -220,13 +224,22 @@ static void on_default(void *ud, int code)
   mr_domain_settled(d);
 }
 
+/* Before anything changes a session, so that it is known which of them have a work item. */
+static void on_works(void *ud, int code)
+{
+  struct mr_domain *d = ud;
+
+  (void)code; /* it was logged; the queue is closed then */
+  mr_environments_ensure_default(d, on_default, d);
+}
+
 void mr_domain_start(struct mr_domain *d)
 {
   if (d->started) return;
   d->started = true;
   mr_timer_set(d->loop, &d->kv_sweep, SWEEP_US);
   d->waking++;
-  mr_environments_ensure_default(d, on_default, d);
+  mr_works_load(d, on_works, d);
 }
 
 /* ---- stop ---- */
@@ -254,6 +267,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
   d->idle_fn = idle_fn;
   d->idle_ud = ud;
   mr_session_each(d, drain_session);
+  mr_works_drain(d);
   mr_domain_settled(d);
 }
 

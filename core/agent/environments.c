@@ -2,7 +2,7 @@
  * environments.c - where sessions' commands run, as configuration (API: resources §7). Not versioned; a
  * running sandbox keeps the configuration that it was made with.
  */
-#include "agent/doc.h"
+#include "agent/work_t.h"
 
 static const char *const managers[] = {"apt", "cargo", "gem", "go", "npm", "pip"};
 
@@ -283,11 +283,11 @@ static void refuse_used(struct mr_call *c)
                MR_ARG(c->path[0]));
 }
 
-static void on_users(void *ud, const struct mr_rows *r)
+static void on_emptied(void *ud, int code, const struct mr_err *err)
 {
   struct deletion *p = ud;
   struct mr_call *c = p->c;
-  struct mr_commit *cm = r->code == MR_OK && r->n == 0 ? mr_commit_new(c->d->store, &c->who) : NULL;
+  struct mr_commit *cm = code == MR_OK ? mr_commit_new(c->d->store, &c->who) : NULL;
 
   if (cm) {
     mr_commit_doc_delete(cm, MR_S("environment"), c->path[0], -1);
@@ -295,12 +295,26 @@ static void on_users(void *ud, const struct mr_rows *r)
     return;
   }
   mr_env_use_end(&p->use);
-  if (r->code != MR_OK)
-    mr_call_fail_err(c, r->err);
-  else if (r->n > 0)
-    refuse_used(c);
+  if (code != MR_OK)
+    mr_call_fail_err(c, err);
   else
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
+}
+
+static void on_users(void *ud, const struct mr_rows *r)
+{
+  struct deletion *p = ud;
+  struct mr_call *c = p->c;
+
+  if (r->code == MR_OK && r->n == 0) {
+    mr_work_environment_gone(c, c->path[0], on_emptied, p);
+    return;
+  }
+  mr_env_use_end(&p->use);
+  if (r->code != MR_OK)
+    mr_call_fail_err(c, r->err);
+  else
+    refuse_used(c);
 }
 
 void mr_environments_delete(struct mr_call *c)

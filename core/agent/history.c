@@ -349,7 +349,7 @@ static int prepare_system(struct mr_thread *th)
   if (toolset(th)) {
     mr_jw_obj(&w);
     mr_jw_kc(&w, "type", "text");
-    mr_jw_kc(&w, "text", mr_toolset_note);
+    mr_jw_kc(&w, "text", th->s->self_hosted ? mr_toolset_note_own : mr_toolset_note);
     mr_jw_obj_end(&w);
   }
   mr_jw_arr_end(&w);

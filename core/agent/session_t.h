@@ -270,6 +270,8 @@ struct mr_txn {
   struct mr_arena *arena; /* the rows' bytes, until published */
   const char *label;      /* fault points */
   unsigned what;          /* MR_SESSION_* columns to write besides */
+  enum mr_status was;     /* the session's, when it began */
+  bool hands_wanted;      /* self-hosted: there may be something to do for a worker (work.h) */
 };
 /* who NULL: the machine itself. */
 int mr_txn_begin(struct mr_txn *t, struct mr_thread *th, const struct mr_origin *who, const char *label);
@@ -417,6 +419,7 @@ bool mr_stream_previews(const struct mr_thread *th); /* does anybody want previe
 void mr_stream_preview_start(struct mr_thread *th, const char *type, const char *id);
 void mr_stream_preview_text(struct mr_thread *th, const char *id, int index, struct mr_str text);
 void mr_stream_end_all(struct mr_thread *th, int code);
+void mr_stream_end_key(struct mr_thread *th, struct mr_str key_id); /* those of this key: it is none any more */
 
 /* ---- sessions.c ---- */
 void mr_session_wire(const struct mr_session_row *r, int64_t now_us, struct mr_buf *out);

@@ -5,6 +5,7 @@
 #include "agent/outcome.h"
 #include "agent/price.h"
 #include "agent/session_t.h"
+#include "agent/toolset.h"
 
 #include <stdio.h>
 
@@ -23,9 +24,9 @@ struct mr_tcall *mr_state_call(struct mr_thread *th, struct mr_str event_id)
 
 bool mr_call_clients(const struct mr_tcall *t)
 {
-  return t->kind == MR_TOOL_CUSTOM
-             ? !t->owned
-             : t->kind == MR_TOOL_BUILTIN && t->th->s->self_hosted && t->perm != MR_PERM_DENY;
+  if (t->kind == MR_TOOL_CUSTOM) return !t->owned;
+  return t->kind == MR_TOOL_BUILTIN && t->th->s->self_hosted && t->perm != MR_PERM_DENY && t->confirmed >= 0 &&
+         !mr_toolset_web(t->name);
 }
 
 bool mr_call_waits_client(const struct mr_tcall *t)

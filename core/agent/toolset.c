@@ -33,6 +33,15 @@ const char *const mr_toolset_note =
     "Your tools run in a sandbox. The working directory is /workspace. Files given to you are read-only "
     "under /mnt/session/uploads. Write what the user should receive to /mnt/session/outputs.";
 
+const char *const mr_toolset_note_own =
+    "Your tools run in an environment that the user hosts. Begin in its working directory: relative paths are "
+    "below it.";
+
+bool mr_toolset_web(struct mr_str name)
+{
+  return mr_str_is(name, "web_fetch") || mr_str_is(name, "web_search");
+}
+
 const struct mr_toolset_tool *mr_toolset_at(int i)
 {
   return i >= 0 && (size_t)i < sizeof tools / sizeof *tools ? &tools[i] : NULL;

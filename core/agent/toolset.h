@@ -10,6 +10,8 @@ struct mr_toolset_tool {
 };
 const struct mr_toolset_tool *mr_toolset_at(int i); /* NULL past the end */
 bool mr_toolset_has(struct mr_str name);
-extern const char *const mr_toolset_note; /* where files are, for the system prompt */
+bool mr_toolset_web(struct mr_str name); /* run by this server, wherever the others run */
+/* Where files are, for the system prompt; of a self-hosted environment, whose paths are its worker's. */
+extern const char *const mr_toolset_note, *const mr_toolset_note_own;
 
 #endif

@@ -4,6 +4,7 @@
  * besides (the outcome of one that is refused, the claim of the handler that owns it). All of it goes into the
  * caller's one transaction.
  */
+#include "agent/toolset.h"
 #include "agent/turn_model_t.h"
 
 static void reply_private(struct mr_txn *t, struct mr_model_run *r)
@@ -84,8 +85,8 @@ static void evaluation(struct mr_jw *w, const struct mr_use *u)
 static bool for_client(const struct mr_txn *t, const struct mr_use *u)
 {
   if (u->kind == MR_TOOL_CUSTOM) return u->perm != MR_PERM_DENY && !mr_tools_owned(t->th, u->name);
-  return u->perm == MR_PERM_ASK ||
-         (u->kind == MR_TOOL_BUILTIN && u->perm == MR_PERM_ALLOW && t->s->self_hosted);
+  return u->perm == MR_PERM_ASK || (u->kind == MR_TOOL_BUILTIN && u->perm == MR_PERM_ALLOW &&
+                                    t->s->self_hosted && !mr_toolset_web(u->name));
 }
 
 /* Does a child's turn end with this reply? Then its text is the report to its parent, and no message besides. */

@@ -4,6 +4,7 @@
  */
 #include "agent/price.h"
 #include "agent/session_t.h"
+#include "agent/toolset.h"
 #include "agent/why_t.h"
 
 enum { WAITS_MAX = 64, SAID_MAX = 4 };
@@ -64,11 +65,6 @@ static void add(struct waits *l, struct wait w)
 
 /* ---- calls ---- */
 
-static bool is_web(struct mr_str name)
-{
-  return mr_str_is(name, "web_search") || mr_str_is(name, "web_fetch");
-}
-
 static void wait_for_client(struct waits *l, const struct mr_why_use *u, const struct mr_why_thread *t)
 {
   struct wait w = {
@@ -106,7 +102,7 @@ static void wait_for_tool(struct waits *l, const struct mr_why_use *u)
     w.kind = "mcp_tool";
     w.text = mr_arena_printf(l->a, "tool " MR_FMT " of the MCP server " MR_FMT " %s since %s", MR_ARG(u->name),
                              MR_ARG(u->server), verb, since);
-  } else if (is_web(u->name)) {
+  } else if (mr_toolset_web(u->name)) {
     w.kind = "server_tool";
     w.text = mr_arena_printf(l->a, "tool " MR_FMT " %s on this server since %s", MR_ARG(u->name), verb, since);
   } else {
@@ -122,7 +118,7 @@ static bool clients(const struct mr_why *y, const struct mr_why_use *u)
   if (u->ask && !u->confirmed) return true;
   if (u->claimed) return false;
   return mr_str_is(u->type, "agent.custom_tool_use") ||
-         (y->self_hosted && mr_str_is(u->type, "agent.tool_use"));
+         (y->self_hosted && mr_str_is(u->type, "agent.tool_use") && !mr_toolset_web(u->name));
 }
 
 /* The open calls of a thread; how many. */
