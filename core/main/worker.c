@@ -26,6 +26,7 @@ enum {
   POOL_THREADS = 2,
   POOL_QUEUE = 4096,
   END_S = 30,
+  CUT_S = 10,
   LEASE_MIN_S = 10,
   LEASE_MAX_S = 3600,
   SESSIONS_MAX = 256
@@ -257,9 +258,15 @@ static void on_drain_timer(struct mr_timer *t)
 {
   struct worker *w = MR_OF(t, struct worker, drain_timer);
 
-  mr_log(&w->sys, MR_LOG_WARN, "worker", "what still runs is ended after %d s", w->set->drain_s);
-  for (struct item *it = w->items; it; it = it->next)
-    mr_worker_item_end(it, END_DRAINED);
+  if (!w->cut) mr_log(&w->sys, MR_LOG_WARN, "worker", "what still runs is ended after %d s", w->set->drain_s);
+  for (struct item *it = w->items; it; it = it->next) {
+    if (w->cut || !mr_worker_calls_busy(it))
+      mr_worker_item_end(it, END_DRAINED);
+    else
+      mr_worker_calls_cut(it);
+  }
+  if (!w->cut) mr_timer_set(w->loop, t, CUT_S * WORKER_SECOND); /* to say so */
+  w->cut = true;
 }
 
 void mr_worker_drain(struct worker *w, int status)

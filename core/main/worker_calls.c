@@ -24,6 +24,7 @@ struct call {
   enum call_state state;
   char *id, *name, *thread, *input;
   bool dropped;           /* it runs in the sandbox, and nobody waits for its result */
+  bool cut;               /* it is ended before it is done, and says so */
   char *result;           /* content blocks */
   bool is_error, instead; /* instead: the result says that the result was not taken */
   struct ask *send;
@@ -246,6 +247,12 @@ static void on_result(void *ud, const struct mr_sandbox_result *r)
     moved(it);
     return;
   }
+  if (c->cut && r->code == MR_E_CANCELLED) {
+    answer_text(
+        c, "The worker that ran this had to end before it was done. What it did until then is lost with its "
+           "sandbox, or not: look before you do it again.");
+    return;
+  }
   mr_log(&it->w->sys, MR_LOG_INFO, "worker", "%s: %s %s: %s", it->id, c->name, c->id,
          r->code != MR_OK ? (r->err ? r->err->message : mr_strerror(r->code))
          : r->is_error    ? "error"
@@ -392,6 +399,15 @@ bool mr_worker_calls_busy(const struct item *it)
 bool mr_worker_calls_open(const struct item *it)
 {
   return it->calls != NULL;
+}
+
+void mr_worker_calls_cut(struct item *it)
+{
+  for (struct call *c = it->calls; c; c = c->next) {
+    if (c->state != CALL_RUNNING || c->dropped || c->cut) continue;
+    c->cut = true;
+    mr_sandbox_cancel(mr_worker_box_of(it->box), mr_str_c(c->id));
+  }
 }
 
 void mr_worker_calls_end(struct item *it)

@@ -1,6 +1,9 @@
 /*
  * worker_item.c - one item of the queue: claimed by the poll, acknowledged here, held by heartbeats, served until
- * something ends it, stopped at the queue unless the lease is lost, freed. See worker_t.h.
+ * something ends it, stopped at the queue, freed. See worker_t.h. An item whose lease is lost is not stopped: it is
+ * another's. Nor is that of a session in the middle of its turn when the worker ends: what is stopped is made again
+ * when somebody writes to the session, and this one waits for tools; so its lease is made short, and another worker
+ * gets it when that has run out.
  *
  * Invariant: mr_worker_item_end decides once why; from then on nothing starts. What must come back first (calls in the
  * sandbox, the stop) is waited for in step, which alone frees an item.
@@ -127,8 +130,11 @@ static void step(struct mr_ready *r)
   }
   if (mr_worker_calls_busy(it)) return;
   if (it->box) mr_worker_box_give(it, it->why == END_GONE);
+  if (it->handed_back) return;
   if (it->why == END_LOST || it->why == END_OVER)
     finish(it);
+  else if (it->why == END_DRAINED && it->unfinished)
+    mr_worker_lease_hand_back(it, finish);
   else if (!it->stop && !mr_timer_pending(&it->stop_timer))
     send_stop(it);
 }
@@ -146,6 +152,7 @@ void mr_worker_item_end(struct item *it, enum item_end why)
   if (mr_worker_ending(it) && (why != END_LOST || it->why == END_LOST)) return;
   mr_log(&w->sys, bad ? MR_LOG_WARN : MR_LOG_INFO, "worker", "%s: ends: %s", it->id, whys[why]);
   it->why = why;
+  it->unfinished = it->is_session && (!it->turn_over || mr_worker_calls_open(it));
   mr_worker_drop(&it->ack);
   mr_worker_session_end(it);
   mr_worker_calls_end(it);

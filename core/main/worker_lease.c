@@ -10,7 +10,7 @@
 
 #include "main/client.h"
 
-enum { TTL_FIRST_S = 90, INTERVAL_MAX_S = 30, AGAIN_MAX_S = 5 };
+enum { TTL_FIRST_S = 90, INTERVAL_MAX_S = 30, AGAIN_MAX_S = 5, LAST_TTL_S = 10, LAST_S = 5 };
 
 static void beat(struct item *it);
 
@@ -75,21 +75,41 @@ static void on_beat(void *ud, const struct answer *a)
   }
 }
 
-static void beat(struct item *it)
+static void send_beat(struct item *it, int ttl_s, int64_t timeout_us, answer_fn fn)
 {
   char path[2048];
   struct mr_buf tail;
-  struct question q = {.verb = "POST", .key = it->token, .timeout_us = it->interval_us};
+  struct question q = {.verb = "POST", .key = it->token, .timeout_us = timeout_us};
 
   mr_buf_init(&tail, it->w->mem, 1024);
   mr_buf_c(&tail, "/heartbeat?expected_last_heartbeat=");
   mr_client_escape(&tail, mr_str_c(it->last));
-  if (it->w->set->lease_s) mr_buf_printf(&tail, "&desired_ttl_seconds=%d", it->w->set->lease_s);
+  if (ttl_s) mr_buf_printf(&tail, "&desired_ttl_seconds=%d", ttl_s);
   if (tail.failed) mr_worker_nomem();
   it->beat_us = mr_loop_now_us(it->w->loop);
   q.path = mr_worker_item_path(it, path, sizeof path, tail.p);
-  mr_worker_ask(it->w, &it->beat, &q, on_beat, it);
+  mr_worker_ask(it->w, &it->beat, &q, fn, it);
   mr_buf_free(&tail);
+}
+
+static void beat(struct item *it)
+{
+  send_beat(it, it->w->set->lease_s, it->interval_us, on_beat);
+}
+
+static void on_handed_back(void *ud, const struct answer *a)
+{
+  struct item *it = ud;
+
+  (void)a; /* when it was not taken the lease ends in its own time */
+  it->handed_back(it);
+}
+
+void mr_worker_lease_hand_back(struct item *it, void (*done)(struct item *it))
+{
+  mr_worker_lease_end(it);
+  it->handed_back = done;
+  send_beat(it, LAST_TTL_S, LAST_S * WORKER_SECOND, on_handed_back);
 }
 
 static void on_beat_timer(struct mr_timer *t)

@@ -72,7 +72,7 @@ struct worker {
   int signal_fd;
   struct mr_timer drain_timer, end_timer;
   struct mr_ready ended;
-  bool draining, ending;
+  bool draining, cut, ending;
   int status;
 };
 
@@ -146,6 +146,7 @@ struct item {
   bool is_session, acked;
   char token[4096]; /* the bearer of its requests */
   enum item_end why;
+  bool unfinished; /* when it ended: its session was in the middle of something */
   struct ask *ack, *stop;
   int stops; /* tried */
   struct mr_timer stop_timer;
@@ -157,6 +158,7 @@ struct item {
   char last[WORKER_ID_MAX];
   int64_t ttl_us, interval_us, beat_us; /* beat_us: when the last one was sent */
   bool held;                            /* the first heartbeat was answered */
+  void (*handed_back)(struct item *it);
 
   /* worker_events.c */
   struct ask *get, *stream, *list;
@@ -188,6 +190,8 @@ char *mr_worker_session_path(struct item *it, char *out, size_t n, const char *t
 /* ---- its heartbeats (worker_lease.c) ---- */
 
 void mr_worker_lease_begin(struct item *it); /* mr_worker_session_begin follows the first that is answered */
+/* A last heartbeat, with the shortest lease: the item is another's soon. done is called in any case, from the drain. */
+void mr_worker_lease_hand_back(struct item *it, void (*done)(struct item *it));
 void mr_worker_lease_end(struct item *it);
 
 /* ---- its session (worker_events.c) ---- */
@@ -208,6 +212,7 @@ void mr_worker_calls_run(struct item *it);        /* starts what may start */
 void mr_worker_calls_resend(struct item *it);     /* what could not be sent, after the history was read again */
 bool mr_worker_calls_busy(const struct item *it); /* something runs, or is being sent */
 bool mr_worker_calls_open(const struct item *it); /* or waits to */
+void mr_worker_calls_cut(struct item *it);        /* what runs is ended, and its results say so */
 void mr_worker_calls_end(struct item *it);        /* ends all; those in the sandbox come back in their time */
 void mr_worker_calls_free(struct item *it);       /* after the box was given up */
 

@@ -4,9 +4,16 @@ from pathlib import Path
 from workers import BIN, ENVIRONMENT, KEY, SLOW, run_cli, text, worker_test
 
 
+def last_beat(q, item):
+    return q.seen("POST", item + "/heartbeat$")[-1]["query"]
+
+
 @worker_test
 def drain_lets_running_tools_finish(q, work, tmp):
+    """An item whose session has work left is not stopped: it is handed back with a short lease, so that another worker
+    gets it. One whose session rests is stopped."""
     s, quiet = q.session(), q.session()
+    q.idle(quiet)
     call = q.use(s, "bash", command="touch begun; while [ ! -e go ]; do sleep 0.1; done; echo finished")
     items = [q.enqueue(s), q.enqueue(quiet)]
     w = work()
@@ -23,20 +30,34 @@ def drain_lets_running_tools_finish(q, work, tmp):
         (f.parent / "go").write_text("")
     assert w.ended() == 0
     assert text(q.results(s)[call]) == "finished" and set(q.results(s)) == {call}
-    assert q.state(items[0]) == "stopped" and q.state(fresh) == "queued"
+    assert q.state(items[0]) == "active" and last_beat(q, items[0])["desired_ttl_seconds"] == "10"
+    assert q.state(fresh) == "queued" and not [r for r in q.seen("POST", "/stop$") if items[0] in r["path"]]
     assert w.processes() == [] and list((w.data / "worker/s").iterdir()) == []
 
 
 @worker_test
 def drain_has_an_end(q, work, tmp):
     s = q.session()
-    q.use(s, "bash", command="trap '' TERM INT; while :; do sleep 615; done")
+    call = q.use(s, "bash", command="trap '' TERM INT; while :; do sleep 615; done")
     item = q.enqueue(s)
     w = work("--drain", "2")
     w.until("the command", lambda: any("sleep 615" in c for c in w.processes()))
     t = time.monotonic()
     assert w.stop() == 0 and time.monotonic() - t > 1.8
-    assert q.results(s) == {} and q.state(item) == "stopped" and w.processes() == []
+    assert q.results(s)[call]["is_error"] and "had to end" in text(q.results(s)[call]), q.results(s)
+    assert last_beat(q, item)["desired_ttl_seconds"] == "10" and q.state(item) == "active" and w.processes() == []
+
+
+@worker_test
+def drain_ends_when_results_are_not_taken_either(q, work, tmp):
+    s = q.session()
+    q.use(s, "bash", command="while :; do sleep 617; done")
+    item = q.enqueue(s)
+    w = work("--drain", "1")
+    w.until("the command", lambda: any("sleep 617" in c for c in w.processes()))
+    q.fail("POST", "/events$", 500, times=1000)
+    assert w.stop() == 0
+    assert q.results(s) == {} and q.state(item) == "active" and w.processes() == []
 
 
 @worker_test

@@ -52,6 +52,11 @@ class Worker:
         roots = [p for p, line in cmd.items() if str(self.data) in line and "moonrig-launcher" in line]
         return [cmd.get(p, "") for r in roots for p in below(r, parent)]
 
+    def pids(self, command):
+        parent, cmd = processes()
+        roots = [p for p, line in cmd.items() if str(self.data) in line and "moonrig-launcher" in line]
+        return [p for r in roots for p in below(r, parent) if cmd.get(p, "").strip() == command]
+
     def close(self):
         if self.p.poll() is None:
             self.p.kill()
