@@ -10,6 +10,7 @@
 
 struct mr_guard;
 struct mr_sandbox_options;
+struct mr_egress_options;
 
 /* Parses and checks the options; NULL text counts as {}. */
 int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, struct mr_err *err);
@@ -17,5 +18,7 @@ int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, 
 int mr_options_guard(struct mr_guard **out, const struct mr_mem *m, yyjson_val *options, struct mr_err *err);
 /* Section sandbox into so; strings are the document's. root is NULL when it is not set; http and guard are left. */
 void mr_options_sandbox(yyjson_val *options, struct mr_sandbox_options *so);
+/* Section egress into o; lists are a's, strings the document's. */
+int mr_options_egress(yyjson_val *options, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err);
 
 #endif

@@ -53,9 +53,12 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
 #ifdef MR_NO_SANDBOX
   (void)rt;
   (void)err;
+  (void)mr_rt_egress;
   return MR_OK;
 #else
-  struct mr_sandbox_options so = {.http = rt->http, .guard = rt->guard};
+  struct mr_egress_options eo;
+  struct mr_arena *lists;
+  struct mr_sandbox_options so = {.http = rt->http, .guard = rt->guard, .egress = &eo};
   const char *dir = mr_store_dir(rt->store);
   char root[4096];
   int code;
@@ -72,8 +75,13 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
       return mr_err_set(err, MR_E_INVALID, "store", "store: the path is too long");
     so.root = root;
   }
-  code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
-  return code != MR_OK ? code : mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
+  lists = mr_arena_new(mr_rt_mem(rt), 1024);
+  code = lists ? mr_rt_egress(rt, &eo, lists, err) : mr_err_nomem(err);
+  if (code == MR_OK)
+    code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
+  if (code == MR_OK) code = mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
+  mr_arena_free(&lists);
+  return code;
 #endif
 }
 

@@ -181,15 +181,18 @@ static int open_driver(struct worker *w, struct mr_err *err)
 #ifdef MR_NO_SANDBOX
   return mr_err_set(err, MR_E_UNSUPPORTED, NULL, "sandbox: not part of this build (SANDBOX=0)");
 #else
-  struct mr_sandbox_options so = {.http = w->http, .guard = w->guard};
+  struct mr_egress_options eo;
+  struct mr_sandbox_options so = {.http = w->http, .guard = w->guard, .egress = &eo};
+  struct mr_arena *lists = mr_arena_new(w->mem, 1024);
   const struct mr_sandbox_feature *f;
-  int n, code;
+  int n, code = lists ? mr_options_egress(yyjson_doc_get_root(w->options), &eo, lists, err) : mr_err_nomem(err);
 
   mr_options_sandbox(yyjson_doc_get_root(w->options), &so);
-  code = open_root(w, so.root, err);
+  if (code == MR_OK) code = open_root(w, so.root, err);
   so.root = w->root;
   if (!so.uid_first) so.uid_first = UID_FIRST;
   if (code == MR_OK) code = mr_sandbox_local_new(&w->driver, w->loop, w->childs, w->pool, &so, err);
+  mr_arena_free(&lists);
   return code == MR_OK ? mr_sandbox_report(w->driver, &f, &n, err) : code;
 #endif
 }

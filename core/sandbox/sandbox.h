@@ -18,6 +18,7 @@
 
 struct mr_http_client;
 struct mr_guard;
+struct sockaddr;
 
 struct mr_sandbox_driver; /* one per runtime */
 struct mr_sandbox;        /* one per session */
@@ -80,6 +81,22 @@ struct mr_sandbox_result {
 };
 typedef void (*mr_sandbox_fn)(void *ud, const struct mr_sandbox_result *r);
 
+/* The operator's part of what sandboxes may reach (sandbox/egress). Everything is copied. */
+struct mr_egress_options {
+  const int (*ports)[2]; /* ranges of ports that are open beside 80 and 443, at most 64 */
+  int nports;
+  const struct mr_str *package_hosts; /* hosts of the package managers' registries, "*.x" too */
+  int npackage_hosts;
+  const struct mr_str *blocked_hosts; /* never, in no environment */
+  int nblocked_hosts;
+  /* Does a listener of this program's own answer at this address? NULL: there is none. Loop thread. */
+  bool (*own)(void *ud, const struct sockaddr *sa);
+  void *own_ud;
+};
+struct mr_egress_stats {
+  uint64_t allowed, denied, unknown; /* requests; unknown: without the session's token */
+};
+
 struct mr_sandbox_options {
   const char *root;             /* directory for sandboxes' workspaces and sockets (under the data dir) */
   const char *libexec;          /* MOONRIG_LIBEXEC or NULL: embedded launcher and envd */
@@ -90,6 +107,7 @@ struct mr_sandbox_options {
   int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
   struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
   const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */
+  const struct mr_egress_options *egress; /* NULL = nothing special */
 };
 
 /* Probes what works here; never fails because bubblewrap is missing (see the report). */

@@ -115,7 +115,7 @@ def a_session_with_bash_and_the_file_tools(h):
     events = h.server.events(s)
     assert [e["tool_use_id"] for e in events if e["type"] == "user.tool_result"] == \
         [e["id"] for e in events if e["type"] == "agent.tool_use"]
-    h.say(s, "bash|command|cat /workspace/a.txt; echo $X")  # another item, the same sandbox
+    h.say(s, "bash|command|echo $(cat /workspace/a.txt); echo $X")  # another item, the same sandbox
     assert h.said(s, 2) == "results: beta\n7"
     h.until("the end of the item", lambda: [i["state"] for i in h.items()] == ["stopped"] * 2)
     assert w.stop() == 0 and w.processes() == []

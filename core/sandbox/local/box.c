@@ -80,11 +80,37 @@ static const char *arg(struct mr_arena *a, const char *name, int64_t v)
   return mr_arena_printf(a, "%s=%lld", name, (long long)v);
 }
 
+static void envd_config(const struct mr_box *b, struct mr_buf *out)
+{
+  const struct mr_local_conf *c = b->l->conf;
+  struct mr_jw w;
+
+  mr_buf_c(out, "config=");
+  mr_jw_init(&w, out);
+  mr_jw_obj(&w);
+  mr_jw_key(&w, "proto");
+  mr_jw_arr(&w);
+  mr_jw_int(&w, MR_ENVD_PROTO_MIN);
+  mr_jw_int(&w, MR_ENVD_PROTO_MAX);
+  mr_jw_arr_end(&w);
+  mr_jw_kint(&w, "orphan_ttl_s", c->orphan_ttl_s);
+  mr_jw_kint(&w, "nproc", c->nproc);
+  if (b->l->egress) {
+    mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
+    mr_jw_key(&w, "env");
+    mr_jw_obj(&w);
+    mr_egress_env(&w, b->token);
+    mr_jw_obj_end(&w);
+  }
+  mr_jw_obj_end(&w);
+}
+
 static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
 {
   const struct mr_local_conf *c = b->l->conf;
   struct mr_arena *a = mr_arena_new(b->l->mem, 8192);
   const char *argv[16];
+  struct mr_buf config;
   int fds[7] = {-1, -1, b->given[1], b->given[0], b->given[1], b->given[2], b->given[3]}, n = 0, code;
   struct mr_child_opts opts = {.argv = argv,
                                .exe_fd = c->launcher_fd,
@@ -95,11 +121,12 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
                                .ud = b};
 
   if (!a) return mr_err_nomem(err);
+  mr_buf_init(&config, b->l->mem, 64 << 10);
+  envd_config(b, &config);
   argv[n++] = "moonrig-launcher";
   argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
   argv[n++] = mr_arena_printf(a, "dir=%s/s/%s", c->root, b->session);
-  argv[n++] = mr_arena_printf(a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,\"nproc\":%lld}",
-                              MR_ENVD_PROTO_MIN, MR_ENVD_PROTO_MAX, c->orphan_ttl_s, (long long)c->nproc);
+  argv[n++] = config.failed ? NULL : mr_arena_str(a, mr_buf_get(&config)).p;
   argv[n++] = arg(a, "disable_userns", b->l->machine.disable_userns);
   argv[n++] = arg(a, "tmp", c->tmp_max);
   argv[n++] = arg(a, "shm", c->tmp_max < 64 << 20 ? c->tmp_max : 64 << 20);
@@ -114,6 +141,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
     code = argv[i] ? code : MR_E_NOMEM;
   code = code ? mr_err_nomem(err) : mr_child_spawn(b->l->childs, &opts, &b->child, err);
   b->spawning = code == MR_OK;
+  mr_buf_free(&config);
   mr_arena_free(&a);
   return code;
 }
@@ -135,6 +163,7 @@ static void opened(struct mr_box *b, struct mr_open *o)
   struct mr_err err = o->err;
   int code = MR_OK, report = -1;
 
+  memcpy(b->token, o->token, sizeof b->token);
   if (o->how == MR_OPEN_MADE) {
     const int given[5] = {o->listen, o->report[1], fcntl(b->l->conf->envd_fd, F_DUPFD_CLOEXEC, 3), o->lock, -1};
     memcpy(b->given, given, sizeof given);
@@ -385,11 +414,12 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
 {
   struct mr_local *l = MR_OF(d, struct mr_local, base);
   struct mr_arena *a = mr_arena_new(l->mem, 1024);
+  struct mr_egress_policy *policy = l->egress ? mr_egress_policy_new(l->mem, &spec->network) : NULL;
   struct mr_sandbox_mount *mounts;
   struct mr_box *b = NULL;
 
   (void)ref; /* the directory of the session says all that there is to know */
-  if (!a || !mr_session_name_ok(spec->session_id) ||
+  if (!a || (l->egress && !policy) || !mr_session_name_ok(spec->session_id) ||
       copy_mounts(a, spec->mounts, spec->nmounts, &mounts) != MR_OK)
     goto fail;
   b = mr_local_find(l, spec->session_id);
@@ -397,12 +427,15 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   if (!b && box_new(&b, l, spec->session_id) != MR_OK) goto fail;
   b->released = false;
   mr_arena_free(&b->arena);
+  mr_egress_policy_free(&b->policy); /* no link has it: there is no connection while nobody holds the box */
+  b->policy = policy;
   b->arena = a;
   b->mounts = mounts;
   b->nmounts = spec->nmounts;
   mr_box_step(b);
   return &b->base;
 fail:
+  mr_egress_policy_free(&policy);
   mr_arena_free(&a);
   return NULL;
 }
@@ -424,6 +457,7 @@ void mr_box_free(struct mr_box *b)
   mr_calls_drop(b);
   *b->link = b->next;
   if (b->next) b->next->link = b->link;
+  mr_egress_policy_free(&b->policy);
   mr_arena_free(&b->arena);
   mr_mem_free(b->l->mem, b);
 }

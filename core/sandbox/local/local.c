@@ -121,6 +121,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->file_max = c->disk_max < INT64_C(4) << 30 ? c->disk_max : INT64_C(4) << 30;
   c->nproc = o->nproc ? o->nproc : 512;
   c->nofile = 8192;
+  c->network = o->http != NULL;
   if (c->uid_first <= 0 || c->uid_count < 2 || c->uid_first + c->uid_count > INT32_MAX)
     return mr_err_set(err, MR_E_INVALID, "sandbox.uid_first",
                       "sandbox.uid_first and sandbox.uid_count name no usable range of host uids");
@@ -245,6 +246,7 @@ static void local_free(struct mr_sandbox_driver *d)
   mr_destroys_free(l);
   while (l->boxes)
     mr_box_free(l->boxes);
+  mr_egress_free(&l->egress);
   mr_local_conf_unref(&l->conf);
   mr_mem_free(l->mem, l);
 }
@@ -296,6 +298,7 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
   l->childs = childs;
   l->pool = pool;
   code = conf_new(&l->conf, sys, o, err);
+  if (code == MR_OK && l->conf->network) code = mr_egress_new(&l->egress, loop, o->guard, o->egress, err);
   if (code != MR_OK) {
     mr_local_conf_unref(&l->conf);
     mr_mem_free(l->mem, l);

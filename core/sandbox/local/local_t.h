@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "sandbox/egress/egress.h"
 #include "sandbox/sandbox.h"
 
 enum {
@@ -22,15 +23,15 @@ enum {
   MR_LOCAL_FEATURES = 12
 };
 
-/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock}, <root>/u/<uid> -> session,
+/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,token}, <root>/u/<uid> -> session,
  * <root>/trash/, <root>/probe/ */
 struct mr_local_conf {
   int refs;
   const struct mr_sys *sys;
-  char *root, *libexec;     /* root is absolute */
-  int s_fd, u_fd, trash_fd; /* its directories */
-  int launcher_fd, envd_fd; /* programs: sealed memory files, or files of libexec */
-  bool as_root;
+  char *root, *libexec;         /* root is absolute */
+  int s_fd, u_fd, trash_fd;     /* its directories */
+  int launcher_fd, envd_fd;     /* programs: sealed memory files, or files of libexec */
+  bool as_root, network;        /* network: there is a way out */
   int64_t uid_first, uid_count; /* uid_first itself is the probe's */
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
@@ -68,6 +69,7 @@ struct mr_local {
   struct mr_childs *childs;
   struct mr_pool *pool;
   struct mr_local_conf *conf;
+  struct mr_egress *egress; /* NULL: no network */
   struct mr_local_machine machine;
   struct mr_probe_job *probing; /* in the pool, or NULL */
   struct mr_box *boxes;
@@ -135,6 +137,9 @@ struct mr_box {
   struct mr_ready step, deliver, io;
   struct mr_timer timer;
   struct mr_destroy *destroy;
+  struct mr_egress_policy *policy; /* of the spec */
+  struct mr_egress_link *way;      /* while it is attached */
+  char token[MR_EGRESS_TOKEN];     /* that clients of the proxy must know */
   /* wire.c */
   int fd;
   struct event *rd, *wr;
@@ -215,6 +220,7 @@ struct mr_open {
   enum mr_open_how how;
   int conn, listen, report[2], lock; /* -1 or open */
   int64_t uid;
+  char token[MR_EGRESS_TOKEN];
   struct mr_err err;
 };
 void mr_open_work(struct mr_job *j, void *worker);

@@ -1,0 +1,118 @@
+/*
+ * egress.c - the section "egress" of the options: what the operator says about the network of sandboxes, on top of
+ * what each environment's networking says (sandbox/egress). The lists are read here, entry by entry, and a wrong one
+ * is refused by its place: egress.ports.1.
+ */
+#include "host/host_t.h"
+
+#include <stdio.h>
+
+enum { PORTS_MAX = 64, HOSTS_MAX = 1000 };
+
+static yyjson_val *list(yyjson_val *options, const char *key)
+{
+  return mr_json_get(mr_json_get(options, "egress"), key);
+}
+
+static int not_list(const char *key, struct mr_err *err)
+{
+  char field[64];
+
+  snprintf(field, sizeof field, "egress.%s", key);
+  return mr_err_set(err, MR_E_INVALID, field, "%s: must be a list", field);
+}
+
+/* 8443, or "8000-8100". */
+static bool port_range(yyjson_val *v, int out[2])
+{
+  struct mr_str s = mr_json_str(v), first = mr_str_split(&s, '-');
+  int64_t a = yyjson_is_int(v) ? yyjson_get_sint(v) : 0, b = a;
+
+  if (first.p && (mr_str_int(first, &a) != MR_OK || (s.p && mr_str_int(s, &b) != MR_OK))) return false;
+  if (first.p && !s.p) b = a;
+  out[0] = (int)a;
+  out[1] = (int)b;
+  return a >= 1 && a <= b && b <= 65535;
+}
+
+static int ports(yyjson_val *options, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
+{
+  yyjson_val *l = list(options, "ports"), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(l);
+  int(*out)[2] = mr_arena_alloc(a, PORTS_MAX * sizeof *out);
+  char field[64];
+
+  if (!out) return mr_err_nomem(err);
+  o->ports = (const int(*)[2])out;
+  if (!l || yyjson_is_null(l)) return MR_OK;
+  if (!yyjson_is_arr(l)) return not_list("ports", err);
+  while ((v = yyjson_arr_iter_next(&it))) {
+    snprintf(field, sizeof field, "egress.ports.%d", o->nports);
+    if (o->nports == PORTS_MAX || !port_range(v, out[o->nports]))
+      return mr_err_set(err, MR_E_INVALID, field,
+                        "%s: a port or a range such as \"8000-8100\", at most %d of them", field,
+                        (int)PORTS_MAX);
+    o->nports++;
+  }
+  return MR_OK;
+}
+
+/* A host's name, or "*.example.com". */
+static bool host_ok(struct mr_str h)
+{
+  if (mr_str_starts(h, MR_S("*."))) h.p += 2, h.n -= 2;
+  for (size_t i = 0; i < h.n; i++) {
+    char c = h.p[i];
+    if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || memchr("-._:", c, 4)))
+      return false;
+  }
+  return h.n > 0 && h.n <= 253 && h.p[0] != '.';
+}
+
+static int hosts(yyjson_val *options, const char *key, const struct mr_str **out, int *n, struct mr_arena *a,
+                 struct mr_err *err)
+{
+  yyjson_val *l = list(options, key), *v;
+  yyjson_arr_iter it = yyjson_arr_iter_with(l);
+  struct mr_str *to;
+  char field[64];
+
+  if (!l || yyjson_is_null(l)) return MR_OK;
+  if (!yyjson_is_arr(l)) return not_list(key, err);
+  *out = to = mr_arena_alloc(a, (yyjson_arr_size(l) + 1) * sizeof *to);
+  if (!to) return mr_err_nomem(err);
+  while ((v = yyjson_arr_iter_next(&it))) {
+    snprintf(field, sizeof field, "egress.%s.%d", key, *n);
+    if (*n == HOSTS_MAX || !host_ok(mr_json_str(v)))
+      return mr_err_set(err, MR_E_INVALID, field, "%s: a host such as example.com or *.example.com", field);
+    to[(*n)++] = mr_json_str(v);
+  }
+  return MR_OK;
+}
+
+int mr_options_egress(yyjson_val *options, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
+{
+  int code;
+
+  *o = (struct mr_egress_options){.own = NULL};
+  code = ports(options, o, a, err);
+  if (code == MR_OK) code = hosts(options, "package_hosts", &o->package_hosts, &o->npackage_hosts, a, err);
+  if (code == MR_OK) code = hosts(options, "blocked_hosts", &o->blocked_hosts, &o->nblocked_hosts, a, err);
+  return code;
+}
+
+/* The API is made after the sandboxes, and gone before them. */
+static bool own(void *ud, const struct sockaddr *sa)
+{
+  struct mr_runtime *rt = ud;
+  return rt->api && mr_api_answers(rt->api, sa);
+}
+
+int mr_rt_egress(struct mr_runtime *rt, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
+{
+  int code = mr_options_egress(yyjson_doc_get_root(rt->options), o, a, err);
+
+  o->own = own;
+  o->own_ud = rt;
+  return code;
+}
