@@ -1,5 +1,6 @@
 """What the queue and the session see of a worker that nothing disturbs."""
-import time
+import threading, time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from workers import ENVIRONMENT, KEY, text, worker_test
 
 ITEM = "/v1/environments/" + ENVIRONMENT + "/work"
@@ -223,3 +224,36 @@ def sandboxes_are_kept_between_items(q, work, tmp):
     round("echo kept > f")
     w.until("the sandbox's end", lambda: w.processes() == [])
     assert "No such file" in round("cat f")
+
+
+@worker_test
+def the_network_that_commands_have(q, work, tmp):
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"the page")
+
+        def log_message(self, *a):
+            pass
+    page = ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    page.daemon_threads = True
+    threading.Thread(target=page.serve_forever, args=(0.05,), daemon=True).start()
+    port = page.server_address[1]
+    (tmp / "c.lua").write_text("return { egress = { ports = { %d } } }" % port)
+    fetch = f"curl -sS --noproxy '' -m 20 -f http://localhost:{port}/ 2>&1; echo; curl -sS --noproxy '' -m 20 -f http://127.0.0.1:{q.port}/ 2>&1"
+    for n, (args, listed, goes) in enumerate((((), True, True), ((), False, False), (("--network", "none"), True, False),
+                                              (("--network", "localhost, packages"), True, True),
+                                              (("--network", "*.example.com"), True, False))):
+        s = q.session()
+        call = q.use(s, "bash", command=fetch)
+        q.enqueue(s)
+        w = work("--config", str(tmp / "c.lua"), *args, name=f"n{n}",
+                 env={"MOONRIG_ALLOW_PRIVATE_HOSTS": "localhost"} if listed else {})
+        w.until("the result", lambda: call in q.results(s))
+        out = text(q.results(s)[call])
+        assert ("the page" in out) == goes, (args, listed, out)
+        assert "curl:" in out.splitlines()[-1], out  # the queue itself is not for commands
+        w.p.kill()
+    page.shutdown()
+    page.server_close()
