@@ -152,6 +152,7 @@ static int take_settings(struct worker *w, char *url, size_t n)
 
 /* ---- its parts ---- */
 
+#ifndef MR_NO_SANDBOX
 static int open_root(struct worker *w, const char *root, struct mr_err *err)
 {
   char lock[4200], pid[24] = "";
@@ -178,9 +179,6 @@ static int open_root(struct worker *w, const char *root, struct mr_err *err)
 
 static int open_driver(struct worker *w, struct mr_err *err)
 {
-#ifdef MR_NO_SANDBOX
-  return mr_err_set(err, MR_E_UNSUPPORTED, NULL, "sandbox: not part of this build (SANDBOX=0)");
-#else
   struct mr_egress_options eo;
   struct mr_sandbox_options so = {.http = w->http, .guard = w->guard, .egress = &eo};
   struct mr_arena *lists = mr_arena_new(w->mem, 1024);
@@ -194,8 +192,14 @@ static int open_driver(struct worker *w, struct mr_err *err)
   if (code == MR_OK) code = mr_sandbox_local_new(&w->driver, w->loop, w->childs, w->pool, &so, err);
   mr_arena_free(&lists);
   return code == MR_OK ? mr_sandbox_report(w->driver, &f, &n, err) : code;
-#endif
 }
+#else
+static int open_driver(struct worker *w, struct mr_err *err)
+{
+  (void)w;
+  return mr_err_set(err, MR_E_UNSUPPORTED, NULL, "sandbox: not part of this build (SANDBOX=0)");
+}
+#endif
 
 static int open_parts(struct worker *w, struct mr_err *err)
 {
