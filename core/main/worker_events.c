@@ -15,6 +15,7 @@ enum {
   LIST_S = 60,
   STALL_S = 90,
   CAP_S = 30,
+  GOOD_S = 30, /* a stream that lived so long was a good one */
   LIST_LIMIT = 1000,
   LIST_MAX = 128 << 20,
   FRAME_MAX = 48 << 20
@@ -118,6 +119,7 @@ static void on_list(void *ud, const struct answer *a)
     return;
   }
   it->live = true;
+  it->live_us = mr_loop_now_us(it->w->loop);
   mr_worker_calls_resend(it);
   mr_worker_pause(it->stream, false);
   settle(it);
@@ -183,6 +185,7 @@ static void on_stream(void *ud, const struct answer *a)
 {
   struct item *it = ud;
 
+  if (it->live && mr_loop_now_us(it->w->loop) - it->live_us > GOOD_S * WORKER_SECOND) it->connects = 0;
   if (a->fatal) {
     refused(it, "its event stream cannot be opened", a);
     return;

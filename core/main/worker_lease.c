@@ -13,6 +13,14 @@
 enum { TTL_FIRST_S = 90, INTERVAL_MAX_S = 30, AGAIN_MAX_S = 5, LAST_TTL_S = 10, LAST_S = 5 };
 
 static void beat(struct item *it);
+static void last_beat(struct item *it);
+
+static void take_last(struct item *it, struct mr_str last)
+{
+  if (!last.n || last.n >= sizeof it->last) return;
+  memcpy(it->last, last.p, last.n);
+  it->last[last.n] = '\0';
+}
 
 static void granted(struct item *it, yyjson_val *json)
 {
@@ -30,10 +38,7 @@ static void granted(struct item *it, yyjson_val *json)
     mr_worker_item_end(it, END_LOST);
     return;
   }
-  if (last.n && last.n < sizeof it->last) {
-    memcpy(it->last, last.p, last.n);
-    it->last[last.n] = '\0';
-  }
+  take_last(it, last);
   if (ttl > 0 && ttl < 86400 * WORKER_SECOND) {
     it->ttl_us = ttl;
     interval = ttl / 2 < INTERVAL_MAX_S * WORKER_SECOND ? ttl / 2 : INTERVAL_MAX_S * WORKER_SECOND;
@@ -58,7 +63,10 @@ static void on_beat(void *ud, const struct answer *a)
   int64_t again = it->interval_us < AGAIN_MAX_S * WORKER_SECOND ? it->interval_us : AGAIN_MAX_S * WORKER_SECOND;
   yyjson_val *now = mr_json_get(mr_json_get(mr_json_get(a->json, "error"), "details"), "current_state");
 
-  if (a->ok) {
+  if (it->handed_back) {
+    if (a->ok) take_last(it, mr_json_get_str(a->json, "last_heartbeat"));
+    last_beat(it);
+  } else if (a->ok) {
     granted(it, a->json);
   } else if (a->status == 412) {
     struct mr_str state = mr_json_get_str(now, "state");
@@ -97,7 +105,7 @@ static void beat(struct item *it)
   send_beat(it, it->w->set->lease_s, it->interval_us, on_beat);
 }
 
-static void on_handed_back(void *ud, const struct answer *a)
+static void on_last_beat(void *ud, const struct answer *a)
 {
   struct item *it = ud;
 
@@ -105,11 +113,17 @@ static void on_handed_back(void *ud, const struct answer *a)
   it->handed_back(it);
 }
 
+static void last_beat(struct item *it)
+{
+  send_beat(it, LAST_TTL_S, LAST_S * WORKER_SECOND, on_last_beat);
+}
+
 void mr_worker_lease_hand_back(struct item *it, void (*done)(struct item *it))
 {
-  mr_worker_lease_end(it);
+  mr_timer_cancel(it->w->loop, &it->beat_timer);
+  mr_timer_cancel(it->w->loop, &it->lease_timer);
   it->handed_back = done;
-  send_beat(it, LAST_TTL_S, LAST_S * WORKER_SECOND, on_handed_back);
+  if (!it->beat) last_beat(it); /* else after that one: its answer is what the last one has to expect */
 }
 
 static void on_beat_timer(struct mr_timer *t)

@@ -165,9 +165,10 @@ struct item {
   struct mr_timer connect_timer, idle_timer;
   struct mr_sse_parser parser;
   int connects, list_limit;
-  bool retrieved; /* the session was read */
-  bool live;      /* the stream is open, and the history was read after it was */
-  bool turn_over; /* the last event that counts ends the turn */
+  bool retrieved;  /* the session was read */
+  bool live;       /* the stream is open, and the history was read after it was */
+  int64_t live_us; /* since when */
+  bool turn_over;  /* the last event that counts ends the turn */
 
   /* worker_calls.c */
   struct call *calls, **calls_tail;
