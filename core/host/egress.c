@@ -10,9 +10,9 @@
 
 enum { PORTS_MAX = 64, HOSTS_MAX = 1000, SECRETS = 20, SECRET_HOSTS = 16, SECRET_MAX = 4096 };
 
-static yyjson_val *list(const struct mr_runtime *rt, const char *key)
+static yyjson_val *list(yyjson_val *options, const char *key)
 {
-  return mr_json_get(mr_json_get(yyjson_doc_get_root(rt->options), "egress"), key);
+  return mr_json_get(mr_json_get(options, "egress"), key);
 }
 
 static int not_list(const char *key, struct mr_err *err)
@@ -36,9 +36,9 @@ static bool port_range(yyjson_val *v, int out[2])
   return a >= 1 && a <= b && b <= 65535;
 }
 
-static int ports(struct mr_runtime *rt, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
+static int ports(yyjson_val *options, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
 {
-  yyjson_val *l = list(rt, "ports"), *v;
+  yyjson_val *l = list(options, "ports"), *v;
   yyjson_arr_iter it = yyjson_arr_iter_with(l);
   int(*out)[2] = mr_arena_alloc(a, PORTS_MAX * sizeof *out);
   char field[64];
@@ -70,10 +70,10 @@ static bool host_ok(struct mr_str h)
   return h.n > 0 && h.n <= 253 && h.p[0] != '.';
 }
 
-static int hosts(struct mr_runtime *rt, const char *key, const struct mr_str **out, int *n, struct mr_arena *a,
+static int hosts(yyjson_val *options, const char *key, const struct mr_str **out, int *n, struct mr_arena *a,
                  struct mr_err *err)
 {
-  yyjson_val *l = list(rt, key), *v;
+  yyjson_val *l = list(options, key), *v;
   yyjson_arr_iter it = yyjson_arr_iter_with(l);
   struct mr_str *to;
   char field[64];
@@ -170,10 +170,9 @@ static int credential(yyjson_val *v, int at, struct mr_sandbox_secret *out, stru
   return MR_OK;
 }
 
-static int credentials(struct mr_runtime *rt, struct mr_egress_options *o, struct mr_arena *a,
-                       struct mr_err *err)
+static int credentials(yyjson_val *options, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
 {
-  yyjson_val *l = list(rt, "credentials"), *v;
+  yyjson_val *l = list(options, "credentials"), *v;
   yyjson_arr_iter it = yyjson_arr_iter_with(l);
   struct mr_sandbox_secret *to;
   int code = MR_OK;
@@ -191,6 +190,19 @@ static int credentials(struct mr_runtime *rt, struct mr_egress_options *o, struc
   return code;
 }
 
+int mr_options_egress(yyjson_val *options, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
+{
+  int code;
+
+  *o = (struct mr_egress_options){.own = NULL};
+  code = ports(options, o, a, err);
+  if (code == MR_OK) code = hosts(options, "package_hosts", &o->package_hosts, &o->npackage_hosts, a, err);
+  if (code == MR_OK) code = hosts(options, "blocked_hosts", &o->blocked_hosts, &o->nblocked_hosts, a, err);
+  if (code == MR_OK) code = credentials(options, o, a, err);
+  o->ca_file = yyjson_get_str(mr_json_get(mr_json_get(options, "http"), "ca_file"));
+  return code;
+}
+
 /* The API is made after the sandboxes, and gone before them. */
 static bool own(void *ud, const struct sockaddr *sa)
 {
@@ -200,13 +212,9 @@ static bool own(void *ud, const struct sockaddr *sa)
 
 int mr_rt_egress(struct mr_runtime *rt, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
 {
-  int code;
+  int code = mr_options_egress(yyjson_doc_get_root(rt->options), o, a, err);
 
-  *o = (struct mr_egress_options){.own = own, .own_ud = rt};
-  code = ports(rt, o, a, err);
-  if (code == MR_OK) code = hosts(rt, "package_hosts", &o->package_hosts, &o->npackage_hosts, a, err);
-  if (code == MR_OK) code = hosts(rt, "blocked_hosts", &o->blocked_hosts, &o->nblocked_hosts, a, err);
-  if (code == MR_OK) code = credentials(rt, o, a, err);
-  o->ca_file = mr_json_get_str(mr_json_get(yyjson_doc_get_root(rt->options), "http"), "ca_file").p;
+  o->own = own;
+  o->own_ud = rt;
   return code;
 }

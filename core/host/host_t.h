@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include "agent/domain.h"
 #include "api/api.h"
+#include "host/options.h"
 #include "host/queue.h"
 #include "loop/child.h"
 #include "moonrig_ext.h"
@@ -109,10 +110,6 @@ void mr_rt_close_init(struct mr_runtime *rt);
 void mr_rt_turn(struct mr_runtime *rt, int wait_ms);
 /* Waits for the queue, turning the loop where nobody else does. */
 int mr_rt_wait(struct mr_runtime *rt, int timeout_ms);
-
-/* ---- options.c ---- */
-/* Parses and checks the options; NULL text counts as {}. */
-int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, struct mr_err *err);
 
 /* ---- call.c, call_new.c ---- */
 struct mr_op {
