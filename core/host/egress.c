@@ -199,6 +199,7 @@ int mr_options_egress(yyjson_val *options, struct mr_egress_options *o, struct m
   if (code == MR_OK) code = hosts(options, "package_hosts", &o->package_hosts, &o->npackage_hosts, a, err);
   if (code == MR_OK) code = hosts(options, "blocked_hosts", &o->blocked_hosts, &o->nblocked_hosts, a, err);
   if (code == MR_OK) code = credentials(options, o, a, err);
+  o->ca_file = mr_json_get_str(mr_json_get(options, "http"), "ca_file").p;
   return code;
 }
 
