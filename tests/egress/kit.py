@@ -162,6 +162,7 @@ class Box:
         self.p.stdin.close()
         self.p.wait(LIMIT)
         self.reader.join(LIMIT)
+        assert self.p.returncode == 0, (self.p.returncode, self.log[-40:])
 
     def kill(self):
         self.p.kill()

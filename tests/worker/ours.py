@@ -146,9 +146,7 @@ def one_is_killed_and_another_claims(h):
     one.p.kill()
     h.running(two, "sleep 0.21")  # once the lease has run out
     call = h.until("the call", lambda: [e["id"] for e in h.server.events(s) if e["type"] == "agent.tool_use"])[0]
-    for p in two.pids("sleep 0.21"):
-        with open(f"/proc/{p}/root/tmp/go", "w") as f:
-            f.write("the second")
+    two.put("/tmp/go", "the second")
     assert h.said(s) == "results: by the second"
     results = [e for e in h.server.events(s) if e["type"] == "user.tool_result"]
     assert [e["tool_use_id"] for e in results] == [call], results
@@ -162,11 +160,11 @@ def a_worker_drains_and_another_goes_on(h):
     h.running(one, "sleep 0.22")
     one.p.send_signal(signal.SIGTERM)
     one.said("what runs has 30 s")
-    for p in one.pids("sleep 0.22"):
-        open(f"/proc/{p}/root/tmp/go", "w").close()
+    one.put("/tmp/go")
     assert one.ended() == 0 and one.processes() == []
     two = h.work(name="two")
-    assert h.said(s) == "results: first / second"
+    said = h.said(s)
+    assert said == "results: first / second", (said, one.text(), two.text())
     assert "second" not in one.text() and two.text().count(": runs") == 1
 
 
@@ -196,8 +194,7 @@ def the_server_is_killed_and_comes_back(h):
     w = h.work()
     h.running(w, "sleep 0.23")
     h.server.stop(signal.SIGKILL)
-    for p in w.pids("sleep 0.23"):
-        open(f"/proc/{p}/root/tmp/go", "w").close()
+    w.put("/tmp/go")
     w.said("not sent")
     h.server.start()
     assert h.said(s) == "results: x"

@@ -52,10 +52,20 @@ class Worker:
         roots = [p for p, line in cmd.items() if str(self.data) in line and "moonrig-launcher" in line]
         return [cmd.get(p, "") for r in roots for p in below(r, parent)]
 
-    def pids(self, command):
-        parent, cmd = processes()
-        roots = [p for p, line in cmd.items() if str(self.data) in line and "moonrig-launcher" in line]
-        return [p for r in roots for p in below(r, parent) if cmd.get(p, "").strip() == command]
+    def put(self, path, text=""):
+        """Writes a file inside its sandbox, by any process there that lives long enough."""
+        def one():
+            parent, cmd = processes()
+            roots = [p for p, line in cmd.items() if str(self.data) in line and "moonrig-launcher" in line]
+            for p in (p for r in roots for p in below(r, parent) if "sleep" in cmd.get(p, "") or "bash" in cmd.get(p, "")):
+                try:
+                    with open(f"/proc/{p}/root{path}.part", "w") as f:
+                        f.write(text)
+                    os.rename(f"/proc/{p}/root{path}.part", f"/proc/{p}/root{path}")
+                    return True
+                except OSError:
+                    pass
+        self.until("a process inside", one)
 
     def close(self):
         if self.p.poll() is None:

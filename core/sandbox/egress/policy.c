@@ -28,18 +28,18 @@ enum mr_verdict mr_egress_judge(const struct mr_egress_policy *p, const struct m
                                 const struct mr_target *t, char why[300])
 {
   if (listed(c->blocked, c->nblocked, t->host)) {
-    snprintf(why, 300, "host %s is blocked by the operator of this server", t->host);
+    snprintf(why, 300, "host %.200s is blocked by the operator of this server", t->host);
     return MR_DENY;
   }
   if (p->limited && !listed(p->hosts, p->nhosts, t->host)) {
     if (p->package_managers && !c->packages_known) return MR_ASK;
     if (!p->package_managers || !listed(c->packages, c->npackages, t->host)) {
-      snprintf(why, 300, "host %s is not in this environment's allowed_hosts", t->host);
+      snprintf(why, 300, "host %.200s is not in this environment's allowed_hosts", t->host);
       return MR_DENY;
     }
   }
   if (!port_open(c, t->port)) {
-    snprintf(why, 300, "port %d of %s is not open: only 80, 443 and the operator's egress.ports are", t->port,
+    snprintf(why, 300, "port %d of %.200s is not open: only 80, 443 and the operator's egress.ports are", t->port,
              t->host);
     return MR_DENY;
   }
