@@ -49,6 +49,8 @@ static const struct option table[] = {
     {"sandbox.memory_total", K_INT, 16 << 20, INT64_MAX},
     {"sandbox.cpu_percent", K_INT, 1, 100000},
     {"sandbox.require_limits", K_BOOL, 0, 0},
+    {"sandbox.driver", K_STR, 1, 10}, /* local, none */
+    {"sandbox.unsafe", K_BOOL, 0, 0},
     {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
     {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
     {"lua.load_ms", K_INT, 1, 3600000},

@@ -23,7 +23,7 @@ static const struct flag flags[] = {
     {"--tls-cert", F_STR, AT(tls_cert), TAKES_SERVER},
     {"--tls-key", F_STR, AT(tls_key), TAKES_SERVER},
     {"--data", F_STR, AT(data), TAKES_SERVER | TAKES_CLIENT},
-    {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL},
+    {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL | TAKES_DOCTOR},
     {"--offline", F_STR, AT(offline), TAKES_SERVER | TAKES_REPL},
     {"--watch", F_BOOL, AT(watch), TAKES_SERVER | TAKES_PS},
     {"--insecure-http", F_BOOL, AT(insecure_http), TAKES_SERVER},
@@ -357,6 +357,9 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
     if (!s->tls_cert != !s->tls_key) return mr_main_usage(c, "--tls-cert and --tls-key go together");
     if (s->grace_s < 0) s->grace_s = 10;
   }
+  if ((takes & TAKES_DOCTOR) && s->config &&
+      (read_file(s, &err) != MR_OK || make_options(s, false, &err) != MR_OK))
+    return mr_main_fail(EXIT_USAGE, &err);
   s->data_given = s->data != NULL;
   if (!s->data) s->data = "./moonrig-data";
   if (takes & TAKES_CLIENT) {

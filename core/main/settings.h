@@ -57,7 +57,8 @@ enum {
   TAKES_API = 32768,
   TAKES_CHECK = 65536, /* the path is the configuration */
   TAKES_EXPORT = 131072,
-  TAKES_COPY = 262144
+  TAKES_COPY = 262144,
+  TAKES_DOCTOR = 1 << 24 /* a configuration, when one is named */
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.

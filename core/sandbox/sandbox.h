@@ -90,6 +90,7 @@ struct mr_sandbox_options {
   int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
   int64_t memory_total;         /* bytes that a whole sandbox may take, where cgroups can limit it; 0 = 4 GiB */
   int cpu_percent;              /* of one core, for a whole sandbox, likewise; 0 = no limit */
+  bool bare;                    /* UNSAFE: no isolation at all (driver "none"); MR_E_DENIED as root */
   bool require_limits;          /* no sandbox where memory and processes of a whole one cannot be limited */
   struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
   const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */

@@ -80,6 +80,40 @@ static const char *arg(struct mr_arena *a, const char *name, int64_t v)
   return mr_arena_printf(a, "%s=%lld", name, (long long)v);
 }
 
+/* What of envd's configuration depends on where it runs. NULL: no memory. Without namespaces the host's own
+ * paths, and no limit of processes: it would count all that the user runs. */
+static const char *where(struct mr_box *b, struct mr_arena *a)
+{
+  static const char *const names[] = {"home", "workspace", "run", "run"};
+  const struct mr_local_conf *c = b->l->conf;
+  struct mr_buf t;
+  struct mr_jw w;
+  const char *out;
+
+  if (!c->bare) return mr_arena_printf(a, "\"nproc\":%lld", (long long)c->nproc);
+  mr_buf_init(&t, b->l->mem, 64 << 10);
+  mr_jw_init(&w, &t);
+  mr_jw_obj(&w);
+  for (int i = 0; i < 4; i += 2)
+    mr_jw_kc(&w, names[i], mr_arena_printf(a, "%s/s/%s/%s", c->root, b->session, names[i + 1]));
+  mr_jw_key(&w, "write");
+  mr_jw_arr(&w);
+  mr_jw_c(&w, mr_arena_printf(a, "%s/s/%s/workspace", c->root, b->session));
+  mr_jw_c(&w, mr_arena_printf(a, "%s/s/%s/outputs", c->root, b->session));
+  mr_jw_c(&w, "/tmp");
+  mr_jw_arr_end(&w);
+  mr_jw_key(&w, "read_only");
+  mr_jw_arr(&w);
+  mr_jw_c(&w, mr_arena_printf(a, "%s/s/%s/uploads", c->root, b->session));
+  mr_jw_arr_end(&w);
+  mr_jw_key(&w, "bare");
+  mr_jw_bool(&w, true);
+  mr_jw_obj_end(&w);
+  out = t.failed ? NULL : mr_arena_printf(a, "%.*s", (int)t.n - 2, t.p + 1); /* its members */
+  mr_buf_free(&t);
+  return out;
+}
+
 static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
 {
   const struct mr_local_conf *c = b->l->conf;
@@ -96,10 +130,13 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
 
   if (!a) return mr_err_nomem(err);
   argv[n++] = "moonrig-launcher";
-  argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
+  if (c->bare)
+    argv[n++] = "bare=1";
+  else
+    argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
   argv[n++] = mr_arena_printf(a, "dir=%s/s/%s", c->root, b->session);
-  argv[n++] = mr_arena_printf(a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,\"nproc\":%lld}",
-                              MR_ENVD_PROTO_MIN, MR_ENVD_PROTO_MAX, c->orphan_ttl_s, (long long)c->nproc);
+  argv[n++] = mr_arena_printf(a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,%s}", MR_ENVD_PROTO_MIN,
+                              MR_ENVD_PROTO_MAX, c->orphan_ttl_s, where(b, a));
   argv[n++] = arg(a, "disable_userns", b->l->machine.disable_userns);
   argv[n++] = arg(a, "tmp", c->tmp_max);
   argv[n++] = arg(a, "shm", c->tmp_max < 64 << 20 ? c->tmp_max : 64 << 20);

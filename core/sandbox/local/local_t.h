@@ -36,6 +36,7 @@ struct mr_local_conf {
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
   struct mr_cgroup_conf cgroup;
+  bool bare;           /* driver "none" */
   bool require_limits; /* no sandbox without limits of memory and processes for it as a whole */
 };
 struct mr_local_conf *mr_local_conf_ref(struct mr_local_conf *c);
