@@ -102,12 +102,6 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
   if (!mr_json_get_bool(mr_json_get(yyjson_doc_get_root(rt->options), "sandbox"), "enabled", true))
     return MR_OK;
   so.bare = driver && strcmp(driver, "none") == 0;
-  if (driver && !so.bare && strcmp(driver, "local") != 0)
-    return mr_err_set(err, MR_E_INVALID, "sandbox.driver", "sandbox.driver: local, or none");
-  if (so.bare && !yyjson_get_bool(option(rt, "sandbox", "unsafe")))
-    return mr_err_set(
-        err, MR_E_INVALID, "sandbox.unsafe",
-        "sandbox.unsafe: must be true for sandbox.driver none, which keeps commands of agents from nothing");
   if (!so.root && strcmp(dir, ":memory:") == 0) {
     mr_log(&rt->sys, MR_LOG_INFO, "runtime", "no sandbox: the store is in memory and sandbox.root is not set");
     return MR_OK;
