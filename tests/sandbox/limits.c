@@ -224,6 +224,19 @@ static bool launcher_gone(struct world *w)
   return host_processes(mark) == 0;
 }
 
+/* The figures of the sandbox's group are those that were asked for. */
+static void on_figures(void *ud, const struct mr_sandbox_diagnosis *d)
+{
+  struct world *w = ud;
+
+  w->done++;
+  for (int i = 0; i < d->nlive; i++)
+    if (strcmp(d->live[i].session_id, w->session) == 0 && d->live[i].memory_max == INT64_C(640) << 20 &&
+        d->live[i].pids_max > NPROC && d->live[i].pids_max <= NPROC + 64 && d->live[i].memory > 0 && d->live[i].pids > 1)
+      return;
+  fail(w, "the diagnosis has not the limits of this sandbox");
+}
+
 static void l18_memory_of_many(struct world *w)
 {
   const struct mr_sandbox_feature *f = feature(w, "memory limit");
@@ -237,6 +250,10 @@ static void l18_memory_of_many(struct world *w)
     return;
   }
   sh(w, "echo kept > f; X=lost");
+  w->done = 0;
+  if (mr_sandbox_diagnose(w->d, "env_attack", on_figures, w) != MR_OK)
+    fail(w, "no diagnosis");
+  wait_done(w, 1);
   for (int i = 0; i < 2 && !w->failed; i++) { /* 1,600 MiB in 50 processes, each far below its own limit */
     call(w, i ? "second" : "first", "bash", bomb, 0);
     if (!wait_done(w, 1))
