@@ -471,7 +471,7 @@ static void one_kill(struct world *w, int i)
   if (pid == 0)
     server_life(w, i, moment);
   if (moment == AT_PROVISION)
-    usleep((useconds_t)(i * 37 % 100 * 600)); /* over what it takes to make one */
+    usleep((useconds_t)(i * 37 % 100 * (i % 2 ? 600 : 2500))); /* over what it takes to make one */
   else if (!within(60, begun, w))
     fail(w, "the server that is to be killed did nothing");
   else if (moment == AT_WRITE)
