@@ -326,7 +326,7 @@ static void l27_race(struct world *w)
       {"grep", "{\"pattern\":\"sk-planted\",\"path\":\"/workspace/real\"}"}};
   /* Host files that are not inside; the place of the first process; one that may only be read. */
   const char *targets[] = {w->dir, "/run/moonrig", "/mnt/session/uploads", "/proc/1/root/etc"};
-  int rounds = full(1000, 25000), leaks = 0, answered = 0;
+  int rounds = full(1000, 100000), leaks = 0, answered = 0;
   long exchanged = 0;
   char path[400], cmd[700];
 
@@ -335,8 +335,10 @@ static void l27_race(struct world *w)
     snprintf(cmd, sizeof cmd,
              "cd /workspace; rm -rf real link count; mkdir real; echo harmless > real/f; echo a > real/e; ln -s %s link; "
              "(setsid " PROBE " exchange /workspace/real /workspace/link /workspace/count >/dev/null 2>&1 &); true", targets[k]);
+    double end = now() + 80; /* a busy machine does fewer, 10,000 at the least */
+
     sh(w, cmd);
-    for (int i = 0, n; i < rounds / 4 && !w->failed; i += n) {
+    for (int i = 0, n; i < rounds / 4 && !w->failed && (now() < end || i < 2500); i += n) {
       w->done = 0;
       for (n = 0; n < 8; n++) {
         struct mr_sandbox_call c = {.name = mr_str_c(tools[(i + n) % 5][0]), .input = mr_str_c(tools[(i + n) % 5][1])};
