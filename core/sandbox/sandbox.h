@@ -160,6 +160,8 @@ void mr_sandbox_cancel(struct mr_sandbox *s, struct mr_str exec_id);
 /* Ends everything inside and removes the workspace; fn may be NULL. */
 void mr_sandbox_destroy(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                         void *ud);
+/* What went through the proxy so far; nothing where there is none. */
+void mr_sandbox_egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out);
 /* Host path of the session's output directory (/mnt/session/outputs inside). out has 4096 bytes. */
 int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
 
@@ -176,6 +178,7 @@ struct mr_sandbox_vtable {
   void (*destroy)(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                   void *ud);
   int (*outputs_path)(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
+  void (*egress_stats)(struct mr_sandbox_driver *d, struct mr_egress_stats *out); /* NULL: no network */
 };
 /* Drivers put these first in their structs. */
 struct mr_sandbox_driver {

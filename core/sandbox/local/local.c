@@ -316,6 +316,12 @@ static const char *box_ref(const struct mr_sandbox *s)
   return b->provisioned ? b->ref : "";
 }
 
+static void egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out)
+{
+  struct mr_local *l = MR_OF(d, struct mr_local, base);
+  if (l->egress) mr_egress_stats(l->egress, out);
+}
+
 static void box_put(struct mr_sandbox *s)
 {
   mr_box_put(MR_OF(s, struct mr_box, base));
@@ -330,4 +336,5 @@ const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .status = mr_box_status,
                                                   .cancel = mr_box_cancel,
                                                   .destroy = mr_local_destroy,
-                                                  .outputs_path = outputs_path};
+                                                  .outputs_path = outputs_path,
+                                                  .egress_stats = egress_stats};
