@@ -308,6 +308,11 @@ int mr_api_listen(struct mr_api *a, const struct mr_http_listen *l, char *actual
   return mr_http_server_listen(a->http, l, actual, n, err);
 }
 
+bool mr_api_answers(const struct mr_api *a, const struct sockaddr *sa)
+{
+  return mr_http_server_answers(a->http, sa);
+}
+
 void mr_api_stop(struct mr_api *a)
 {
   a->stopping = true;

@@ -60,6 +60,11 @@ static const struct option table[] = {
     {"http", K_OBJ, 0, 0},
     {"http.ca_file", K_STR, 0, 4000},
     {"allow_private_hosts", K_FREE, 0, 0}, /* read by mr_guard_new, in parts.c */
+    {"egress", K_OBJ, 0, 0},               /* the lists: host/egress.c */
+    {"egress.ports", K_FREE, 0, 0},
+    {"egress.package_hosts", K_FREE, 0, 0},
+    {"egress.blocked_hosts", K_FREE, 0, 0},
+    {"egress.credentials", K_FREE, 0, 0},
     {"log", K_OBJ, 0, 0},
     {"log.level", K_STR, 1, 10},
     {"script", K_OBJ, 0, 0},

@@ -79,8 +79,11 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
   (void)rt;
   (void)err;
   (void)option_int;
+  (void)mr_rt_egress;
   return MR_OK;
 #else
+  struct mr_egress_options eo;
+  struct mr_arena *lists;
   struct mr_sandbox_options so = {.root = option_str(rt, "sandbox", "root"),
                                   .libexec = option_str(rt, "sandbox", "libexec"),
                                   .uid_first = option_int(rt, "sandbox", "uid_first"),
@@ -94,7 +97,8 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
                                   .cpu_percent = (int)option_int(rt, "sandbox", "cpu_percent"),
                                   .require_limits = yyjson_get_bool(option(rt, "sandbox", "require_limits")),
                                   .http = rt->http,
-                                  .guard = rt->guard};
+                                  .guard = rt->guard,
+                                  .egress = &eo};
   const char *dir = mr_store_dir(rt->store), *driver = option_str(rt, "sandbox", "driver");
   char root[4096];
   int code;
@@ -111,8 +115,13 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
       return mr_err_set(err, MR_E_INVALID, "store", "store: the path is too long");
     so.root = root;
   }
-  code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
-  return code != MR_OK ? code : mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
+  lists = mr_arena_new(mr_rt_mem(rt), 1024);
+  code = lists ? mr_rt_egress(rt, &eo, lists, err) : mr_err_nomem(err);
+  if (code == MR_OK)
+    code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
+  if (code == MR_OK) code = mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
+  mr_arena_free(&lists);
+  return code;
 #endif
 }
 

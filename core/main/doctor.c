@@ -16,6 +16,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 #ifndef MR_NO_SANDBOX
+#include "net/http_client.h"
 #include "sandbox/sandbox.h"
 #endif
 
@@ -106,6 +107,7 @@ static int sandbox(struct report *r, const struct settings *s, struct mr_err *er
   const struct mr_sandbox_feature *f = NULL;
   struct mr_sandbox_driver *d = NULL;
   struct mr_childs *childs = NULL;
+  struct mr_http_client *http = NULL;
   struct mr_loop *l = NULL;
   struct mr_pool *pool = NULL;
   struct mr_sys sys;
@@ -116,6 +118,8 @@ static int sandbox(struct report *r, const struct settings *s, struct mr_err *er
   yyjson_doc_free(doc);
   if (!mkdtemp(root)) return mr_err_errno(err, "/tmp");
   code = mr_loop_new(&l, &sys, NULL, err);
+  if (code == MR_OK) code = mr_http_client_new(&http, l, NULL, err);
+  o.http = http; /* as a server has it: so sandboxes have a network */
   if (code == MR_OK) code = mr_childs_new(&childs, l, err);
   if (code == MR_OK) code = mr_pool_new(&pool, l, 1, 16, "doctor", NULL, NULL, NULL, err);
   if (code == MR_OK) code = mr_sandbox_local_new(&d, l, childs, pool, &o, err);
@@ -123,6 +127,7 @@ static int sandbox(struct report *r, const struct settings *s, struct mr_err *er
   for (int i = 0; i < n; i++)
     say(r, f[i].name, f[i].ok, f[i].required, f[i].detail ? f[i].detail : "");
   mr_sandbox_driver_free(&d);
+  mr_http_client_free(&http);
   mr_pool_free(&pool);
   mr_childs_free(&childs);
   mr_loop_free(&l);

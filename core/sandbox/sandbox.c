@@ -61,3 +61,9 @@ int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id,
 {
   return d->v->outputs_path(d, session_id, out);
 }
+
+void mr_sandbox_egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out)
+{
+  *out = (struct mr_egress_stats){0};
+  if (d && d->v->egress_stats) d->v->egress_stats(d, out);
+}

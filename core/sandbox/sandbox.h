@@ -18,6 +18,7 @@
 
 struct mr_http_client;
 struct mr_guard;
+struct sockaddr;
 
 struct mr_sandbox_driver; /* one per runtime */
 struct mr_sandbox;        /* one per session */
@@ -25,6 +26,14 @@ struct mr_sandbox;        /* one per session */
 /* A file shown read-only inside, from a host path. */
 struct mr_sandbox_mount {
   const char *host_path, *path;
+};
+
+/* A secret that commands use without having it: variable env holds a placeholder, which becomes the value in headers
+ * of requests to these hosts, on the way out. */
+struct mr_sandbox_secret {
+  const char *env, *value;
+  const char *const *hosts; /* "example.com", "*.example.com" */
+  int nhosts;
 };
 
 /* What commands may reach, of the environment (API: resources §7.5). The operator's lists come on top. */
@@ -35,6 +44,8 @@ struct mr_sandbox_network {
   bool package_managers;        /* the registries, too */
   const char *const *mcp_hosts; /* hosts of the agent's MCP servers, when the environment allows them */
   int nmcp_hosts;
+  const struct mr_sandbox_secret *secrets; /* of the session, before the operator's */
+  int nsecrets;
 };
 
 enum mr_sandbox_manager {
@@ -80,6 +91,26 @@ struct mr_sandbox_result {
 };
 typedef void (*mr_sandbox_fn)(void *ud, const struct mr_sandbox_result *r);
 
+/* The operator's part of what sandboxes may reach (sandbox/egress). Everything is copied. */
+struct mr_egress_options {
+  const int (*ports)[2]; /* ranges of ports that are open beside 80 and 443, at most 64 */
+  int nports;
+  /* Hosts of the package managers' registries, "*.x" too. NULL: where this machine's own clients get packages from. */
+  const struct mr_str *package_hosts;
+  int npackage_hosts;
+  const struct mr_str *blocked_hosts; /* never, in no environment */
+  int nblocked_hosts;
+  const struct mr_sandbox_secret *secrets; /* for every sandbox */
+  int nsecrets;
+  const char *ca_file; /* roots by which hosts are verified that secrets go to; NULL = the system's */
+  /* Does a listener of this program's own answer at this address? NULL: there is none. Loop thread. */
+  bool (*own)(void *ud, const struct sockaddr *sa);
+  void *own_ud;
+};
+struct mr_egress_stats {
+  uint64_t allowed, denied, unknown; /* requests; unknown: without the session's token */
+};
+
 struct mr_sandbox_options {
   const char *root;             /* directory for sandboxes' workspaces and sockets (under the data dir) */
   const char *libexec;          /* MOONRIG_LIBEXEC or NULL: embedded launcher and envd */
@@ -94,6 +125,7 @@ struct mr_sandbox_options {
   bool require_limits;          /* no sandbox where memory and processes of a whole one cannot be limited */
   struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
   const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */
+  const struct mr_egress_options *egress; /* NULL = nothing special */
 };
 
 /* Probes what works here; never fails because bubblewrap is missing (see the report). */
@@ -157,6 +189,8 @@ void mr_sandbox_cancel(struct mr_sandbox *s, struct mr_str exec_id);
 /* Ends everything inside and removes the workspace; fn may be NULL. */
 void mr_sandbox_destroy(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                         void *ud);
+/* What went through the proxy so far; nothing where there is none. */
+void mr_sandbox_egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out);
 /* Host path of the session's output directory (/mnt/session/outputs inside). out has 4096 bytes. */
 int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
 
@@ -175,6 +209,7 @@ struct mr_sandbox_vtable {
   int (*outputs_path)(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
   int (*diagnose)(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
                   void *ud);
+  void (*egress_stats)(struct mr_sandbox_driver *d, struct mr_egress_stats *out); /* NULL: no network */
 };
 /* Drivers put these first in their structs. */
 struct mr_sandbox_driver {

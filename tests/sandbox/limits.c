@@ -193,7 +193,7 @@ static void l17_others_while_forks_bomb(struct world *w)
   mr_buf_free(&bomb.text);
   /* The limit is said, by what failed and by the sandbox. */
   want(w, sh_ms(w, CALL_S > 60 ? 60000 : 4000, cmd), "EAGAIN|Resource temporarily unavailable");
-  sh_ms(w, CALL_S > 60 ? 60000 : 4000, "for i in $(seq 200); do sleep 5 & done; sleep 0.1; true");
+  sh_ms(w, CALL_S > 60 ? 60000 : 4000, "for i in $(seq 200); do sleep 100 & done; true");
   want(w, text(w), "Resource temporarily unavailable");
   want(w, text(w), "the sandbox may have 128 processes and threads at a time");
   alive(w);

@@ -94,6 +94,7 @@ static bool configure(struct config *c, struct jail *j, const char *text, char *
       !config_int(root, "bash_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->bash_ms, why, n) ||
       !config_int(root, "file_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->file_ms, why, n) ||
       !config_int(root, "nproc", 1, 1 << 20, &j->nproc, why, n) ||
+      !config_int(root, "proxy_port", 1, 65535, &c->proxy_port, why, n) ||
       !config_path(root, "home", &c->home, why, n) || !config_path(root, "run", &c->run, why, n) ||
       !config_paths(root, "write", c->write, why, n) || !config_paths(root, "read_only", c->read_only, why, n))
     return false;
@@ -163,17 +164,19 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
     snprintf(why, n, "signalfd: %s", strerror(errno));
     return false;
   }
+  if (e->cfg.proxy_port && !relay_listen(e, (int)e->cfg.proxy_port, why, n)) return false;
   return jail_init(e, why, n);
 }
 
 /* --- the loop ---------------------------------------------------------------------------------------- */
 
-enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER };
-enum { POLL_MAX = 4 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS };
+enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER, W_RELAY };
+enum { POLL_MAX = 6 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS + 2 * ENVD_RELAYS };
 struct polled {
   struct pollfd fd[POLL_MAX];
   enum what what[POLL_MAX];
   int index[POLL_MAX];
+  enum relay_what relay[POLL_MAX];
   int n;
 };
 
@@ -188,6 +191,14 @@ static void watch(struct polled *p, int fd, short events, enum what what, int in
 static void soonest(int64_t *due, int64_t t)
 {
   if (t < *due) *due = t;
+}
+
+static void watch_relay(const struct envd *e, struct polled *p, enum relay_what what, int i)
+{
+  int fd;
+  short events = relay_events(e, what, i, &fd);
+  p->relay[p->n] = what;
+  if (events) watch(p, fd, events, W_RELAY, i);
 }
 
 /* What to wait for; returns until when. */
@@ -216,6 +227,13 @@ static int64_t prepare(struct envd *e, struct polled *p)
     watch(p, e->workers[i].fd, POLLIN, W_WORKER, i);
     soonest(&due, e->workers[i].kill_at);
   }
+  watch_relay(e, p, RELAY_LISTEN, 0);
+  watch_relay(e, p, RELAY_CHANNEL, 0);
+  for (int i = 0; i < ENVD_RELAYS; i++) {
+    watch_relay(e, p, RELAY_CLIENT, i);
+    watch_relay(e, p, RELAY_SERVER, i);
+  }
+  soonest(&due, relay_due(e));
   return due;
 }
 
@@ -235,9 +253,11 @@ static void reap(struct envd *e)
 }
 
 /* A handler may have closed what a later entry stands for; each looks at the fd that is there now. */
-static void handle(struct envd *e, enum what what, int i, struct pollfd fd)
+static void handle(struct envd *e, const struct polled *p, int at)
 {
-  switch (what) {
+  struct pollfd fd = p->fd[at];
+  int i = p->index[at];
+  switch (p->what[at]) {
   case W_LISTEN: conn_accept(e); break;
   case W_SIGNALS: reap(e); break;
   case W_CONN:
@@ -254,6 +274,7 @@ static void handle(struct envd *e, enum what what, int i, struct pollfd fd)
   case W_WORKER:
     if (e->workers[i].call && e->workers[i].fd == fd.fd) worker_on_data(e, i);
     break;
+  case W_RELAY: relay_on(e, p->relay[at], i, fd.revents); break;
   }
 }
 
@@ -265,6 +286,7 @@ static void on_time(struct envd *e)
     if (e->workers[i].call && now >= e->workers[i].kill_at) worker_on_time(e, i);
   for (int i = 0; i < ENVD_CONNS; i++)
     if (e->conns[i].fd >= 0 && i != e->attached && now >= e->conns[i].attach_by) conn_close(e, i);
+  if (now >= relay_due(e)) relay_on_time(e);
   if (now >= e->orphan_at) e->quit = true;
 }
 
@@ -276,7 +298,7 @@ static void loop(struct envd *e)
     int64_t wait = prepare(e, &p) - envd_now();
     int n = poll(p.fd, (nfds_t)p.n, wait < 0 ? 0 : wait > 60000 ? 60000 : (int)wait);
     for (int i = 0; i < p.n && n > 0 && !e->quit; i++)
-      if (p.fd[i].revents) handle(e, p.what[i], p.index[i], p.fd[i]);
+      if (p.fd[i].revents) handle(e, &p, i);
     on_time(e);
   }
 }
@@ -288,10 +310,11 @@ int main(int argc, char **argv)
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   umask(077);
   for (int i = 0; i < ENVD_CONNS; i++)
-    e.conns[i].fd = -1;
+    e.conns[i].fd = e.conns[i].given = -1;
   for (int i = 0; i < ENVD_WORKERS; i++)
     e.workers[i].fd = -1;
   shell_init(&e);
+  relay_init(&e);
   if (!start(&e, argc > 1 ? argv[1] : "{}", why, sizeof why)) {
     snprintf(line, sizeof line, "%s\n", why);
     report(line);

@@ -3,6 +3,7 @@
  *
  *   envd.c         start, configuration, the poll loop
  *   envd_conn.c    connections and frames          envd_calls.c   calls by id, kept answers
+ *   envd_relay.c   clients of the egress proxy
  *   envd_shell.c   the persistent bash             envd_proc.c    starting it, killing the rest
  *   envd_output.c  what commands print             envd_worker.c  a child per file tool
  *   envd_file.c    read, write, edit               envd_walk.c, envd_glob.c, envd_grep.c
@@ -38,6 +39,9 @@ enum {
   ENVD_COMMAND_MAX = 1 << 20,
   ENVD_TIMEOUT_MAX = 24 * 3600 * 1000,
   ENVD_WRITE_DIRS = 16,
+  ENVD_VARIABLES = 128,     /* of the payload's environment, with an end */
+  ENVD_RELAYS = 64,         /* clients of the proxy at the same time; more wait in the backlog */
+  ENVD_RELAY_BUF = 32 << 10 /* bytes, each way */
 };
 
 /* --- envd_text.c: bytes ------------------------------------------------------------------------------ */
@@ -145,6 +149,7 @@ void calls_detached(struct envd *e);
 struct conn {
   int fd;
   int64_t attach_by;
+  int given; /* a descriptor that came with its bytes, or -1 */
   struct ebuf in, out;
   size_t sent;
 };
@@ -210,6 +215,34 @@ void output_background(struct envd *e, struct output *o); /* moves it to e->outp
 void output_on_background(struct envd *e, int i);
 void output_close(struct output *o);
 
+/* --- envd_relay.c: the way out ------------------------------------------------------------------------ */
+struct relay_way { /* one direction */
+  char *p;
+  size_t at, n;
+  bool eof, shut; /* nothing more comes; the other side was told so */
+};
+struct relay {
+  int client, server;        /* -1: free; not given yet */
+  uint64_t serial;           /* in the order in which they came */
+  int64_t give_up;           /* for a server, or for the client's end once it was refused; else 0 */
+  bool refused;              /* told so: what it still sends is dropped */
+  struct relay_way up, down; /* to the server, to the client */
+};
+struct relays {
+  int listen, channel; /* -1 */
+  uint64_t serial;
+  struct relay r[ENVD_RELAYS];
+};
+enum relay_what { RELAY_LISTEN, RELAY_CHANNEL, RELAY_CLIENT, RELAY_SERVER };
+void relay_init(struct envd *e);
+bool relay_listen(struct envd *e, int port, char *why, size_t n);
+void relay_channel(struct envd *e, int fd); /* takes the descriptor (or -1) in place of the one before */
+/* What to poll a descriptor of relay i for; 0: not now. */
+short relay_events(const struct envd *e, enum relay_what what, int i, int *fd);
+void relay_on(struct envd *e, enum relay_what what, int i, short revents);
+int64_t relay_due(const struct envd *e);
+void relay_on_time(struct envd *e);
+
 /* --- workers ----------------------------------------------------------------------------------------- */
 struct worker {
   pid_t pid;
@@ -270,7 +303,7 @@ int walk_open_regular(int dir, const char *name, bool follow);
 /* --- envd.c ------------------------------------------------------------------------------------------ */
 struct config {
   struct ej_doc doc;
-  int64_t orphan_ms, bash_ms, file_ms;
+  int64_t orphan_ms, bash_ms, file_ms, proxy_port;
   const char *home, *run;
   const char *write[ENVD_WRITE_DIRS], *read_only[ENVD_WRITE_DIRS];
   const struct ej *env;
@@ -287,6 +320,7 @@ struct envd {
   struct shell shell;
   struct output outputs[ENVD_OUTPUTS];
   struct worker workers[ENVD_WORKERS];
+  struct relays relays;
   struct jail jail;
   bool quit;
 };

@@ -84,6 +84,8 @@ static void parse(struct launch *l, int argc, char **argv)
       l->config = v;
     else if (strcmp(k, "cgroup") == 0)
       l->cgroup = v;
+    else if (strcmp(k, "roots") == 0)
+      l->roots = v;
     else if (strcmp(k, "probe") == 0)
       l->probe = number(k, v) != 0;
     else if (strcmp(k, "bare") == 0)
@@ -280,6 +282,8 @@ int main(int argc, char **argv)
   if (!l.bare &&
       (l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC)) < 0) /* before the stage, which may cover its place */
     die_errno(l.bwrap);
+  l.roots_fd = l.roots ? open(l.roots, O_RDONLY | O_NOFOLLOW) : -1; /* bubblewrap copies it */
+  if (l.roots && l.roots_fd < 0) die_errno(l.roots);
   if (!l.bare) launcher_stage(&l);
   if (pipe2(info, O_CLOEXEC | O_NONBLOCK) != 0) die_errno("pipe");
   if (!l.bare) launcher_args(&l, info[1]);

@@ -27,10 +27,11 @@ struct launch {
   const char *dir;                      /* the session's directory: workspace, outputs, uploads */
   const char *config;                   /* envd's argument */
   const char *cgroup;                   /* cgroup.procs to enter, or NULL */
+  const char *roots;                    /* certificates to show at LAUNCHER_ROOTS, or NULL */
   long long tmp, shm;                   /* bytes of /tmp and /dev/shm */
   long long nproc, nofile, fsize, data; /* rlimits; 0 = left alone */
   /* filled on the way */
-  int bwrap_fd;
+  int bwrap_fd, roots_fd;
   bool staged;        /* the session's directories are at LAUNCHER_STAGE in a mount namespace of ours */
   char path[3][4200]; /* host paths of workspace, outputs, uploads as bubblewrap sees them */
   const char *argv[LAUNCHER_ARGS];
@@ -39,6 +40,7 @@ struct launch {
   int numbers;
 };
 #define LAUNCHER_STAGE "/tmp"
+#define LAUNCHER_ROOTS "/etc/ssl/sandbox-roots.pem"
 
 /* Prints one line on the report and ends the process. */
 void launcher_die(const char *what, const char *detail) __attribute__((noreturn));

@@ -80,45 +80,64 @@ static const char *arg(struct mr_arena *a, const char *name, int64_t v)
   return mr_arena_printf(a, "%s=%lld", name, (long long)v);
 }
 
-/* What of envd's configuration depends on where it runs. NULL: no memory. Without namespaces the host's own
- * paths, and no limit of processes: it would count all that the user runs. */
-static const char *where(struct mr_box *b, struct mr_arena *a)
+/* Without namespaces the host's own paths, and no limit of processes: it would count all that the user runs. */
+static void bare_config(const struct mr_box *b, struct mr_jw *w)
 {
-  static const char *const names[] = {"home", "workspace", "run", "run"};
-  const struct mr_local_conf *c = b->l->conf;
-  struct mr_buf t;
-  struct mr_jw w;
-  const char *out;
+  static const char *const names[] = {"workspace", "run", "outputs", "uploads"};
+  char path[4][4300];
 
-  if (!c->bare) return mr_arena_printf(a, "\"nproc\":%lld", (long long)c->nproc);
-  mr_buf_init(&t, b->l->mem, 64 << 10);
-  mr_jw_init(&w, &t);
+  for (int i = 0; i < 4; i++)
+    snprintf(path[i], sizeof path[i], "%.4096s/s/%s/%s", b->l->conf->root, b->session, names[i]);
+  mr_jw_kc(w, "home", path[0]);
+  mr_jw_kc(w, "run", path[1]);
+  mr_jw_key(w, "write");
+  mr_jw_arr(w);
+  mr_jw_c(w, path[0]);
+  mr_jw_c(w, path[2]);
+  mr_jw_c(w, "/tmp");
+  mr_jw_arr_end(w);
+  mr_jw_key(w, "read_only");
+  mr_jw_arr(w);
+  mr_jw_c(w, path[3]);
+  mr_jw_arr_end(w);
+  mr_jw_key(w, "bare");
+  mr_jw_bool(w, true);
+}
+
+static void envd_config(const struct mr_box *b, struct mr_buf *out)
+{
+  const struct mr_local_conf *c = b->l->conf;
+  struct mr_jw w;
+
+  mr_buf_c(out, "config=");
+  mr_jw_init(&w, out);
   mr_jw_obj(&w);
-  for (int i = 0; i < 4; i += 2)
-    mr_jw_kc(&w, names[i], mr_arena_printf(a, "%s/s/%s/%s", c->root, b->session, names[i + 1]));
-  mr_jw_key(&w, "write");
+  mr_jw_key(&w, "proto");
   mr_jw_arr(&w);
-  mr_jw_c(&w, mr_arena_printf(a, "%s/s/%s/workspace", c->root, b->session));
-  mr_jw_c(&w, mr_arena_printf(a, "%s/s/%s/outputs", c->root, b->session));
-  mr_jw_c(&w, "/tmp");
+  mr_jw_int(&w, MR_ENVD_PROTO_MIN);
+  mr_jw_int(&w, MR_ENVD_PROTO_MAX);
   mr_jw_arr_end(&w);
-  mr_jw_key(&w, "read_only");
-  mr_jw_arr(&w);
-  mr_jw_c(&w, mr_arena_printf(a, "%s/s/%s/uploads", c->root, b->session));
-  mr_jw_arr_end(&w);
-  mr_jw_key(&w, "bare");
-  mr_jw_bool(&w, true);
+  mr_jw_kint(&w, "orphan_ttl_s", c->orphan_ttl_s);
+  if (c->bare)
+    bare_config(b, &w);
+  else
+    mr_jw_kint(&w, "nproc", c->nproc);
+  if (b->l->egress && !c->bare) {
+    mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
+    mr_jw_key(&w, "env");
+    mr_jw_obj(&w);
+    mr_egress_env(&w, b->token, b->policy);
+    mr_jw_obj_end(&w);
+  }
   mr_jw_obj_end(&w);
-  out = t.failed ? NULL : mr_arena_printf(a, "%.*s", (int)t.n - 2, t.p + 1); /* its members */
-  mr_buf_free(&t);
-  return out;
 }
 
 static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
 {
   const struct mr_local_conf *c = b->l->conf;
   struct mr_arena *a = mr_arena_new(b->l->mem, 8192);
-  const char *argv[20];
+  const char *argv[24], *roots = b->l->egress ? mr_egress_roots(b->l->egress, b->policy) : NULL;
+  struct mr_buf config;
   int fds[7] = {-1, -1, b->given[1], b->given[0], b->given[1], b->given[2], b->given[3]}, n = 0, code;
   struct mr_child_opts opts = {.argv = argv,
                                .exe_fd = c->launcher_fd,
@@ -129,14 +148,15 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
                                .ud = b};
 
   if (!a) return mr_err_nomem(err);
+  mr_buf_init(&config, b->l->mem, 64 << 10);
+  envd_config(b, &config);
   argv[n++] = "moonrig-launcher";
   if (c->bare)
     argv[n++] = "bare=1";
   else
     argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
   argv[n++] = mr_arena_printf(a, "dir=%s/s/%s", c->root, b->session);
-  argv[n++] = mr_arena_printf(a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,%s}", MR_ENVD_PROTO_MIN,
-                              MR_ENVD_PROTO_MAX, c->orphan_ttl_s, where(b, a));
+  argv[n++] = config.failed ? NULL : mr_arena_str(a, mr_buf_get(&config)).p;
   argv[n++] = arg(a, "disable_userns", b->l->machine.disable_userns);
   argv[n++] = arg(a, "tmp", c->tmp_max);
   argv[n++] = arg(a, "shm", c->tmp_max < 64 << 20 ? c->tmp_max : 64 << 20);
@@ -144,6 +164,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   argv[n++] = arg(a, "nofile", c->nofile);
   argv[n++] = arg(a, "fsize", c->file_max);
   argv[n++] = arg(a, "data", c->memory_max);
+  if (roots) argv[n++] = mr_arena_printf(a, "roots=%s", roots);
   if (c->as_root) argv[n++] = arg(a, "uid", o->uid);
   if (o->cgroup[0]) argv[n++] = mr_arena_printf(a, "cgroup=%s", o->cgroup);
   argv[n] = NULL;
@@ -152,6 +173,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
     code = argv[i] ? code : MR_E_NOMEM;
   code = code ? mr_err_nomem(err) : mr_child_spawn(b->l->childs, &opts, &b->child, err);
   b->spawning = code == MR_OK;
+  mr_buf_free(&config);
   mr_arena_free(&a);
   return code;
 }
@@ -173,6 +195,7 @@ static void opened(struct mr_box *b, struct mr_open *o)
   struct mr_err err = o->err;
   int code = MR_OK, report = -1;
 
+  memcpy(b->token, o->token, sizeof b->token);
   if (o->how == MR_OPEN_MADE) {
     const int given[5] = {o->listen, o->report[1], fcntl(b->l->conf->envd_fd, F_DUPFD_CLOEXEC, 3), o->lock, -1};
     memcpy(b->given, given, sizeof given);
@@ -431,11 +454,12 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
 {
   struct mr_local *l = MR_OF(d, struct mr_local, base);
   struct mr_arena *a = mr_arena_new(l->mem, 1024);
+  struct mr_egress_policy *policy = l->egress ? mr_egress_policy_new(l->egress, &spec->network) : NULL;
   struct mr_sandbox_mount *mounts;
   struct mr_box *b = NULL;
 
   (void)ref; /* the directory of the session says all that there is to know */
-  if (!a || !mr_session_name_ok(spec->session_id) ||
+  if (!a || (l->egress && !policy) || !mr_session_name_ok(spec->session_id) ||
       copy_mounts(a, spec->mounts, spec->nmounts, &mounts) != MR_OK)
     goto fail;
   b = mr_local_find(l, spec->session_id);
@@ -443,6 +467,8 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   if (!b && box_new(&b, l, spec->session_id) != MR_OK) goto fail;
   b->released = false;
   mr_arena_free(&b->arena);
+  mr_egress_policy_free(&b->policy); /* no link has it: there is no connection while nobody holds the box */
+  b->policy = policy;
   b->arena = a;
   b->mounts = mounts;
   b->nmounts = spec->nmounts;
@@ -450,6 +476,7 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   mr_box_step(b);
   return &b->base;
 fail:
+  mr_egress_policy_free(&policy);
   mr_arena_free(&a);
   return NULL;
 }
@@ -471,6 +498,7 @@ void mr_box_free(struct mr_box *b)
   mr_calls_drop(b);
   *b->link = b->next;
   if (b->next) b->next->link = b->link;
+  mr_egress_policy_free(&b->policy);
   mr_arena_free(&b->arena);
   mr_mem_free(b->l->mem, b);
 }

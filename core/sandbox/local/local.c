@@ -10,7 +10,7 @@
  *   diagnose.c what is in force, and what lives
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
- *   end.c uids.c uploads.c tree.c run.c cgroup.c            | conf and their arguments
+ *   end.c uids.c uploads.c tree.c cgroup.c ../run.c         | conf and their arguments
  *   image.c    the helper programs as descriptors
  *
  * Invariant: a sandbox is found by its session id alone. Nothing that must survive a crash is in memory:
@@ -127,6 +127,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->cgroup.memory_max = o->memory_total ? o->memory_total : INT64_C(4) << 30;
   c->cgroup.pids_max = c->nproc + LOOKING_AFTER;
   c->cgroup.cpu_percent = o->cpu_percent;
+  c->network = o->http != NULL;
   if (c->uid_first <= 0 || c->uid_count < 2 || c->uid_first + c->uid_count > INT32_MAX)
     return mr_err_set(err, MR_E_INVALID, "sandbox.uid_first",
                       "sandbox.uid_first and sandbox.uid_count name no usable range of host uids");
@@ -262,6 +263,7 @@ static void local_free(struct mr_sandbox_driver *d)
   mr_diagnoses_free(l);
   while (l->boxes)
     mr_box_free(l->boxes);
+  mr_egress_free(&l->egress);
   mr_local_conf_unref(&l->conf);
   mr_mem_free(l->mem, l);
 }
@@ -313,6 +315,8 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
   l->childs = childs;
   l->pool = pool;
   code = conf_new(&l->conf, sys, o, err);
+  if (code == MR_OK && l->conf->network)
+    code = mr_egress_new(&l->egress, loop, o->guard, l->conf->root, o->egress, err);
   if (code != MR_OK) {
     mr_local_conf_unref(&l->conf);
     mr_mem_free(l->mem, l);
@@ -327,6 +331,12 @@ static const char *box_ref(const struct mr_sandbox *s)
 {
   const struct mr_box *b = MR_OF(s, struct mr_box, base);
   return b->provisioned ? b->ref : "";
+}
+
+static void egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out)
+{
+  struct mr_local *l = MR_OF(d, struct mr_local, base);
+  if (l->egress) mr_egress_stats(l->egress, out);
 }
 
 static void box_put(struct mr_sandbox *s)
@@ -344,4 +354,5 @@ const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .status = mr_box_status,
                                                   .cancel = mr_box_cancel,
                                                   .destroy = mr_local_destroy,
-                                                  .outputs_path = outputs_path};
+                                                  .outputs_path = outputs_path,
+                                                  .egress_stats = egress_stats};

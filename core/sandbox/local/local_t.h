@@ -12,7 +12,9 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "sandbox/egress/egress.h"
 #include "sandbox/local/cgroup.h"
+#include "sandbox/run.h"
 #include "sandbox/sandbox.h"
 
 enum {
@@ -23,15 +25,16 @@ enum {
   MR_LOCAL_FEATURES = 32
 };
 
-/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,cgroup,environment} (the last two are links), <root>/u/<uid> -> session,
+/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,token,cgroup,environment} (the last two are
+ * links), <root>/u/<uid> -> session,
  * <root>/trash/, <root>/probe/ */
 struct mr_local_conf {
   int refs;
   const struct mr_sys *sys;
-  char *root, *libexec;     /* root is absolute */
-  int s_fd, u_fd, trash_fd; /* its directories */
-  int launcher_fd, envd_fd; /* programs: sealed memory files, or files of libexec */
-  bool as_root;
+  char *root, *libexec;         /* root is absolute */
+  int s_fd, u_fd, trash_fd;     /* its directories */
+  int launcher_fd, envd_fd;     /* programs: sealed memory files, or files of libexec */
+  bool as_root, network;        /* network: there is a way out */
   int64_t uid_first, uid_count; /* uid_first itself is the probe's */
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
@@ -59,9 +62,11 @@ struct mr_local_machine {
 };
 void mr_local_probe(const struct mr_local_conf *c, struct mr_local_machine *m); /* (pool) */
 
-/* Runs a program to its end. argv[0] is the path unless exe_fd >= 0. What it wrote to standard output and
- * error goes to out (cut at n, NUL-terminated). 0, or an errno; ETIMEDOUT when it was killed. (pool) */
-int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out, size_t n);
+/* mr_sandbox_run with an empty environment (pool) */
+static inline int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out, size_t n)
+{
+  return mr_sandbox_run(argv, NULL, exe_fd, timeout_ms, out, n);
+}
 
 /* ---- the driver (local.c) ---- */
 
@@ -74,6 +79,7 @@ struct mr_local {
   struct mr_childs *childs;
   struct mr_pool *pool;
   struct mr_local_conf *conf;
+  struct mr_egress *egress; /* NULL: no network */
   struct mr_local_machine machine;
   struct mr_probe_job *probing; /* in the pool, or NULL */
   struct mr_box *boxes;
@@ -146,6 +152,9 @@ struct mr_box {
   struct mr_ready step, deliver, io;
   struct mr_timer timer;
   struct mr_destroy *destroy;
+  struct mr_egress_policy *policy; /* of the spec */
+  struct mr_egress_link *way;      /* while it is attached */
+  char token[MR_EGRESS_TOKEN];     /* that clients of the proxy must know */
   /* wire.c */
   int fd;
   struct event *rd, *wr;
@@ -231,6 +240,7 @@ struct mr_open {
   int64_t uid;
   bool oom;                /* the life before ran out of memory */
   char cgroup[MR_CG_PATH]; /* to enter; "" = none */
+  char token[MR_EGRESS_TOKEN];
   struct mr_err err;
 };
 void mr_open_work(struct mr_job *j, void *worker);

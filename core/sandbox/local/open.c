@@ -55,6 +55,30 @@ static int join_cgroup(struct mr_open *o, int dir)
   return code;
 }
 
+/* The password of the session's proxy: it outlives the server as the sandbox does that was told it. Files of the
+ * session's directory are the server's; only its subdirectories are shown inside. */
+static int token(struct mr_open *o, int dir, bool anew)
+{
+  unsigned char bytes[(MR_EGRESS_TOKEN - 1) / 2];
+  int fd, code = MR_OK;
+
+  if (!o->conf->network) return MR_OK;
+  fd = openat(dir, "token", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (!anew && fd >= 0 && read(fd, o->token, MR_EGRESS_TOKEN - 1) != MR_EGRESS_TOKEN - 1) o->token[0] = '\0';
+  if (fd >= 0) close(fd);
+  if (!anew) return MR_OK; /* without one: a sandbox from before it had a network */
+  if (o->conf->sys->random(o->conf->sys->ud, bytes, sizeof bytes) != 0)
+    return mr_err_set(&o->err, MR_E_IO, NULL, "no randomness");
+  for (size_t i = 0; i < sizeof bytes; i++)
+    snprintf(o->token + 2 * i, 3, "%02x", bytes[i]);
+  unlinkat(dir, "token", 0);
+  fd = openat(dir, "token", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0 || write(fd, o->token, MR_EGRESS_TOKEN - 1) != MR_EGRESS_TOKEN - 1)
+    code = mr_err_errno(&o->err, "the sandbox's token");
+  if (fd >= 0) close(fd);
+  return code;
+}
+
 static int make(struct mr_open *o, int dir)
 {
   int code = get_uid(o, dir);
@@ -63,6 +87,7 @@ static int make(struct mr_open *o, int dir)
   if (code == MR_OK) code = writable_dir(o, dir, "outputs", &o->err);
   if (code == MR_OK && o->conf->bare && mkdirat(dir, "run", 0700) != 0 && errno != EEXIST)
     code = mr_err_errno(&o->err, "run");
+  if (code == MR_OK) code = token(o, dir, true);
   if (code != MR_OK) return code;
   unlinkat(dir, "environment", 0);
   if (o->environment[0] && symlinkat(o->environment, dir, "environment") != 0)
@@ -97,6 +122,7 @@ static int attach_or_make(struct mr_open *o)
   o->oom = o->conn < 0 && refused != EAGAIN && mr_cgroup_stats(dir, &st) && st.oom_kills > 0;
   if (o->conn >= 0 || o->may_make)
     code = mr_local_uploads(dir, o->mounts, o->nmounts, o->conf->as_root, &o->err);
+  if (code == MR_OK && o->conn >= 0) code = token(o, dir, false);
   if (code == MR_OK && o->conn >= 0)
     o->how = MR_OPEN_ATTACHED;
   else if (code == MR_OK && refused == EAGAIN)

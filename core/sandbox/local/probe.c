@@ -289,7 +289,12 @@ static void probe_limits(const struct mr_local_conf *c, struct mr_local_machine 
                                  : "the end of PID 1 takes everything with it");
   feature(m, "disk limit", true, false, "files up to %lld MiB each; commands are ended above %lld MiB in all",
           (long long)(c->file_max >> 20), (long long)(c->disk_max >> 20));
-  feature(m, "network", false, false, "commands have no network");
+  if (c->network)
+    feature(m, "network", true, false,
+            "by the server's proxy alone, as the environment's networking says; public addresses and what "
+            "allow_private_hosts lists");
+  else
+    feature(m, "network", false, false, "commands have no network");
 }
 
 /* Nothing is kept apart, so there is nothing to try but the control group. */
