@@ -285,4 +285,5 @@ void mr_domain_cut(struct mr_domain *d)
 void mr_domain_stats(const struct mr_domain *d, struct mr_domain_stats *out)
 {
   *out = d->stats;
+  mr_sandbox_egress_stats(d->sandbox, &out->egress);
 }

@@ -231,6 +231,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud);
 void mr_domain_cut(struct mr_domain *d);
 
 struct mr_domain_stats {
+  struct mr_egress_stats egress; /* of sandboxes */
   int sessions_loaded, model_running, tools_running, handlers_running, watchers_running, subscribers;
   uint64_t turns, model_requests, tool_calls, events;
 };

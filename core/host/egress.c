@@ -15,6 +15,12 @@ static yyjson_val *list(yyjson_val *options, const char *key)
   return mr_json_get(mr_json_get(options, "egress"), key);
 }
 
+/* An empty table of Lua is an object. */
+static bool is_list(yyjson_val *l)
+{
+  return yyjson_is_arr(l) || (yyjson_is_obj(l) && yyjson_obj_size(l) == 0);
+}
+
 static int not_list(const char *key, struct mr_err *err)
 {
   char field[64];
@@ -46,8 +52,8 @@ static int ports(yyjson_val *options, struct mr_egress_options *o, struct mr_are
   if (!out) return mr_err_nomem(err);
   o->ports = (const int(*)[2])out;
   if (!l || yyjson_is_null(l)) return MR_OK;
-  if (!yyjson_is_arr(l)) return not_list("ports", err);
-  while ((v = yyjson_arr_iter_next(&it))) {
+  if (!is_list(l)) return not_list("ports", err);
+  while (yyjson_is_arr(l) && (v = yyjson_arr_iter_next(&it))) {
     snprintf(field, sizeof field, "egress.ports.%d", o->nports);
     if (o->nports == PORTS_MAX || !port_range(v, out[o->nports]))
       return mr_err_set(err, MR_E_INVALID, field,
@@ -79,10 +85,10 @@ static int hosts(yyjson_val *options, const char *key, const struct mr_str **out
   char field[64];
 
   if (!l || yyjson_is_null(l)) return MR_OK;
-  if (!yyjson_is_arr(l)) return not_list(key, err);
+  if (!is_list(l)) return not_list(key, err);
   *out = to = mr_arena_alloc(a, (yyjson_arr_size(l) + 1) * sizeof *to);
   if (!to) return mr_err_nomem(err);
-  while ((v = yyjson_arr_iter_next(&it))) {
+  while (yyjson_is_arr(l) && (v = yyjson_arr_iter_next(&it))) {
     snprintf(field, sizeof field, "egress.%s.%d", key, *n);
     if (*n == HOSTS_MAX || !host_ok(mr_json_str(v)))
       return mr_err_set(err, MR_E_INVALID, field, "%s: a host such as example.com or *.example.com", field);
@@ -178,12 +184,12 @@ static int credentials(yyjson_val *options, struct mr_egress_options *o, struct 
   int code = MR_OK;
 
   if (!l || yyjson_is_null(l)) return MR_OK;
-  if (!yyjson_is_arr(l)) return not_list("credentials", err);
+  if (!is_list(l)) return not_list("credentials", err);
   if (yyjson_arr_size(l) > SECRETS)
     return mr_err_set(err, MR_E_INVALID, "egress.credentials", "egress.credentials: at most %d", (int)SECRETS);
   o->secrets = to = mr_arena_alloc(a, (SECRETS + 1) * sizeof *to);
   if (!to) return mr_err_nomem(err);
-  while (code == MR_OK && (v = yyjson_arr_iter_next(&it))) {
+  while (code == MR_OK && yyjson_is_arr(l) && (v = yyjson_arr_iter_next(&it))) {
     code = credential(v, o->nsecrets, &to[o->nsecrets], a, err);
     if (code == MR_OK) o->nsecrets++;
   }

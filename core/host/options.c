@@ -54,6 +54,8 @@ static const struct option table[] = {
     {"sandbox.memory_total", K_INT, 16 << 20, INT64_MAX},
     {"sandbox.cpu_percent", K_INT, 1, 100000},
     {"sandbox.require_limits", K_BOOL, 0, 0},
+    {"sandbox.driver", K_STR, 1, 10}, /* local, none */
+    {"sandbox.unsafe", K_BOOL, 0, 0},
     {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
     {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
     {"lua.load_ms", K_INT, 1, 3600000},
@@ -140,6 +142,21 @@ static int check_object(const char *at, yyjson_val *obj, struct mr_err *err)
   return code;
 }
 
+/* The driver, and that who takes the one without isolation knows what that is. */
+static int check_driver(yyjson_val *sandbox, struct mr_err *err)
+{
+  yyjson_val *driver = mr_json_get(sandbox, "driver");
+
+  if (!driver || yyjson_is_null(driver) || yyjson_equals_str(driver, "local")) return MR_OK;
+  if (!yyjson_equals_str(driver, "none"))
+    return mr_err_set(err, MR_E_INVALID, "sandbox.driver", "sandbox.driver: local, or none");
+  if (!mr_json_get_bool(sandbox, "unsafe", false))
+    return mr_err_set(
+        err, MR_E_INVALID, "sandbox.unsafe",
+        "sandbox.unsafe: must be true with sandbox.driver none, which keeps agents' commands from nothing");
+  return MR_OK;
+}
+
 int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, struct mr_err *err)
 {
   yyjson_val *level;
@@ -154,6 +171,7 @@ int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, 
   if (code == MR_OK) code = check_object("", yyjson_doc_get_root(*out), err);
   if (code == MR_OK) code = mr_models_config_check(mr_json_get(yyjson_doc_get_root(*out), "models"), err);
   if (code == MR_OK) code = mr_roots_check(yyjson_doc_get_root(*out), err);
+  if (code == MR_OK) code = check_driver(mr_json_get(yyjson_doc_get_root(*out), "sandbox"), err);
   level = mr_json_get(mr_json_get(yyjson_doc_get_root(*out), "log"), "level");
   if (code == MR_OK && level && !yyjson_equals_str(level, "error") && !yyjson_equals_str(level, "warn") &&
       !yyjson_equals_str(level, "info") && !yyjson_equals_str(level, "debug"))

@@ -23,7 +23,7 @@ static const struct flag flags[] = {
     {"--tls-cert", F_STR, AT(tls_cert), TAKES_SERVER},
     {"--tls-key", F_STR, AT(tls_key), TAKES_SERVER},
     {"--data", F_STR, AT(data), TAKES_SERVER | TAKES_CLIENT | TAKES_WORKER},
-    {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL | TAKES_WORKER},
+    {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL | TAKES_WORKER | TAKES_DOCTOR},
     {"--offline", F_STR, AT(offline), TAKES_SERVER | TAKES_REPL},
     {"--watch", F_BOOL, AT(watch), TAKES_SERVER | TAKES_PS},
     {"--insecure-http", F_BOOL, AT(insecure_http), TAKES_SERVER},
@@ -379,6 +379,9 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   }
   if ((takes & TAKES_WORKER) &&
       ((s->config && read_file(s, &err) != MR_OK) || make_options(s, false, false, &err)))
+    return mr_main_fail(EXIT_USAGE, &err);
+  if ((takes & TAKES_DOCTOR) && s->config &&
+      (read_file(s, &err) != MR_OK || make_options(s, false, true, &err) != MR_OK))
     return mr_main_fail(EXIT_USAGE, &err);
   s->data_given = s->data != NULL;
   if (!s->data) s->data = "./moonrig-data";

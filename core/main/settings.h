@@ -62,7 +62,8 @@ enum {
   TAKES_EXPORT = 131072,
   TAKES_COPY = 262144,
   TAKES_KEY = 524288,
-  TAKES_WORKER = 1048576 /* and the configuration file */
+  TAKES_WORKER = 1048576, /* and the configuration file */
+  TAKES_DOCTOR = 2097152  /* a configuration, when one is named */
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.

@@ -84,3 +84,9 @@ bool mr_sandbox_package_ok(struct mr_str name)
     if ((unsigned char)name.p[i] < 32 || name.p[i] == 127) return false;
   return name.n > 0 && name.n <= 256 && name.p[0] != '-' && name.p[0] != ' ';
 }
+
+void mr_sandbox_egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out)
+{
+  *out = (struct mr_egress_stats){0};
+  if (d && d->v->egress_stats) d->v->egress_stats(d, out);
+}

@@ -124,6 +124,7 @@ struct mr_sandbox_options {
   const char *build_env;        /* JSON object of strings: environment variables meanwhile; NULL = none */
   int64_t memory_total;         /* bytes that a whole sandbox may take, where cgroups can limit it; 0 = 4 GiB */
   int cpu_percent;              /* of one core, for a whole sandbox, likewise; 0 = no limit */
+  bool bare;                    /* UNSAFE: no isolation at all (driver "none"); MR_E_DENIED as root */
   bool require_limits;          /* no sandbox where memory and processes of a whole one cannot be limited */
   struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
   const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */
@@ -202,6 +203,8 @@ bool mr_sandbox_package_ok(struct mr_str name);
 /* Ends everything inside and removes the workspace; fn may be NULL. */
 void mr_sandbox_destroy(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                         void *ud);
+/* What went through the proxy so far; nothing where there is none. */
+void mr_sandbox_egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out);
 /* Host path of the session's output directory (/mnt/session/outputs inside). out has 4096 bytes. */
 int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
 
@@ -223,6 +226,7 @@ struct mr_sandbox_vtable {
   void (*prepare_cancel)(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud); /* with prepare */
   int (*diagnose)(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
                   void *ud);
+  void (*egress_stats)(struct mr_sandbox_driver *d, struct mr_egress_stats *out); /* NULL: no network */
 };
 /* Drivers put these first in their structs. */
 struct mr_sandbox_driver {

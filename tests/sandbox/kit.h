@@ -328,7 +328,7 @@ static void close_driver(struct world *w)
 static void take(struct world *w, const char *name)
 {
   struct mr_sandbox_mount m = {w->probe, PROBE};
-  struct mr_sandbox_spec spec = {.session_id = w->session, .mounts = &m, .nmounts = 1};
+  struct mr_sandbox_spec spec = {.session_id = w->session, .mounts = &m, .nmounts = 1, .environment_id = "env_attack"};
 
   snprintf(w->session, sizeof w->session, "sesn_%.50s", name);
   w->s = mr_sandbox_get(w->d, &spec, NULL);

@@ -39,8 +39,8 @@ enum mr_verdict mr_egress_judge(const struct mr_egress_policy *p, const struct m
     }
   }
   if (!port_open(c, t->port)) {
-    snprintf(why, 300, "port %d of %.200s is not open: only 80, 443 and the operator's egress.ports are", t->port,
-             t->host);
+    snprintf(why, 300, "port %d of %.200s is not open: only 80, 443 and the operator's egress.ports are",
+             t->port, t->host);
     return MR_DENY;
   }
   return MR_LET;

@@ -79,7 +79,7 @@ static bool config_paths(const struct ej *root, const char *key, const char **ou
 static bool configure(struct config *c, struct jail *j, const char *text, char *why, size_t n)
 {
   const char *bad;
-  const struct ej *proto;
+  const struct ej *proto, *bare;
   int64_t ttl = 300, lo = MR_ENVD_PROTO_MIN;
   *c = (struct config){.bash_ms = 120000,
                        .file_ms = 60000,
@@ -99,6 +99,9 @@ static bool configure(struct config *c, struct jail *j, const char *text, char *
       !config_paths(root, "write", c->write, why, n) || !config_paths(root, "read_only", c->read_only, why, n))
     return false;
   c->orphan_ms = ttl * 1000;
+  bare = ej_get(root, "bare");
+  if (bare && bare->t != EJ_BOOL) return wrong(why, n, "bare", "must be true or false");
+  c->bare = bare && bare->i;
   c->env = ej_get(root, "env");
   if (c->env && c->env->t != EJ_OBJ) return wrong(why, n, "env", "must be an object of strings");
   proto = ej_get(root, "proto");
@@ -126,10 +129,6 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
   int listening = 0;
   socklen_t len = sizeof listening;
   sigset_t child;
-  if (getpid() != 1) {
-    snprintf(why, n, "envd must be process 1 of a PID namespace: it stops and kills every process it sees");
-    return false;
-  }
   if (getsockopt(MR_ENVD_FD_LISTEN, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) || !listening) {
     snprintf(why, n, "fd 3 is not a listening socket");
     return false;
@@ -143,6 +142,10 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
     return false;
   }
   if (!configure(&e->cfg, &e->jail, config, why, n)) return false;
+  if (e->cfg.bare ? prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 : getpid() != 1) {
+    snprintf(why, n, "envd must be process 1 of a PID namespace: it stops and kills every process it sees");
+    return false;
+  }
   e->home = open(e->cfg.home, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (e->home < 0 || fchdir(e->home)) {
     snprintf(why, n, "home %s: %s", e->cfg.home, strerror(errno));

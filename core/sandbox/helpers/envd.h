@@ -347,6 +347,7 @@ struct config {
   const char *home, *run;
   const char *write[ENVD_WRITE_DIRS], *read_only[ENVD_WRITE_DIRS];
   const struct ej *env;
+  bool bare; /* not PID 1 of anything: what it looks after is what descends from it */
 };
 struct envd {
   struct config cfg;

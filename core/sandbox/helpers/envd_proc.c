@@ -11,7 +11,7 @@
  *
  * Killing all but some is race-free because envd is PID 1: kill(-1, SIGSTOP) stops every process of the
  * namespace at once, forks in progress included, so the list of /proc is the whole list. envd therefore
- * refuses to run with another pid.
+ * refuses to run with another pid, unless it is told that there is no namespace (bare): then it goes by descent.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -147,8 +147,89 @@ static bool alive(pid_t pid)
   return name_end && !(name_end[1] == ' ' && (name_end[2] == 'Z' || name_end[2] == 'X'));
 }
 
+/* --- without a PID namespace --------------------------------------------------------------------------- */
+
+enum { TREE_MAX = 16384, STOP_ROUNDS = 50 };
+struct tree {
+  int n;
+  pid_t pid[TREE_MAX], parent[TREE_MAX];
+  bool ours[TREE_MAX];
+};
+
+static pid_t parent_of(pid_t pid)
+{
+  char path[40], stat[512];
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)pid);
+  int fd = open(path, O_RDONLY | O_CLOEXEC);
+  ssize_t n = fd < 0 ? -1 : read(fd, stat, sizeof stat - 1);
+  if (fd >= 0) close(fd);
+  if (n <= 0) return -1;
+  stat[n] = 0;
+  const char *name_end = strrchr(stat, ')');
+  return name_end && strlen(name_end) > 4 ? (pid_t)strtol(name_end + 4, NULL, 10) : -1;
+}
+
+/* All that descends from this process: orphans are its children again (subreaper), so nothing gets out of it. */
+static struct tree *descendants(void)
+{
+  struct tree *t = calloc(1, sizeof *t);
+  DIR *proc = t ? opendir("/proc") : NULL;
+  for (struct dirent *d; proc && t->n < TREE_MAX && (d = readdir(proc));) {
+    pid_t pid = (pid_t)strtol(d->d_name, NULL, 10);
+    if (pid <= 1) continue;
+    t->pid[t->n] = pid;
+    t->parent[t->n++] = parent_of(pid);
+  }
+  if (proc) closedir(proc);
+  for (bool more = t != NULL; more;) {
+    more = false;
+    for (int i = 0; i < t->n; i++) {
+      bool ours = t->parent[i] == getpid();
+      for (int k = 0; k < t->n && !ours && !t->ours[i]; k++)
+        ours = t->ours[k] && t->pid[k] == t->parent[i];
+      if (ours && !t->ours[i]) more = t->ours[i] = true;
+    }
+  }
+  return t;
+}
+
+static int signal_ours(const struct envd *e, bool keep_shell, int to_kept, int to_others)
+{
+  struct tree *t = descendants();
+  int n = 0;
+  for (int i = 0; t && i < t->n; i++) {
+    if (!t->ours[i]) continue;
+    n++;
+    kill(t->pid[i], spared(e, t->pid[i], keep_shell) ? to_kept : to_others);
+  }
+  free(t);
+  return n;
+}
+
+static bool bare_left(const struct envd *e, bool keep_shell)
+{
+  struct tree *t = descendants();
+  bool left = false;
+  for (int i = 0; t && i < t->n && !left; i++)
+    left = t->ours[i] && !spared(e, t->pid[i], keep_shell) && alive(t->pid[i]);
+  free(t);
+  return left;
+}
+
+/* Stopped until no new ones turn up: then the list is the whole list. */
+static void bare_kill(const struct envd *e, bool keep_shell)
+{
+  int before = -1, now = 0;
+  for (int i = 0; i < STOP_ROUNDS && now != before; i++) {
+    before = now;
+    now = signal_ours(e, keep_shell, SIGSTOP, SIGSTOP);
+  }
+  signal_ours(e, keep_shell, SIGCONT, SIGKILL);
+}
+
 bool proc_left(const struct envd *e, bool keep_shell)
 {
+  if (e->cfg.bare) return bare_left(e, keep_shell);
   bool left = false;
   DIR *proc = opendir("/proc");
   for (struct dirent *d; proc && !left && (d = readdir(proc));) {
@@ -161,6 +242,10 @@ bool proc_left(const struct envd *e, bool keep_shell)
 
 bool proc_kill(struct envd *e, bool keep_shell)
 {
+  if (e->cfg.bare) {
+    bare_kill(e, keep_shell);
+    return keep_shell;
+  }
   bool workers = false;
   for (int i = 0; i < ENVD_WORKERS; i++)
     workers = workers || e->workers[i].pid > 0;

@@ -88,6 +88,8 @@ static void parse(struct launch *l, int argc, char **argv)
       l->roots = v;
     else if (strcmp(k, "probe") == 0)
       l->probe = number(k, v) != 0;
+    else if (strcmp(k, "bare") == 0)
+      l->bare = number(k, v) != 0;
     else if (strcmp(k, "disable_userns") == 0)
       l->disable_userns = number(k, v) != 0;
     else if (strcmp(k, "uid") == 0)
@@ -111,10 +113,11 @@ static void parse(struct launch *l, int argc, char **argv)
     else
       launcher_die("unknown argument", k);
   }
-  if (!l->bwrap || !l->dir || (!l->config && !l->probe))
+  if ((!l->bwrap && !l->bare) || !l->dir || (!l->config && !l->probe))
     launcher_die("an argument is missing: bwrap, dir, config", NULL);
   if (strlen(l->dir) > 4000) launcher_die("dir is too long", NULL);
   if (l->switch_uid && l->uid == 0) launcher_die("uid: what runs inside must not be host uid 0", NULL);
+  if (geteuid() == 0 && l->bare) launcher_die("bare: not as root", NULL);
   if (geteuid() == 0 && !l->switch_uid) launcher_die("uid: needed when started as root", NULL);
 }
 
@@ -189,6 +192,14 @@ static void run_bwrap(struct launch *l, int info_w, int cgroup, pid_t self)
    * before the uid changed, and carries the right. */
   if (cgroup >= 0 && write(cgroup, "0", 1) != 1) die_errno("entering the control group");
   close(LAUNCHER_LOCK);
+  if (l->bare) {
+    fcntl(LAUNCHER_ENVD, F_SETFD, FD_CLOEXEC);
+    l->argv[0] = "envd";
+    l->argv[1] = l->config;
+    l->argv[2] = NULL;
+    syscall(SYS_execveat, LAUNCHER_ENVD, "", (char *const *)(unsigned long)l->argv, no_env, AT_EMPTY_PATH);
+    die_errno("envd");
+  }
   fcntl(info_w, F_SETFD, 0);
   syscall(SYS_execveat, l->bwrap_fd, "", (char *const *)(unsigned long)l->argv, no_env, AT_EMPTY_PATH);
   die_errno(l->bwrap);
@@ -229,7 +240,7 @@ static void end_orphans(void)
   }
 }
 
-static int watch(pid_t bwrap, int info_r, const sigset_t *set)
+static int watch(pid_t bwrap, bool bare, int info_r, const sigset_t *set)
 {
   const struct timespec soon = {.tv_nsec = 5000000};
   bool ending = false, killed = false;
@@ -242,7 +253,7 @@ static int watch(pid_t bwrap, int info_r, const sigset_t *set)
     ending |= sig == SIGTERM;
     /* PID 1 is killed, not bubblewrap: it ends when that is dead with all that was in there. Until PID 1 is
      * named it waits for bubblewrap, and would wait for ever if that went first. */
-    if (ending && !killed && (pid = inner_pid(info_r)) > 1) killed = kill(pid, SIGKILL) == 0;
+    if (ending && !killed && (pid = bare ? bwrap : inner_pid(info_r)) > 1) killed = kill(pid, SIGKILL) == 0;
     if (waitpid(bwrap, &status, WNOHANG) != bwrap) continue;
     end_orphans();
     snprintf(num, sizeof num, "%d", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
@@ -271,14 +282,15 @@ int main(int argc, char **argv)
   setsid();
   if (!l.probe) take_lock();
   if (l.cgroup && (cgroup = open(l.cgroup, O_WRONLY | O_CLOEXEC)) < 0) die_errno(l.cgroup);
-  put("/proc/self/oom_score_adj", "500");         /* the host's programs are worth more */
-  l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC); /* before the stage, which may cover its place */
-  if (l.bwrap_fd < 0) die_errno(l.bwrap);
+  put("/proc/self/oom_score_adj", "500"); /* the host's programs are worth more */
+  if (!l.bare &&
+      (l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC)) < 0) /* before the stage, which may cover its place */
+    die_errno(l.bwrap);
   l.roots_fd = l.roots ? open(l.roots, O_RDONLY | O_NOFOLLOW) : -1; /* bubblewrap copies it */
   if (l.roots && l.roots_fd < 0) die_errno(l.roots);
-  launcher_stage(&l);
+  if (!l.bare) launcher_stage(&l);
   if (pipe2(info, O_CLOEXEC | O_NONBLOCK) != 0) die_errno("pipe");
-  launcher_args(&l, info[1]);
+  if (!l.bare) launcher_args(&l, info[1]);
   limits(&l);
   drop(&l);
   sigemptyset(&set);
@@ -295,5 +307,5 @@ int main(int argc, char **argv)
   close(LAUNCHER_LISTEN);
   close(LAUNCHER_READY);
   close(LAUNCHER_ENVD);
-  return watch(bwrap, info[0], &set);
+  return watch(bwrap, l.bare, info[0], &set);
 }

@@ -22,6 +22,7 @@ enum {
 
 struct launch {
   bool probe; /* run a shell that does nothing instead of envd, then end */
+  bool bare;  /* UNSAFE: envd without bubblewrap, in no namespace; never as root */
   bool switch_uid, disable_userns;
   uid_t uid;                          /* host uid and gid of everything inside, when switch_uid */
   const char *bwrap;                  /* path of bubblewrap */

@@ -18,6 +18,7 @@
  *   read_only     directories named as read-only in errors (MR_ENVD_UPLOADS)
  *   nproc         processes and threads that the payload may have (as many as envd)
  *   env           object of strings: more environment variables for the payload
+ *   bare          true: not PID 1, in no namespace of its own; it looks after what descends from it (false)
  *   proxy_port    listen there on 127.0.0.1 for clients of the server's egress proxy (none)
  *   bash_timeout_ms, file_timeout_ms   defaults of the tools (120000, 60000)
  *

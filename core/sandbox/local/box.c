@@ -81,6 +81,30 @@ static const char *arg(struct mr_arena *a, const char *name, int64_t v)
   return mr_arena_printf(a, "%s=%lld", name, (long long)v);
 }
 
+/* Without namespaces the host's own paths, and no limit of processes: it would count all that the user runs. */
+static void bare_config(const struct mr_box *b, struct mr_jw *w)
+{
+  static const char *const names[] = {"workspace", "run", "outputs", "uploads"};
+  char path[4][4300];
+
+  for (int i = 0; i < 4; i++)
+    snprintf(path[i], sizeof path[i], "%.4096s/s/%s/%s", b->l->conf->root, b->session, names[i]);
+  mr_jw_kc(w, "home", path[0]);
+  mr_jw_kc(w, "run", path[1]);
+  mr_jw_key(w, "write");
+  mr_jw_arr(w);
+  mr_jw_c(w, path[0]);
+  mr_jw_c(w, path[2]);
+  mr_jw_c(w, "/tmp");
+  mr_jw_arr_end(w);
+  mr_jw_key(w, "read_only");
+  mr_jw_arr(w);
+  mr_jw_c(w, path[3]);
+  mr_jw_arr_end(w);
+  mr_jw_key(w, "bare");
+  mr_jw_bool(w, true);
+}
+
 static void envd_config(const struct mr_box *b, struct mr_buf *out)
 {
   const struct mr_local_conf *c = b->l->conf;
@@ -95,11 +119,14 @@ static void envd_config(const struct mr_box *b, struct mr_buf *out)
   mr_jw_int(&w, MR_ENVD_PROTO_MAX);
   mr_jw_arr_end(&w);
   mr_jw_kint(&w, "orphan_ttl_s", b->builds ? BUILD_TTL_S : c->orphan_ttl_s);
-  mr_jw_kint(&w, "nproc", c->nproc);
-  if (b->l->egress) mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
+  if (c->bare)
+    bare_config(b, &w);
+  else
+    mr_jw_kint(&w, "nproc", c->nproc);
+  if (b->l->egress && !c->bare) mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
   mr_jw_key(&w, "env");
   mr_jw_obj(&w);
-  if (b->l->egress) mr_egress_env(&w, b->token, b->policy);
+  if (b->l->egress && !c->bare) mr_egress_env(&w, b->token, b->policy);
   if (mr_layer_has(b, MR_PKG_NPM)) mr_jw_kc(&w, "NODE_PATH", "/usr/local/lib/node_modules");
   mr_jw_obj_end(&w);
   mr_jw_obj_end(&w);
@@ -125,7 +152,10 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   mr_buf_init(&config, b->l->mem, 64 << 10);
   envd_config(b, &config);
   argv[n++] = "moonrig-launcher";
-  argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
+  if (c->bare)
+    argv[n++] = "bare=1";
+  else
+    argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
   argv[n++] = mr_arena_printf(a, "dir=%s/s/%s", c->root, b->session);
   argv[n++] = config.failed ? NULL : mr_arena_str(a, mr_buf_get(&config)).p;
   argv[n++] = arg(a, "disable_userns", b->l->machine.disable_userns);

@@ -212,23 +212,6 @@ const char mr_calls_died[] =
     "The sandbox ended while this was running. Its processes, the shell's state and /tmp are lost; files in "
     "/workspace and /mnt/session/outputs are kept. The next call starts a new sandbox.";
 
-/* A command whose connections were refused may say little of why ("response 403"): its answer gets a block more. */
-static void add_notes(struct mr_box *b, struct mr_op *o)
-{
-  struct mr_buf notes;
-
-  mr_buf_init(&notes, b->l->mem, 4096);
-  if (mr_str_is(o->name, "bash") && !o->content.failed && o->content.n >= 2 &&
-      mr_egress_link_notes(b->way, &notes)) {
-    bool first = o->content.n == 2;
-    o->content.n--; /* the array's end */
-    mr_buf_c(&o->content, first ? "{\"type\":\"text\",\"text\":" : ",{\"type\":\"text\",\"text\":");
-    mr_json_quote(&o->content, mr_buf_get(&notes));
-    mr_buf_c(&o->content, "}]");
-  }
-  mr_buf_free(&notes);
-}
-
 void mr_calls_oom(const struct mr_local_conf *c, bool anew, char out[400])
 {
   snprintf(out, 400,
@@ -259,6 +242,23 @@ static void write_content(struct mr_box *b, struct mr_op *o, yyjson_val *content
   if (rest.n > 1) mr_buf_str(&o->content, mr_str_n(rest.p + 1, rest.n - 1));
   if (rest.failed) o->content.failed = rest.failed;
   mr_buf_free(&rest);
+}
+
+/* A command whose connections were refused may say little of why ("response 403"): its answer gets a block more. */
+static void add_notes(struct mr_box *b, struct mr_op *o)
+{
+  struct mr_buf notes;
+
+  mr_buf_init(&notes, b->l->mem, 4096);
+  if (mr_str_is(o->name, "bash") && !o->content.failed && o->content.n >= 2 &&
+      mr_egress_link_notes(b->way, &notes)) {
+    bool first = o->content.n == 2;
+    o->content.n--; /* the array's end */
+    mr_buf_c(&o->content, first ? "{\"type\":\"text\",\"text\":" : ",{\"type\":\"text\",\"text\":");
+    mr_json_quote(&o->content, mr_buf_get(&notes));
+    mr_buf_c(&o->content, "}]");
+  }
+  mr_buf_free(&notes);
 }
 
 void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *content, bool is_error)

@@ -83,7 +83,8 @@ static void tell(struct mr_diagnose *g, int code)
 {
   struct mr_local_machine *m = &g->machine;
   struct mr_err closed;
-  struct mr_sandbox_diagnosis r = {.driver = "local", .code = code, .err = &closed};
+  struct mr_sandbox_diagnosis r = {
+      .driver = g->conf->bare ? "none" : "local", .unsafe = g->conf->bare, .code = code, .err = &closed};
 
   mr_err_set(&closed, MR_E_CLOSED, NULL, "the runtime is closing");
   if (code == MR_OK) {

@@ -165,12 +165,20 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->build_timeout_s = o->build_timeout_s ? o->build_timeout_s : 1800;
   c->network = o->http != NULL;
   c->require_limits = o->require_limits;
+  c->bare = o->bare;
   c->cgroup.memory_max = o->memory_total ? o->memory_total : INT64_C(4) << 30;
   c->cgroup.pids_max = c->nproc + LOOKING_AFTER;
   c->cgroup.cpu_percent = o->cpu_percent;
   if (c->uid_first <= 0 || c->uid_count < 2 || c->uid_first + c->uid_count > INT32_MAX)
     return mr_err_set(err, MR_E_INVALID, "sandbox.uid_first",
                       "sandbox.uid_first and sandbox.uid_count name no usable range of host uids");
+  if (c->bare && (c->as_root || getuid() == 0))
+    return mr_err_set(err, MR_E_DENIED, "sandbox.driver",
+                      "sandbox.driver: none is refused as root: commands of agents would own this machine");
+  if (c->bare)
+    mr_log(sys, MR_LOG_WARN, "sandbox",
+           "UNSAFE: sandbox.driver is none: commands of agents run as uid %d, kept from nothing",
+           (int)geteuid());
   code = open_dirs(c, o->root, err);
   if (code == MR_OK && o->libexec && !(c->libexec = mr_mem_strdup(&sys->mem, mr_str_c(o->libexec))))
     code = mr_err_nomem(err);
@@ -374,6 +382,12 @@ static const char *box_doing(const struct mr_sandbox *s)
   return mr_layer_doing(MR_OF(s, struct mr_box, base));
 }
 
+static void egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out)
+{
+  struct mr_local *l = MR_OF(d, struct mr_local, base);
+  if (l->egress) mr_egress_stats(l->egress, out);
+}
+
 static void box_put(struct mr_sandbox *s)
 {
   mr_box_put(MR_OF(s, struct mr_box, base));
@@ -392,4 +406,5 @@ const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .outputs_path = outputs_path,
                                                   .doing = box_doing,
                                                   .prepare = mr_local_prepare,
-                                                  .prepare_cancel = mr_local_prepare_cancel};
+                                                  .prepare_cancel = mr_local_prepare_cancel,
+                                                  .egress_stats = egress_stats};

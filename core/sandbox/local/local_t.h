@@ -43,6 +43,7 @@ struct mr_local_conf {
   int build_timeout_s;
   char *build_env; /* of build sandboxes: lines of a script that set variables */
   struct mr_cgroup_conf cgroup;
+  bool bare;           /* driver "none" */
   bool require_limits; /* no sandbox without limits of memory and processes for it as a whole */
 };
 struct mr_local_conf *mr_local_conf_ref(struct mr_local_conf *c);

@@ -95,6 +95,8 @@ static int make(struct mr_open *o, int dir)
   if (code == MR_OK) code = writable_dir(o, dir, "workspace", &o->err);
   if (code == MR_OK) code = writable_dir(o, dir, "outputs", &o->err);
   if (code == MR_OK) code = note_layer(o, dir);
+  if (code == MR_OK && o->conf->bare && mkdirat(dir, "run", 0700) != 0 && errno != EEXIST)
+    code = mr_err_errno(&o->err, "run");
   if (code == MR_OK) code = token(o, dir, true);
   if (code != MR_OK) return code;
   unlinkat(dir, "environment", 0);

@@ -311,6 +311,8 @@ static void probe_limits(const struct mr_local_conf *c, struct mr_local_machine 
   if (m->cgroup & MR_CG_PIDS)
     feature(m, "process limit", true, c->require_limits,
             "%lld processes and threads in a sandbox (cgroup, rlimit)", (long long)c->nproc);
+  else if (c->bare)
+    feature(m, "process limit", false, c->require_limits, "none: %.160s", why);
   else
     feature(m, "process limit", !c->require_limits, c->require_limits,
             "%lld processes and threads in a sandbox (rlimit)%s%.160s", (long long)c->nproc,
@@ -321,6 +323,7 @@ static void probe_limits(const struct mr_local_conf *c, struct mr_local_machine 
             m->cgroup & MR_CG_CPU ? " (cgroup)" : " is not in force: ", m->cgroup & MR_CG_CPU ? "" : why);
   feature(m, "kill", true, false, "%s",
           m->cgroup & MR_CG_KILL ? "the end of PID 1, and cgroup.kill"
+          : c->bare              ? "what descends from the first process of each sandbox"
                                  : "the end of PID 1 takes everything with it");
   feature(m, "disk limit", true, false, "files up to %lld MiB each; commands are ended above %lld MiB in all",
           (long long)(c->file_max >> 20), (long long)(c->disk_max >> 20));
@@ -332,13 +335,34 @@ static void probe_limits(const struct mr_local_conf *c, struct mr_local_machine 
     feature(m, "network", false, false, "commands have no network");
 }
 
+/* Nothing is kept apart, so there is nothing to try but the control group. */
+static void probe_bare(const struct mr_local_conf *c, struct mr_local_machine *m)
+{
+  char dir[4096], cgroup[MR_CG_PATH];
+  int e = probe_dirs(c, dir), fd = e == 0 ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+  feature(
+      m, "isolation", false, false,
+      "UNSAFE: sandbox.driver is none: commands of agents run as uid %d, see what it sees and reach what it "
+      "reaches; only writing is bound to their directories and /tmp, where there is Landlock",
+      (int)geteuid());
+  if (fd < 0) return;
+  mr_cgroup_make(&c->cgroup, "probe", fd, cgroup, &m->cgroup, m->cgroup_why);
+  mr_cgroup_end(&c->cgroup, fd, NULL);
+  close(fd);
+}
+
 void mr_local_probe(const struct mr_local_conf *c, struct mr_local_machine *m)
 {
   memset(m, 0, sizeof *m);
-  probe_bwrap(c, m);
-  probe_uids(c, m);
-  probe_namespaces(c, m);
-  probe_layers(c, m);
+  if (c->bare) {
+    probe_bare(c, m);
+  } else {
+    probe_bwrap(c, m);
+    probe_uids(c, m);
+    probe_namespaces(c, m);
+    probe_layers(c, m);
+  }
   probe_kernel(m);
   probe_limits(c, m);
   m->at_us = mr_mono_us(c->sys);
