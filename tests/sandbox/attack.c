@@ -29,6 +29,7 @@
 #include "base/json.h"
 #include "loop/child.h"
 #include "loop/pool.h"
+#include "net/http_client.h"
 #include "sandbox/sandbox.h"
 
 enum { USER = 1500, NPROC = 128, CALL_S = 60 };
@@ -42,6 +43,7 @@ struct world {
   struct mr_loop *loop;
   struct mr_childs *childs;
   struct mr_pool *pool;
+  struct mr_http_client *http;
   struct mr_sandbox_driver *d;
   struct mr_sandbox *s;        /* of the current attack */
   char session[64];
@@ -289,6 +291,9 @@ static bool open_driver(struct world *w)
   if (mr_loop_new(&w->loop, &w->sys, NULL, &err) != MR_OK)
     return fail(w, "loop: %s", err.message), false;
   mr_loop_enter(w->loop);
+  if (mr_http_client_new(&w->http, w->loop, NULL, &err) != MR_OK)
+    return fail(w, "http: %s", err.message), false;
+  o.http = w->http; /* with a network: all that belongs to it is there to be attacked */
   if (mr_childs_new(&w->childs, w->loop, &err) != MR_OK ||
       mr_pool_new(&w->pool, w->loop, 2, 100, "attack", NULL, NULL, NULL, &err) != MR_OK ||
       mr_sandbox_local_new(&w->d, w->loop, w->childs, w->pool, &o, &err) != MR_OK)
@@ -299,6 +304,7 @@ static bool open_driver(struct world *w)
 static void close_driver(struct world *w)
 {
   mr_sandbox_driver_free(&w->d);
+  mr_http_client_free(&w->http);
   mr_childs_free(&w->childs);
   mr_pool_free(&w->pool);
   mr_loop_free(&w->loop);
