@@ -15,18 +15,23 @@
 
 #include "loop/pool.h"
 
-enum { ADDRS_MAX = 8, THREADS = 4, QUEUE_MAX = 256, NEXT_US = 250000, TIMEOUT_MS = 20000 };
+/* LOOKUPS: of one owner at a time. A name server that says nothing costs a thread for seconds, and an owner may ask for
+ * such names on purpose. */
+enum { ADDRS_MAX = 8, THREADS = 8, QUEUE_MAX = 256, LOOKUPS = 3, NEXT_US = 250000, TIMEOUT_MS = 20000 };
 
 struct mr_dialer {
   struct mr_loop *loop;
   const struct mr_mem *mem;
   struct mr_pool *pool; /* NULL until a name was asked for */
-  struct mr_dial *all;
+  struct mr_dial *all, **tail;
+  struct lookup *lookups; /* in the pool, also those that nobody waits for any more */
 };
 
 struct lookup {
   struct mr_job job;
-  const struct mr_mem *mem;
+  struct lookup *next, **link;
+  struct mr_dialer *dialer;
+  const void *owner;
   struct mr_dial *dial; /* NULL: cancelled; loop thread only */
   char host[256], port[8];
   int code; /* of getaddrinfo */
@@ -48,7 +53,10 @@ struct mr_dial {
   bool (*allow)(void *ud, const struct sockaddr *sa, char why[200]);
   mr_dial_fn fn;
   void *ud;
+  const void *owner;
   struct lookup *lookup;
+  bool waiting; /* for its turn to be looked up */
+  int port;
   struct try tries[ADDRS_MAX];
   int n, begun, open;
   char host[256], why[200]; /* why the first address was refused */
@@ -79,7 +87,7 @@ static void dial_free(struct mr_dial *d)
   mr_timer_cancel(loop, &d->timer);
   mr_ready_cancel(loop, &d->ready);
   *d->link = d->next;
-  if (d->next) d->next->link = d->link;
+  *(d->next ? &d->next->link : &d->dialer->tail) = d->link;
   mr_mem_free(d->dialer->mem, d);
 }
 
@@ -199,7 +207,7 @@ static void step(struct mr_dial *d, bool next)
     next = next && d->open == 0;
   }
   d->timed_out = left <= 0;
-  if (d->timed_out || (d->begun == d->n && d->open == 0 && !d->lookup))
+  if (d->timed_out || (d->begun == d->n && d->open == 0 && !d->lookup && !d->waiting))
     fail(d);
   else
     mr_timer_set(loop, &d->timer, d->begun < d->n && left > NEXT_US ? NEXT_US : left);
@@ -250,9 +258,12 @@ static void take(struct mr_dial *d, const struct sockaddr_storage *addr, int n)
     d->tries[d->n].addr = addr[d->n];
 }
 
+static void next_lookups(struct mr_dialer *r);
+
 static void looked_up(struct mr_job *j)
 {
   struct lookup *k = MR_OF(j, struct lookup, job);
+  struct mr_dialer *r = k->dialer;
   struct mr_dial *d = k->dial;
 
   if (d) {
@@ -262,35 +273,61 @@ static void looked_up(struct mr_job *j)
     else if (k->code != 0)
       mr_err_set(&d->err, MR_E_IO, NULL, "host %s cannot be looked up: %s", d->host, gai_strerror(k->code));
     take(d, k->addr, k->n);
-    mr_ready_post(d->dialer->loop, &d->ready);
+    mr_ready_post(r->loop, &d->ready);
   }
-  mr_mem_free(k->mem, k);
+  *k->link = k->next;
+  if (k->next) k->next->link = k->link;
+  mr_mem_free(r->mem, k);
+  next_lookups(r);
 }
 
-static int ask(struct mr_dial *d, int port, struct mr_err *err)
+static bool may_ask(const struct mr_dialer *r, const void *owner)
+{
+  int n = 0;
+
+  for (const struct lookup *k = r->lookups; k; k = k->next)
+    n += k->owner == owner;
+  return n < LOOKUPS;
+}
+
+static int ask(struct mr_dial *d, struct mr_err *err)
 {
   struct mr_dialer *r = d->dialer;
   struct lookup *k;
   int code;
 
+  d->waiting = !may_ask(r, d->owner);
+  if (d->waiting) return MR_OK;
   if (!r->pool) {
     code = mr_pool_new(&r->pool, r->loop, THREADS, QUEUE_MAX, "names", NULL, NULL, NULL, err);
     if (code != MR_OK) return code;
   }
   k = mr_mem_zalloc(r->mem, sizeof *k);
   if (!k) return mr_err_nomem(err);
-  k->mem = r->mem;
+  k->dialer = r;
   k->dial = d;
+  k->owner = d->owner;
   k->job.work = look_up;
   k->job.done = looked_up;
   snprintf(k->host, sizeof k->host, "%s", d->host);
-  snprintf(k->port, sizeof k->port, "%d", port);
+  snprintf(k->port, sizeof k->port, "%d", d->port);
   if (mr_pool_submit(r->pool, &k->job) != MR_OK) {
     mr_mem_free(r->mem, k);
     return mr_err_set(err, MR_E_FULL, NULL, "too many host names are being looked up");
   }
+  k->next = r->lookups;
+  k->link = &r->lookups;
+  if (k->next) k->next->link = &k->next;
+  r->lookups = k;
   d->lookup = k;
   return MR_OK;
+}
+
+/* A place is free: who waits longest and may have it. */
+static void next_lookups(struct mr_dialer *r)
+{
+  for (struct mr_dial *d = r->all; d; d = d->next)
+    if (d->waiting && ask(d, &d->err) != MR_OK) mr_ready_post(r->loop, &d->ready); /* fails there */
 }
 
 /* An address needs no look-up. */
@@ -320,10 +357,11 @@ int mr_dial_start(struct mr_dialer *r, const struct mr_dial_req *q, mr_dial_fn f
   *out = NULL;
   if (!d) return mr_err_nomem(err);
   d->dialer = r;
-  d->next = r->all;
-  d->link = &r->all;
-  if (d->next) d->next->link = &d->next;
-  r->all = d;
+  d->link = r->tail;
+  *r->tail = d;
+  r->tail = &d->next;
+  d->owner = q->owner;
+  d->port = q->port;
   d->allow = q->allow;
   d->fn = fn;
   d->ud = ud;
@@ -337,12 +375,12 @@ int mr_dial_start(struct mr_dialer *r, const struct mr_dial_req *q, mr_dial_fn f
   else if (literal(d->host, q->port, &addr))
     take(d, &addr, 1);
   else
-    code = ask(d, q->port, err);
+    code = ask(d, err);
   if (code != MR_OK) {
     dial_free(d);
     return code;
   }
-  if (d->lookup)
+  if (d->lookup || d->waiting)
     mr_timer_set(r->loop, &d->timer, ms * 1000);
   else
     mr_ready_post(r->loop, &d->ready);
@@ -366,6 +404,7 @@ int mr_dialer_new(struct mr_dialer **out, struct mr_loop *l, struct mr_err *err)
   if (!r) return mr_err_nomem(err);
   r->loop = l;
   r->mem = &mr_loop_sys(l)->mem;
+  r->tail = &r->all;
   return MR_OK;
 }
 

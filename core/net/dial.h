@@ -27,6 +27,7 @@ struct mr_dial_req {
   /* May this address be dialled? false: why (200 bytes) says the reason. */
   bool (*allow)(void *ud, const struct sockaddr *sa, char why[200]);
   int64_t timeout_ms; /* for everything; 0 = 20,000 */
+  const void *owner;  /* who of several users: each has a few look-ups at a time, the rest of its own wait */
 };
 /* fd >= 0: connected, non-blocking, TCP_NODELAY, the receiver's. Else err: MR_E_DENIED every address was refused
  * (the message has the reason of the first), MR_E_NOTFOUND no such host, MR_E_IO, MR_E_TIMEOUT, MR_E_FULL. */

@@ -252,6 +252,34 @@ TEST(time_and_cancelling)
   rig_close(&r);
 }
 
+/* One that asks for names which nobody answers waits for itself; another has its own. */
+TEST(owners_have_their_turn)
+{
+  struct mr_dial_req q = {.host = "slow.test", .port = 9, .allow = allow, .owner = &q};
+  struct mr_dial *dials[20];
+  struct rig r;
+  struct mr_err err;
+  int started = 0;
+
+  rig_open(&r);
+  pthread_mutex_lock(&names.lock);
+  for (int i = 0; i < 20; i++)
+    CHECK_INT(mr_dial_start(r.d, &q, on_dial, &r, &dials[i], &err), MR_OK);
+  for (int i = 0; i < 10; i++)
+    mr_dial_cancel(&dials[i]); /* what was begun for them still counts */
+  for (int i = 0; i < 50; i++)
+    mr_loop_pump(r.loop, 1000), usleep(1000);
+  names.code = EAI_NONAME;
+  pthread_mutex_unlock(&names.lock);
+  for (int i = 0; r.done < 10 && i < 30000; i++)
+    if (mr_loop_pump(r.loop, 1000) != MR_MORE) usleep(1000);
+  CHECK_INT(r.done, 10);
+  CHECK_INT(r.code, MR_E_NOTFOUND);
+  started = names.asked;
+  CHECK_INT(started, 13); /* three were under way, those that nobody wanted any more were not begun */
+  rig_close(&r);
+}
+
 TEST(no_memory)
 {
   for (long k = 0;; k++) {

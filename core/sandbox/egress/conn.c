@@ -17,7 +17,9 @@ enum {
   IDLE_US = 600 * 1000000, /* without a byte in either direction */
   CLOSE_US = 5 * 1000000,  /* for the last bytes */
   TICK_US = 5 * 1000000,
-  TURNS = 16 /* of one step, before others have theirs */
+  LOG_US = 60 * 1000000,
+  LOG_LINES = 60, /* of refusals, in that time and of one sandbox */
+  TURNS = 16      /* of one step, before others have theirs */
 };
 
 static void log_it(const struct mr_egress_conn *c, int level, const char *what)
@@ -25,10 +27,24 @@ static void log_it(const struct mr_egress_conn *c, int level, const char *what)
   mr_log(mr_loop_sys(c->k->e->loop), level, "egress", "%s: %s", c->k->session, what);
 }
 
+/* A command that tries for ever does not fill the log. */
+static bool may_log(struct mr_egress_link *k)
+{
+  int64_t now = mr_loop_now_us(k->e->loop);
+
+  if (!k->nlogged || now - k->logged_us > LOG_US) {
+    k->nlogged = 0;
+    k->logged_us = now;
+  }
+  if (++k->nlogged == LOG_LINES)
+    mr_log(mr_loop_sys(k->e->loop), MR_LOG_INFO, "egress", "%s: more is refused than is logged", k->session);
+  return k->nlogged < LOG_LINES;
+}
+
 static void denied(struct mr_egress_conn *c, const char *why)
 {
   c->k->e->stats.denied++;
-  log_it(c, MR_LOG_INFO, why);
+  log_it(c, may_log(c->k) ? MR_LOG_INFO : MR_LOG_DEBUG, why);
   mr_egress_note(c->k, why);
 }
 
@@ -189,7 +205,7 @@ static void dialled(void *ud, int fd, const struct sockaddr *sa, const struct mr
 static void judged(struct mr_egress_conn *c)
 {
   struct mr_egress *e = c->k->e;
-  struct mr_dial_req q = {.host = c->target.host, .port = c->target.port, .allow = allow};
+  struct mr_dial_req q = {.host = c->target.host, .port = c->target.port, .allow = allow, .owner = c->k};
   struct mr_err err;
   char why[300];
 

@@ -203,6 +203,8 @@ struct mr_egress_link {
   int nconns;
   char notes[EGRESS_NOTES][300]; /* what was refused since it was last told */
   int nnotes;
+  int nlogged; /* refusals since logged_us */
+  int64_t logged_us;
 };
 struct mr_egress {
   struct mr_loop *loop;
