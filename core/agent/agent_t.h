@@ -30,6 +30,7 @@ struct mr_domain {
   int64_t default_ws;
   struct mr_sessions *sessions;      /* loaded sessions: table, LRU (session.c) */
   struct mr_keys *keys;              /* keys.c: bootstrap keys, what was checked lately */
+  struct mr_diagnosing *diagnosing;  /* diagnostics.c: calls that wait for the driver */
   struct mr_env_use *env_uses;       /* environments.c: sessions being made, environments being deleted */
   bool started, ready, draining;     /* ready: what a start makes is there */
   bool cut;                          /* nothing is decided any more, the store may be gone */
@@ -100,6 +101,7 @@ void mr_env_use_end(struct mr_env_use *u);
 /* The config of an environment's document, as JSON in the arena ("{}" when memory is short): a session keeps it as
  * it was when the session was made, as member "environment" of its document, which clients are not shown. */
 struct mr_str mr_env_config(struct mr_arena *a, struct mr_str body, bool *self_hosted);
+void mr_diagnosing_cut(struct mr_domain *d); /* diagnostics.c */
 /* Do clients run the built-in tools of the session with this document? The kind never changes. */
 bool mr_env_self_hosted(yyjson_val *session_doc);
 /* The session's sandbox object, made when there is none (hands.c); nothing is started by it. NULL: no memory. */

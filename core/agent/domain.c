@@ -65,6 +65,7 @@ void mr_domain_free(struct mr_domain **dp)
   mr_timer_cancel(d->loop, &d->rewake);
   mr_timer_cancel(d->loop, &d->kv_sweep);
   mr_watches_free(d);
+  mr_diagnosing_cut(d);
   mr_sessions_free(d);
   mr_keys_free(d);
   mr_prices_free(&d->prices);

@@ -227,6 +227,7 @@ MR_OPERATION(environments_update);
 MR_OPERATION(environments_list);
 MR_OPERATION(environments_archive);
 MR_OPERATION(environments_delete);
+MR_OPERATION(environments_diagnostics);
 MR_OPERATION(files_upload);
 MR_OPERATION(files_list);
 MR_OPERATION(files_retrieve_metadata);

@@ -46,6 +46,9 @@ static const struct option table[] = {
     {"sandbox.tmp_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.disk_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.nproc", K_INT, 8, 100000},
+    {"sandbox.memory_total", K_INT, 16 << 20, INT64_MAX},
+    {"sandbox.cpu_percent", K_INT, 1, 100000},
+    {"sandbox.require_limits", K_BOOL, 0, 0},
     {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
     {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
     {"lua.load_ms", K_INT, 1, 3600000},

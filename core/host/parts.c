@@ -90,6 +90,9 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
                                   .tmp_max = option_int(rt, "sandbox", "tmp_max"),
                                   .disk_max = option_int(rt, "sandbox", "disk_max"),
                                   .nproc = (int)option_int(rt, "sandbox", "nproc"),
+                                  .memory_total = option_int(rt, "sandbox", "memory_total"),
+                                  .cpu_percent = (int)option_int(rt, "sandbox", "cpu_percent"),
+                                  .require_limits = yyjson_get_bool(option(rt, "sandbox", "require_limits")),
                                   .http = rt->http,
                                   .guard = rt->guard};
   const char *dir = mr_store_dir(rt->store);

@@ -13,6 +13,12 @@ int mr_sandbox_report(struct mr_sandbox_driver *d, const struct mr_sandbox_featu
   return d->v->report(d, f, n, err);
 }
 
+int mr_sandbox_diagnose(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                        void *ud)
+{
+  return d->v->diagnose ? d->v->diagnose(d, environment_id, fn, ud) : MR_E_UNSUPPORTED;
+}
+
 struct mr_sandbox *mr_sandbox_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec,
                                   const char *ref)
 {

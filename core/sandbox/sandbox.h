@@ -88,6 +88,9 @@ struct mr_sandbox_options {
   int64_t memory_max, tmp_max;  /* bytes of data of each process (4 GiB), of /tmp (512 MiB); 0 = defaults */
   int64_t disk_max;             /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
   int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
+  int64_t memory_total;         /* bytes that a whole sandbox may take, where cgroups can limit it; 0 = 4 GiB */
+  int cpu_percent;              /* of one core, for a whole sandbox, likewise; 0 = no limit */
+  bool require_limits;          /* no sandbox where memory and processes of a whole one cannot be limited */
   struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
   const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */
 };
@@ -107,6 +110,31 @@ struct mr_sandbox_feature {
  * required ones are there, else MR_E_UNSUPPORTED and err says the line doctor prints. */
 int mr_sandbox_report(struct mr_sandbox_driver *d, const struct mr_sandbox_feature **f, int *n,
                       struct mr_err *err);
+
+/* A sandbox that lives. Numbers are -1 where they are not known or not limited. */
+struct mr_sandbox_live {
+  const char *session_id;
+  int64_t uid;                /* host uid of what runs inside */
+  int64_t memory, memory_max; /* bytes, of the whole sandbox */
+  int64_t pids, pids_max;     /* processes and threads, its own helpers too */
+  int64_t forks_refused;      /* at the limit, since it was made */
+};
+struct mr_sandbox_diagnosis {
+  const char *driver;
+  bool unsafe;              /* what runs inside is not kept from the host */
+  int code;                 /* as of mr_sandbox_report; MR_E_CLOSED: the driver is going, nothing is known */
+  const struct mr_err *err; /* when code != MR_OK */
+  const struct mr_sandbox_feature *features;
+  int nfeatures;
+  const struct mr_sandbox_live *live; /* at most 1,000 */
+  int nlive;
+};
+typedef void (*mr_sandbox_diagnosis_fn)(void *ud, const struct mr_sandbox_diagnosis *r); /* r is borrowed */
+/* What is in force for sandboxes of this environment, and which of them live. Does not block. An error
+ * (MR_E_FULL, MR_E_NOMEM, MR_E_UNSUPPORTED of a driver that cannot say): fn never comes; else once, at the
+ * latest in mr_sandbox_driver_free. */
+int mr_sandbox_diagnose(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                        void *ud);
 
 /* Gets the session's sandbox object: nothing is started yet. ref: NULL or what mr_sandbox_ref gave
  * before a restart. The spec is copied. */
@@ -144,6 +172,8 @@ struct mr_sandbox_vtable {
   void (*destroy)(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                   void *ud);
   int (*outputs_path)(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
+  int (*diagnose)(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                  void *ud);
 };
 /* Drivers put these first in their structs. */
 struct mr_sandbox_driver {

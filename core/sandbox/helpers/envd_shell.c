@@ -71,6 +71,15 @@ static void shell_off(struct envd *e)
   e->shell.clearing = e->shell.tick + CLEAR_MS;
 }
 
+/* What bash and others say when the limit of processes was met does not say whose limit, nor how high it is. */
+static void say_limit(struct envd *e, struct ebuf *out)
+{
+  static const char again[] = "Resource temporarily unavailable";
+  const struct ebuf *t = &e->shell.tail;
+  if (e->jail.nproc && t->n && memmem(t->p, t->n, again, sizeof again - 1) && memmem(t->p, t->n, "fork", 4))
+    ebuf_f(out, "\n[the sandbox may have %lld processes and threads at a time]", (long long)e->jail.nproc);
+}
+
 /* The visible end of the output, as text. */
 static void visible(struct envd *e, struct ebuf *out)
 {
@@ -83,6 +92,7 @@ static void visible(struct envd *e, struct ebuf *out)
   if (at || s->cut) ebuf_s(out, "[output truncated]\n");
   ebuf_put(out, text.p + at, text.n - at);
   ebuf_free(&text);
+  say_limit(e, out);
 }
 
 /* Ends the call with text, and leaves the pipe to whatever still prints. */

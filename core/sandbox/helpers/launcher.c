@@ -3,9 +3,9 @@
  * stays as its parent.
  *
  * The driver starts it with an empty environment and the descriptors of launcher.h. In this order: it
- * closes everything else, takes the session's lock, enters the cgroup, stages the mounts (root only),
- * sets limits, drops to the session's own host uid, forbids new privileges, runs bubblewrap (mounts and
- * namespaces), which runs envd as PID 1 of the sandbox.
+ * closes everything else, takes the session's lock, opens the control group, stages the mounts (root only),
+ * sets limits, drops to the session's own host uid, forbids new privileges, runs bubblewrap in the control
+ * group (mounts and namespaces), which runs envd as PID 1 of the sandbox.
  *
  * Invariant: when this process is gone, the sandbox is gone. bubblewrap and envd die with their parents;
  * this process has no such tie, so that a sandbox outlives the server. SIGTERM ends PID 1, and with it
@@ -170,7 +170,7 @@ static void drop(const struct launch *l)
 
 /* ---- bubblewrap ---- */
 
-static void run_bwrap(struct launch *l, int info_w, pid_t self)
+static void run_bwrap(struct launch *l, int info_w, int cgroup, pid_t self)
 {
   static char *const no_env[] = {NULL};
   sigset_t none;
@@ -179,6 +179,9 @@ static void run_bwrap(struct launch *l, int info_w, pid_t self)
   sigprocmask(SIG_SETMASK, &none, NULL);
   signal(SIGPIPE, SIG_DFL);
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != self) _exit(101);
+  /* Not this one's parent: it tells how the group ended, and waits for what was in it. The descriptor was opened
+   * before the uid changed, and carries the right. */
+  if (cgroup >= 0 && write(cgroup, "0", 1) != 1) die_errno("entering the control group");
   close(LAUNCHER_LOCK);
   fcntl(info_w, F_SETFD, 0);
   syscall(SYS_execveat, l->bwrap_fd, "", (char *const *)(unsigned long)l->argv, no_env, AT_EMPTY_PATH);
@@ -247,7 +250,7 @@ int main(int argc, char **argv)
   static struct launch l;
   pid_t bwrap, self;
   sigset_t set;
-  int info[2];
+  int info[2], cgroup = -1;
 
   if (syscall(SYS_close_range, LAUNCHER_FDS, ~0U, 0) != 0)
     for (int fd = LAUNCHER_FDS; fd < 65536; fd++)
@@ -261,7 +264,7 @@ int main(int argc, char **argv)
   if (chdir("/") != 0) die_errno("/");
   setsid();
   if (!l.probe) take_lock();
-  if (l.cgroup && !put(l.cgroup, "0")) die_errno(l.cgroup);
+  if (l.cgroup && (cgroup = open(l.cgroup, O_WRONLY | O_CLOEXEC)) < 0) die_errno(l.cgroup);
   put("/proc/self/oom_score_adj", "500");         /* the host's programs are worth more */
   l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC); /* before the stage, which may cover its place */
   if (l.bwrap_fd < 0) die_errno(l.bwrap);
@@ -278,7 +281,7 @@ int main(int argc, char **argv)
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   bwrap = fork();
   if (bwrap < 0) die_errno("fork");
-  if (bwrap == 0) run_bwrap(&l, info[1], self);
+  if (bwrap == 0) run_bwrap(&l, info[1], cgroup, self);
   /* Only PID 1 may hold the socket: that it is refused says that PID 1 is gone. */
   close(info[1]);
   close(LAUNCHER_LISTEN);

@@ -84,7 +84,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
 {
   const struct mr_local_conf *c = b->l->conf;
   struct mr_arena *a = mr_arena_new(b->l->mem, 8192);
-  const char *argv[16];
+  const char *argv[20];
   int fds[7] = {-1, -1, b->given[1], b->given[0], b->given[1], b->given[2], b->given[3]}, n = 0, code;
   struct mr_child_opts opts = {.argv = argv,
                                .exe_fd = c->launcher_fd,
@@ -108,6 +108,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   argv[n++] = arg(a, "fsize", c->file_max);
   argv[n++] = arg(a, "data", c->memory_max);
   if (c->as_root) argv[n++] = arg(a, "uid", o->uid);
+  if (o->cgroup[0]) argv[n++] = mr_arena_printf(a, "cgroup=%s", o->cgroup);
   argv[n] = NULL;
   code = MR_OK;
   for (int i = 0; i < n; i++)
@@ -163,17 +164,24 @@ static void open_done(struct mr_job *j)
 {
   struct mr_open *o = MR_OF(j, struct mr_open, job);
   struct mr_box *b = o->box;
+  char oom[400];
 
   if (b) {
     b->job = NULL;
+    if (o->how == MR_OPEN_MADE) {
+      b->note_oom |= o->oom && !b->told_oom;
+      b->told_oom = false;
+    }
+    mr_calls_oom(o->conf, false, oom);
     if (b->released && o->how == MR_OPEN_MADE)
       o->how = MR_OPEN_DEAD; /* nobody waits for it: the next one makes it */
     if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) {
       if (o->how == MR_OPEN_FAILED && !o->end_only)
         open_failed(b, &o->err);
-      else if (o->how == MR_OPEN_FAILED || o->how == MR_OPEN_DEAD)
-        mr_calls_fail(b, MR_CALLS_SENT | MR_CALLS_STATUS, MR_E_CLOSED, mr_calls_died);
-      else if (!b->released)
+      else if (o->how == MR_OPEN_FAILED || o->how == MR_OPEN_DEAD) {
+        b->told_oom |= o->oom && (mr_calls_present(b) & (MR_CALLS_SENT | MR_CALLS_STATUS));
+        mr_calls_fail(b, MR_CALLS_SENT | MR_CALLS_STATUS, MR_E_CLOSED, o->oom ? oom : mr_calls_died);
+      } else if (!b->released)
         opened(b, o);
       if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) b->state = MR_BOX_COLD;
     }
@@ -208,6 +216,7 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     o->may_make = may_make;
     o->end_only = end_only;
     snprintf(o->session, sizeof o->session, "%s", b->session);
+    snprintf(o->environment, sizeof o->environment, "%s", b->environment);
     o->job.work = mr_open_work;
     o->job.done = open_done;
     o->arena = mr_arena_new(b->l->mem, 1024);
@@ -400,6 +409,7 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   b->arena = a;
   b->mounts = mounts;
   b->nmounts = spec->nmounts;
+  snprintf(b->environment, sizeof b->environment, "%s", spec->environment_id ? spec->environment_id : "");
   mr_box_step(b);
   return &b->base;
 fail:

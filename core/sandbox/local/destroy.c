@@ -49,7 +49,7 @@ static int destroy(const struct mr_local_conf *c, const char *session, struct mr
   int dir = mr_local_session_dir(c, session, false), code;
 
   if (dir < 0) return errno == ENOENT ? MR_OK : mr_err_errno(err, "the sandbox's directory");
-  code = mr_local_end(dir, err);
+  code = mr_local_end(c, dir, err);
   if (fstatat(dir, "workspace", &st, AT_SYMLINK_NOFOLLOW) != 0) st.st_uid = 0;
   close(dir);
   if (code != MR_OK) return code;
@@ -103,6 +103,7 @@ void mr_local_sweep(const struct mr_local_conf *c)
 {
   each(c->trash_fd, sweep_trash, c);
   each(c->u_fd, sweep_uid, c);
+  mr_cgroup_sweep(&c->cgroup, c->s_fd);
 }
 
 /* ---- loop thread ---- */

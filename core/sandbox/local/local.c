@@ -7,9 +7,10 @@
  *   wire.c     its connection to envd: frames (helpers/proto.h)
  *   watch.c    its disk space
  *   destroy.c  ending one for good; what a crash left behind
+ *   diagnose.c what is in force, and what lives
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
- *   end.c uids.c uploads.c tree.c run.c                     | conf and their arguments
+ *   end.c uids.c uploads.c tree.c run.c cgroup.c            | conf and their arguments
  *   image.c    the helper programs as descriptors
  *
  * Invariant: a sandbox is found by its session id alone. Nothing that must survive a crash is in memory:
@@ -25,7 +26,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PROBE_AGAIN_US = 10 * 1000000 };
+enum { PROBE_AGAIN_US = 10 * 1000000, LOOKING_AFTER = 32 /* processes of bubblewrap and envd */ };
 
 struct mr_probe_job {
   struct mr_job job;
@@ -121,18 +122,25 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->file_max = c->disk_max < INT64_C(4) << 30 ? c->disk_max : INT64_C(4) << 30;
   c->nproc = o->nproc ? o->nproc : 512;
   c->nofile = 8192;
+  c->require_limits = o->require_limits;
+  c->cgroup.memory_max = o->memory_total ? o->memory_total : INT64_C(4) << 30;
+  c->cgroup.pids_max = c->nproc + LOOKING_AFTER;
+  c->cgroup.cpu_percent = o->cpu_percent;
   if (c->uid_first <= 0 || c->uid_count < 2 || c->uid_first + c->uid_count > INT32_MAX)
     return mr_err_set(err, MR_E_INVALID, "sandbox.uid_first",
                       "sandbox.uid_first and sandbox.uid_count name no usable range of host uids");
   code = open_dirs(c, o->root, err);
   if (code == MR_OK && o->libexec && !(c->libexec = mr_mem_strdup(&sys->mem, mr_str_c(o->libexec))))
     code = mr_err_nomem(err);
-  return code == MR_OK ? mr_local_image(c, err) : code;
+  if (code != MR_OK) return code;
+  mr_cgroup_find(&c->cgroup, c->root);
+  mr_cgroup_sweep(&c->cgroup, -1);
+  return mr_local_image(c, err);
 }
 
 /* ---- the machine ---- */
 
-static void machine_set(struct mr_local *l, const struct mr_local_machine *m)
+void mr_local_machine_set(struct mr_local *l, const struct mr_local_machine *m)
 {
   l->machine = *m;
   for (int i = 0; i < m->nfeatures; i++)
@@ -154,7 +162,7 @@ static void probe_done(struct mr_job *j)
 
   if (l) {
     l->probing = NULL;
-    machine_set(l, &p->machine);
+    mr_local_machine_set(l, &p->machine);
     if (p->machine.code != MR_OK) mr_log(p->conf->sys, MR_LOG_WARN, "sandbox", "%s", p->machine.err.message);
     for (struct mr_box *b = l->boxes; b; b = b->next)
       if (b->state == MR_BOX_PROBING) mr_box_step(b);
@@ -198,7 +206,7 @@ static int local_report(struct mr_sandbox_driver *d, const struct mr_sandbox_fea
     m = mr_mem_alloc(l->mem, sizeof *m);
     if (!m) return mr_err_nomem(err);
     mr_local_probe(l->conf, m);
-    machine_set(l, m);
+    mr_local_machine_set(l, m);
     mr_mem_free(l->mem, m);
   }
   *f = l->machine.features;
@@ -243,6 +251,7 @@ static void local_free(struct mr_sandbox_driver *d)
   mr_timer_cancel(l->loop, &l->retry);
   if (l->probing) l->probing->l = NULL;
   mr_destroys_free(l);
+  mr_diagnoses_free(l);
   while (l->boxes)
     mr_box_free(l->boxes);
   mr_local_conf_unref(&l->conf);
@@ -319,6 +328,7 @@ static void box_put(struct mr_sandbox *s)
 
 const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .report = local_report,
+                                                  .diagnose = mr_local_diagnose,
                                                   .get = mr_box_get,
                                                   .put = box_put,
                                                   .ref = box_ref,

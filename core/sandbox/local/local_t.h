@@ -12,6 +12,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "sandbox/local/cgroup.h"
 #include "sandbox/sandbox.h"
 
 enum {
@@ -19,10 +20,10 @@ enum {
   MR_BOX_OPS_MAX = 1024,       /* calls of one sandbox that wait or run */
   MR_BOX_INPUT_MAX = 16 << 20, /* bytes of one call's input */
   MR_BOX_FRAME_MAX = 32 << 20, /* bytes of one frame (proto.h) */
-  MR_LOCAL_FEATURES = 12
+  MR_LOCAL_FEATURES = 32
 };
 
-/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock}, <root>/u/<uid> -> session,
+/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,cgroup,environment} (the last two are links), <root>/u/<uid> -> session,
  * <root>/trash/, <root>/probe/ */
 struct mr_local_conf {
   int refs;
@@ -34,6 +35,8 @@ struct mr_local_conf {
   int64_t uid_first, uid_count; /* uid_first itself is the probe's */
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
+  struct mr_cgroup_conf cgroup;
+  bool require_limits; /* no sandbox without limits of memory and processes for it as a whole */
 };
 struct mr_local_conf *mr_local_conf_ref(struct mr_local_conf *c);
 void mr_local_conf_unref(struct mr_local_conf **c);
@@ -46,7 +49,9 @@ struct mr_local_machine {
   struct mr_err err;
   int64_t at_us; /* when it was probed */
   char bwrap[128];
-  bool disable_userns; /* this bubblewrap has --disable-userns */
+  bool disable_userns;  /* this bubblewrap has --disable-userns */
+  int cgroup;           /* MR_CG_*: in force here */
+  char cgroup_why[200]; /* what is in the way of the others; "" = nothing */
   struct mr_sandbox_feature features[MR_LOCAL_FEATURES];
   char detail[MR_LOCAL_FEATURES][300];
   int nfeatures;
@@ -72,11 +77,16 @@ struct mr_local {
   struct mr_probe_job *probing; /* in the pool, or NULL */
   struct mr_box *boxes;
   struct mr_destroy *destroys;
+  struct mr_diagnose *diagnoses;
   struct mr_timer retry; /* destroys that the pool had no room for */
 };
 /* The machine as far as known; starts a probe when nothing, or only a stale failure, is known: NULL then,
  * and every box in state MR_BOX_PROBING is stepped when it is done. */
 const struct mr_local_machine *mr_local_machine_get(struct mr_local *l);
+void mr_local_machine_set(struct mr_local *l, const struct mr_local_machine *m);
+int mr_local_diagnose(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                      void *ud);
+void mr_diagnoses_free(struct mr_local *l);
 struct mr_box *mr_local_find(struct mr_local *l, const char *session);
 bool mr_session_name_ok(const char *session);
 
@@ -116,7 +126,7 @@ struct mr_box {
   struct mr_sandbox base;
   struct mr_local *l;
   struct mr_box *next, **link;
-  char session[MR_SESSION_MAX], ref[MR_SESSION_MAX + 8];
+  char session[MR_SESSION_MAX], ref[MR_SESSION_MAX + 8], environment[MR_SESSION_MAX];
   struct mr_arena *arena; /* mounts */
   struct mr_sandbox_mount *mounts;
   int nmounts;
@@ -143,7 +153,8 @@ struct mr_box {
   int report; /* what the launcher, bubblewrap and envd say */
   struct event *report_ev;
   char reason[400];
-  bool reason_over;                 /* the launcher said how it ended */
+  bool reason_over;        /* the launcher said how it ended */
+  bool note_oom, told_oom; /* the first answer says that the life before ran out of memory; a call said so */
   int64_t disk_at_us, disk_allowed; /* last measured; bytes above which it is ended */
   struct mr_disk_job *measuring;
 };
@@ -182,7 +193,9 @@ struct mr_disk_job {
 /* ---- its calls (calls.c) ---- */
 
 enum { MR_CALLS_QUEUED = 1, MR_CALLS_STATUS = 2 /* queued too */, MR_CALLS_SENT = 4, MR_CALLS_ALL = 7 };
-extern const char mr_calls_died[];            /* what the model reads when a sandbox ended under a call */
+extern const char mr_calls_died[]; /* what the model reads when a sandbox ended under a call */
+void mr_calls_oom(const struct mr_local_conf *c, bool anew,
+                  char out[400]);             /* ... because it ran out of memory */
 int mr_calls_present(const struct mr_box *b); /* set of the classes above */
 void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text);
 void mr_calls_send(struct mr_box *b, int classes);
@@ -207,7 +220,7 @@ struct mr_open {
   struct mr_local_conf *conf;
   struct mr_box *box; /* loop thread only; NULL once the driver is gone */
   struct mr_arena *arena;
-  char session[MR_SESSION_MAX];
+  char session[MR_SESSION_MAX], environment[MR_SESSION_MAX];
   struct mr_sandbox_mount *mounts;
   int nmounts;
   bool end_only; /* kill what there is, nothing else */
@@ -215,6 +228,8 @@ struct mr_open {
   enum mr_open_how how;
   int conn, listen, report[2], lock; /* -1 or open */
   int64_t uid;
+  bool oom;                /* the life before ran out of memory */
+  char cgroup[MR_CG_PATH]; /* to enter; "" = none */
   struct mr_err err;
 };
 void mr_open_work(struct mr_job *j, void *worker);
@@ -225,8 +240,9 @@ int mr_local_session_dir(const struct mr_local_conf *c, const char *session, boo
 /* A listening socket at <dir>/envd.sock with *conn already connected to it; -1 and errno. */
 int mr_local_listen(int dir, int *conn);
 int mr_local_connect(int dir); /* -1 and errno */
+bool mr_local_alive(int dir);  /* a launcher holds the lock of this session's directory */
 /* Ends the sandbox of a session and waits until nothing of it runs. */
-int mr_local_end(int dir, struct mr_err *err);
+int mr_local_end(const struct mr_local_conf *c, int dir, struct mr_err *err);
 /* The host uid of a session: the one it has, else a free one. */
 int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t have, int64_t *uid,
                      struct mr_err *err);

@@ -44,6 +44,17 @@ static int get_uid(struct mr_open *o, int dir)
   return mr_local_uid_get(o->conf, o->session, (int64_t)st.st_uid, &o->uid, &o->err);
 }
 
+static int join_cgroup(struct mr_open *o, int dir)
+{
+  int force, need = MR_CG_MEMORY | MR_CG_PIDS, code;
+  char why[200];
+
+  code = mr_cgroup_make(&o->conf->cgroup, o->session, dir, o->cgroup, &force, why);
+  if (code == MR_OK && o->conf->require_limits && (force & need) != need)
+    code = mr_err_set(&o->err, MR_E_UNSUPPORTED, NULL, "sandbox.require_limits: %s", why);
+  return code;
+}
+
 static int make(struct mr_open *o, int dir)
 {
   int code = get_uid(o, dir);
@@ -51,6 +62,9 @@ static int make(struct mr_open *o, int dir)
   if (code == MR_OK) code = writable_dir(o, dir, "workspace", &o->err);
   if (code == MR_OK) code = writable_dir(o, dir, "outputs", &o->err);
   if (code != MR_OK) return code;
+  unlinkat(dir, "environment", 0);
+  if (o->environment[0] && symlinkat(o->environment, dir, "environment") != 0)
+    return mr_err_errno(&o->err, "the sandbox's directory");
   o->lock = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (o->lock < 0) return mr_err_errno(&o->err, "the sandbox's lock");
   o->listen = mr_local_listen(dir, &o->conn);
@@ -60,29 +74,32 @@ static int make(struct mr_open *o, int dir)
     return mr_err_errno(&o->err, "pipe");
   }
   fcntl(o->report[1], F_SETFL, 0); /* the writers are others: they may wait */
-  o->how = MR_OPEN_MADE;
-  return MR_OK;
+  code = join_cgroup(o, dir);
+  if (code == MR_OK) o->how = MR_OPEN_MADE;
+  return code;
 }
 
 static int attach_or_make(struct mr_open *o)
 {
   int dir = mr_local_session_dir(o->conf, o->session, o->may_make), code = MR_OK, refused;
+  struct mr_cgroup_stats st;
 
   if (dir < 0 && errno == ENOENT) goto out; /* MR_OPEN_DEAD */
   if (dir < 0) return mr_err_errno(&o->err, "the sandbox's directory");
   if (o->end_only) {
-    code = mr_local_end(dir, &o->err);
+    code = mr_local_end(o->conf, dir, &o->err);
     goto out;
   }
   o->conn = mr_local_connect(dir);
   refused = errno;
+  o->oom = o->conn < 0 && refused != EAGAIN && mr_cgroup_stats(dir, &st) && st.oom_kills > 0;
   if (o->conn >= 0 || o->may_make)
     code = mr_local_uploads(dir, o->mounts, o->nmounts, o->conf->as_root, &o->err);
   if (code == MR_OK && o->conn >= 0)
     o->how = MR_OPEN_ATTACHED;
   else if (code == MR_OK && refused == EAGAIN)
     code = mr_err_set(&o->err, MR_E_UNAVAILABLE, NULL, "the sandbox has too many connections that wait");
-  else if (code == MR_OK && o->may_make && (code = mr_local_end(dir, &o->err)) == MR_OK)
+  else if (code == MR_OK && o->may_make && (code = mr_local_end(o->conf, dir, &o->err)) == MR_OK)
     code = make(o, dir);
 out:
   if (dir >= 0) close(dir);

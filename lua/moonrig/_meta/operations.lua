@@ -1133,4 +1133,11 @@ function rig.keys.revoke(key_id, fields, options) end
 ---@return table? object, moonrig.Error? err
 function rig.sessions.why(session_id, fields, options) end
 
+---GET /moonrig/v1/environments/{environment_id}/diagnostics
+---@param environment_id string|table an id, or what has one
+---@param fields? table
+---@param options? moonrig.CallOptions
+---@return table? object, moonrig.Error? err
+function rig.environments.diagnostics(environment_id, fields, options) end
+
 return rig
