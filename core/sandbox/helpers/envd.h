@@ -145,7 +145,7 @@ void call_answer(struct envd *e, struct call *c, struct ebuf *content, bool is_e
 void call_answer_text(struct envd *e, struct call *c, bool is_error, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void call_cancelled(struct envd *e, struct call *c);
-void calls_run(struct envd *e); /* starts what can start */
+void calls_run(struct envd *e);  /* starts what can start */
 void calls_tell(struct envd *e); /* that they are accepted */
 void calls_detached(struct envd *e);
 
@@ -192,7 +192,7 @@ struct shell {
   int code;          /* exit status of the command */
   int64_t deadline, tick, give_up;
   int64_t listen_at; /* a quick command is not listened to, what it printed is read at its end: one wake less */
-  int64_t clearing; /* until then the next command waits for what was killed to be gone; or 0 */
+  int64_t clearing;  /* until then the next command waits for what was killed to be gone; or 0 */
   uint32_t serial;
 };
 void shell_init(struct envd *e);
