@@ -5,11 +5,13 @@ static const struct mr_toolset_tool tools[] = {
     {"bash",
      "Run a command in a persistent bash shell inside the session's sandbox. The working directory, "
      "variables and background jobs stay between calls; standard input is empty; standard error is "
-     "merged into the output, of which the last 102,400 characters are returned. restart starts a fresh "
-     "shell.",
+     "merged into the output, of which the last 102,400 characters are returned. What a background process "
+     "prints after the command ended goes to a file that the result names. restart starts a fresh shell.",
      "{\"type\":\"object\",\"properties\":{\"command\":{\"type\":\"string\"},\"restart\":{\"type\":"
      "\"boolean\"},\"timeout_ms\":{\"type\":\"integer\",\"minimum\":0,\"description\":\"default 120000\"}}}"},
-    {"read", "Read a text file, an image or a PDF. Text files over 262,144 bytes need view_range.",
+    {"read",
+     "Read a text file, an image, a PDF or a notebook (its cells and outputs as text; with view_range the "
+     "lines of the file itself). Text files over 262,144 bytes need view_range.",
      "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"view_range\":{\"type\":"
      "\"array\",\"items\":{\"type\":\"integer\"},\"description\":\"[first, last] line, from 1; last <= 0 "
      "reads to the end\"}},\"required\":[\"file_path\"]}"},
@@ -21,10 +23,14 @@ static const struct mr_toolset_tool tools[] = {
      "{\"type\":\"object\",\"properties\":{\"file_path\":{\"type\":\"string\"},\"old_string\":{\"type\":"
      "\"string\"},\"new_string\":{\"type\":\"string\"},\"replace_all\":{\"type\":\"boolean\"}},"
      "\"required\":[\"file_path\",\"old_string\",\"new_string\"]}"},
-    {"glob", "List files whose path matches a pattern such as **/*.csv, newest first, at most 200.",
+    {"glob",
+     "List files whose path matches a pattern such as **/*.csv, newest first, at most 200. Names that begin "
+     "with a dot need a pattern that does so too; .git and node_modules are left out.",
      "{\"type\":\"object\",\"properties\":{\"pattern\":{\"type\":\"string\"},\"path\":{\"type\":"
      "\"string\"}},\"required\":[\"pattern\"]}"},
-    {"grep", "Search files below a path for a regular expression; prints path:line:text.",
+    {"grep",
+     "Search a file, or the files below a directory, for a regular expression (PCRE2); prints "
+     "path:line:text. .git, node_modules, links and lines over 2,000 characters are left out.",
      "{\"type\":\"object\",\"properties\":{\"pattern\":{\"type\":\"string\"},\"path\":{\"type\":"
      "\"string\"}},\"required\":[\"pattern\"]}"},
     {"web_fetch",
@@ -40,8 +46,8 @@ static const struct mr_toolset_tool tools[] = {
 };
 
 const char *const mr_toolset_note =
-    "Your tools run in a sandbox, except web_fetch and web_search. The working directory is /workspace. Files "
-    "given to you are read-only "
+    "Your tools run in a sandbox, except web_fetch and web_search. The working directory is /workspace; read, write, "
+    "edit, glob and grep work there, in /tmp and in /mnt/session, bash everywhere. Files given to you are read-only "
     "under /mnt/session/uploads. Write what the user should receive to /mnt/session/outputs.";
 
 const char *const mr_toolset_note_own =

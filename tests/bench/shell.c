@@ -2,17 +2,16 @@
  * shell - what the sandbox costs a command that runs in its persistent shell: a builtin and an external program through
  * the driver (loop, socket, envd, bash, and back), and the same program in a bash of the same kind without a sandbox,
  * which is fed through pipes and marks the end of each command. The blocks of both take turns; of each block the first
- * quartile counts (what else runs on the machine is in the rest), of the blocks the median of their ratios.
+ * quartile counts, of the blocks the quietest: what else runs on the machine is in the others.
  *
- * usage: shell [ROUNDS] [COMMANDS a block]. Prints "builtin MS external MS plain MS ratio R plain-builtin MS".
+ * usage: shell DIR [ROUNDS] [COMMANDS a block]. The sandbox is in DIR, which whoever called removes. Prints "builtin MS external MS plain MS ratio R plain-builtin MS".
  */
 #include <fcntl.h>
-#include <grp.h>
+#include <math.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,7 +22,7 @@
 #include "sandbox/sandbox.h"
 
 extern char **environ;
-enum { MAX = 2000, ROUNDS_MAX = 64 };
+enum { MAX = 2000 };
 static const char BUILTIN[] = ":", EXTERNAL[] = "/bin/true";
 
 struct bench {
@@ -53,15 +52,10 @@ static int by_size(const void *a, const void *b)
   return x < y ? -1 : x > y;
 }
 
-static double part(double *v, int n, int of)
+static double quartile(double *v, int n)
 {
   qsort(v, (size_t)n, sizeof *v, by_size);
-  return v[n / of];
-}
-
-static double median(double *v, int n)
-{
-  return part(v, n, 2);
+  return v[n / 4];
 }
 
 /* ---- ours ---- */
@@ -94,6 +88,12 @@ static void next(struct bench *b)
   if (mr_sandbox_call(b->s, &c, on_result, b) != MR_OK) die("call", "refused");
 }
 
+static void on_gone(void *ud, const struct mr_sandbox_result *r)
+{
+  (void)r;
+  mr_loop_stop(((struct bench *)ud)->loop);
+}
+
 static double block(struct bench *b, const char *command, int n)
 {
   b->command = command;
@@ -101,7 +101,7 @@ static double block(struct bench *b, const char *command, int n)
   b->n = 0;
   next(b);
   mr_loop_run(b->loop);
-  return part(b->took, n, 4);
+  return quartile(b->took, n);
 }
 
 /* ---- bash without a sandbox ---- */
@@ -154,15 +154,14 @@ static double plain_block(struct plain *p, const char *command, int n)
     plain_run(p, command);
     took[i] = now_ms() - t;
   }
-  return part(took, n, 4);
+  return quartile(took, n);
 }
 
 int main(int argc, char **argv)
 {
-  int rounds = argc > 1 ? atoi(argv[1]) : 9, n = argc > 2 ? atoi(argv[2]) : 200;
+  int rounds = argc > 2 ? atoi(argv[2]) : 15, n = argc > 3 ? atoi(argv[3]) : 200;
   static struct bench b;
-  char root[] = "/tmp/moonrig-shell.XXXXXX";
-  struct mr_sandbox_options o = {.root = root, .orphan_ttl_s = 60};
+  struct mr_sandbox_options o = {.root = argv[1], .orphan_ttl_s = 60};
   struct mr_sandbox_spec spec = {.session_id = "sesn_bench"};
   struct mr_sys sys;
   struct mr_childs *childs = NULL;
@@ -170,10 +169,9 @@ int main(int argc, char **argv)
   struct mr_sandbox_driver *d = NULL;
   struct mr_err err = {0};
   struct plain p;
-  double builtin[ROUNDS_MAX], external[ROUNDS_MAX], plain[ROUNDS_MAX], bare[ROUNDS_MAX], ratio[ROUNDS_MAX];
+  double builtin = 1e9, external = 1e9, plain = 1e9, bare = 1e9;
 
-  if (rounds < 1 || rounds > ROUNDS_MAX || n < 1 || n > MAX) die("usage", "shell [ROUNDS] [COMMANDS]");
-  if (!mkdtemp(root) || chmod(root, 0755)) die(root, "cannot be made");
+  if (argc < 2 || rounds < 1 || n < 1 || n > MAX) die("usage", "shell DIR [ROUNDS] [COMMANDS]");
   mr_sys_init(&sys, NULL);
   if (mr_loop_new(&b.loop, &sys, NULL, &err) != MR_OK || mr_childs_new(&childs, b.loop, &err) != MR_OK ||
       mr_pool_new(&pool, b.loop, 2, 100, "bench", NULL, NULL, NULL, &err) != MR_OK ||
@@ -183,22 +181,16 @@ int main(int argc, char **argv)
   block(&b, EXTERNAL, 20);
   plain_block(&p, EXTERNAL, 20);
   for (int i = 0; i < rounds; i++) {
-    builtin[i] = block(&b, BUILTIN, n);
-    bare[i] = plain_block(&p, BUILTIN, n);
-    external[i] = block(&b, EXTERNAL, n);
-    plain[i] = plain_block(&p, EXTERNAL, n);
-    ratio[i] = external[i] / plain[i];
+    builtin = fmin(builtin, block(&b, BUILTIN, n));
+    bare = fmin(bare, plain_block(&p, BUILTIN, n));
+    external = fmin(external, block(&b, EXTERNAL, n));
+    plain = fmin(plain, plain_block(&p, EXTERNAL, n));
   }
-  printf("builtin %.3f external %.3f plain %.3f ratio %.3f plain-builtin %.3f\n", median(builtin, rounds),
-         median(external, rounds), median(plain, rounds), median(ratio, rounds), median(bare, rounds));
+  printf("builtin %.3f external %.3f plain %.3f ratio %.3f plain-builtin %.3f\n", builtin, external, plain, external / plain, bare);
   close(p.in);
   waitpid(p.pid, NULL, 0);
-  b.left = 0;
-  mr_sandbox_destroy(d, "sesn_bench", NULL, NULL, NULL);
-  for (int i = 0; i < 200 && !access(root, F_OK) && rmdir(root); i++) {
-    mr_loop_pump(b.loop, 10000);
-    usleep(10000);
-  }
+  mr_sandbox_destroy(d, spec.session_id, NULL, on_gone, &b);
+  mr_loop_run(b.loop);
   mr_sandbox_driver_free(&d);
   mr_childs_free(&childs);
   mr_pool_free(&pool);

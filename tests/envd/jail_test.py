@@ -158,7 +158,7 @@ def a_line_too_many(box):
         b.bash(f"(printf '%s\\n' '{line}' >/run/moonrig/ctl) >/dev/null 2>&1 &", 5000)
         for i in range(4):
             r = b.bash("echo ${v-lost}", 5000)
-            assert r.text == "kept" or r.text.endswith("lost") and "the shell had ended" in r.text or "terminated" in r.text or r.text == "lost" and i, (line, i, r)
+            assert r.text == "kept" or "timed out" in r.text or r.text.endswith("lost") and "the shell had ended" in r.text or "terminated" in r.text or r.text == "lost" and i, (line, i, r)
         assert r.text in ("kept", "lost"), (line, r)
 
 

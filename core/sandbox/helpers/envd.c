@@ -214,7 +214,10 @@ static int64_t prepare(struct envd *e, struct polled *p)
     if (c->fd >= 0 && i != e->attached) soonest(&due, c->attach_by);
   }
   watch(p, e->shell.status, POLLIN, W_STATUS, 0);
-  watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
+  if (now >= e->shell.listen_at)
+    watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
+  else
+    soonest(&due, e->shell.listen_at);
   soonest(&due, shell_due(e));
   if (e->calls.tell_at) soonest(&due, e->calls.tell_at);
   for (int i = 0; i < ENVD_OUTPUTS; i++) {

@@ -196,7 +196,8 @@ struct shell {
   struct ebuf heard; /* from the status FIFO */
   int code;          /* exit status of the command */
   int64_t deadline, tick, give_up;
-  int64_t clearing; /* until then the next command waits for what was killed to be gone; or 0 */
+  int64_t listen_at; /* a quick command is not listened to, what it printed is read at its end: one wake less */
+  int64_t clearing;  /* until then the next command waits for what was killed to be gone; or 0 */
   uint32_t serial;
 };
 void shell_init(struct envd *e);

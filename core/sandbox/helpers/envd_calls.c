@@ -187,8 +187,8 @@ static struct call *record(struct envd *e, struct estr id)
   return c;
 }
 
-/* A call that takes longer than that is accepted in words; one that does not is answered, which says as much and saves
- * waking the server twice. */
+/* A call that takes longer than that is accepted in words; one that does not is answered, which says as much
+ * and saves waking the server twice. */
 enum { TELL_MS = 2 };
 
 void calls_tell(struct envd *e)

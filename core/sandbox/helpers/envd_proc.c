@@ -1,13 +1,14 @@
 /*
  * envd_proc - the processes of the sandbox: starting bash, and ending everything else.
  *
- * bash runs a fixed loop that holds no file descriptor of ours: it sources `ctl`, a FIFO of the run directory, into
- * which envd writes one line for each command. The line sources the command with its output on a FIFO of its own, then
- * writes the exit status with a fresh random word to the status FIFO. What was read is gone: so there is nothing open
- * or lying about that a command could find, read from or write to, a word that it could not know, and no variable that
- * it could break. The trap is how a command is given up with the shell kept: it returns from the command, or from a
- * function within, and does nothing in the loop itself, except that a wait for the FIFO ends early; hence the second
- * try. Where there is no Landlock a payload can write into that FIFO too, and ends its own shell by it.
+ * bash runs a fixed loop that holds no file descriptor of ours: it sources `ctl`, a FIFO of the run directory,
+ * into which envd writes one line for each command. The line sources the command with its output on a FIFO of
+ * its own, then writes the exit status with a fresh random word to the status FIFO. What was read is gone: so
+ * there is nothing open or lying about that a command could find, read from or write to, a word that it could
+ * not know, and no variable that it could break. The trap is how a command is given up with the shell kept: it
+ * returns from the command, or from a function within, and does nothing in the loop itself, except that a wait
+ * for the FIFO ends early; hence the second try. Where there is no Landlock a payload can write into that FIFO
+ * too, and ends its own shell by it.
  *
  * Killing all but some is race-free because envd is PID 1: kill(-1, SIGSTOP) stops every process of the
  * namespace at once, forks in progress included, so the list of /proc is the whole list. envd therefore

@@ -31,6 +31,7 @@ enum {
   CLEAR_MS = 2000,
   CLEAR_TICK_MS = 5,
   GIVE_TICK_MS = 1,
+  LISTEN_MS = 3,
   DRAIN = 8 << 20
 };
 
@@ -332,6 +333,7 @@ void shell_run(struct envd *e, struct call *c)
     return;
   }
   s->state = SHELL_RUNNING;
+  s->listen_at = envd_now() + LISTEN_MS;
   s->deadline = envd_now() + c->timeout_ms;
 }
 

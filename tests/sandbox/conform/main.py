@@ -72,11 +72,15 @@ class World:
     def fill(self, files):
         for top in (self.ours, self.theirs):
             empty(top)
-            for i, (name, what) in enumerate(files.items()):
-                make(os.path.join(top, name), what, 1_700_000_000 + i)
+            for name, what in files.items():
+                make(os.path.join(top, name), what)
             own(top, self.uid)
-            for name, what in reversed(files.items()):  # last: what is shut, and the times
-                finish(os.path.join(top, name), what, 1_700_000_000 + list(files).index(name))
+            for i, (name, what) in enumerate(files.items()):
+                if not isinstance(what, tuple) or what[0] in ("file", "hard"):
+                    os.utime(os.path.join(top, name), (1_700_000_000 + i,) * 2)
+            for name, what in files.items():  # what is shut, last
+                if isinstance(what, tuple) and len(what) > 2:
+                    os.chmod(os.path.join(top, name), what[2])
 
     def step(self, s):
         """Both answers to one step: a call, or several at the same time."""
@@ -99,7 +103,7 @@ def empty(top):
         shutil.rmtree(p) if os.path.isdir(p) and not os.path.islink(p) else os.unlink(p)
 
 
-def make(path, what, at):
+def make(path, what):
     os.makedirs(os.path.dirname(path), exist_ok=True)
     kind, arg = what[:2] if isinstance(what, tuple) else ("file", what)
     if kind == "link":
@@ -113,15 +117,6 @@ def make(path, what, at):
     else:
         with open(path, "wb") as f:
             f.write(arg if isinstance(arg, bytes) else arg.encode())
-
-
-def finish(path, what, at):
-    if isinstance(what, tuple) and what[0] in ("link", "fifo"):
-        return
-    if not (isinstance(what, tuple) and what[0] == "dir"):
-        os.utime(path, (at, at))
-    if isinstance(what, tuple) and len(what) > 2:
-        os.chmod(path, what[2])
 
 
 def own(top, uid):
