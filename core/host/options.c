@@ -62,6 +62,7 @@ static const struct option table[] = {
     {"egress.ports", K_FREE, 0, 0},
     {"egress.package_hosts", K_FREE, 0, 0},
     {"egress.blocked_hosts", K_FREE, 0, 0},
+    {"egress.credentials", K_FREE, 0, 0},
     {"log", K_OBJ, 0, 0},
     {"log.level", K_STR, 1, 10},
     {"script", K_OBJ, 0, 0},

@@ -28,6 +28,14 @@ struct mr_sandbox_mount {
   const char *host_path, *path;
 };
 
+/* A secret that commands use without having it: variable env holds a placeholder, which becomes the value in headers
+ * of requests to these hosts, on the way out. */
+struct mr_sandbox_secret {
+  const char *env, *value;
+  const char *const *hosts; /* "example.com", "*.example.com" */
+  int nhosts;
+};
+
 /* What commands may reach, of the environment (API: resources §7.5). The operator's lists come on top. */
 struct mr_sandbox_network {
   bool limited;             /* to what follows; false: any public host */
@@ -36,6 +44,8 @@ struct mr_sandbox_network {
   bool package_managers;        /* the registries, too */
   const char *const *mcp_hosts; /* hosts of the agent's MCP servers, when the environment allows them */
   int nmcp_hosts;
+  const struct mr_sandbox_secret *secrets; /* of the session, before the operator's */
+  int nsecrets;
 };
 
 enum mr_sandbox_manager {
@@ -85,10 +95,14 @@ typedef void (*mr_sandbox_fn)(void *ud, const struct mr_sandbox_result *r);
 struct mr_egress_options {
   const int (*ports)[2]; /* ranges of ports that are open beside 80 and 443, at most 64 */
   int nports;
-  const struct mr_str *package_hosts; /* hosts of the package managers' registries, "*.x" too */
+  /* Hosts of the package managers' registries, "*.x" too. NULL: where this machine's own clients get packages from. */
+  const struct mr_str *package_hosts;
   int npackage_hosts;
   const struct mr_str *blocked_hosts; /* never, in no environment */
   int nblocked_hosts;
+  const struct mr_sandbox_secret *secrets; /* for every sandbox */
+  int nsecrets;
+  const char *ca_file; /* roots by which hosts are verified that secrets go to; NULL = the system's */
   /* Does a listener of this program's own answer at this address? NULL: there is none. Loop thread. */
   bool (*own)(void *ud, const struct sockaddr *sa);
   void *own_ud;

@@ -21,7 +21,7 @@ def hello_and_attach(box):
     assert c.until(("error",))["message"] == "the first frame must be attach"
     assert c.closed()
     c = b.connect(attach=False)
-    c.send({"t": "attach", "proto": 2})
+    c.send({"t": "attach", "proto": 3})
     assert "proto" in c.until(("error",))["message"] and c.closed()
     b.c = b.connect()
     b.c.send({"t": "status", "id": "a"})

@@ -1,13 +1,18 @@
 /*
  * box - real sandboxes for tests that are written in another language: `box DIR OPTIONS`, OPTIONS a JSON object:
- * allow_private [..], ports [[a,b],..], package_hosts [..], blocked_hosts [..], own_ports [..], network false, user uid.
+ * resolver {name: [[address, ..], ..]} (the answers of one look-up after the other, the last one for ever; other names
+ * are not known), allow_private [..], ports [[a,b],..], package_hosts [..], blocked_hosts [..], own_ports [..], secrets
+ * [{env, value, hosts}], ca_file, network false, user uid.
  * Standard input has one JSON object a line: {"session", "network": {limited, hosts, package_managers, mcp_hosts},
  * "command", "timeout_ms"}; each is answered by a line {"code", "is_error", "text"}. {"destroy": session} ends one;
- * {"restart": true} makes a new driver, as a server that was started again does; {"stats": true} tells the counters.
+ * {"restart": true} makes a new driver, as a server that was started again does.
  * At the end of the input all that it made is removed.
  */
 #include <arpa/inet.h>
+#include <dlfcn.h>
 #include <grp.h>
+#include <netdb.h>
+#include <pthread.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +47,53 @@ struct world {
   int serial, done;
 };
 
+/* ---- a name server of our own: in place of the C library's ---- */
+
+typedef int getaddrinfo_fn(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+static yyjson_val *names;
+static int asked[LIST];
+static pthread_mutex_t names_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static yyjson_val *answers(const char *host)
+{
+  yyjson_obj_iter it = yyjson_obj_iter_with(names);
+  yyjson_val *k, *turns = NULL;
+  size_t turn = 0;
+
+  pthread_mutex_lock(&names_lock);
+  for (int i = 0; !turns && i < LIST && (k = yyjson_obj_iter_next(&it)); i++) {
+    if (!yyjson_equals_str(k, host)) continue;
+    turns = yyjson_obj_iter_get_val(k);
+    turn = (size_t)asked[i]++;
+    if (turn >= yyjson_arr_size(turns)) turn = yyjson_arr_size(turns) - 1;
+  }
+  pthread_mutex_unlock(&names_lock);
+  fprintf(stderr, "lookup %s %zu\n", host, turn);
+  return yyjson_arr_get(turns, turn);
+}
+
+__attribute__((visibility("default"))) int getaddrinfo(const char *host, const char *port, const struct addrinfo *hints,
+                                                       struct addrinfo **out)
+{
+  getaddrinfo_fn *real;
+  struct addrinfo h = *hints;
+  yyjson_arr_iter it;
+  yyjson_val *v, *list;
+
+  *(void **)&real = dlsym(RTLD_NEXT, "getaddrinfo");
+  if (!names || (hints->ai_flags & AI_NUMERICHOST)) return real(host, port, hints, out);
+  list = answers(host);
+  if (!list) return EAI_NONAME;
+  h.ai_flags |= AI_NUMERICHOST;
+  it = yyjson_arr_iter_with(list);
+  while ((v = yyjson_arr_iter_next(&it))) {
+    if (real(yyjson_get_str(v), port, &h, out) != 0) return EAI_FAIL;
+    while (*out)
+      out = &(*out)->ai_next; /* each is freed by itself */
+  }
+  return 0;
+}
+
 static void die(const char *what, const char *why)
 {
   fprintf(stderr, "box: %s: %s\n", what, why);
@@ -71,8 +123,28 @@ static bool own(void *ud, const struct sockaddr *sa)
   return false;
 }
 
+static int cstrings(yyjson_val *list, const char **out);
+
+static int secrets(struct world *w, struct mr_sandbox_secret *out)
+{
+  static const char *hosts[LIST][LIST];
+  yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(w->options, "secrets"));
+  yyjson_val *v;
+  int n = 0;
+
+  while (n < LIST && (v = yyjson_arr_iter_next(&it))) {
+    out[n] = (struct mr_sandbox_secret){.env = yyjson_get_str(mr_json_get(v, "env")),
+                                        .value = yyjson_get_str(mr_json_get(v, "value")),
+                                        .hosts = hosts[n]};
+    out[n].nhosts = cstrings(mr_json_get(v, "hosts"), hosts[n]);
+    n++;
+  }
+  return n;
+}
+
 static void start(struct world *w)
 {
+  struct mr_sandbox_secret secret[LIST];
   struct mr_str priv[LIST], packages[LIST], blocked[LIST];
   int ports[LIST][2], nports = 0;
   yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(w->options, "ports"));
@@ -87,6 +159,9 @@ static void start(struct world *w)
     ports[nports++][1] = yyjson_get_int(yyjson_arr_get(v, 1));
   }
   eo.nports = nports;
+  eo.secrets = secret;
+  eo.nsecrets = secrets(w, secret);
+  eo.ca_file = yyjson_get_str(mr_json_get(w->options, "ca_file"));
   eo.npackage_hosts = strings(mr_json_get(w->options, "package_hosts"), packages);
   if (!mr_json_get(w->options, "package_hosts")) eo.package_hosts = NULL;
   eo.nblocked_hosts = strings(mr_json_get(w->options, "blocked_hosts"), blocked);
@@ -141,8 +216,10 @@ static void on_result(void *ud, const struct mr_sandbox_result *r)
     mr_buf_c(&text, r->err ? r->err->message : "");
   } else if (mr_json_parse(&w->sys.mem, r->content, 64 << 20, &doc, NULL) == MR_OK) {
     it = yyjson_arr_iter_with(yyjson_doc_get_root(doc));
-    while ((v = yyjson_arr_iter_next(&it)))
+    while ((v = yyjson_arr_iter_next(&it))) {
+      if (text.n) mr_buf_char(&text, '\n');
       mr_buf_str(&text, mr_json_get_str(v, "text"));
+    }
     yyjson_doc_free(doc);
   }
   mr_jw_init(&jw, &b);
@@ -297,6 +374,7 @@ int main(int argc, char **argv)
   mr_sys_init(&w.sys, &c);
   if (mr_json_parse(&w.sys.mem, mr_str_c(argv[2]), 1 << 20, &doc, NULL) != MR_OK) die("options", "no JSON");
   w.options = yyjson_doc_get_root(doc);
+  names = mr_json_get(w.options, "resolver");
   if (mr_json_get_bool(w.options, "debug", false)) w.sys.log_level = MR_LOG_DEBUG;
   snprintf(w.root, sizeof w.root, "%s/sandboxes", argv[1]);
   uid = (uid_t)mr_json_get_int(w.options, "user", 0);

@@ -25,6 +25,13 @@ static void log_it(const struct mr_egress_conn *c, int level, const char *what)
   mr_log(mr_loop_sys(c->k->e->loop), level, "egress", "%s: %s", c->k->session, what);
 }
 
+static void denied(struct mr_egress_conn *c, const char *why)
+{
+  c->k->e->stats.denied++;
+  log_it(c, MR_LOG_INFO, why);
+  mr_egress_note(c->k, why);
+}
+
 /* ---- what the proxy says itself ---- */
 
 static void closing(struct mr_egress_conn *c)
@@ -48,13 +55,12 @@ void mr_conn_say(struct mr_egress_conn *c, int status, const char *reason, const
 
 void mr_conn_deny(struct mr_egress_conn *c, const char *why)
 {
-  char text[500];
+  char text[600];
 
-  c->k->e->stats.denied++;
-  log_it(c, MR_LOG_INFO, why);
+  denied(c, why);
   snprintf(
       text, sizeof text,
-      "Blocked by the network rules of this environment: %s. Trying again will not help: do without it, or "
+      "Blocked by the network rules of this environment: %.400s. Trying again will not help: do without it, or "
       "tell the user which host is needed.",
       why);
   mr_conn_say(c, 403, why, text);
@@ -65,8 +71,7 @@ static void deny_tls(struct mr_egress_conn *c, const char *why)
 {
   static const char alert[] = {21, 3, 1, 0, 2, 2, 49};
 
-  c->k->e->stats.denied++;
-  log_it(c, MR_LOG_INFO, why);
+  denied(c, why);
   mr_buf_add(&c->client.out, alert, sizeof alert);
   closing(c);
 }
@@ -92,11 +97,10 @@ static bool known(const struct mr_egress_conn *c)
 
 static void bad_request(struct mr_egress_conn *c, const char *why)
 {
-  char text[200];
+  char text[300];
 
-  c->k->e->stats.denied++;
-  log_it(c, MR_LOG_INFO, why);
-  snprintf(text, sizeof text, "The proxy of this sandbox refuses the request: %s.", why);
+  denied(c, why);
+  snprintf(text, sizeof text, "The proxy of this sandbox refuses the request: %.200s.", why);
   mr_conn_say(c, 400, "Bad Request", text);
 }
 
@@ -191,7 +195,10 @@ static void judged(struct mr_egress_conn *c)
 
   switch (mr_egress_judge(c->k->policy, &e->conf, &c->target, why)) {
   case MR_DENY: mr_conn_deny(c, why); return;
-  case MR_ASK: c->state = MR_CONN_ASK; return;
+  case MR_ASK:
+    c->state = MR_CONN_ASK;
+    mr_registries_ask(e);
+    return;
   case MR_LET: break;
   }
   e->stats.allowed++;
@@ -210,6 +217,11 @@ static bool step_head(struct mr_egress_conn *c)
   size_t n = mr_head_feed(&c->req, mr_buf_get(&c->client.in));
 
   mr_buf_drop(&c->client.in, n);
+  if (c->opened) { /* handshakes go on */
+    mr_side_flush(&c->client, false);
+    mr_side_flush(&c->server, false);
+    if (c->client.failed) log_it(c, MR_LOG_INFO, "a program does not trust the roots of its sandbox");
+  }
   if (c->req.state == MR_HEAD_MORE && (c->client.eof || c->client.failed)) c->dead = true;
   if (c->req.state == MR_HEAD_MORE) return n > 0;
   if (c->req.state == MR_HEAD_BAD) {
@@ -229,34 +241,60 @@ static bool step_head(struct mr_egress_conn *c)
   return true;
 }
 
+/* Both ends of the tunnel's TLS are here from now on. */
+static void open_tls(struct mr_egress_conn *c)
+{
+  struct mr_egress *e = c->k->e;
+  struct mr_tls *in = e->ca ? mr_tls_accept(e->tls, e->ca, c->target.host) : NULL,
+                *out = in ? mr_tls_connect(e->tls, c->target.host) : NULL;
+
+  if (!out) {
+    mr_tls_free(&in);
+    deny_tls(c, "TLS cannot be opened for a secret: out of memory, or no authority");
+    return;
+  }
+  mr_side_tls(&c->client, in);
+  mr_side_tls(&c->server, out);
+  c->opened = c->inside = true;
+  mr_head_reset(&c->req);
+  c->state = MR_CONN_HEAD;
+}
+
+/* A ClientHello: it must name the host that was asked for. False: more of it is needed. */
+static bool sniff_tls(struct mr_egress_conn *c, struct mr_str in)
+{
+  struct mr_target sni = {0};
+  char name[256], why[300];
+  int r = mr_sni_read(in, name);
+
+  if (r == -1 && !c->client.eof) return false;
+  if (r == 1 && mr_target_read(mr_str_c(name), 443, &sni, NULL) != MR_OK) r = -2;
+  if ((r == 1 && mr_target_same_host(&sni, &c->target)) || (r == 0 && c->target.literal)) {
+    if (mr_secret_wanted(c->k->policy, &c->target))
+      open_tls(c);
+    else
+      c->state = MR_CONN_TUNNEL;
+    return true;
+  }
+  snprintf(why, sizeof why, "TLS in a tunnel to %.100s %s%.100s", c->target.host,
+           r == 1   ? "asks for another name: "
+           : r == 0 ? "names no host"
+                    : "is malformed",
+           r == 1 ? sni.host : "");
+  deny_tls(c, why);
+  return true;
+}
+
 /* The first bytes of a tunnel: TLS for the host that was asked for, or what the policy lets pass beside it. */
 static bool step_sniff(struct mr_egress_conn *c)
 {
   struct mr_str in = mr_buf_get(&c->client.in);
   bool strict = mr_egress_strict(c->k->policy, &c->target), sent = mr_side_flush(&c->client, false);
-  char name[256], why[300];
-  struct mr_target sni;
-  int r;
 
   if (!strict) sent |= mr_side_carry(&c->server, &c->client); /* some servers speak first */
   if (!in.n && !c->client.eof) return sent;
-  if (in.n && in.p[0] == 22) {
-    r = mr_sni_read(in, name);
-    if (r == -1 && !c->client.eof) return sent;
-    if (r == 1 && mr_target_read(mr_str_c(name), 443, &sni, NULL) == MR_OK &&
-        mr_target_same_host(&sni, &c->target))
-      r = 2;
-    if (r == 2 || (r == 0 && c->target.literal)) {
-      c->state = MR_CONN_TUNNEL;
-      return true;
-    }
-    snprintf(why, sizeof why, "TLS in a tunnel to %.100s %s%.100s", c->target.host,
-             r == 1   ? "asks for another name: "
-             : r == 0 ? "names no host"
-                      : "is malformed",
-             r == 1 ? name : "");
-    deny_tls(c, why);
-  } else if (strict && in.n) {
+  if (in.n && in.p[0] == 22) return sniff_tls(c, in) || sent;
+  if (strict && in.n) {
     c->inside = true;
     mr_head_reset(&c->req);
     c->state = MR_CONN_HEAD;

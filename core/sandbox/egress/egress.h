@@ -16,18 +16,20 @@
 #include "sandbox/sandbox.h"
 
 enum { MR_EGRESS_PORT = 3128, MR_EGRESS_TOKEN = 33 };
+#define MR_EGRESS_ROOTS "/etc/ssl/sandbox-roots.pem" /* inside: what to trust when there are secrets */
 
 struct mr_egress;        /* one per driver */
 struct mr_egress_policy; /* what one session may reach */
 struct mr_egress_link;   /* one sandbox's way out, as long as it is attached */
 
-int mr_egress_new(struct mr_egress **out, struct mr_loop *l, const struct mr_guard *guard,
+/* dir: where the authority is kept that stands in for hosts that secrets go to. */
+int mr_egress_new(struct mr_egress **out, struct mr_loop *l, const struct mr_guard *guard, const char *dir,
                   const struct mr_egress_options *o, struct mr_err *err);
 void mr_egress_free(struct mr_egress **e); /* after its links */
 void mr_egress_stats(const struct mr_egress *e, struct mr_egress_stats *out);
 
-/* Copies what it needs. NULL: no memory. */
-struct mr_egress_policy *mr_egress_policy_new(const struct mr_mem *m, const struct mr_sandbox_network *n);
+/* Copies what it needs. NULL: no memory. The first one with secrets makes the authority, if the operator has none. */
+struct mr_egress_policy *mr_egress_policy_new(struct mr_egress *e, const struct mr_sandbox_network *n);
 void mr_egress_policy_free(struct mr_egress_policy **p);
 
 /* session: for the log. token: what clients must name as their password. policy outlives the link. *theirs is the
@@ -35,8 +37,13 @@ void mr_egress_policy_free(struct mr_egress_policy **p);
 int mr_egress_link_new(struct mr_egress_link **out, struct mr_egress *e, const char *session, const char *token,
                        const struct mr_egress_policy *policy, int *theirs, struct mr_err *err);
 void mr_egress_link_free(struct mr_egress_link **k); /* cuts its connections */
+/* What was refused since the last call, for whoever ran the command: a line each. False: nothing. k may be NULL. */
+bool mr_egress_link_notes(struct mr_egress_link *k, struct mr_buf *out);
 
-/* Environment variables by which programs inside find the proxy and the roots to trust: members of an object. */
-void mr_egress_env(struct mr_jw *w, const char *token);
+/* Environment variables by which programs inside find the proxy and the roots to trust, and the placeholders of
+ * secrets: members of an object. */
+void mr_egress_env(struct mr_jw *w, const char *token, const struct mr_egress_policy *policy);
+/* Host path of what is to be seen at MR_EGRESS_ROOTS; NULL: nothing. */
+const char *mr_egress_roots(const struct mr_egress *e, const struct mr_egress_policy *policy);
 
 #endif

@@ -9,6 +9,8 @@
  *   host.c    host names and addresses in their one canonical form
  *   policy.c  who may go where
  *   sni.c     the name in a TLS ClientHello
+ *   secret.c  secrets put in on the way out; tls.c, ca.c: the TLS that this needs
+ *   registries.c  the hosts of the package managers' registries, as this machine's own clients have them
  *   env.c     environment variables for what runs inside
  */
 #ifndef MR_EGRESS_T_H
@@ -21,16 +23,19 @@
 #include "net/guard.h"
 #include "net/http_io.h"
 #include "sandbox/egress/egress.h"
+#include "sandbox/egress/tls.h"
 
 enum {
   EGRESS_HEAD_MAX = 32 << 10,    /* bytes of a request's head */
   EGRESS_ANSWER_MAX = 128 << 10, /* of an answer's */
   EGRESS_FIELDS = 100,
-  EGRESS_CONNS = 64,       /* of one sandbox at the same time */
+  EGRESS_CONNS = 128,      /* of one sandbox: twice what envd relays, as an end is seen here a moment later */
   EGRESS_CONNS_ALL = 2048, /* of all */
   EGRESS_PIECE = 16 << 10, /* of one read */
   EGRESS_HIGH = 64 << 10,  /* bytes that wait in one direction before reading pauses */
-  EGRESS_PORTS = 64
+  EGRESS_PORTS = 64,
+  EGRESS_NOTES = 4,
+  EGRESS_SECRETS = 20
 };
 
 /* ---- host.c ---- */
@@ -99,13 +104,18 @@ struct mr_egress_policy {
   bool limited, package_managers;
   struct mr_str *hosts; /* of the environment, and of MCP servers */
   int nhosts;
+  struct mr_sandbox_secret *secrets;
+  int nsecrets;
 };
+struct mr_registries;
 struct mr_egress_conf {
   struct mr_port_range ports[EGRESS_PORTS];
   int nports;
   struct mr_str *blocked, *packages; /* patterns */
   int nblocked, npackages;
   bool packages_known; /* else they are to be discovered when first needed */
+  struct mr_sandbox_secret *secrets;
+  int nsecrets;
 };
 enum mr_verdict {
   MR_LET,
@@ -117,6 +127,17 @@ enum mr_verdict mr_egress_judge(const struct mr_egress_policy *p, const struct m
 /* Only HTTP and TLS for the named host may be spoken there, nothing that hides where it goes. */
 bool mr_egress_strict(const struct mr_egress_policy *p, const struct mr_target *t);
 
+/* ---- secret.c ---- */
+
+enum { MR_EGRESS_PLACEHOLDER = 48 };
+void mr_secret_placeholder(const char *token, const char *env, char out[MR_EGRESS_PLACEHOLDER]);
+bool mr_secret_wanted(const struct mr_egress_policy *p,
+                      const struct mr_target *t); /* is there one for this host? */
+/* A header's value with placeholders replaced (mr_head_change_fn; ud is the connection). */
+void mr_secret_change(void *ud, struct mr_str name, struct mr_str value, struct mr_buf *out);
+int mr_secrets_copy(struct mr_arena *a, const struct mr_sandbox_secret *from, int n,
+                    struct mr_sandbox_secret **to, int *nto);
+
 /* ---- side.c ---- */
 
 struct mr_side {
@@ -124,12 +145,17 @@ struct mr_side {
   struct event *rd, *wr;
   bool readable, eof, failed, shut; /* shut: our end is closed */
   struct mr_buf in, out;
+  struct mr_tls *tls; /* NULL: plain */
+  struct mr_buf raw;  /* with tls: enciphered bytes that have to leave */
+  bool ended;         /* with tls: close_notify was said */
 };
 struct mr_egress_conn;
 void mr_side_init(struct mr_side *s, const struct mr_mem *m);
 /* Takes fd; MR_E_NOMEM leaves it. ready is posted when it can be read or written. */
 int mr_side_open(struct mr_side *s, struct mr_loop *l, int fd, struct mr_egress_conn *c);
 void mr_side_close(struct mr_side *s);
+/* From now on TLS, beginning with what came already; takes t. */
+void mr_side_tls(struct mr_side *s, struct mr_tls *t);
 /* Reads what is there, up to EGRESS_HIGH bytes that wait. True: something came. */
 bool mr_side_fill(struct mr_side *s);
 /* Writes what waits; then shuts, when fin. True: something went. */
@@ -162,8 +188,8 @@ struct mr_egress_conn {
   int64_t moved_us; /* the last progress */
   bool connect;     /* it began as CONNECT; what comes inside is of the same target */
   bool inside;      /* that request was answered: heads are of what is in the tunnel */
+  bool opened;      /* TLS of both sides ends here: secrets are put in */
   bool dead;
-  char refused[300]; /* an address that was not allowed: why */
 };
 struct mr_egress_link {
   struct mr_egress_link *next, **link;
@@ -175,6 +201,8 @@ struct mr_egress_link {
   struct mr_ready ready;
   struct mr_egress_conn *conns;
   int nconns;
+  char notes[EGRESS_NOTES][300]; /* what was refused since it was last told */
+  int nnotes;
 };
 struct mr_egress {
   struct mr_loop *loop;
@@ -185,18 +213,32 @@ struct mr_egress {
   bool (*own)(void *ud, const struct sockaddr *sa);
   void *own_ud;
   struct mr_dialer *dialer;
+  struct mr_tls_ctx *tls; /* NULL until there is a secret */
+  struct mr_ca *ca;
+  char dir[4096], ca_file[4096];    /* ca_file: "" = the system's */
+  struct mr_registries *registries; /* asked, or NULL */
   struct mr_egress_link *links;
   int nconns;
   struct mr_egress_stats stats;
 };
+
+/* Finds out where this machine's package managers get packages from; known is called once, from the drain, and has
+ * set conf.packages. Nothing when that is under way. */
+void mr_registries_ask(struct mr_egress *e);
+void mr_registries_free(struct mr_registries **r);
+
+/* Makes e->ca and e->tls, when they are not there. */
+int mr_egress_authority(struct mr_egress *e);
+const char *mr_system_roots(void); /* env.c: the machine's bundle, or NULL */
 
 int mr_conn_new(struct mr_egress_link *k, int fd, struct mr_err *err); /* takes fd */
 void mr_conn_free(struct mr_egress_conn *c);
 void mr_conn_step(struct mr_egress_conn *c); /* posts */
 /* An answer of the proxy's own: status, and a sentence in the reason and the body. Then the connection closes. */
 void mr_conn_say(struct mr_egress_conn *c, int status, const char *reason, const char *text);
-void mr_conn_deny(struct mr_egress_conn *c, const char *why); /* 403, counted and logged */
-bool mr_conn_http(struct mr_egress_conn *c);                  /* one turn of MR_CONN_HTTP; progress? */
+void mr_conn_deny(struct mr_egress_conn *c, const char *why); /* 403, counted, logged and noted */
+void mr_egress_note(struct mr_egress_link *k, const char *why);
+bool mr_conn_http(struct mr_egress_conn *c); /* one turn of MR_CONN_HTTP; progress? */
 /* The head as it goes to the server. False: said why not. */
 bool mr_conn_request(struct mr_egress_conn *c);
 /* What a request is for: its target is read and compared with its host. False: said why not. */

@@ -102,6 +102,7 @@ static int name(struct mr_str h, struct mr_target *t, struct mr_err *err)
       return bad(err, "the host's name has an empty or too long label");
     t->host[i] = (char)c;
   }
+  if (!label) return bad(err, "the host's name has an empty or too long label");
   t->host[h.n] = '\0';
   t->literal = numeric(mr_str_c(t->host));
   if (!t->literal) return MR_OK;

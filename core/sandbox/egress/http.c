@@ -18,12 +18,12 @@ bool mr_conn_request(struct mr_egress_conn *c)
     while (path.n && !memchr("/?", path.p[0], 2))
       path.p++, path.n--;
   }
-  mr_target_text(&c->target, 80, host);
+  mr_target_text(&c->target, c->opened ? 443 : 80, host);
   mr_buf_printf(out, "%s %s", llhttp_method_name((llhttp_method_t)c->req.p.method),
                 path.n && path.p[0] == '/' ? "" : "/");
   mr_buf_str(out, path);
   mr_buf_printf(out, " HTTP/1.1\r\nHost: %s\r\n", host);
-  mr_head_forward(&c->req, out, NULL, NULL);
+  mr_head_forward(&c->req, out, c->opened ? mr_secret_change : NULL, c);
   if (c->req.chunk_out)
     mr_buf_c(out, "Transfer-Encoding: chunked\r\n");
   else if (mr_head_count(&c->req, "content-length"))
@@ -39,8 +39,8 @@ static void bad_answer(struct mr_egress_conn *c, const char *why)
 {
   char text[300];
 
-  if (c->res.state == MR_HEAD_WHOLE) { /* a part of it is out: cut, so that it is not taken for the whole */
-    c->dead = true;
+  if (c->res.state == MR_HEAD_WHOLE) { /* a part of it is out: it must not be taken for the whole */
+    c->dead = !c->res.chunk_out && !mr_head_count(&c->res, "content-length");
     return;
   }
   snprintf(text, sizeof text, "The answer of %.150s cannot be passed on: %s.", c->target.host, why);
@@ -91,7 +91,7 @@ static bool answer(struct mr_egress_conn *c)
   }
   if (!h->done && (s->eof || s->failed) && !s->in.n) {
     if (h->state == MR_HEAD_WHOLE && s->eof && mr_head_eof(h, &c->client.out)) return false;
-    bad_answer(c, "it ended too early");
+    bad_answer(c, s->tls && mr_tls_why(s->tls)[0] ? mr_tls_why(s->tls) : "it ended too early");
     return false;
   }
   return !h->done;

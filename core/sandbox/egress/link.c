@@ -129,6 +129,24 @@ void mr_egress_link_free(struct mr_egress_link **kp)
   mr_mem_free(k->e->mem, k);
 }
 
+/* ---- what the commands' caller is told ---- */
+
+void mr_egress_note(struct mr_egress_link *k, const char *why)
+{
+  for (int i = 0; i < k->nnotes; i++)
+    if (strcmp(k->notes[i], why) == 0) return;
+  if (k->nnotes < EGRESS_NOTES) snprintf(k->notes[k->nnotes++], sizeof k->notes[0], "%s", why);
+}
+
+bool mr_egress_link_notes(struct mr_egress_link *k, struct mr_buf *out)
+{
+  if (!k || !k->nnotes) return false;
+  for (int i = 0; i < k->nnotes; i++)
+    mr_buf_printf(out, "%s[network] blocked: %s", i ? "\n" : "", k->notes[i]);
+  k->nnotes = 0;
+  return true;
+}
+
 /* ---- the proxy ---- */
 
 static int copy_list(struct mr_arena *a, const struct mr_str *from, int n, struct mr_str **to, int *nto)
@@ -142,7 +160,25 @@ static int copy_list(struct mr_arena *a, const struct mr_str *from, int n, struc
   return *to ? MR_OK : MR_E_NOMEM;
 }
 
-int mr_egress_new(struct mr_egress **out, struct mr_loop *l, const struct mr_guard *guard,
+int mr_egress_authority(struct mr_egress *e)
+{
+  struct mr_err err;
+  int code = MR_OK;
+
+  if (e->ca) return MR_OK;
+  if (!e->tls) code = mr_tls_ctx_new(&e->tls, e->mem, e->ca_file[0] ? e->ca_file : NULL, &err);
+  if (code == MR_OK) code = mr_ca_new(&e->ca, e->loop, e->dir, mr_system_roots(), &err);
+  if (code != MR_OK)
+    mr_log(mr_loop_sys(e->loop), MR_LOG_ERROR, "egress", "secrets cannot be used: %s", err.message);
+  return code;
+}
+
+const char *mr_egress_roots(const struct mr_egress *e, const struct mr_egress_policy *policy)
+{
+  return policy->nsecrets && e->ca ? mr_ca_bundle(e->ca) : NULL;
+}
+
+int mr_egress_new(struct mr_egress **out, struct mr_loop *l, const struct mr_guard *guard, const char *dir,
                   const struct mr_egress_options *o, struct mr_err *err)
 {
   static const struct mr_egress_options none;
@@ -157,15 +193,21 @@ int mr_egress_new(struct mr_egress **out, struct mr_loop *l, const struct mr_gua
   e->guard = guard;
   e->own = o->own;
   e->own_ud = o->own_ud;
+  snprintf(e->dir, sizeof e->dir, "%s", dir);
+  snprintf(e->ca_file, sizeof e->ca_file, "%s", o->ca_file ? o->ca_file : "");
   e->arena = mr_arena_new(e->mem, 512);
   for (int i = 0; i < o->nports && i < EGRESS_PORTS; i++)
     e->conf.ports[e->conf.nports++] = (struct mr_port_range){o->ports[i][0], o->ports[i][1]};
   if (!e->arena ||
       copy_list(e->arena, o->blocked_hosts, o->nblocked_hosts, &e->conf.blocked, &e->conf.nblocked) ||
-      copy_list(e->arena, o->package_hosts, o->npackage_hosts, &e->conf.packages, &e->conf.npackages))
+      copy_list(e->arena, o->package_hosts, o->npackage_hosts, &e->conf.packages, &e->conf.npackages) ||
+      mr_secrets_copy(e->arena, o->secrets, o->nsecrets, &e->conf.secrets, &e->conf.nsecrets))
     code = mr_err_nomem(err);
-  e->conf.packages_known = true;
+  e->conf.packages_known = o->package_hosts != NULL;
   if (code == MR_OK) code = mr_dialer_new(&e->dialer, l, err);
+  if (code == MR_OK && e->conf.nsecrets && mr_egress_authority(e) != MR_OK)
+    code =
+        mr_err_set(err, MR_E_INVALID, "egress.credentials", "egress.credentials cannot be used: see the log");
   if (code != MR_OK) mr_egress_free(out);
   return code;
 }
@@ -180,7 +222,10 @@ void mr_egress_free(struct mr_egress **ep)
     struct mr_egress_link *k = e->links;
     mr_egress_link_free(&k);
   }
+  mr_registries_free(&e->registries);
   mr_dialer_free(&e->dialer);
+  mr_ca_free(&e->ca);
+  mr_tls_ctx_free(&e->tls);
   mr_arena_free(&e->arena);
   mr_mem_free(e->mem, e);
 }

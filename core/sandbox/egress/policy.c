@@ -51,14 +51,31 @@ bool mr_egress_strict(const struct mr_egress_policy *p, const struct mr_target *
   return p->limited && (t->port == 443 || t->port == 80);
 }
 
-struct mr_egress_policy *mr_egress_policy_new(const struct mr_mem *m, const struct mr_sandbox_network *n)
+/* The session's secrets, then the operator's; of two for one variable the first counts. */
+static int secrets(struct mr_egress_policy *p, const struct mr_egress *e, const struct mr_sandbox_network *n)
 {
-  struct mr_egress_policy *p = mr_mem_zalloc(m, sizeof *p);
-  struct mr_arena *a = p ? mr_arena_new(m, 512) : NULL;
+  const struct mr_egress_conf *c = &e->conf;
+  struct mr_sandbox_secret all[EGRESS_SECRETS];
+  int k = 0;
+
+  for (int i = 0; i < n->nsecrets + c->nsecrets && k < EGRESS_SECRETS; i++) {
+    const struct mr_sandbox_secret *s = i < n->nsecrets ? &n->secrets[i] : &c->secrets[i - n->nsecrets];
+    bool known = false;
+    for (int j = 0; j < k; j++)
+      known |= strcmp(all[j].env, s->env) == 0;
+    if (!known) all[k++] = *s;
+  }
+  return mr_secrets_copy(p->arena, all, k, &p->secrets, &p->nsecrets);
+}
+
+struct mr_egress_policy *mr_egress_policy_new(struct mr_egress *e, const struct mr_sandbox_network *n)
+{
+  struct mr_egress_policy *p = mr_mem_zalloc(e->mem, sizeof *p);
+  struct mr_arena *a = p ? mr_arena_new(e->mem, 512) : NULL;
   int all = n->nhosts + n->nmcp_hosts;
 
   if (!a) goto fail;
-  p->mem = m;
+  p->mem = e->mem;
   p->arena = a;
   p->limited = n->limited;
   p->package_managers = n->package_managers;
@@ -68,10 +85,12 @@ struct mr_egress_policy *mr_egress_policy_new(const struct mr_mem *m, const stru
     p->hosts[p->nhosts] = mr_arena_str(a, mr_str_c(host));
     if (!p->hosts[p->nhosts++].p) goto fail;
   }
-  if (p->hosts) return p;
+  if (!p->hosts || secrets(p, e, n) != MR_OK) goto fail;
+  if (p->nsecrets) mr_egress_authority(e);
+  return p;
 fail:
   mr_arena_free(&a);
-  mr_mem_free(m, p);
+  mr_mem_free(e->mem, p);
   return NULL;
 }
 

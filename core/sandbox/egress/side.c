@@ -30,7 +30,8 @@ static void on_writable(evutil_socket_t fd, short what, void *ud)
 void mr_side_init(struct mr_side *s, const struct mr_mem *m)
 {
   *s = (struct mr_side){.io = {.fd = -1}};
-  mr_buf_init(&s->in, m, 2 * EGRESS_HIGH);
+  mr_buf_init(&s->in, m, 2 * EGRESS_HIGH + EGRESS_PIECE);
+  mr_buf_init(&s->raw, m, 4 * EGRESS_HIGH + EGRESS_ANSWER_MAX);
   mr_buf_init(&s->out, m, 2 * EGRESS_HIGH + EGRESS_ANSWER_MAX + EGRESS_HEAD_MAX);
 }
 
@@ -54,9 +55,36 @@ void mr_side_close(struct mr_side *s)
   if (s->rd) event_free(s->rd);
   if (s->wr) event_free(s->wr);
   s->rd = s->wr = NULL;
+  mr_tls_free(&s->tls);
   if (s->io.fd >= 0) mr_http_io_close(&s->io, false);
   mr_buf_free(&s->in);
   mr_buf_free(&s->out);
+  mr_buf_free(&s->raw);
+}
+
+void mr_side_tls(struct mr_side *s, struct mr_tls *t)
+{
+  struct mr_buf came = s->in;
+
+  mr_buf_init(&s->in, came.mem, came.max);
+  s->tls = t;
+  s->failed |= !mr_tls_take(t, mr_buf_get(&came), &s->in, &s->raw);
+  mr_buf_free(&came);
+}
+
+static bool fill_tls(struct mr_side *s)
+{
+  char piece[EGRESS_PIECE];
+  int64_t n = mr_http_io_read(&s->io, piece, sizeof piece);
+
+  if (n == MR_IO_AGAIN) {
+    s->readable = false;
+    return false;
+  }
+  s->eof = n == 0;
+  s->failed = n < 0 || !mr_tls_take(s->tls, mr_str_n(piece, (size_t)n), &s->in, &s->raw);
+  s->eof |= mr_tls_over(s->tls);
+  return true;
 }
 
 bool mr_side_fill(struct mr_side *s)
@@ -67,6 +95,10 @@ bool mr_side_fill(struct mr_side *s)
     char *p;
     int64_t n;
     if (s->in.n >= EGRESS_HIGH) return got;
+    if (s->tls) {
+      got |= fill_tls(s);
+      continue;
+    }
     p = mr_buf_reserve(&s->in, EGRESS_PIECE);
     n = p ? mr_http_io_read(&s->io, p, EGRESS_PIECE) : MR_IO_ERROR;
     if (n == MR_IO_AGAIN)
@@ -91,11 +123,38 @@ static int64_t put(struct mr_side *s, const char *p, size_t n)
   return w > 0 ? w : 0;
 }
 
+/* Also after a failure: the alert that says why. */
+static bool flush_tls(struct mr_side *s, bool fin)
+{
+  size_t had = s->out.n;
+  bool sent;
+  int64_t n = 1;
+
+  if (!s->failed && s->raw.n < EGRESS_HIGH) s->failed = !mr_tls_put(s->tls, &s->out, &s->raw);
+  if (fin && !s->out.n && !s->ended) {
+    mr_tls_end(s->tls, &s->raw);
+    s->ended = true;
+  }
+  sent = had != s->out.n;
+  while (s->raw.n && n > 0) {
+    n = mr_http_io_write(&s->io, s->raw.p, s->raw.n);
+    if (n > 0) mr_buf_drop(&s->raw, (size_t)n);
+    sent |= n > 0;
+    s->failed |= n == MR_IO_ERROR;
+  }
+  if (s->ended && !s->raw.n && !s->shut) {
+    mr_http_io_shutdown(&s->io);
+    s->shut = sent = true;
+  }
+  return sent;
+}
+
 bool mr_side_flush(struct mr_side *s, bool fin)
 {
   bool sent = false;
   int64_t n;
 
+  if (s->tls && s->io.fd >= 0) return flush_tls(s, fin);
   while (s->io.fd >= 0 && !s->failed && s->out.n) {
     n = put(s, s->out.p, s->out.n);
     if (!n) return sent;
@@ -129,7 +188,8 @@ void mr_side_arm(struct mr_side *s, bool read, bool write)
     event_add(s->rd, NULL);
   else
     event_del(s->rd);
-  if ((write || (s->io.want_write && read)) && !s->failed)
+  if (s->tls) write = s->raw.n || (write && mr_tls_up(s->tls));
+  if (write && !s->failed)
     event_add(s->wr, NULL);
   else
     event_del(s->wr);

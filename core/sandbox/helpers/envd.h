@@ -39,6 +39,7 @@ enum {
   ENVD_COMMAND_MAX = 1 << 20,
   ENVD_TIMEOUT_MAX = 24 * 3600 * 1000,
   ENVD_WRITE_DIRS = 16,
+  ENVD_VARIABLES = 128,     /* of the payload's environment, with an end */
   ENVD_RELAYS = 64,         /* clients of the proxy at the same time; more wait in the backlog */
   ENVD_RELAY_BUF = 32 << 10 /* bytes, each way */
 };

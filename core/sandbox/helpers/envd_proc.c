@@ -72,7 +72,7 @@ static void environment(struct envd *e, char **env, int max, struct ebuf *text)
                                       "PS1=",
                                       "PS2="};
   int n = 0;
-  size_t at[64];
+  size_t at[ENVD_VARIABLES];
   at[n++] = text->n;
   ebuf_f(text, "HOME=%s", e->cfg.home);
   ebuf_put(text, "", 1);
@@ -94,7 +94,7 @@ static void environment(struct envd *e, char **env, int max, struct ebuf *text)
 
 __attribute__((noreturn)) static void shell_child(struct envd *e)
 {
-  char script[512], *env[64];
+  char script[512], *env[ENVD_VARIABLES];
   struct ebuf text = {0};
   sigset_t none;
   sigemptyset(&none);
@@ -106,7 +106,7 @@ __attribute__((noreturn)) static void shell_child(struct envd *e)
   for (int fd = 0; fd < 3; fd++)
     if (dup2(e->null, fd) < 0) _exit(126);
   snprintf(script, sizeof script, shell_loop, SIGRTMAX - 1, e->run, e->run, e->run, e->run);
-  environment(e, env, 64, &text);
+  environment(e, env, ENVD_VARIABLES, &text);
   syscall(SYS_close_range, 3, ~0U, 4); /* CLOSE_RANGE_CLOEXEC, should one of ours be without */
   char *argv[] = {"bash", "--noprofile", "--norc", "-c", script, NULL};
   if (!text.failed && jail_enter(&e->jail, true)) execve("/bin/bash", argv, env);

@@ -84,6 +84,8 @@ static void parse(struct launch *l, int argc, char **argv)
       l->config = v;
     else if (strcmp(k, "cgroup") == 0)
       l->cgroup = v;
+    else if (strcmp(k, "roots") == 0)
+      l->roots = v;
     else if (strcmp(k, "probe") == 0)
       l->probe = number(k, v) != 0;
     else if (strcmp(k, "disable_userns") == 0)
@@ -269,6 +271,8 @@ int main(int argc, char **argv)
   put("/proc/self/oom_score_adj", "500");         /* the host's programs are worth more */
   l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC); /* before the stage, which may cover its place */
   if (l.bwrap_fd < 0) die_errno(l.bwrap);
+  l.roots_fd = l.roots ? open(l.roots, O_RDONLY | O_NOFOLLOW) : -1; /* bubblewrap copies it */
+  if (l.roots && l.roots_fd < 0) die_errno(l.roots);
   launcher_stage(&l);
   if (pipe2(info, O_CLOEXEC | O_NONBLOCK) != 0) die_errno("pipe");
   launcher_args(&l, info[1]);

@@ -28,13 +28,14 @@ struct launch {
   const char *dir;                    /* the session's directory: workspace, outputs, uploads */
   const char *config;                 /* envd's argument */
   const char *cgroup;                 /* cgroup.procs to enter, or NULL */
+  const char *roots;                  /* certificates to show at LAUNCHER_ROOTS, or NULL */
   const char *layer[LAUNCHER_LAYERS]; /* trees of packages, the uppermost first */
   int nlayers;
   bool apt;                             /* show what apt needs to resolve and fetch packages */
   long long tmp, shm;                   /* bytes of /tmp and /dev/shm */
   long long nproc, nofile, fsize, data; /* rlimits; 0 = left alone */
   /* filled on the way */
-  int bwrap_fd;
+  int bwrap_fd, roots_fd;
   bool staged; /* the session's directories are at LAUNCHER_STAGE in a mount namespace of ours */
   bool usr;    /* /usr with the layers on top is at LAUNCHER_STAGE "/usr" */
   char shown[LAUNCHER_SHOWN][2][320]; /* more of the layers: where it is staged, and its place inside */
@@ -46,6 +47,7 @@ struct launch {
   int numbers;
 };
 #define LAUNCHER_STAGE "/tmp"
+#define LAUNCHER_ROOTS "/etc/ssl/sandbox-roots.pem"
 
 /* Prints one line on the report and ends the process. */
 void launcher_die(const char *what, const char *detail) __attribute__((noreturn));

@@ -156,6 +156,7 @@ static void etc(struct launch *l)
   file(l, "/etc/group", "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n");
   file(l, "/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n");
   file(l, "/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n");
+  if (l->roots) ADD(l, "--perms", "0444", "--file", num(l, l->roots_fd), LAUNCHER_ROOTS);
 }
 
 /* What apt reads to resolve packages as this machine would: its sources and their keys, and what is installed. Its

@@ -99,7 +99,7 @@ static void envd_config(const struct mr_box *b, struct mr_buf *out)
   if (b->l->egress) mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
   mr_jw_key(&w, "env");
   mr_jw_obj(&w);
-  if (b->l->egress) mr_egress_env(&w, b->token);
+  if (b->l->egress) mr_egress_env(&w, b->token, b->policy);
   if (mr_layer_has(b, MR_PKG_NPM)) mr_jw_kc(&w, "NODE_PATH", "/usr/local/lib/node_modules");
   mr_jw_obj_end(&w);
   mr_jw_obj_end(&w);
@@ -110,7 +110,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   const struct mr_local_conf *c = b->l->conf;
   struct mr_arena *a = mr_arena_new(b->l->mem, 8192);
   char layers[2][MR_LAYER_PATH];
-  const char *argv[24];
+  const char *argv[24], *roots = b->l->egress ? mr_egress_roots(b->l->egress, b->policy) : NULL;
   struct mr_buf config;
   int fds[7] = {-1, -1, b->given[1], b->given[0], b->given[1], b->given[2], b->given[3]}, n = 0, code;
   struct mr_child_opts opts = {.argv = argv,
@@ -135,6 +135,7 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   argv[n++] = arg(a, "nofile", c->nofile);
   argv[n++] = arg(a, "fsize", c->file_max);
   argv[n++] = arg(a, "data", c->memory_max);
+  if (roots) argv[n++] = mr_arena_printf(a, "roots=%s", roots);
   if (c->as_root) argv[n++] = arg(a, "uid", o->uid);
   if (b->builds && b->builds->tree == MR_LAYER_APT) argv[n++] = "apt=1";
   for (int i = 0, have = mr_layer_paths(b, layers); i < have; i++)
@@ -420,7 +421,7 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
 {
   struct mr_local *l = MR_OF(d, struct mr_local, base);
   struct mr_arena *a = mr_arena_new(l->mem, 1024);
-  struct mr_egress_policy *policy = l->egress ? mr_egress_policy_new(l->mem, &spec->network) : NULL;
+  struct mr_egress_policy *policy = l->egress ? mr_egress_policy_new(l->egress, &spec->network) : NULL;
   struct mr_sandbox_mount *mounts;
   struct mr_layer *layer = NULL;
   struct mr_box *b = NULL;

@@ -210,6 +210,23 @@ const char mr_calls_died[] =
     "The sandbox ended while this was running. Its processes, the shell's state and /tmp are lost; files in "
     "/workspace and /mnt/session/outputs are kept. The next call starts a new sandbox.";
 
+/* A command whose connections were refused may say little of why ("response 403"): its answer gets a block more. */
+static void add_notes(struct mr_box *b, struct mr_op *o)
+{
+  struct mr_buf notes;
+
+  mr_buf_init(&notes, b->l->mem, 4096);
+  if (mr_str_is(o->name, "bash") && !o->content.failed && o->content.n >= 2 &&
+      mr_egress_link_notes(b->way, &notes)) {
+    bool first = o->content.n == 2;
+    o->content.n--; /* the array's end */
+    mr_buf_c(&o->content, first ? "{\"type\":\"text\",\"text\":" : ",{\"type\":\"text\",\"text\":");
+    mr_json_quote(&o->content, mr_buf_get(&notes));
+    mr_buf_c(&o->content, "}]");
+  }
+  mr_buf_free(&notes);
+}
+
 void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *content, bool is_error)
 {
   struct mr_op *o;
@@ -217,7 +234,10 @@ void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *con
   while ((o = op_find(b, id, true))) {
     b->failures = 0;
     o->is_error = is_error;
-    if (content) mr_json_write(&o->content, content, false);
+    if (content) {
+      mr_json_write(&o->content, content, false);
+      add_notes(b, o);
+    }
     if (o->content.failed)
       op_finish(b, o, o->content.failed, "The answer of the sandbox is too large.");
     else if (code == MR_E_NOTFOUND && o->kind == MR_OP_CALL)

@@ -9,7 +9,7 @@
  *   destroy.c  ending one for good; what a crash left behind
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
- *   end.c uids.c uploads.c tree.c run.c layer_disk.c        | conf and their arguments
+ *   end.c uids.c uploads.c tree.c ../run.c layer_disk.c     | conf and their arguments
  *   layer.c    packages of environments (layer_t.h)
  *   image.c    the helper programs as descriptors
  *
@@ -340,7 +340,8 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
   l->childs = childs;
   l->pool = pool;
   code = conf_new(&l->conf, sys, o, err);
-  if (code == MR_OK && l->conf->network) code = mr_egress_new(&l->egress, loop, o->guard, o->egress, err);
+  if (code == MR_OK && l->conf->network)
+    code = mr_egress_new(&l->egress, loop, o->guard, l->conf->root, o->egress, err);
   if (code != MR_OK) {
     mr_local_conf_unref(&l->conf);
     mr_mem_free(l->mem, l);

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "sandbox/egress/egress.h"
+#include "sandbox/run.h"
 #include "sandbox/sandbox.h"
 
 enum {
@@ -61,9 +62,11 @@ struct mr_local_machine {
 };
 void mr_local_probe(const struct mr_local_conf *c, struct mr_local_machine *m); /* (pool) */
 
-/* Runs a program to its end. argv[0] is the path unless exe_fd >= 0. What it wrote to standard output and
- * error goes to out (cut at n, NUL-terminated). 0, or an errno; ETIMEDOUT when it was killed. (pool) */
-int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out, size_t n);
+/* mr_sandbox_run with an empty environment (pool) */
+static inline int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out, size_t n)
+{
+  return mr_sandbox_run(argv, NULL, exe_fd, timeout_ms, out, n);
+}
 
 /* ---- the driver (local.c) ---- */
 
