@@ -143,6 +143,7 @@ mr_install_gem() {
   mr_need gem gem ruby || return 1
   dir=$(gem env gemdir) || return 1
   case $dir in /usr/* | /var/lib/*) ;; *) dir=/var/lib/gems ;; esac
+  mkdir -p "$out/usr/local/bin" "$out$dir"
   for p in "$@"; do
     gem install --no-document --no-user-install --install-dir "$out$dir" --bindir "$out/usr/local/bin" "$p" 2>&1 ||
       return 1
