@@ -13,14 +13,6 @@ mkdir -p "$out" "$HOME" "$TMPDIR"
 cd "$TMPDIR" || exit 1
 umask 022
 
-# The managers that bring certificates of their own are told of the machine's: a registry, or the way to it, may have
-# one of the operator's.
-for mr_ca in /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt; do
-  [ -r "$mr_ca" ] || continue
-  export SSL_CERT_FILE=$mr_ca PIP_CERT=$mr_ca NODE_EXTRA_CA_CERTS=$mr_ca CARGO_HTTP_CAINFO=$mr_ca
-  break
-done
-
 # mr_need PROGRAM WHAT DEBIAN-PACKAGE
 mr_need() {
   command -v "$1" > "$TMPDIR/found" && return 0
@@ -151,6 +143,7 @@ mr_install_gem() {
   mr_need gem gem ruby || return 1
   dir=$(gem env gemdir) || return 1
   case $dir in /usr/* | /var/lib/*) ;; *) dir=/var/lib/gems ;; esac
+  mkdir -p "$out/usr/local/bin" "$out$dir"
   for p in "$@"; do
     gem install --no-document --no-user-install --install-dir "$out$dir" --bindir "$out/usr/local/bin" "$p" 2>&1 ||
       return 1

@@ -114,7 +114,8 @@ static void shown(struct launch *l, const char *name, bool done)
   snprintf(l->shown[l->nshown++][1], sizeof l->shown[0][1], "/%s", name);
 }
 
-/* What the sandbox makes itself is not a package's to say, nor who the users are. */
+/* What the sandbox makes itself is not a package's to say, nor who the users are. Names go into mount options: none with
+ * a character that means something there. */
 static bool ours(const char *name)
 {
   static const char *const names[] = {
@@ -126,7 +127,8 @@ static bool ours(const char *name)
 
   for (size_t i = 0; i < sizeof names / sizeof *names; i++)
     if (strcmp(name, names[i]) == 0) return true;
-  return strlen(name) > 200;
+  return strlen(name) > 200 ||
+         strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-") != strlen(name);
 }
 
 /* Of those that the sandbox shows of the machine. */

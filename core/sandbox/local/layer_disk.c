@@ -342,7 +342,7 @@ static int64_t bytes_of(const struct mr_local_conf *c, const char *hash)
   int fd;
   ssize_t n;
 
-  snprintf(path, sizeof path, "%s/manifest.json", hash);
+  snprintf(path, sizeof path, "%.32s/manifest.json", hash);
   fd = openat(c->layers_fd, path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
   n = fd >= 0 ? read(fd, text, sizeof text - 1) : 0;
   text[n > 0 ? n : 0] = '\0';
