@@ -19,7 +19,7 @@ enum {
       16 << 10, /* bytes of all names of elements and attributes: a tag takes time with the square of its own */
   TITLE_MAX = 500,
   LINKS = 16,
-  DEPTH_MAX = 4000
+  DEPTH_MAX = 1000
 };
 
 struct reader {

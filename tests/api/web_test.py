@@ -245,7 +245,7 @@ def a_hostile_page(w):
     """Depth, and end tags without an element: the parser's time is bounded, and the server goes on meanwhile."""
     with web_and(w) as (web, v):
         distinct = b"<p>first words</p><a " + b" ".join(b"a%d" % i for i in range(800000))
-        pages = {"/distinct": distinct, "/deep": b"<div>" * 400000 + b"deep", "/ends": b"<p>first words</p>" + b"<div>" * 3000 + b"</span>" * 1000000,
+        pages = {"/distinct": distinct, "/deep": b"<div>" * 400000 + b"deep", "/ends": b"<p>first words</p>" + b"<div>" * 900 + b"</span>" * 1000000,
                  "/attributes": b"<a " + b"x=1 " * 1000000 + b">x", "/links": b"<p>first words</p>" + b'<a href="/x">y</a>' * 300000,
                  "/comment": b"first words<!--" + b"-" * 4000000, "/entity": b"first words" + b"&#x41" * 1000000}
         web.pages.update({k: ("text/html", p) for k, p in pages.items()})
