@@ -70,7 +70,6 @@ static int help(void)
          "Environment: MOONRIG_LISTEN, MOONRIG_DATA, MOONRIG_API_KEY (a key that clients may use),\n"
          "  MOONRIG_ANTHROPIC_API_KEY or ANTHROPIC_API_KEY, MOONRIG_ANTHROPIC_BASE_URL,\n"
          "  MOONRIG_OPENAI_API_KEY or OPENAI_API_KEY, MOONRIG_OPENAI_BASE_URL (model providers);\n"
-         "  MOONRIG_ALLOW_PRIVATE_HOSTS (what sandboxes and web tools may reach besides public addresses);\n"
          "  MOONRIG_URL or ANTHROPIC_BASE_URL (the server that commands speak to)\n"
          "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not reachable or not possible here\n");
   return EXIT_OK;
