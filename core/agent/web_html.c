@@ -1,8 +1,8 @@
 /*
- * web_html.c - a page as text that a model reads well. libxml2's HTML parser tells what it meets as it goes (SAX), in
- * pieces: no tree is made, so memory is bounded by the text, the time limit is looked at between pieces, and the depth of
- * a hostile page costs nothing but time. Parsers that make an HTML5 tree can be asked neither to stop nor how deep they
- * are, and the text needs no exact tree.
+ * web_html.c - a page as text that a model reads well. libxml2's HTML parser tells what it meets as it goes (SAX): no
+ * tree is made, so memory is bounded by the text, and whatever it tells, errors too, looks at the clock and can stop it.
+ * Parsers that make an HTML5 tree can be asked neither to stop nor how deep they are, and the text needs no exact tree.
+ * (Its push parser would stop between pieces; but it loses count of quotes at their borders, and then waits for the end.)
  *
  * Kept: text, headings (#), lists (-), links as [text](absolute URL), alternative texts of images, rows of tables with
  * "|", preformatted text. Left out: scripts, styles, templates, forms' innards, what is marked as hidden. Pool threads.
@@ -12,13 +12,25 @@
 #include <libxml/HTMLparser.h>
 #include <time.h>
 
-enum { PIECE = 8192, TIME_MS = 3000, TITLE_MAX = 500, LINKS = 16, DEPTH_MAX = 4000 };
+enum {
+  TIME_MS = 3000,
+  LOOK_EACH = 32, /* calls from one look at the clock to the next */
+  NAMES_MAX =
+      16 << 10, /* bytes of all names of elements and attributes: a tag takes time with the square of its own */
+  TITLE_MAX = 500,
+  LINKS = 16,
+  DEPTH_MAX = 1000
+};
 
 struct reader {
   const char *base;
   struct mr_weburl base_url; /* of <base href> */
   struct mr_buf *out, *title;
   htmlParserCtxtPtr ctxt;
+  int64_t end_ms;
+  const int *give_up;
+  int calls;
+  bool stopped;
   int skip;  /* within so many elements that are left out */
   int pre;   /* within so many that keep their space */
   int depth; /* of lists */
@@ -80,6 +92,36 @@ static const char *attribute(const xmlChar **atts, const char *name)
   return NULL;
 }
 
+/* ---- stopping ---- */
+
+static int64_t now_ms(void)
+{
+  struct timespec t;
+
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+static void stop(struct reader *r)
+{
+  if (!r->stopped) xmlStopParser(r->ctxt);
+  r->stopped = true;
+}
+
+/* With each thing that the parser tells. */
+static void look(struct reader *r)
+{
+  if (r->out->failed || r->out->n >= MR_WEBPAGE_TEXT_MAX || r->open > DEPTH_MAX) stop(r);
+  if (++r->calls % LOOK_EACH) return;
+  if (now_ms() > r->end_ms || (r->give_up && __atomic_load_n(r->give_up, __ATOMIC_RELAXED))) stop(r);
+}
+
+static void on_error(void *ud, const char *text, ...)
+{
+  (void)text;
+  look(ud);
+}
+
 /* ---- writing ---- */
 
 static void due(struct reader *r, int breaks)
@@ -126,7 +168,8 @@ static void on_text(void *ud, const xmlChar *text, int n)
 {
   struct reader *r = ud;
 
-  if (n <= 0) return;
+  look(r);
+  if (n <= 0 || r->stopped) return;
   if (r->in_title) {
     if (!r->titled && r->title->n < TITLE_MAX) mr_buf_add(r->title, text, (size_t)n);
     return;
@@ -232,7 +275,9 @@ static void on_start(void *ud, const xmlChar *name_, const xmlChar **atts)
   const char *name = (const char *)name_;
   int what = what_is(name);
 
-  if (++r->open > DEPTH_MAX) xmlStopParser(r->ctxt);
+  r->open++;
+  look(r);
+  if (r->stopped) return;
   if (r->skip || what & SKIP || hidden(atts)) {
     r->skip++;
     return;
@@ -253,6 +298,8 @@ static void on_end(void *ud, const xmlChar *name_)
   int what = what_is(name);
 
   r->open--;
+  look(r);
+  if (r->stopped) return;
   if (r->skip) {
     r->skip--;
     return;
@@ -273,43 +320,37 @@ static void on_end(void *ud, const xmlChar *name_)
   if (what & (BLOCK | ITEM)) due(r, 1);
 }
 
-static int64_t now_ms(void)
-{
-  struct timespec t;
-
-  clock_gettime(CLOCK_MONOTONIC, &t);
-  return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
-}
-
-int mr_webpage_html(struct mr_str html, const char *url, const int *stop, struct mr_buf *out,
+int mr_webpage_html(struct mr_str html, const char *url, const int *give_up, struct mr_buf *out,
                     struct mr_buf *title)
 {
-  htmlSAXHandler sax = {.startElement = on_start,
-                        .endElement = on_end,
-                        .characters = on_text,
-                        .ignorableWhitespace = on_text,
-                        .cdataBlock = NULL /* what scripts and styles hold */};
-  int64_t end = now_ms() + TIME_MS;
+  static const htmlSAXHandler sax = {.startElement = on_start,
+                                     .endElement = on_end,
+                                     .characters = on_text,
+                                     .ignorableWhitespace = on_text,
+                                     .cdataBlock = NULL, /* what scripts and styles hold */
+                                     .warning = on_error,
+                                     .error = on_error,
+                                     .initialized = 1};
   struct reader *r = mr_mem_zalloc(out->mem, sizeof *r);
-  size_t n;
 
   if (!r) return MR_E_NOMEM;
   r->base = url;
   r->out = out;
   r->title = title;
-  r->ctxt = htmlCreatePushParserCtxt(&sax, r, NULL, 0, NULL, XML_CHAR_ENCODING_UTF8);
+  r->give_up = give_up;
+  r->end_ms = now_ms() + TIME_MS;
+  r->ctxt = htmlNewParserCtxt();
   if (!r->ctxt) {
     mr_mem_free(out->mem, r);
     return MR_E_NOMEM;
   }
-  htmlCtxtUseOptions(r->ctxt, HTML_PARSE_RECOVER | HTML_PARSE_NOERROR | HTML_PARSE_NOWARNING |
-                                  HTML_PARSE_NONET | HTML_PARSE_IGNORE_ENC);
-  for (size_t at = 0; at < html.n && !out->failed && out->n < MR_WEBPAGE_TEXT_MAX; at += n) {
-    n = html.n - at < PIECE ? html.n - at : PIECE;
-    htmlParseChunk(r->ctxt, html.p + at, (int)n, 0);
-    if (r->open > DEPTH_MAX || now_ms() > end || (stop && __atomic_load_n(stop, __ATOMIC_RELAXED))) break;
-  }
-  htmlParseChunk(r->ctxt, "", 0, 1);
+  *r->ctxt->sax = sax;
+  r->ctxt->userData = r;
+  xmlDictSetLimit(r->ctxt->dict, NAMES_MAX);
+  if (html.n)
+    xmlFreeDoc(htmlCtxtReadMemory(r->ctxt, html.p, (int)html.n, NULL, "UTF-8",
+                                  HTML_PARSE_RECOVER | HTML_PARSE_NONET | HTML_PARSE_IGNORE_ENC));
+  if (r->stopped) mr_buf_c(out, "\n\n[The page goes on; the rest is left out.]");
   htmlFreeParserCtxt(r->ctxt);
   mr_mem_free(out->mem, r);
   return out->failed ? out->failed : title->failed;

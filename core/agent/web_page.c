@@ -127,7 +127,7 @@ static int pdf_block(const struct mr_webpage_in *in, struct mr_buf *out, struct 
 /* At most so much text, and a line that says so. */
 static void cut(const struct mr_webpage_in *in, struct mr_buf *text)
 {
-  size_t most = MR_WEBPAGE_TEXT_MAX;
+  size_t most = MR_WEBPAGE_TEXT_MAX + 1000; /* HTML ends there by itself */
 
   if (in->tokens_max > 0 && in->tokens_max < MR_WEBPAGE_TEXT_MAX / BYTES_A_TOKEN)
     most = (size_t)in->tokens_max * BYTES_A_TOKEN;

@@ -121,7 +121,9 @@ def worker(v, *steps, fetch=None, search=None, tools=(), **fields):
 def go(v, *steps, says="Go", session=None, environment=None, **settings):
     """The results of these calls, and the session."""
     session = session or v.session(agent=worker(v, *steps, **settings)["id"], **({"environment_id": environment} if environment else {}))
-    _, events = v.turn(message(says), session=session)
+    with v.stream(session) as feed:
+        v.send(session, message(says))
+        events = feed.until(lambda all_: idles(all_, "end_turn"), "the end of the turn", 120)
     equal(said(events)[-1:], ["Done."])
     return [e for e in events if e["type"] == "agent.tool_result"], session
 
@@ -242,7 +244,8 @@ def sizes(w):
 def a_hostile_page(w):
     """Depth, and end tags without an element: the parser's time is bounded, and the server goes on meanwhile."""
     with web_and(w) as (web, v):
-        pages = {"/deep": b"<div>" * 400000 + b"deep", "/ends": b"<p>first words</p>" + b"<div>" * 3000 + b"</span>" * 1000000,
+        distinct = b"<p>first words</p><a " + b" ".join(b"a%d" % i for i in range(800000))
+        pages = {"/distinct": distinct, "/deep": b"<div>" * 400000 + b"deep", "/ends": b"<p>first words</p>" + b"<div>" * 900 + b"</span>" * 1000000,
                  "/attributes": b"<a " + b"x=1 " * 1000000 + b">x", "/links": b"<p>first words</p>" + b'<a href="/x">y</a>' * 300000,
                  "/comment": b"first words<!--" + b"-" * 4000000, "/entity": b"first words" + b"&#x41" * 1000000}
         web.pages.update({k: ("text/html", p) for k, p in pages.items()})

@@ -174,6 +174,36 @@ TEST(any_bytes)
   }
 }
 
+/* Pages that take time with the square of their size, where nothing bounds it; the limit of time is that of tests. */
+TEST(hostile_pages)
+{
+  enum { SIZE = 9 << 20 };
+  char *p = malloc(SIZE);
+  size_t n = (size_t)sprintf(p, "<p>first words</p><a ");
+
+  for (int i = 0; n < SIZE - 20; i++)
+    n += (size_t)sprintf(p + n, "a%d ", i);
+  n += (size_t)sprintf(p + n, ">x");
+  CHECK(strncmp(page("text/html", mr_str_n(p, n), 0), "first words", 11) == 0);
+  n = (size_t)sprintf(p, "<p>first words</p>");
+  for (int i = 0; i < 900; i++)
+    n += (size_t)sprintf(p + n, "<i>");
+  while (n < SIZE - 20)
+    n += (size_t)sprintf(p + n, "</u>");
+  CHECK(strncmp(page("text/html", mr_str_n(p, n), 0), "first words", 11) == 0);
+  n = (size_t)sprintf(p, "first words <img src='data:image/png;base64,");
+  memset(p + n, 'A', SIZE / 2);
+  n += SIZE / 2;
+  n += (size_t)sprintf(p + n, "'> last words");
+  CHECK_STR(mr_str_c(page("text/html", mr_str_n(p, n), 0)), "first words last words");
+  n = 0;
+  for (int i = 0; i < 20000; i++)
+    n += (size_t)sprintf(p + n, "<a href=\"/x\">y</a> "); /* whole, although quotes stand at every border of pieces */
+  sprintf(p + n, "last words");
+  CHECK(strstr(page("text/html", mr_str_c(p), 0), "last words"));
+  free(p);
+}
+
 /* ---- which URLs a text has ---- */
 
 static struct mr_domain domain;

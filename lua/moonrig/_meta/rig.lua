@@ -603,6 +603,7 @@ function rig.url.unescape(s) end
 ---@field expect? integer|integer[] statuses that are a result; any other is nil, err
 ---@field max_body? integer      bytes kept of the response; default 16 MiB, rig.http.stream: no limit
 ---@field follow? integer        redirects to follow; default 0
+---@field guard? boolean         dial only public addresses and those of allow_private_hosts, else nil, err; default false
 
 ---@class moonrig.KvOptions
 ---@field ttl? number        seconds until it is gone; default: never
