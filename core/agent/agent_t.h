@@ -144,6 +144,10 @@ int mr_keys_init(struct mr_domain *d, struct mr_err *err);
 void mr_keys_ready(struct mr_domain *d); /* the start is over: bearers of work items can be looked up */
 void mr_keys_free(struct mr_domain *d);
 
+enum { MR_SECRET_CHARS = 43 }; /* as many as 256 bits take, with their NUL one more */
+/* Random characters [A-Za-z0-9_-]. MR_E_IO. */
+int mr_secret_make(const struct mr_sys *sys, char out[MR_SECRET_CHARS + 1]);
+
 bool mr_event_type_known(struct mr_str type); /* events_list.c: a type of the API's events */
 
 /* ---- files (files.c) ---- */

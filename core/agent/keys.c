@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { CACHE = 256, SECRET_CHARS = 43 };
+enum { CACHE = 256 };
 
 struct mr_keys {
   char given[2][65]; /* SHA-256 of MOONRIG_API_KEY, and of the program's own key; "" when none */
@@ -187,35 +187,32 @@ void mr_keys_check(struct mr_domain *d, struct mr_str secret,
   mr_ready_post(d->loop, &k->ready);
 }
 
-/* The secret and its hash. */
-static int make_secret(struct mr_domain *d, const char *prefix, char secret[64], char hash[65])
+int mr_secret_make(const struct mr_sys *sys, char out[MR_SECRET_CHARS + 1])
 {
   static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-  unsigned char raw[SECRET_CHARS];
-  size_t n = strlen(prefix);
+  unsigned char raw[MR_SECRET_CHARS];
 
-  if (d->sys->random(d->sys->ud, raw, sizeof raw) != 0) return MR_E_IO;
-  memcpy(secret, prefix, n);
-  for (int i = 0; i < SECRET_CHARS; i++)
-    secret[n++] = alphabet[raw[i] & 63];
-  secret[n] = '\0';
-  mr_sha256_hex(mr_str_c(secret), hash);
+  if (sys->random(sys->ud, raw, sizeof raw) != 0) return MR_E_IO;
+  for (int i = 0; i < MR_SECRET_CHARS; i++)
+    out[i] = alphabet[raw[i] & 63];
+  out[MR_SECRET_CHARS] = '\0';
   return MR_OK;
 }
 
 static void create(struct mr_call *c, struct mr_str environment_id)
 {
   struct mr_doc_row row = {.kind = MR_S("key"), .rev = 1, .parent = environment_id};
-  char id[MR_ID_MAX], secret[64], hash[65];
+  char id[MR_ID_MAX], random[MR_SECRET_CHARS + 1], secret[64], hash[65];
   struct mr_str name = mr_json_get_str(c->in, "name");
   struct mr_buf body;
   struct mr_jw w;
 
-  if (mr_id_make(c->d->sys, id, "apikey") != MR_OK ||
-      make_secret(c->d, environment_id.n ? "sk-mr-env-" : "sk-mr-", secret, hash) != MR_OK) {
+  if (mr_id_make(c->d->sys, id, "apikey") != MR_OK || mr_secret_make(c->d->sys, random) != MR_OK) {
     mr_call_fail(c, MR_E_IO, NULL, "no randomness");
     return;
   }
+  snprintf(secret, sizeof secret, "%s%s", environment_id.n ? "sk-mr-env-" : "sk-mr-", random);
+  mr_sha256_hex(mr_str_c(secret), hash);
   row.id = mr_str_c(id);
   row.name = mr_str_c(hash);
   row.created_us = row.updated_us = mr_loop_wall_us(c->d->loop);

@@ -64,18 +64,28 @@ struct mr_works {
 };
 
 /* ---- work.c ---- */
-struct mr_work_env *mr_work_env(struct mr_domain *d, int64_t ws,
-                                struct mr_str id); /* made when new; NULL: no memory */
-struct mr_work *mr_work_find(struct mr_domain *d, int64_t ws,
-                             struct mr_str id); /* live, or stopped lately; or NULL */
-struct mr_work *mr_work_of_session(struct mr_domain *d, int64_t ws,
-                                   struct mr_str session_id); /* live, or NULL */
+/* Made when it is new; NULL: no memory. */
+struct mr_work_env *mr_work_env(struct mr_domain *d, int64_t ws, struct mr_str id);
+/* An item that is live, or stopped lately; a session's, live. NULL: none. */
+struct mr_work *mr_work_find(struct mr_domain *d, int64_t ws, struct mr_str id);
+struct mr_work *mr_work_of_session(struct mr_domain *d, int64_t ws, struct mr_str session_id);
 /* A new bearer of the item, which the latest one is not any more: "sk-ant-req-...", in the arena. p NULL: no memory. */
 struct mr_str mr_work_token(struct mr_domain *d, struct mr_work *w, struct mr_arena *a);
 /* The event streams of its bearers end: it stopped, or has another. */
 void mr_work_token_over(struct mr_domain *d, const struct mr_work *w);
 /* Whose bearer is this? past: of an earlier poll. NULL: nobody's. */
 struct mr_work *mr_work_of_token(struct mr_domain *d, int64_t ws, struct mr_str token, bool *past);
+void mr_work_over(struct mr_domain *d, struct mr_work *w, int code); /* a commit of mr_work_put is */
+/* A new item, queued, not seen before its commit is over. NULL: no memory, or no randomness. */
+struct mr_work *mr_work_new(struct mr_domain *d, struct mr_commit *cm, int64_t ws, struct mr_str environment_id,
+                            struct mr_str session_id);
+/* It stops now, and what came to do meanwhile gets an item of its own: both become part of cm. */
+void mr_work_stop(struct mr_domain *d, struct mr_work *w, struct mr_commit *cm, struct mr_works_in *in);
+void mr_work_reread(struct mr_domain *d, struct mr_work *w); /* a lost one, unless it is being read already */
+/* Its items are forgotten: they will not be there. */
+void mr_work_drop_env(struct mr_domain *d, struct mr_work_env *e);
+
+/* ---- work_doc.c ---- */
 enum mr_work_state mr_work_shows(const struct mr_work *w, int64_t now_us);
 const char *mr_work_state_name(enum mr_work_state st);
 /* From its document; strings are copied. MR_E_INTERNAL, MR_E_NOMEM. */
@@ -85,16 +95,6 @@ void mr_work_clear(struct mr_domain *d, struct mr_work *w); /* what it holds */
 void mr_work_wire(struct mr_domain *d, const struct mr_work *w, const char *secret, struct mr_buf *out);
 /* The item as it is now becomes its document in cm. One more commit of it is under way: mr_work_over ends it. */
 void mr_work_put(struct mr_domain *d, struct mr_work *w, struct mr_commit *cm);
-void mr_work_over(struct mr_domain *d, struct mr_work *w, int code);
-/* A new item, queued, not seen before its commit is over. NULL: no memory, or no randomness. */
-struct mr_work *mr_work_new(struct mr_domain *d, struct mr_commit *cm, int64_t ws, struct mr_str environment_id,
-                            struct mr_str session_id);
-/* It stops now, and what came to do meanwhile gets an item of its own: both become part of cm. */
-void mr_work_stop(struct mr_domain *d, struct mr_work *w, struct mr_commit *cm, struct mr_works_in *in);
-void mr_work_reread(struct mr_domain *d, struct mr_work *w); /* a lost one, unless it is being read already */
-
-void mr_work_drop_env(struct mr_domain *d,
-                      struct mr_work_env *e); /* its items are forgotten: they will not be there */
 
 /* ---- work_poll.c ---- */
 void mr_work_offer(struct mr_domain *d, struct mr_work_env *e); /* there may be something for polls that wait */
@@ -105,7 +105,7 @@ void mr_work_env_free(struct mr_domain *d, struct mr_work_env *e);
 struct mr_work_op {
   struct mr_call *c;
   struct mr_work_env *env;
-  struct mr_work *w;    /* of mr_work_op_item */
+  struct mr_work *w;    /* of an operation on one item */
   struct mr_work apart; /* w, when it is not in memory */
   void (*fn)(struct mr_work_op *op);
   struct mr_works_in in;

@@ -4,7 +4,7 @@
 import fs from 'node:fs';
 import os from 'node:os';
 import path from 'node:path';
-import { assert, collect, Feed, message, said, test, within } from './kit.mjs';
+import { assert, codeOf, collect, fails, Feed, message, said, test, within } from './kit.mjs';
 
 const model = 'claude-opus-4-7';
 const tool = (name, input) => `[[tool ${name} ${JSON.stringify(input)}]]`;
@@ -105,6 +105,10 @@ export function workerCases(world, prefix = 'worker') {
     const stopped = await shop.state(session, 'stopped');
     assert.ok(stopped.acknowledged_at && stopped.started_at && stopped.latest_heartbeat_at, JSON.stringify(stopped));
     assert.equal((await shop.stats()).workers_polling, 1);
+    const on = { environment_id: shop.environment.id };
+    assert.deepEqual((await shop.beta.environments.work.update(stopped.id, { ...on, metadata: { team: 'build' } })).metadata, { team: 'build' });
+    const bad = await fails(shop.beta.environments.work.update(stopped.id, { ...on, metadata: { anthropic: 'x' } }));
+    assert.deepEqual([bad.status, codeOf(bad)], [400, 'invalid_metadata']);
     // A long time later the next message brings the session back to it.
     await shop.send(session, message(`${tool('bash', { command: 'echo "${KEPT:-a new shell}"' })} ;; [[say Again: {result}]]`));
     assert.deepEqual(said(await feed.idle(events.length)), ['Again: a new shell']);
