@@ -99,6 +99,19 @@ static void configured(struct mr_sandbox_options *o, yyjson_val *v)
   o->bare = mr_str_is(mr_json_get_str(v, "driver"), "none");
 }
 
+/* What the driver made to try things in; it holds no files. */
+static void remove_dirs(const char *root)
+{
+  static const char *const made[] = {
+      "probe/workspace", "probe/outputs", "probe/uploads", "probe", "s", "u", "trash", ""};
+  char path[100];
+
+  for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+    snprintf(path, sizeof path, "%s/%s", root, made[i]);
+    rmdir(path);
+  }
+}
+
 static int sandbox(struct report *r, const struct settings *s, struct mr_err *err)
 {
   yyjson_doc *doc = s->options ? yyjson_read(s->options, strlen(s->options), 0) : NULL;
@@ -131,7 +144,7 @@ static int sandbox(struct report *r, const struct settings *s, struct mr_err *er
   mr_pool_free(&pool);
   mr_childs_free(&childs);
   mr_loop_free(&l);
-  rmdir(root);
+  remove_dirs(root);
   return code;
 }
 #else

@@ -515,6 +515,35 @@ static void l37_server_killed(struct world *w)
   note("%s: %d kills, %d orphans, nothing left", w->who, n, orphans);
 }
 
+/* A driver's directory that is removed with a sandbox in it, as temporary ones are: the group goes at the next start. */
+static void l37_forsaken_groups(struct world *w)
+{
+  struct world x = {.who = w->who, .probe = w->probe, .sys = w->sys, .o = {.orphan_ttl_s = 1}};
+  char cmd[400];
+
+  snprintf(x.root, sizeof x.root, "%.240s-forsaken", w->root);
+  mr_buf_init(&x.text, &x.sys.mem, 1 << 20);
+  if (!open_driver(&x))
+    return;
+  take(&x, "l37_forsaken");
+  sh(&x, "true");
+  if (feature(&x, "kill") && strstr(feature(&x, "kill")->detail, "cgroup") && groups(&x) != 1)
+    fail(w, "no group: the test does not test");
+  mr_sandbox_put(&x.s);
+  close_driver(&x);
+  mr_loop_enter(w->loop);
+  for (double end = now() + 60; host_processes(x.root) && now() < end;)
+    usleep(50000);
+  snprintf(cmd, sizeof cmd, "rm -rf '%s'", x.root);
+  if (system(cmd) != 0)
+    fail(w, "removing a directory");
+  mr_sandbox_put(&w->s);
+  close_driver(w);
+  if (open_driver(w) && groups(&x))
+    fail(w, "%d groups of a driver that is gone", groups(&x));
+  mr_buf_free(&x.text);
+}
+
 /* ---- 38: many ---- */
 
 static bool reaped(struct world *w)
@@ -560,7 +589,7 @@ static void l38_many(struct world *w)
 /* ---- the list ---- */
 
 static const struct attack attacks[] = {A(l17_others_while_forks_bomb), A(l18_memory_of_many), A(l18_memory_of_one),
-                                        A(l27_race), A(l37_server_killed), A(l38_many)};
+                                        A(l27_race), A(l37_server_killed), A(l37_forsaken_groups), A(l38_many)};
 
 int main(int argc, char **argv)
 {

@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 enum { WAIT_MS = 5000, STEP_MS = 5 };
+#define NOTE "user.moonrig.root"
 
 /* ---- files of the kernel's ---- */
 
@@ -174,6 +175,7 @@ void mr_cgroup_find(struct mr_cgroup_conf *c, const char *root)
              geteuid() == 0 ? "mount it writable" : "run under systemd with Delegate=yes");
     return;
   }
+  snprintf(c->root, sizeof c->root, "%s", strlen(root) < sizeof c->root ? root : "");
   for (const char *p = root; *p; p++)
     h = (h ^ (unsigned char)*p) * 1099511628211u;
   snprintf(c->group, sizeof c->group, "%s/moonrig-%08llx", c->base, (unsigned long long)(h & 0xffffffff));
@@ -243,6 +245,7 @@ static int prepare(const struct mr_cgroup_conf *c, char why[200])
   }
   if (!e && mkdir(c->group, 0755) != 0 && errno != EEXIST) e = errno;
   if (!e) e = hand_down(c, c->group);
+  if (!e && c->root[0]) setxattr(c->group, NOTE, c->root, strlen(c->root), 0); /* best effort */
   if (e) snprintf(why, 200, "%.120s: %.60s", c->group, strerror(e));
   return e;
 }
@@ -343,6 +346,39 @@ int mr_cgroup_end(const struct mr_cgroup_conf *c, int dir, struct mr_err *err)
   return MR_OK;
 }
 
+/* A driver's directory was removed with its sandboxes' in it: nobody else looks for its groups. */
+static void sweep_forsaken(const struct mr_cgroup_conf *c, const char *name)
+{
+  char group[MR_CG_PATH], inner[MR_CG_PATH], root[sizeof c->root];
+  struct dirent *e;
+  ssize_t n;
+  DIR *d;
+
+  snprintf(group, sizeof group, "%s/%.80s", c->base, name);
+  n = getxattr(group, NOTE, root, sizeof root - 1);
+  if (n <= 0) return;
+  root[n] = '\0';
+  if (access(root, F_OK) == 0 || errno != ENOENT) return;
+  d = opendir(group);
+  while (d && (e = readdir(d))) {
+    if (e->d_type != DT_DIR || e->d_name[0] == '.') continue;
+    snprintf(inner, sizeof inner, "%.500s/%.80s", group, e->d_name);
+    rmdir(inner); /* one in use stays: it ends by itself */
+  }
+  if (d) closedir(d);
+  rmdir(group);
+}
+
+static void each_forsaken(const struct mr_cgroup_conf *c)
+{
+  DIR *d = opendir(c->base);
+  struct dirent *e;
+
+  while (d && (e = readdir(d)))
+    if (e->d_type == DT_DIR && strncmp(e->d_name, "moonrig-", 8) == 0) sweep_forsaken(c, e->d_name);
+  if (d) closedir(d);
+}
+
 void mr_cgroup_sweep(const struct mr_cgroup_conf *c, int s_fd)
 {
   DIR *d = c->base[0] ? opendir(c->group) : NULL;
@@ -361,6 +397,7 @@ void mr_cgroup_sweep(const struct mr_cgroup_conf *c, int s_fd)
   }
   if (d) closedir(d);
   if (c->base[0]) rmdir(c->group);
+  if (c->base[0] && s_fd < 0) each_forsaken(c);
 }
 
 /* ---- figures ---- */

@@ -14,10 +14,11 @@
 enum { MR_CG_MEMORY = 1, MR_CG_PIDS = 2, MR_CG_CPU = 4, MR_CG_KILL = 8, MR_CG_PATH = 600 };
 
 struct mr_cgroup_conf {
-  char base[400];               /* where groups can be made; "" = nowhere, and why says why */
-  char group[480];              /* <base>/moonrig-<hash of the driver's root> */
-  bool own;                     /* base is the group that this process is in */
-  int there;                    /* of MEMORY, PIDS, CPU: controllers that base can hand down */
+  char base[400];  /* where groups can be made; "" = nowhere, and why says why */
+  char group[480]; /* <base>/moonrig-<hash of the driver's root> */
+  char root[1024]; /* the driver's; noted at group, so that others see when it is gone. "" = too long */
+  bool own;        /* base is the group that this process is in */
+  int there;       /* of MEMORY, PIDS, CPU: controllers that base can hand down */
   int64_t memory_max, pids_max; /* bytes, tasks */
   int cpu_percent;              /* of one core; 0 = no limit */
   char why[200];                /* what is in the way of limits; "" = nothing */
@@ -32,7 +33,7 @@ int mr_cgroup_make(const struct mr_cgroup_conf *c, const char *session, int dir,
 /* Kills what is in a session's group, waits for it, removes group and link. No group: MR_OK. */
 int mr_cgroup_end(const struct mr_cgroup_conf *c, int dir, struct mr_err *err);
 /* What a crash left. s_fd >= 0: groups whose session is not below it any more, with all that is in them.
- * -1: empty ones, before any is made; blocks shortly. */
+ * -1: empty ones, before any is made, and those of drivers whose root is gone; blocks shortly. */
 void mr_cgroup_sweep(const struct mr_cgroup_conf *c, int s_fd);
 
 struct mr_cgroup_stats {
