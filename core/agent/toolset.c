@@ -46,8 +46,10 @@ static const struct mr_toolset_tool tools[] = {
 };
 
 const char *const mr_toolset_note =
-    "Your tools run in a sandbox, except web_fetch and web_search. The working directory is /workspace; read, write, "
-    "edit, glob and grep work there, in /tmp and in /mnt/session, bash everywhere. Files given to you are read-only "
+    "Your tools run in a sandbox, except web_fetch and web_search. The working directory is /workspace; read, "
+    "write, "
+    "edit, glob and grep work there, in /tmp and in /mnt/session, bash everywhere. Files given to you are "
+    "read-only "
     "under /mnt/session/uploads. Write what the user should receive to /mnt/session/outputs.";
 
 const char *const mr_toolset_note_own =
