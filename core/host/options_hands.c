@@ -14,7 +14,8 @@ int mr_options_guard(struct mr_guard **out, const struct mr_mem *m, yyjson_val *
   yyjson_arr_iter it = yyjson_arr_iter_with(v);
   int n = 0;
 
-  if (v && !yyjson_is_null(v) && !yyjson_is_arr(v) && !yyjson_is_str(v))
+  if (v && !yyjson_is_null(v) && !yyjson_is_arr(v) && !yyjson_is_str(v) &&
+      !(yyjson_is_obj(v) && yyjson_obj_size(v) == 0)) /* an empty table in Lua */
     return mr_err_set(err, MR_E_INVALID, key, "%s: must be a list of hosts and address ranges", key);
   while (n < 257 && yyjson_is_arr(v) && (e = yyjson_arr_iter_next(&it)))
     entries[n++] = mr_json_str(e);
