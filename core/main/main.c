@@ -72,7 +72,8 @@ static int help(void)
          "  MOONRIG_OPENAI_API_KEY or OPENAI_API_KEY, MOONRIG_OPENAI_BASE_URL (model providers);\n"
          "  MOONRIG_URL or ANTHROPIC_BASE_URL (the server that commands speak to);\n"
          "  MOONRIG_ENVIRONMENT_KEY or ANTHROPIC_ENVIRONMENT_KEY (the queue that a worker serves);\n"
-         "  MOONRIG_ALLOW_PRIVATE_HOSTS (private hosts and address ranges that sandboxes and web tools may reach)\n"
+         "  MOONRIG_ALLOW_PRIVATE_HOSTS (private hosts and address ranges that sandboxes and web tools may "
+         "reach)\n"
          "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not reachable or not possible here\n");
   return EXIT_OK;
 }
