@@ -2,6 +2,7 @@
  * why_text.c - what a session waits for, in one sentence and in fields: the second half of the operation sessions.why.
  * See why_t.h. Pure, but for the answer that it writes.
  */
+#include "agent/work_t.h"
 #include "agent/price.h"
 #include "agent/session_t.h"
 #include "agent/toolset.h"
@@ -65,6 +66,18 @@ static void add(struct waits *l, struct wait w)
 
 /* ---- calls ---- */
 
+/* Of a session in a self-hosted environment: has anyone taken it from the queue? */
+static const char *worker(const struct mr_why *y)
+{
+  struct mr_domain *d = y->c->d;
+  struct mr_work *w = mr_work_of_session(d, y->c->who.workspace, y->c->path[0]);
+  enum mr_work_state state = w ? mr_work_shows(w, mr_loop_wall_us(d->loop)) : MR_WORK_STOPPED;
+
+  return state == MR_WORK_STOPPED  ? ""
+         : state == MR_WORK_QUEUED ? ", and none has taken the session"
+                                   : ", and one has the session";
+}
+
 static void wait_for_client(struct waits *l, const struct mr_why_use *u, const struct mr_why_thread *t)
 {
   struct wait w = {
@@ -78,11 +91,15 @@ static void wait_for_client(struct waits *l, const struct mr_why_use *u, const s
     w.kind = "approval";
     w.text = mr_arena_printf(l->a, "waits for approval of " MR_FMT " (" MR_FMT ") since %s", MR_ARG(u->name),
                              MR_ARG(u->id), since);
-  } else {
+  } else if (mr_str_is(u->type, "agent.custom_tool_use")) {
     w.kind = "client_tool";
-    w.text = mr_arena_printf(l->a, "waits for the client's answer to %s tool " MR_FMT " (" MR_FMT ") since %s",
-                             mr_str_is(u->type, "agent.custom_tool_use") ? "custom" : "the", MR_ARG(u->name),
-                             MR_ARG(u->id), since);
+    w.text =
+        mr_arena_printf(l->a, "waits for the client's answer to custom tool " MR_FMT " (" MR_FMT ") since %s",
+                        MR_ARG(u->name), MR_ARG(u->id), since);
+  } else {
+    w.kind = "worker";
+    w.text = mr_arena_printf(l->a, "waits for a worker to run the tool " MR_FMT " (" MR_FMT ") since %s%s",
+                             MR_ARG(u->name), MR_ARG(u->id), since, worker(l->y));
   }
   add(l, w);
 }

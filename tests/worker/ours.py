@@ -1,7 +1,7 @@
 """`moonrig worker` and `moonrig serve`: whole sessions, by the program on both ends."""
-import signal, time
+import signal, subprocess, time
 from workers import SLOW, Worker, test
-from kit import user
+from kit import BIN, KEY, clean_env, user
 
 # A message is lines of `NAME|key|value|key|value`: each line is one round's call. Then it says what came out.
 MODEL = '''
@@ -119,6 +119,28 @@ def a_session_with_bash_and_the_file_tools(h):
     assert h.said(s, 2) == "results: beta\n7"
     h.until("the end of the item", lambda: [i["state"] for i in h.items()] == ["stopped"] * 2)
     assert w.stop() == 0 and w.processes() == []
+
+
+@house_test
+def chat_and_scripts_wait_for_the_worker(h):
+    """Its calls are not asked about: neither answer would be taken."""
+    h.work("--idle", "3")
+    s = h.session()
+    cli = ["--url", f"http://127.0.0.1:{h.server.port}", "--key", KEY]
+    p = subprocess.run([BIN, "chat", "--session", s, *cli], input="bash|command|sleep 1; echo from chat\n", text=True,
+                       capture_output=True, timeout=120 * SLOW, env=clean_env())
+    assert p.returncode == 0 and "results: from chat" in p.stdout and "allow bash" not in p.stdout, (p.stdout, p.stderr)
+    (h.tmp / "ask.lua").write_text(f'''
+local rig = require "moonrig"
+rig.main(function()
+  local server = assert(rig.connect {{ base_url = "http://127.0.0.1:{h.server.port}", api_key = "{KEY}" }})
+  local turn = assert(server.session "{s}":ask "bash|command|sleep 1; echo from lua")
+  while turn.stop_reason == "requires_action" do turn = assert(turn:wait {{ timeout = 60 }}) end
+  print(turn.stop_reason, turn.text)
+end)''')
+    p = subprocess.run([BIN, "run", str(h.tmp / "ask.lua"), "--data", str(h.tmp / "script")], text=True, capture_output=True,
+                       timeout=120 * SLOW, env=clean_env())
+    assert p.returncode == 0 and "end_turn\tresults: from lua" in p.stdout, (p.stdout, p.stderr)
 
 
 @house_test

@@ -1106,8 +1106,8 @@ function Thread:refresh(o) end
 ---@field outcome? { result: string, explanation: string, iteration: integer } the newest verdict of the grader in it
 local Turn = {}
 
----Goes on after the pending calls were answered, or the budget was raised: waits for the next end of the turn. After a
----timeout_error it can be called again.
+---Goes on after the pending calls were answered, or the budget was raised: waits for the next end of the turn. Calls of
+---kind "tool" are a worker's to answer, when there is one. After a timeout_error it can be called again.
 ---@param o? { timeout?: number } seconds
 ---@return moonrig.Turn?
 ---@return moonrig.Error?
