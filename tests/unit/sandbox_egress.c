@@ -566,6 +566,12 @@ TEST(secrets)
   CHECK(!mr_secret_wanted(p, &c.target));
   mr_secret_change(&c, MR_S("x-h"), MR_S("mr-placeholder-"), &out);
   CHECK_STR(mr_buf_get(&out), "mr-placeholder-");
+  mr_buf_reset(&out); /* what only looks like one, beside one */
+  mr_target_read(MR_S("api.test"), 443, &c.target, NULL);
+  snprintf(text, sizeof text, "mr-placeholder-%s%.46s", two, two);
+  mr_secret_change(&c, MR_S("x-h"), mr_str_c(text), &out);
+  snprintf(text, sizeof text, "mr-placeholder-second%.46s", two);
+  CHECK(mr_str_eq(mr_buf_get(&out), mr_str_c(text)));
   mr_buf_free(&out);
   mr_buf_free(&b64);
   mr_egress_policy_free(&p);
