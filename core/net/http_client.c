@@ -378,6 +378,8 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
     size += (curl_off_t)q->body[i].n;
   curl_easy_setopt(e, CURLOPT_URL, q->url);
   curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+  /* Else libcurl waits at a request's end for the thread that looks its name up: as long as a name server likes. */
+  curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(e, CURLOPT_PROXY, "");

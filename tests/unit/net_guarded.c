@@ -8,6 +8,7 @@
 #include "net/http_client.h"
 
 #include <netdb.h>
+#include <semaphore.h>
 
 static struct mr_http_client *client;
 static struct mr_http_server *web, *inside;
@@ -17,6 +18,7 @@ static struct mr_guard *guard; /* lists 127.0.0.1 */
 /* ---- the resolver: libcurl's, in this process ---- */
 
 static int lookups; /* of rebind.example */
+static sem_t asked, answer, left; /* of stuck.example: whoever asks waits for its answer, which is no address */
 
 static struct addrinfo *entry(const char *ip, int at, struct addrinfo *next)
 {
@@ -60,6 +62,11 @@ __attribute__((visibility("default"))) int getaddrinfo(const char *name, const c
     *out = entry("127.0.0.2", at, entry("127.0.0.1", at, NULL));
   else if (strncasecmp(name, "localhost", 9) == 0)
     *out = entry("127.0.0.2", at, NULL);
+  else if (strncasecmp(name, "stuck.example", 13) == 0) {
+    sem_post(&asked);
+    sem_wait(&answer);
+    sem_post(&left);
+  }
   else if (inet_aton(name, &v4)) /* as the system's does, in all forms */
     *out = entry(inet_ntoa(v4), at, NULL);
   return *out ? 0 : EAI_NONAME;
@@ -380,6 +387,40 @@ TEST(a_name_with_two_addresses)
   CHECK_INT(g.code, MR_OK);
   CHECK_STR(mr_str_c(g.body), "the web");
   end();
+}
+
+/* A name server that says nothing: neither a time-out, nor a request that is given up, nor the client's end waits for
+ * it. Each of them would be the loop's waiting. */
+TEST(a_name_that_gets_no_answer)
+{
+  static const struct mr_http_out_cbs cbs = {.done = on_over};
+  struct mr_http_out_req q = {.method = "GET", .url = "http://stuck.example/", .connect_timeout_ms = 5000};
+  struct mr_http_out *out;
+  struct mr_err err = {0};
+  struct got g = {0};
+
+  CHECK(sem_init(&asked, 0, 0) == 0 && sem_init(&answer, 0, 0) == 0 && sem_init(&left, 0, 0) == 0);
+  begin();
+  q.guard = guard;
+  CHECK_INT(get_with((struct mr_http_out_req){.url = q.url, .guard = guard, .connect_timeout_ms = 50}).code, MR_E_TIMEOUT);
+  sem_wait(&asked);
+  CHECK_INT(mr_http_out_start(client, &q, &cbs, &g, &out, &err), MR_OK);
+  while (sem_trywait(&asked) != 0)
+    turn(1);
+  mr_http_out_cancel(out);
+  while (!g.done)
+    turn(1);
+  CHECK_INT(g.code, MR_E_CANCELLED);
+  g = (struct got){0};
+  CHECK_INT(mr_http_out_start(client, &q, &cbs, &g, &out, &err), MR_OK);
+  while (sem_trywait(&asked) != 0)
+    turn(1);
+  end();
+  CHECK_INT(g.code, MR_E_CLOSED);
+  for (int i = 0; i < 3; i++)
+    sem_post(&answer);
+  for (int i = 0; i < 3; i++)
+    sem_wait(&left);
 }
 
 TEST(no_connection_goes_round_the_guard)
