@@ -84,6 +84,9 @@ static void on_web(void *ud, struct mr_http_x *x)
     snprintf(line, sizeof line, "location: %.*s", MR_ARG(mr_http_query(x)));
     h = mr_str_c(line);
     mr_http_reply(x, 302, &h, 1, MR_S(""));
+  } else if (mr_str_is(mr_http_path(x), "/long")) {
+    static char body[2 << 20];
+    mr_http_reply(x, 200, NULL, 0, mr_str_n(body, sizeof body));
   } else if (mr_str_is(mr_http_path(x), "/again")) {
     h = MR_S("location: /again");
     mr_http_reply(x, 302, &h, 1, MR_S(""));
@@ -421,6 +424,24 @@ TEST(a_name_that_gets_no_answer)
     sem_post(&answer);
   for (int i = 0; i < 3; i++)
     sem_wait(&left);
+}
+
+TEST(a_body_is_as_long_as_it_may_be)
+{
+  struct got g;
+  char at[100];
+
+  begin();
+  snprintf(at, sizeof at, "http://127.0.0.1:%d/long", web_port);
+  for (int decode = 0; decode < 2; decode++) {
+    struct mr_http_out_req q = {.url = at, .guard = guard, .decode = decode, .body_max = 2 << 20};
+    CHECK_INT(get_with(q).code, MR_OK);
+    q.body_max--;
+    g = get_with(q);
+    CHECK_INT(g.code, MR_E_TOO_LARGE);
+    CHECK(strstr(g.message, "more than 2097151 bytes"));
+  }
+  end();
 }
 
 TEST(no_connection_goes_round_the_guard)
