@@ -31,6 +31,7 @@ struct mr_webcall {
   struct mr_timer deadline;
   struct mr_http_out *out; /* the request under way */
   int status, hops;
+  bool bodiless;  /* its head says all: the body is not waited for */
   int code;       /* why the body is not taken, and */
   char error[32]; /* ... what that is called */
   struct mr_err err;

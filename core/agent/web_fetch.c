@@ -26,7 +26,12 @@ static void on_head(void *ud, struct mr_http_out *out, int status, struct mr_str
   r->location = status >= 300 && status < 400 ? mr_arena_str(r->arena, mr_http_header(headers, "location"))
                                               : mr_str_n(NULL, 0);
   r->type = mr_arena_str(r->arena, mr_http_header(headers, "content-type"));
-  if (status < 200 || status > 299) return;
+  /* A page about an error says nothing to the model, and may be without end. */
+  r->bodiless = status < 200 || status > 299;
+  if (r->bodiless) {
+    mr_http_out_cancel(out);
+    return;
+  }
   if (r->type.n && !mr_webpage_type_ok(r->type)) {
     snprintf(why, sizeof why, "this is %.80s; HTML, other texts and PDFs can be fetched", r->type.p);
     refuse(r, "unsupported_content_type", MR_E_INVALID, why);
@@ -42,9 +47,6 @@ static int on_data(void *ud, struct mr_http_out *out, struct mr_str bytes)
 
   (void)out;
   if (!r->call) return MR_E_CANCELLED;
-  if (r->status < 200 || r->status > 299) return MR_OK; /* a page about an error says nothing to the model */
-  if (r->body.n + bytes.n > MR_WEBPAGE_RAW_MAX)
-    return refuse(r, "url_not_accessible", MR_E_TOO_LARGE, "there are more than 10 MiB");
   mr_buf_str(&r->body, bytes);
   return r->body.failed;
 }
@@ -76,7 +78,9 @@ static void on_done(void *ud, struct mr_http_out *out, const struct mr_http_out_
   (void)out;
   r->out = NULL;
   if (mr_webtool_unwanted(r)) return;
-  if (d->code != MR_OK || r->code != MR_OK) {
+  if (d->code == MR_E_TOO_LARGE && r->code == MR_OK)
+    refuse(r, "url_not_accessible", MR_E_TOO_LARGE, "there are more than 10 MiB");
+  if ((d->code != MR_OK && !(r->bodiless && d->code == MR_E_CANCELLED)) || r->code != MR_OK) {
     mr_webtool_fail_io(r, d);
   } else if (r->location.n) {
     on_redirect(r);
@@ -102,9 +106,11 @@ void mr_webtool_fetch(struct mr_webcall *r)
                               .connect_timeout_ms = CONNECT_MS,
                               .stall_ms = STALL_MS,
                               .guard = r->web->d->guard,
-                              .decode = true};
+                              .decode = true,
+                              .body_max = MR_WEBPAGE_RAW_MAX};
   struct mr_err err = {0};
 
+  r->bodiless = false;
   if (mr_http_out_start(r->web->d->http, &q, &cbs, r, &r->out, &err) != MR_OK)
     mr_webtool_fail(r, "unavailable", "%s", err.message);
 }

@@ -197,6 +197,7 @@ void mr_work_over(struct mr_domain *d, struct mr_work *w, int code)
     w->lost = true;
     if (w->commits > 0) return; /* they were built on this one: they fail, too */
     if (w->fresh) {
+      if (!w->link) unretire(d, w); /* it was stopped meanwhile */
       work_free(d, w);
       return;
     }

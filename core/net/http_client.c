@@ -58,11 +58,13 @@ struct mr_http_out {
   struct mr_ready ready;
   struct mr_timer stall;
   int64_t stall_us, moved_us;
+  int64_t body_max, body_n;
   int status;
   int code; /* result once over */
   bool head_done, head_told, over, told, in_multi, paused, user_paused;
   bool held;      /* redirects are followed */
   bool following; /* this answer is one */
+  bool too_large;
 };
 
 /* ---- libcurl and the loop ---- */
@@ -184,10 +186,14 @@ static size_t on_data(char *p, size_t size, size_t n, void *ud)
 
   r->moved_us = mr_loop_now_us(r->c->loop);
   if (r->following) return size * n;
-  if (r->data.n >= QUEUE_PAUSE || r->user_paused) {
+  /* What has an end is not paused for: of a body that is decoded, libcurl would decode all that came, and keep it. */
+  if ((r->data.n >= QUEUE_PAUSE && !r->body_max) || r->user_paused) {
     r->paused = true;
     return CURL_WRITEFUNC_PAUSE;
   }
+  r->body_n += (int64_t)(size * n);
+  r->too_large = r->body_max && r->body_n > r->body_max;
+  if (r->too_large) return 0;
   mr_buf_add(&r->data, p, size * n);
   mr_ready_post(r->c->loop, &r->ready);
   return r->data.failed ? 0 : size * n;
@@ -258,6 +264,9 @@ static void collect(struct side *d)
     if (mr_http_gate_denied(&r->gate, result)) {
       snprintf(r->error, sizeof r->error, "%s", r->gate.denied);
       over(r, MR_E_DENIED);
+    } else if (r->too_large) {
+      snprintf(r->error, sizeof r->error, "there are more than %lld bytes", (long long)r->body_max);
+      over(r, MR_E_TOO_LARGE);
     } else {
       over(r, code_of(result));
     }
@@ -378,6 +387,8 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
     size += (curl_off_t)q->body[i].n;
   curl_easy_setopt(e, CURLOPT_URL, q->url);
   curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+  /* Else libcurl waits at a request's end for the thread that looks its name up: as long as a name server likes. */
+  curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(e, CURLOPT_PROXY, "");
@@ -438,6 +449,7 @@ int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
   r->body = q->body;
   r->nbody = q->nbody;
   r->held = q->follow > 0;
+  r->body_max = q->body_max;
   r->next = c->all;
   r->link = &c->all;
   if (r->next) r->next->link = &r->next;

@@ -36,10 +36,11 @@ struct mr_http_out_req {
   int follow;                             /* redirects, at most */
   const struct mr_guard *guard;           /* which addresses may be dialled; NULL = any. Borrowed until done */
   bool decode;                            /* compressed bodies may come, and are unpacked */
+  int64_t body_max; /* bytes of the unpacked body: with more it ends with MR_E_TOO_LARGE; 0 = any */
 };
 struct mr_http_out_done {
   int code;   /* MR_OK: a whole response, whatever its status; else MR_E_TIMEOUT,
-                                   MR_E_IO (connect, TLS, cut short), MR_E_CANCELLED, MR_E_CLOSED,
+                                   MR_E_IO (connect, TLS, cut short), MR_E_CANCELLED, MR_E_CLOSED, MR_E_TOO_LARGE,
                                    MR_E_DENIED (the guard's no: the message says what is at the address) */
   int status; /* 0 when no response came */
   const struct mr_err *err;

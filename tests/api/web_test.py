@@ -241,6 +241,35 @@ def sizes(w):
 
 
 @test(model=True)
+def a_body_that_nobody_reads(w):
+    """Of an error and of a redirect the head is enough. A body behind it that never ends, packed or not, keeps nobody."""
+    packed = gzip.compress(b"x" * (16 << 20))
+
+    with web_and(w) as (web, v):
+        def endless(status, piece, **headers):
+            def page(h):
+                h.send_response(status)
+                for k, x in dict(headers, content_type="text/plain", connection="close").items():
+                    h.send_header(k.replace("_", "-"), x)
+                h.end_headers()
+                h.close_connection = True
+                with contextlib.suppress(OSError):
+                    while not web.gate.is_set():
+                        h.wfile.write(piece)
+            return page
+
+        web.pages["/end"] = ("text/plain", b"the end")
+        web.pages["/plain"] = endless(404, b"x" * 100000)
+        web.pages["/packed"] = endless(503, packed, content_encoding="gzip")
+        web.pages["/moved"] = endless(302, packed, content_encoding="gzip", location="/end")
+        wanted = ["/plain", "/packed", "/moved"]
+        results, _ = go(v, [fetch(web.url + k) for k in wanted], says="Go " + " ".join(web.url + k for k in wanted))
+        failed(results[0], "url_not_accessible", "HTTP 404")
+        failed(results[1], "url_not_accessible", "HTTP 503")
+        equal(document(results[2])["source"]["data"], "the end")
+
+
+@test(model=True)
 def a_hostile_page(w):
     """Depth, and end tags without an element: the parser's time is bounded, and the server goes on meanwhile."""
     with web_and(w) as (web, v):

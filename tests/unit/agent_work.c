@@ -215,4 +215,35 @@ TEST(an_item_is_there_with_what_it_is_for_or_not_at_all)
   CHECK_INT(depth(&g), 0);
   rig_close(&g);
 }
+
+/* The next item is made by a stop that is not stored, and stopped by an archive that is not either. */
+TEST(an_item_that_never_was_is_nowhere)
+{
+  struct rig g = {.model = says};
+  char session[64], item[64], next[64];
+  struct made *stop;
+
+  rig_open(&g, test_dir());
+  settle(&g);
+  CHECK_INT(make(&g, session), MR_OK);
+  snprintf(g.session, sizeof g.session, "%s", session);
+  polled(&g, item);
+  rig_ok(&g, mr_environments_work_ack, home, item, NULL);
+  rig_ok(&g, mr_environments_work_stop, home, item, NULL);
+  CHECK_STR(mr_str_c(rig_get(&g, "/state")), "stopping");
+  rig_say(&g, "more");
+  rig_until(&g, "idle");
+  failing("commit.work.stop.before=fail,commit.archive.before=fail");
+  stop = rig_begin(&g, mr_environments_work_stop, home, item, "{\"force\":true}");
+  CHECK(rig_call(&g, mr_sessions_archive, session, NULL, NULL) != MR_OK); /* its own fault, or it was built on nothing */
+  CHECK_INT(rig_answer(&g, stop), MR_E_UNAVAILABLE);
+  unsetenv("MOONRIG_FAULT");
+  calm(&g);
+  CHECK_STR(mr_str_c(state(&g, item)), "stopping");
+  rig_ok(&g, mr_environments_work_stop, home, item, "{\"force\":true}");
+  CHECK_STR(mr_str_c(polled(&g, next)), session); /* what came meanwhile has its item now */
+  CHECK(strcmp(item, next) != 0);
+  rig_ok(&g, mr_environments_work_stop, home, next, "{\"force\":true}");
+  rig_close(&g);
+}
 #endif

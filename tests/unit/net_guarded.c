@@ -8,6 +8,7 @@
 #include "net/http_client.h"
 
 #include <netdb.h>
+#include <semaphore.h>
 
 static struct mr_http_client *client;
 static struct mr_http_server *web, *inside;
@@ -17,6 +18,7 @@ static struct mr_guard *guard; /* lists 127.0.0.1 */
 /* ---- the resolver: libcurl's, in this process ---- */
 
 static int lookups; /* of rebind.example */
+static sem_t asked, answer, left; /* of stuck.example: whoever asks waits for its answer, which is no address */
 
 static struct addrinfo *entry(const char *ip, int at, struct addrinfo *next)
 {
@@ -60,6 +62,11 @@ __attribute__((visibility("default"))) int getaddrinfo(const char *name, const c
     *out = entry("127.0.0.2", at, entry("127.0.0.1", at, NULL));
   else if (strncasecmp(name, "localhost", 9) == 0)
     *out = entry("127.0.0.2", at, NULL);
+  else if (strncasecmp(name, "stuck.example", 13) == 0) {
+    sem_post(&asked);
+    sem_wait(&answer);
+    sem_post(&left);
+  }
   else if (inet_aton(name, &v4)) /* as the system's does, in all forms */
     *out = entry(inet_ntoa(v4), at, NULL);
   return *out ? 0 : EAI_NONAME;
@@ -77,6 +84,9 @@ static void on_web(void *ud, struct mr_http_x *x)
     snprintf(line, sizeof line, "location: %.*s", MR_ARG(mr_http_query(x)));
     h = mr_str_c(line);
     mr_http_reply(x, 302, &h, 1, MR_S(""));
+  } else if (mr_str_is(mr_http_path(x), "/long")) {
+    static char body[2 << 20];
+    mr_http_reply(x, 200, NULL, 0, mr_str_n(body, sizeof body));
   } else if (mr_str_is(mr_http_path(x), "/again")) {
     h = MR_S("location: /again");
     mr_http_reply(x, 302, &h, 1, MR_S(""));
@@ -379,6 +389,58 @@ TEST(a_name_with_two_addresses)
   g = get(guard, "http://both.example:%d/", web_port);
   CHECK_INT(g.code, MR_OK);
   CHECK_STR(mr_str_c(g.body), "the web");
+  end();
+}
+
+/* A name server that says nothing: neither a time-out, nor a request that is given up, nor the client's end waits for
+ * it. Each of them would be the loop's waiting. */
+TEST(a_name_that_gets_no_answer)
+{
+  static const struct mr_http_out_cbs cbs = {.done = on_over};
+  struct mr_http_out_req q = {.method = "GET", .url = "http://stuck.example/", .connect_timeout_ms = 5000};
+  struct mr_http_out *out;
+  struct mr_err err = {0};
+  struct got g = {0};
+
+  CHECK(sem_init(&asked, 0, 0) == 0 && sem_init(&answer, 0, 0) == 0 && sem_init(&left, 0, 0) == 0);
+  begin();
+  q.guard = guard;
+  CHECK_INT(get_with((struct mr_http_out_req){.url = q.url, .guard = guard, .connect_timeout_ms = 50}).code, MR_E_TIMEOUT);
+  sem_wait(&asked);
+  CHECK_INT(mr_http_out_start(client, &q, &cbs, &g, &out, &err), MR_OK);
+  while (sem_trywait(&asked) != 0)
+    turn(1);
+  mr_http_out_cancel(out);
+  while (!g.done)
+    turn(1);
+  CHECK_INT(g.code, MR_E_CANCELLED);
+  g = (struct got){0};
+  CHECK_INT(mr_http_out_start(client, &q, &cbs, &g, &out, &err), MR_OK);
+  while (sem_trywait(&asked) != 0)
+    turn(1);
+  end();
+  CHECK_INT(g.code, MR_E_CLOSED);
+  for (int i = 0; i < 3; i++)
+    sem_post(&answer);
+  for (int i = 0; i < 3; i++)
+    sem_wait(&left);
+}
+
+TEST(a_body_is_as_long_as_it_may_be)
+{
+  struct got g;
+  char at[100];
+
+  begin();
+  snprintf(at, sizeof at, "http://127.0.0.1:%d/long", web_port);
+  for (int decode = 0; decode < 2; decode++) {
+    struct mr_http_out_req q = {.url = at, .guard = guard, .decode = decode, .body_max = 2 << 20};
+    CHECK_INT(get_with(q).code, MR_OK);
+    q.body_max--;
+    g = get_with(q);
+    CHECK_INT(g.code, MR_E_TOO_LARGE);
+    CHECK(strstr(g.message, "more than 2097151 bytes"));
+  }
   end();
 }
 

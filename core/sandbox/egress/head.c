@@ -5,6 +5,8 @@
  */
 #include "sandbox/egress/egress_t.h"
 
+enum { OPTIONS_MAX = 32 }; /* of connection: each is compared with every field that goes on */
+
 static int bad(struct mr_head *h, const char *why)
 {
   if (!h->why) h->why = why;
@@ -62,12 +64,27 @@ static int on_value(llhttp_t *p, const char *at, size_t n)
   return keep(h, at, n);
 }
 
+/* How many options connection has, empty ones too. */
+static int options(const struct mr_head *h)
+{
+  int n = 0;
+
+  for (int i = 0; i < h->nfields; i++) {
+    struct mr_str rest = mr_head_value(h, i);
+    if (!mr_str_ieq(mr_head_name(h, i), MR_S("connection"))) continue;
+    for (; rest.p && n <= OPTIONS_MAX; n++)
+      mr_str_split(&rest, ',');
+  }
+  return n;
+}
+
 static int check(struct mr_head *h)
 {
   struct mr_str coding = mr_head_get(h, "transfer-encoding");
   int lengths = mr_head_count(h, "content-length"), codings = mr_head_count(h, "transfer-encoding");
 
   if (h->p.http_major != 1 || h->p.http_minor > 1) return bad(h, "only HTTP/1.0 and HTTP/1.1");
+  if (options(h) > OPTIONS_MAX) return bad(h, "connection: too many options");
   if (lengths > 1) return bad(h, "content-length: more than one");
   if (codings && lengths) return bad(h, "content-length and transfer-encoding together");
   if (codings > 1 || (codings && (!mr_str_ieq(coding, MR_S("chunked")) || h->p.http_minor == 0)))

@@ -38,18 +38,19 @@ bool mr_secret_wanted(const struct mr_egress_policy *p, const struct mr_target *
 static bool replace(const struct mr_egress_conn *c, struct mr_str text, struct mr_buf *out)
 {
   const struct mr_egress_policy *p = c->k->policy;
+  char mark[EGRESS_SECRETS][MR_EGRESS_PLACEHOLDER] = {{0}};
   bool any = false;
 
+  /* Once for a value: it may have thousands of places that look like one. */
+  for (int i = 0; i < p->nsecrets; i++)
+    if (is_for(&p->secrets[i], c->target.host)) mr_secret_placeholder(c->k->token, p->secrets[i].env, mark[i]);
   while (text.n) {
     size_t used = 0;
     bool may = mr_str_starts(text, MR_S("mr-placeholder-"));
     for (int i = 0; may && i < p->nsecrets && !used; i++) {
-      char mark[MR_EGRESS_PLACEHOLDER];
-      if (!is_for(&p->secrets[i], c->target.host)) continue;
-      mr_secret_placeholder(c->k->token, p->secrets[i].env, mark);
-      if (!mr_str_starts(text, mr_str_c(mark))) continue;
+      if (!mark[i][0] || !mr_str_starts(text, mr_str_c(mark[i]))) continue;
       mr_buf_c(out, p->secrets[i].value);
-      used = strlen(mark);
+      used = strlen(mark[i]);
     }
     any |= used > 0;
     if (!used) mr_buf_char(out, text.p[0]);
