@@ -92,8 +92,10 @@ static void preview(const struct mr_mem *m, yyjson_val *content, struct mr_str t
   mr_buf_init(&b, m, SIZE_MAX / 2);
   mr_buf_add(&b, text.p, mr_utf8_cut(text, HEAD));
   if (path)
-    mr_buf_printf(&b, "\n\n[%zu characters; the middle is left out here. The whole output is in %s]\n\n",
-                  mr_utf8_chars(text), path);
+    mr_buf_printf(&b, "\n\n[%zu characters; the middle is left out here. %s is in %s]\n\n", mr_utf8_chars(text),
+                  mr_str_starts(text, MR_S("[output truncated]")) ? "What was kept of the output"
+                                                                  : "The whole output",
+                  path);
   else
     mr_buf_printf(&b, "\n\n[%zu characters; the middle is left out]\n\n", mr_utf8_chars(text));
   mr_buf_str(&b, tail);

@@ -167,6 +167,9 @@ static int credential(yyjson_val *v, int at, struct mr_sandbox_secret *out, stru
     return mr_err_set(err, MR_E_INVALID, field,
                       "%s.hosts: 1 to %d hosts such as api.example.com or *.example.com", field,
                       (int)SECRET_HOSTS);
+  if (mr_json_get_str(v, "value_env").n && !getenv(mr_json_get_str(v, "value_env").p))
+    return mr_err_set(err, MR_E_INVALID, field, "%s.value_env: the environment variable " MR_FMT " is not set",
+                      field, MR_ARG(mr_json_get_str(v, "value_env")));
   out->value = secret_value(v, a, text);
   if (!out->value)
     return mr_err_set(
@@ -200,27 +203,11 @@ int mr_options_egress(yyjson_val *options, struct mr_egress_options *o, struct m
 {
   int code;
 
-  *o = (struct mr_egress_options){.own = NULL};
+  *o = (struct mr_egress_options){0};
   code = ports(options, o, a, err);
   if (code == MR_OK) code = hosts(options, "package_hosts", &o->package_hosts, &o->npackage_hosts, a, err);
   if (code == MR_OK) code = hosts(options, "blocked_hosts", &o->blocked_hosts, &o->nblocked_hosts, a, err);
   if (code == MR_OK) code = credentials(options, o, a, err);
   o->ca_file = yyjson_get_str(mr_json_get(mr_json_get(options, "http"), "ca_file"));
-  return code;
-}
-
-/* The API is made after the sandboxes, and gone before them. */
-static bool own(void *ud, const struct sockaddr *sa)
-{
-  struct mr_runtime *rt = ud;
-  return rt->api && mr_api_answers(rt->api, sa);
-}
-
-int mr_rt_egress(struct mr_runtime *rt, struct mr_egress_options *o, struct mr_arena *a, struct mr_err *err)
-{
-  int code = mr_options_egress(yyjson_doc_get_root(rt->options), o, a, err);
-
-  o->own = own;
-  o->own_ud = rt;
   return code;
 }

@@ -99,8 +99,6 @@ static inline const struct mr_mem *mr_rt_mem(const struct mr_runtime *rt)
   return &rt->sys.mem;
 }
 int mr_rt_open_parts(struct mr_runtime *rt, const struct mr_config *c, struct mr_err *err); /* parts.c */
-int mr_rt_egress(struct mr_runtime *rt, struct mr_egress_options *o, struct mr_arena *a,
-                 struct mr_err *err);          /* egress.c */
 void mr_rt_close_parts(struct mr_runtime *rt); /* parts.c: on the closing thread, loop not running */
 void mr_rt_free_lists(struct mr_runtime *rt);  /* parts.c: tools, hooks, timers, ...: after the last callback */
 

@@ -172,6 +172,7 @@ int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, 
   if (code == MR_OK) code = mr_models_config_check(mr_json_get(yyjson_doc_get_root(*out), "models"), err);
   if (code == MR_OK) code = mr_roots_check(yyjson_doc_get_root(*out), err);
   if (code == MR_OK) code = check_driver(mr_json_get(yyjson_doc_get_root(*out), "sandbox"), err);
+  if (code == MR_OK) code = mr_options_hands_check(m, yyjson_doc_get_root(*out), err);
   level = mr_json_get(mr_json_get(yyjson_doc_get_root(*out), "log"), "level");
   if (code == MR_OK && level && !yyjson_equals_str(level, "error") && !yyjson_equals_str(level, "warn") &&
       !yyjson_equals_str(level, "info") && !yyjson_equals_str(level, "debug"))

@@ -14,6 +14,8 @@ struct mr_egress_options;
 
 /* Parses and checks the options; NULL text counts as {}. */
 int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, struct mr_err *err);
+/* What the sections of sandboxes and their network hold beside plain values, as those who use it read it below. */
+int mr_options_hands_check(const struct mr_mem *m, yyjson_val *options, struct mr_err *err);
 /* The guard of allow_private_hosts: a list, or its entries in one string with commas between. */
 int mr_options_guard(struct mr_guard **out, const struct mr_mem *m, yyjson_val *options, struct mr_err *err);
 /* Section sandbox into so; strings are the document's, or a's. root is NULL when it is not set; http and guard are left.

@@ -54,3 +54,16 @@ int mr_options_sandbox(yyjson_val *options, struct mr_sandbox_options *so, struc
   mr_buf_free(&b);
   return so->build_env ? MR_OK : mr_err_nomem(err);
 }
+
+int mr_options_hands_check(const struct mr_mem *m, yyjson_val *options, struct mr_err *err)
+{
+  struct mr_arena *a = mr_arena_new(m, 1024);
+  struct mr_egress_options eo;
+  struct mr_guard *guard = NULL;
+  int code = a ? mr_options_guard(&guard, m, options, err) : mr_err_nomem(err);
+
+  if (code == MR_OK) code = mr_options_egress(options, &eo, a, err);
+  mr_guard_free(&guard);
+  mr_arena_free(&a);
+  return code;
+}

@@ -48,12 +48,26 @@ static int open_models(struct mr_runtime *rt, struct mr_err *err)
   return code;
 }
 
+/* The API is made after those who use the guard, and gone before them. */
+static bool own_listener(void *ud, const struct sockaddr *sa)
+{
+  struct mr_runtime *rt = ud;
+  return rt->api && mr_api_answers(rt->api, sa);
+}
+
+static int open_guard(struct mr_runtime *rt, struct mr_err *err)
+{
+  int code = mr_options_guard(&rt->guard, mr_rt_mem(rt), yyjson_doc_get_root(rt->options), err);
+
+  if (code == MR_OK) mr_guard_set_own(rt->guard, own_listener, rt);
+  return code;
+}
+
 static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
 {
 #ifdef MR_NO_SANDBOX
   (void)rt;
   (void)err;
-  (void)mr_rt_egress;
   return MR_OK;
 #else
   struct mr_egress_options eo;
@@ -79,7 +93,7 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
     }
     so.root = root;
   }
-  code = mr_rt_egress(rt, &eo, lists, err);
+  code = mr_options_egress(yyjson_doc_get_root(rt->options), &eo, lists, err);
   if (code == MR_OK)
     code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
   if (code == MR_OK) code = mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
@@ -131,7 +145,7 @@ int mr_rt_open_parts(struct mr_runtime *rt, const struct mr_config *c, struct mr
   if (code == MR_OK)
     code = mr_pool_new(&rt->pool, rt->loop, POOL_THREADS, POOL_QUEUE, "pool", NULL, NULL, NULL, err);
   if (code == MR_OK) code = mr_http_client_new(&rt->http, rt->loop, option_str(rt, "http", "ca_file"), err);
-  if (code == MR_OK) code = mr_options_guard(&rt->guard, mr_rt_mem(rt), yyjson_doc_get_root(rt->options), err);
+  if (code == MR_OK) code = open_guard(rt, err);
   if (code == MR_OK) code = open_models(rt, err);
   if (code == MR_OK) code = open_sandbox(rt, err);
   if (code == MR_OK) code = open_domain(rt, err);

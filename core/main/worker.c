@@ -395,7 +395,7 @@ const struct command mr_cmd_worker = {
     "  --data DIR             the sandboxes are in DIR/worker, which is this worker's alone (default "
     "./moonrig-data,\n"
     "                         or MOONRIG_DATA)\n"
-    "  --config FILE.lua      settings: sandbox, allow_private_hosts, http.ca_file\n"
+    "  --config FILE.lua      settings: sandbox, egress, allow_private_hosts, http.ca_file\n"
     "  --max-sessions N       as many at the same time (default 4)\n"
     "  --once                 serve one item, then end\n"
     "  --network WHAT         what commands may reach: unrestricted (any public host; the default), none, or "

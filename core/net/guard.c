@@ -21,6 +21,8 @@ struct mr_guard {
   struct mr_str *hosts; /* in lower case */
   char *text;
   int nranges, nhosts;
+  bool (*own)(void *ud, const struct sockaddr *sa);
+  void *own_ud;
 };
 
 static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
@@ -104,6 +106,17 @@ bool mr_guard_addr_ok(const struct mr_guard *g, const struct sockaddr *sa)
   for (int i = 0; g && i < g->nranges; i++)
     if (inside(a, g->ranges[i].addr, g->ranges[i].bits)) return true;
   return false;
+}
+
+void mr_guard_set_own(struct mr_guard *g, bool (*own)(void *ud, const struct sockaddr *sa), void *ud)
+{
+  g->own = own;
+  g->own_ud = ud;
+}
+
+bool mr_guard_own(const struct mr_guard *g, const struct sockaddr *sa)
+{
+  return g && g->own && g->own(g->own_ud, sa);
 }
 
 const char *mr_guard_addr_class(const struct sockaddr *sa)

@@ -28,6 +28,10 @@ void mr_guard_free(struct mr_guard **g);
 bool mr_guard_addr_ok(const struct mr_guard *g, const struct sockaddr *sa);
 /* What kind of address it is: "a loopback address", "a private address", ...; NULL: one that everybody may dial. */
 const char *mr_guard_addr_class(const struct sockaddr *sa);
+/* Who says which addresses are those of this program's own listeners: they are not dialled, whatever is listed. Set
+ * once, before the guard is used; own runs where the guard is asked. */
+void mr_guard_set_own(struct mr_guard *g, bool (*own)(void *ud, const struct sockaddr *sa), void *ud);
+bool mr_guard_own(const struct mr_guard *g, const struct sockaddr *sa); /* is it one? The port counts. */
 /* Is the host listed by its name, so that any address of it is fine? Case and one trailing dot do not count. */
 bool mr_guard_host_listed(const struct mr_guard *g, struct mr_str host);
 /* "93.184.216.34", "2001:db8::1"; "?" for other families. out has 46 bytes or more. */

@@ -27,12 +27,15 @@ static bool host_listed(const struct mr_http_gate *g, char out[80])
 
 static bool may_dial(struct mr_http_gate *g, const struct sockaddr *sa)
 {
+  bool own = mr_guard_own(g->guard, sa), listed;
   char host[80], address[64];
 
-  if (mr_guard_addr_ok(g->guard, sa) || host_listed(g, host)) return true;
+  if (!own && mr_guard_addr_ok(g->guard, sa)) return true;
+  listed = host_listed(g, host);
+  if (!own && listed) return true;
   mr_guard_addr_text(sa, address);
-  snprintf(g->denied, sizeof g->denied, "%s leads to %s, %s, which may not be reached from here", host, address,
-           mr_guard_addr_class(sa));
+  snprintf(g->denied, sizeof g->denied, "%.60s leads to %s, %s, which may not be reached from here", host,
+           address, own ? "this server itself" : mr_guard_addr_class(sa));
   return false;
 }
 
@@ -51,7 +54,8 @@ static int on_request(void *ud, char *remote, char *local, int remote_port, int 
   struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
   const struct sockaddr *sa = (const struct sockaddr *)(const void *)&v4;
 
-  (void)local, (void)remote_port, (void)local_port;
+  (void)local, (void)local_port;
+  v4.sin_port = v6.sin6_port = htons((uint16_t)remote_port);
   if (inet_pton(AF_INET, remote, &v4.sin_addr) != 1) {
     sa = (const struct sockaddr *)(const void *)&v6;
     if (inet_pton(AF_INET6, remote, &v6.sin6_addr) != 1) return CURL_PREREQFUNC_ABORT;

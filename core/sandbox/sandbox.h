@@ -103,9 +103,6 @@ struct mr_egress_options {
   const struct mr_sandbox_secret *secrets; /* for every sandbox */
   int nsecrets;
   const char *ca_file; /* roots by which hosts are verified that secrets go to; NULL = the system's */
-  /* Does a listener of this program's own answer at this address? NULL: there is none. Loop thread. */
-  bool (*own)(void *ud, const struct sockaddr *sa);
-  void *own_ud;
 };
 struct mr_egress_stats {
   uint64_t allowed, denied, unknown; /* requests; unknown: without the session's token */

@@ -358,6 +358,17 @@ def addresses_inside_are_refused(w):
         equal(web.asked, [])
 
 
+@test(model=True)
+def the_server_itself_is_not_the_web(w):
+    """Not even where the operator lists its address."""
+    with web_and(w) as (web, v):
+        web.moved("/there", v.url + "/health")
+        urls = [v.url + "/health", web.url + "/there"]
+        results, _ = go(v, [fetch(u) for u in urls], says="Go " + " ".join(urls))
+        for r in results:
+            failed(r, "url_not_allowed", "this server itself")
+
+
 # which URLs
 
 

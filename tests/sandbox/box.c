@@ -149,8 +149,7 @@ static void start(struct world *w)
   int ports[LIST][2], nports = 0;
   yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(w->options, "ports"));
   yyjson_val *v;
-  struct mr_egress_options eo = {.ports = (const int(*)[2])ports, .package_hosts = packages, .blocked_hosts = blocked,
-                                 .own = own, .own_ud = w};
+  struct mr_egress_options eo = {.ports = (const int(*)[2])ports, .package_hosts = packages, .blocked_hosts = blocked};
   struct mr_sandbox_options o = {.root = w->root, .orphan_ttl_s = 60, .egress = &eo};
   struct mr_err err = {0};
 
@@ -171,6 +170,7 @@ static void start(struct world *w)
                    "allow_private", &err) != MR_OK ||
       mr_http_client_new(&w->http, w->loop, NULL, &err) != MR_OK)
     die("net", err.message);
+  mr_guard_set_own(w->guard, own, w);
   o.guard = w->guard;
   if (mr_json_get_bool(w->options, "network", true)) o.http = w->http;
   if (mr_childs_new(&w->childs, w->loop, &err) != MR_OK ||

@@ -164,7 +164,7 @@ static bool allow(void *ud, const struct sockaddr *sa, char why[200])
   char text[64];
 
   mr_guard_addr_text(sa, text);
-  if (e->own && e->own(e->own_ud, sa)) {
+  if (mr_guard_own(e->guard, sa)) {
     snprintf(why, 200, "%.100s (%s) is this server itself", c->target.host, text);
     return false;
   }

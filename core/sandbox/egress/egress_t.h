@@ -212,8 +212,6 @@ struct mr_egress {
   const struct mr_guard *guard;
   struct mr_arena *arena;
   struct mr_egress_conf conf;
-  bool (*own)(void *ud, const struct sockaddr *sa);
-  void *own_ud;
   struct mr_dialer *dialer;
   struct mr_tls_ctx *tls; /* NULL until there is a secret */
   struct mr_ca *ca;

@@ -191,8 +191,6 @@ int mr_egress_new(struct mr_egress **out, struct mr_loop *l, const struct mr_gua
   e->loop = l;
   e->mem = &mr_loop_sys(l)->mem;
   e->guard = guard;
-  e->own = o->own;
-  e->own_ud = o->own_ud;
   snprintf(e->dir, sizeof e->dir, "%s", dir);
   snprintf(e->ca_file, sizeof e->ca_file, "%s", o->ca_file ? o->ca_file : "");
   e->arena = mr_arena_new(e->mem, 512);

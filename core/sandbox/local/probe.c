@@ -327,7 +327,10 @@ static void probe_limits(const struct mr_local_conf *c, struct mr_local_machine 
                                  : "the end of PID 1 takes everything with it");
   feature(m, "disk limit", true, false, "files up to %lld MiB each; commands are ended above %lld MiB in all",
           (long long)(c->file_max >> 20), (long long)(c->disk_max >> 20));
-  if (c->network)
+  if (c->bare)
+    feature(m, "network", false, false,
+            "not limited: commands reach what this user reaches, whatever the environment's networking says");
+  else if (c->network)
     feature(m, "network", true, false,
             "by the server's proxy alone, as the environment's networking says; public addresses and what "
             "allow_private_hosts lists");
