@@ -60,12 +60,19 @@ struct mr_work *mr_work_of_session(struct mr_domain *d, int64_t ws, struct mr_st
   return look(d, MR_WORK_BY_SESSION, ws, session_id);
 }
 
-struct mr_work_env *mr_work_env(struct mr_domain *d, int64_t ws, struct mr_str id)
+struct mr_work_env *mr_work_env_find(const struct mr_domain *d, int64_t ws, struct mr_str id)
 {
   struct mr_work_env *e = d->works->envs;
 
   while (e && (e->ws != ws || !mr_str_is(id, e->id)))
     e = e->next;
+  return e;
+}
+
+struct mr_work_env *mr_work_env(struct mr_domain *d, int64_t ws, struct mr_str id)
+{
+  struct mr_work_env *e = mr_work_env_find(d, ws, id);
+
   if (e || id.n >= MR_ID_LEN) return e;
   e = mr_mem_zalloc(d->mem, sizeof *e);
   if (!e) return NULL;

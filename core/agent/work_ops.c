@@ -28,6 +28,8 @@ static void on_env(void *ud, const struct mr_rows *r)
                  "environment " MR_FMT
                  " is not self-hosted: its sessions run on this server, there is no work queue",
                  MR_ARG(c->path[0]));
+  } else if (!(op->env = mr_work_env(c->d, c->who.workspace, c->path[0]))) {
+    mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
   } else {
     op->env->known = true;
     op->fn(op);
@@ -40,7 +42,7 @@ static void check_env(struct mr_work_op *op)
 
   if (!c->d->works->loaded)
     mr_call_fail(c, MR_E_UNAVAILABLE, NULL, "the work queue could not be read");
-  else if (op->env->known)
+  else if (op->env && op->env->known)
     op->fn(op);
   else
     mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), c->path[0], on_env, op);
@@ -50,9 +52,10 @@ static void begin(struct mr_call *c, struct mr_work_op *op)
 {
   if (c->path[0].n >= MR_ID_LEN) {
     mr_not_found(c, "environment", c->path[0]);
-  } else if (!op || !(op->env = mr_work_env(c->d, c->who.workspace, c->path[0]))) {
+  } else if (!op) {
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
   } else {
+    op->env = mr_work_env_find(c->d, c->who.workspace, c->path[0]);
     check_env(op);
   }
 }

@@ -134,14 +134,14 @@ void mr_work_environment_gone(struct mr_call *c, struct mr_str environment_id,
                               void (*fn)(void *ud, int code, const struct mr_err *err), void *ud)
 {
   struct gone *g = mr_arena_alloc(c->arena, sizeof *g);
-  struct mr_work_env *e = mr_work_env(c->d, c->who.workspace, environment_id);
+  struct mr_work_env *e = mr_work_env_find(c->d, c->who.workspace, environment_id);
 
-  if (!g || !e) {
+  if (!g) {
     mr_err_nomem(&c->err);
     fn(ud, MR_E_NOMEM, &c->err);
     return;
   }
-  mr_work_drop_env(c->d, e);
+  if (e) mr_work_drop_env(c->d, e);
   *g = (struct gone){c, environment_id, fn, ud};
   gone_page(g);
 }

@@ -64,7 +64,9 @@ struct mr_works {
 };
 
 /* ---- work.c ---- */
-/* Made when it is new; NULL: no memory. */
+/* NULL: nobody asked for it yet. */
+struct mr_work_env *mr_work_env_find(const struct mr_domain *d, int64_t ws, struct mr_str id);
+/* Made when it is new, and kept: of environments that are there alone. NULL: no memory. */
 struct mr_work_env *mr_work_env(struct mr_domain *d, int64_t ws, struct mr_str id);
 /* An item that is live, or stopped lately; a session's, live. NULL: none. */
 struct mr_work *mr_work_find(struct mr_domain *d, int64_t ws, struct mr_str id);

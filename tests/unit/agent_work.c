@@ -1,6 +1,7 @@
 /* The work queue: leases by the wall clock, the order over restarts, and, in debug flavours, commits that fail: nothing
  * of them was visible, and the item is what is durable. */
 #include "agent_kit.h"
+#include "agent/work_t.h"
 
 static const char *says(struct rig *g, struct mr_str last, int k)
 {
@@ -122,6 +123,26 @@ TEST(a_restart_keeps_the_order)
   for (int i = 1; i < 700; i++)
     CHECK_STR(mr_str_c(polled(&g, item)), made[i]);
   CHECK_STR(mr_str_c(polled(&g, item)), "");
+  rig_close(&g);
+}
+
+TEST(environments_that_are_not_there_take_no_memory)
+{
+  struct rig g = {.model = says};
+  struct mr_work_env *before;
+  char id[64];
+
+  rig_open(&g, test_dir());
+  settle(&g);
+  CHECK_INT(depth(&g), 0);
+  before = g.d->works->envs;
+  CHECK(before && !before->next);
+  for (int i = 0; i < 20; i++) {
+    snprintf(id, sizeof id, "env_%d", i);
+    rig_refused(&g, mr_environments_work_stats, id, NULL, NULL, MR_E_NOTFOUND, 404, "", "not found");
+    rig_refused(&g, mr_environments_work_retrieve, id, "work_1", NULL, MR_E_NOTFOUND, 404, "", "not found");
+  }
+  CHECK(g.d->works->envs == before && !before->next);
   rig_close(&g);
 }
 
