@@ -190,7 +190,8 @@ static void soonest(int64_t *due, int64_t t)
 /* What to wait for; returns until when. */
 static int64_t prepare(struct envd *e, struct polled *p)
 {
-  int64_t due = e->orphan_at, now = envd_now();
+  bool frozen = e->freezer >= 0;
+  int64_t due = frozen ? e->freeze_look : e->orphan_at, now = envd_now();
   p->n = 0;
   watch(p, e->listen, POLLIN, W_LISTEN, 0);
   watch(p, e->signals, POLLIN, W_SIGNALS, 0);
@@ -201,7 +202,7 @@ static int64_t prepare(struct envd *e, struct polled *p)
   }
   watch(p, e->shell.status, POLLIN, W_STATUS, 0);
   watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
-  soonest(&due, shell_due(e));
+  if (!frozen) soonest(&due, shell_due(e));
   for (int i = 0; i < ENVD_OUTPUTS; i++) {
     if (e->outputs[i].fd < 0 || now >= e->outputs[i].paused_until)
       watch(p, e->outputs[i].fd, POLLIN, W_BACKGROUND, i);
@@ -211,7 +212,7 @@ static int64_t prepare(struct envd *e, struct polled *p)
   for (int i = 0; i < ENVD_WORKERS; i++) {
     if (!e->workers[i].call) continue;
     watch(p, e->workers[i].fd, POLLIN, W_WORKER, i);
-    soonest(&due, e->workers[i].kill_at);
+    if (!frozen) soonest(&due, e->workers[i].kill_at);
   }
   return due;
 }
@@ -257,19 +258,20 @@ static void handle(struct envd *e, enum what what, int i, struct pollfd fd)
 static void on_time(struct envd *e)
 {
   int64_t now = envd_now();
-  if (now >= shell_due(e)) shell_on_time(e);
-  for (int i = 0; i < ENVD_WORKERS; i++)
+  freeze_on_time(e);
+  if (e->freezer < 0 && now >= shell_due(e)) shell_on_time(e);
+  for (int i = 0; i < ENVD_WORKERS && e->freezer < 0; i++)
     if (e->workers[i].call && now >= e->workers[i].kill_at) worker_on_time(e, i);
   for (int i = 0; i < ENVD_CONNS; i++)
     if (e->conns[i].fd >= 0 && i != e->attached && now >= e->conns[i].attach_by) conn_close(e, i);
-  if (now >= e->orphan_at) e->quit = true;
+  if (now >= e->orphan_at && e->freezer < 0) e->quit = true;
 }
 
 static void loop(struct envd *e)
 {
   struct polled p;
   while (!e->quit) {
-    calls_run(e);
+    if (e->freezer < 0) calls_run(e);
     int64_t wait = prepare(e, &p) - envd_now();
     int n = poll(p.fd, (nfds_t)p.n, wait < 0 ? 0 : wait > 60000 ? 60000 : (int)wait);
     for (int i = 0; i < p.n && n > 0 && !e->quit; i++)
@@ -280,7 +282,7 @@ static void loop(struct envd *e)
 
 int main(int argc, char **argv)
 {
-  struct envd e = {.attached = -1};
+  struct envd e = {.attached = -1, .freezer = -1};
   char why[300] = "", line[310];
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   umask(077);

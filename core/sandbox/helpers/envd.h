@@ -7,6 +7,7 @@
  *   envd_output.c  what commands print             envd_worker.c  a child per file tool
  *   envd_file.c    read, write, edit               envd_walk.c, envd_glob.c, envd_grep.c
  *   envd_jail.c    seccomp and Landlock            envd_text.c, envd_json.c   bytes, text, JSON
+ *   envd_freeze.c  everything stands still
  *
  * One thread, one struct envd, no writable statics; nothing in the loop blocks: every fd is O_NONBLOCK, and
  * what may hang (files, patterns) runs in a child that is killed when its time is over. Whatever the payload
@@ -153,6 +154,12 @@ void conn_read(struct envd *e, int i);
 void conn_write(struct envd *e, int i);
 void conn_close(struct envd *e, int i);
 void conn_send(struct envd *e, const struct ebuf *json); /* to the attached one, if any */
+void conn_say(struct envd *e, int i, const char *json);
+
+/* --- envd_freeze.c ----------------------------------------------------------------------------------- */
+bool freeze_begin(struct envd *e, int conn, int64_t ms); /* false: there is one, or ms is none */
+void freeze_on_time(struct envd *e);
+void freeze_end(struct envd *e); /* its connection is closed */
 
 /* --- the shell --------------------------------------------------------------------------------------- */
 struct output { /* one command's pipe */
@@ -281,6 +288,8 @@ struct envd {
   int listen, signals, null, home;
   struct conn conns[ENVD_CONNS];
   int attached; /* index, or -1 */
+  int freezer;  /* likewise: the connection that everything stands still for */
+  int64_t frozen_at, freeze_look;
   int64_t orphan_at;
   struct calls calls;
   struct shell shell;

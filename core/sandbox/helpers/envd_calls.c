@@ -247,6 +247,7 @@ void calls_cancel(struct envd *e, struct estr id)
     calls_status(e, id);
     return;
   }
+  if (e->freezer >= 0) conn_close(e, e->freezer);
   c->asked = true;
   if (c->state == CALL_WAITING)
     call_cancelled(e, c);

@@ -28,6 +28,9 @@
  * server, first:    {"t":"attach","proto":N}        replaces whoever was attached; nothing answers it
  * server:           {"t":"call","id":ID,"name":"bash|read|write|edit|glob|grep","input":{..},"timeout_ms":N}
  *                   {"t":"status","id":ID}  {"t":"cancel","id":ID}  {"t":"shutdown"}
+ * instead of attach: {"t":"freeze","ms":N}     (2) stops every process until this connection ends, at most N ms;
+ *                   one at a time. Calls wait meanwhile, and their time does not run. Answered, when all stand still,
+ *                   by {"t":"frozen"}. A cancel ends the freeze.
  * envd:             {"t":"accepted","id":ID}        it is known and runs or waits: an answer will follow
  *                   {"t":"result","id":ID,"content":[blocks],"is_error":bool}
  *                   {"t":"cancelled","id":ID}       it was cancelled; that is its answer
@@ -46,7 +49,8 @@
 #include <stdint.h>
 
 #define MR_ENVD_PROTO_MIN 1
-#define MR_ENVD_PROTO_MAX 1
+#define MR_ENVD_PROTO_MAX 2
+#define MR_ENVD_PROTO_FREEZE 2 /* the first with freeze */
 
 #define MR_ENVD_FD_LISTEN 3
 #define MR_ENVD_FD_REPORT 4

@@ -7,9 +7,10 @@
  *   wire.c     its connection to envd: frames (helpers/proto.h)
  *   watch.c    its disk space
  *   destroy.c  ending one for good; what a crash left behind
+ *   keep.c     checkpoint and restore
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
- *   end.c uids.c uploads.c tree.c run.c                     | conf and their arguments
+ *   end.c uids.c uploads.c tree.c run.c freeze.c            | conf and their arguments
  *   image.c    the helper programs as descriptors
  *
  * Invariant: a sandbox is found by its session id alone. Nothing that must survive a crash is in memory:
@@ -25,13 +26,19 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PROBE_AGAIN_US = 10 * 1000000 };
+enum { PROBE_AGAIN_US = 10 * 1000000, FILES_MIN = 20000 };
 
 struct mr_probe_job {
   struct mr_job job;
   struct mr_local *l; /* NULL once the driver is gone */
   struct mr_local_conf *conf;
   struct mr_local_machine machine;
+};
+
+struct mr_sweep {
+  struct mr_job job;
+  struct mr_local *l; /* NULL once the driver is gone */
+  struct mr_local_conf *conf;
 };
 
 bool mr_session_name_ok(const char *s)
@@ -67,7 +74,7 @@ void mr_local_conf_unref(struct mr_local_conf **cp)
   *cp = NULL;
   if (!c || --c->refs > 0) return;
   m = &c->sys->mem;
-  const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->launcher_fd, c->envd_fd};
+  const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->launcher_fd, c->envd_fd, c->keep_fd};
   for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
     if (fds[i] >= 0) close(fds[i]);
   mr_mem_free(m, c->root);
@@ -110,7 +117,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   *out = c;
   c->refs = 1;
   c->sys = sys;
-  c->s_fd = c->u_fd = c->trash_fd = c->launcher_fd = c->envd_fd = -1;
+  c->s_fd = c->u_fd = c->trash_fd = c->launcher_fd = c->envd_fd = c->keep_fd = -1;
   c->as_root = geteuid() == 0;
   c->uid_first = o->uid_first ? o->uid_first : 2000000;
   c->uid_count = o->uid_count ? o->uid_count : 65536;
@@ -121,6 +128,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->file_max = c->disk_max < INT64_C(4) << 30 ? c->disk_max : INT64_C(4) << 30;
   c->nproc = o->nproc ? o->nproc : 512;
   c->nofile = 8192;
+  c->files_max = c->disk_max / 4096 > FILES_MIN ? c->disk_max / 4096 : FILES_MIN;
   if (c->uid_first <= 0 || c->uid_count < 2 || c->uid_first + c->uid_count > INT32_MAX)
     return mr_err_set(err, MR_E_INVALID, "sandbox.uid_first",
                       "sandbox.uid_first and sandbox.uid_count name no usable range of host uids");
@@ -225,7 +233,7 @@ static void wait_for_spawns(struct mr_local *l)
   bool busy = true;
 
   for (int i = 0; busy && i < 200; i++) {
-    busy = false;
+    busy = mr_keeps_spawning(l);
     for (struct mr_box *b = l->boxes; b; b = b->next)
       busy |= b->spawning;
     if (busy) {
@@ -242,38 +250,39 @@ static void local_free(struct mr_sandbox_driver *d)
   wait_for_spawns(l);
   mr_timer_cancel(l->loop, &l->retry);
   if (l->probing) l->probing->l = NULL;
+  if (l->sweeping) l->sweeping->l = NULL;
   mr_destroys_free(l);
+  mr_keeps_free(l);
   while (l->boxes)
     mr_box_free(l->boxes);
   mr_local_conf_unref(&l->conf);
   mr_mem_free(l->mem, l);
 }
 
-struct sweep {
-  struct mr_job job;
-  struct mr_local_conf *conf;
-};
-
 static void sweep_work(struct mr_job *j, void *worker)
 {
   (void)worker;
-  mr_local_sweep(MR_OF(j, struct sweep, job)->conf);
+  mr_local_sweep(MR_OF(j, struct mr_sweep, job)->conf);
 }
 
 static void sweep_done(struct mr_job *j)
 {
-  struct sweep *s = MR_OF(j, struct sweep, job);
+  struct mr_sweep *s = MR_OF(j, struct mr_sweep, job);
   const struct mr_mem *mem = &s->conf->sys->mem;
+
+  if (s->l) s->l->sweeping = NULL;
   mr_local_conf_unref(&s->conf);
   mr_mem_free(mem, s);
 }
 
 static void sweep(struct mr_local *l)
 {
-  struct sweep *s = mr_mem_zalloc(l->mem, sizeof *s);
+  struct mr_sweep *s = mr_mem_zalloc(l->mem, sizeof *s);
 
   if (!s) return;
+  s->l = l;
   s->conf = mr_local_conf_ref(l->conf);
+  l->sweeping = s;
   s->job.work = sweep_work;
   s->job.done = sweep_done;
   if (mr_pool_submit(l->pool, &s->job) != MR_OK) sweep_done(&s->job); /* the next start sweeps */
@@ -326,4 +335,8 @@ const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .status = mr_box_status,
                                                   .cancel = mr_box_cancel,
                                                   .destroy = mr_local_destroy,
-                                                  .outputs_path = outputs_path};
+                                                  .outputs_path = outputs_path,
+                                                  .checkpoint = mr_keep_checkpoint,
+                                                  .restore = mr_keep_restore,
+                                                  .take = mr_keep_take,
+                                                  .keep_free = mr_keep_free};

@@ -30,10 +30,12 @@ struct mr_local_conf {
   char *root, *libexec;     /* root is absolute */
   int s_fd, u_fd, trash_fd; /* its directories */
   int launcher_fd, envd_fd; /* programs: sealed memory files, or files of libexec */
+  int keep_fd;              /* likewise; -1: libexec has none */
   bool as_root;
   int64_t uid_first, uid_count; /* uid_first itself is the probe's */
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
+  int64_t files_max; /* files and directories of a workspace */
 };
 struct mr_local_conf *mr_local_conf_ref(struct mr_local_conf *c);
 void mr_local_conf_unref(struct mr_local_conf **c);
@@ -61,6 +63,7 @@ int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out,
 
 struct mr_box;
 struct mr_destroy;
+struct mr_keep;
 struct mr_local {
   struct mr_sandbox_driver base;
   struct mr_loop *loop;
@@ -72,7 +75,9 @@ struct mr_local {
   struct mr_probe_job *probing; /* in the pool, or NULL */
   struct mr_box *boxes;
   struct mr_destroy *destroys;
-  struct mr_timer retry; /* destroys that the pool had no room for */
+  struct mr_keep *keeps;
+  struct mr_sweep *sweeping; /* in the pool: clears up after a crash; or NULL */
+  struct mr_timer retry;     /* destroys that the pool had no room for */
 };
 /* The machine as far as known; starts a probe when nothing, or only a stale failure, is known: NULL then,
  * and every box in state MR_BOX_PROBING is stepped when it is done. */
@@ -239,7 +244,23 @@ int mr_tree_remove(int dir, const char *name, struct mr_err *err);
 int64_t mr_tree_size(int dir, const char *name, int64_t max);
 void mr_local_sweep(const struct mr_local_conf *c); /* what a crash left behind */
 
-int mr_local_image(struct mr_local_conf *c, struct mr_err *err); /* image.c: launcher_fd, envd_fd */
+/* Freezes what runs in the sandbox of dir, as long as the descriptor is open; -1 when it cannot. *still: nothing runs
+ * now. (pool) */
+int mr_local_freeze(const struct mr_local_conf *c, int dir, bool *still);
+bool mr_local_frozen(int fd); /* still; any thread */
+
+/* ---- checkpoint and restore (keep.c) ---- */
+
+int mr_keep_checkpoint(struct mr_sandbox_driver *d, const struct mr_sandbox_keep_opts *o,
+                       struct mr_sandbox_keep **out);
+int mr_keep_restore(struct mr_sandbox_driver *d, int fd, const struct mr_sandbox_keep_opts *o,
+                    struct mr_sandbox_keep **out);
+int mr_keep_take(struct mr_sandbox_keep *k, mr_sandbox_kept_fn fn, void *ud);
+void mr_keep_free(struct mr_sandbox_keep *k);
+bool mr_keeps_spawning(const struct mr_local *l);
+void mr_keeps_free(struct mr_local *l);
+
+int mr_local_image(struct mr_local_conf *c, struct mr_err *err); /* image.c: the programs' descriptors */
 void mr_local_destroy(struct mr_sandbox_driver *d, const char *session, const char *ref, mr_sandbox_fn fn,
                       void *ud);
 void mr_destroys_free(struct mr_local *l);

@@ -89,12 +89,12 @@ void mr_wire_ask(struct mr_box *b, const char *t, struct mr_str id)
   frame_end(b, &w, at);
 }
 
-static void attach(struct mr_box *b)
+static void attach(struct mr_box *b, int64_t proto)
 {
   struct mr_jw w;
   size_t at = frame_begin(b, &w, "attach");
 
-  mr_jw_kint(&w, "proto", MR_ENVD_PROTO_MAX);
+  mr_jw_kint(&w, "proto", proto);
   frame_end(b, &w, at);
 }
 
@@ -129,7 +129,7 @@ static bool on_hello(struct mr_box *b, yyjson_val *root)
 
   if (b->state != MR_BOX_HELLO || !yyjson_is_arr(range) || lo > MR_ENVD_PROTO_MAX || hi < MR_ENVD_PROTO_MIN)
     return false;
-  attach(b);
+  attach(b, hi < MR_ENVD_PROTO_MAX ? hi : MR_ENVD_PROTO_MAX);
   mr_box_up(b);
   return true;
 }
