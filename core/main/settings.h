@@ -27,6 +27,7 @@ struct settings {
   const char *dir;                 /* new */
   const char *output;              /* export */
   const char *title, *environment; /* fork, import */
+  bool no_workspace;               /* fork, export */
   int timeout_s;
   bool url_given;  /* --url; the environment's is not used with --data */
   bool data_given; /* --data, or MOONRIG_DATA */
@@ -57,7 +58,8 @@ enum {
   TAKES_API = 32768,
   TAKES_CHECK = 65536, /* the path is the configuration */
   TAKES_EXPORT = 131072,
-  TAKES_COPY = 262144
+  TAKES_COPY = 262144,
+  TAKES_FORK = 524288
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.
