@@ -46,6 +46,7 @@ static const struct option table[] = {
     {"sandbox.tmp_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.disk_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.nproc", K_INT, 8, 100000},
+    {"sandbox.warm", K_INT, 0, 1000},
     {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
     {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
     {"lua.load_ms", K_INT, 1, 3600000},

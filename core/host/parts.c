@@ -90,6 +90,7 @@ static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
                                   .tmp_max = option_int(rt, "sandbox", "tmp_max"),
                                   .disk_max = option_int(rt, "sandbox", "disk_max"),
                                   .nproc = (int)option_int(rt, "sandbox", "nproc"),
+                                  .warm = (int)option_int(rt, "sandbox", "warm"),
                                   .http = rt->http,
                                   .guard = rt->guard};
   const char *dir = mr_store_dir(rt->store);

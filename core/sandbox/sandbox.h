@@ -88,6 +88,7 @@ struct mr_sandbox_options {
   int64_t memory_max, tmp_max;  /* bytes of data of each process (4 GiB), of /tmp (512 MiB); 0 = defaults */
   int64_t disk_max;             /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
   int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
+  int warm;                     /* sandboxes that are made before a session needs one; 0 = none */
   struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
   const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */
 };

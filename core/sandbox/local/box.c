@@ -166,6 +166,7 @@ static void open_done(struct mr_job *j)
 
   if (b) {
     b->job = NULL;
+    if (o->warm[0]) mr_local_destroy(&b->l->base, o->warm, NULL, NULL, NULL); /* the session had files */
     if (b->released && o->how == MR_OPEN_MADE)
       o->how = MR_OPEN_DEAD; /* nobody waits for it: the next one makes it */
     if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) {
@@ -206,6 +207,7 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     o->conn = o->listen = o->report[0] = o->report[1] = o->lock = -1;
     o->box = b;
     o->may_make = may_make;
+    if (may_make && b->plain && !b->provisioned) mr_warm_take(b->l, o->warm);
     o->end_only = end_only;
     snprintf(o->session, sizeof o->session, "%s", b->session);
     o->job.work = mr_open_work;
@@ -214,6 +216,7 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     o->nmounts = b->nmounts;
     code = o->arena ? copy_mounts(o->arena, b->mounts, b->nmounts, &o->mounts) : MR_E_NOMEM;
     if (code == MR_OK) code = mr_pool_submit(b->l->pool, &o->job);
+    if (code != MR_OK && o->warm[0]) mr_local_destroy(&b->l->base, o->warm, NULL, NULL, NULL);
     if (code != MR_OK) mr_open_free(o);
   }
   if (code == MR_OK) {
@@ -289,7 +292,11 @@ static void step_cold(struct mr_box *b)
   const struct mr_local_machine *m;
   int present = mr_calls_present(b);
 
-  if (present == 0 || b->job || b->spawning) return;
+  if (b->job || b->spawning || (present == 0 && !b->warm)) return;
+  if (b->warm && b->tried) {
+    mr_warm_lost(b);
+    return;
+  }
   if (present & (MR_CALLS_SENT | MR_CALLS_STATUS)) {
     open_start(b, false, false);
     return;
@@ -298,8 +305,10 @@ static void step_cold(struct mr_box *b)
   if (!m) {
     b->state = MR_BOX_PROBING;
   } else if (m->code != MR_OK) {
+    if (b->warm) mr_warm_lost(b);
     mr_calls_fail(b, MR_CALLS_QUEUED, m->code, m->err.message);
   } else {
+    b->tried = true;
     open_start(b, true, false);
   }
 }
@@ -355,7 +364,7 @@ void mr_box_step(struct mr_box *b)
 
 /* ---- coming and going ---- */
 
-static int box_new(struct mr_box **out, struct mr_local *l, const char *session)
+int mr_box_new(struct mr_box **out, struct mr_local *l, const char *session)
 {
   struct mr_box *b = mr_mem_zalloc(l->mem, sizeof *b);
 
@@ -388,18 +397,19 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   struct mr_sandbox_mount *mounts;
   struct mr_box *b = NULL;
 
-  (void)ref; /* the directory of the session says all that there is to know */
+  /* The directory of the session says all that there is to know; ref, that there is one. */
   if (!a || !mr_session_name_ok(spec->session_id) ||
       copy_mounts(a, spec->mounts, spec->nmounts, &mounts) != MR_OK)
     goto fail;
   b = mr_local_find(l, spec->session_id);
   if (b && !b->released) goto fail; /* one holder at a time */
-  if (!b && box_new(&b, l, spec->session_id) != MR_OK) goto fail;
+  if (!b && mr_box_new(&b, l, spec->session_id) != MR_OK) goto fail;
   b->released = false;
   mr_arena_free(&b->arena);
   b->arena = a;
   b->mounts = mounts;
   b->nmounts = spec->nmounts;
+  b->plain = mr_warm_fits(spec) && !(ref && ref[0]);
   mr_box_step(b);
   return &b->base;
 fail:

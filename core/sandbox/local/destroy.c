@@ -42,7 +42,7 @@ static int to_trash(const struct mr_local_conf *c, const char *session, char out
   return -1;
 }
 
-static int destroy(const struct mr_local_conf *c, const char *session, struct mr_err *err)
+int mr_local_remove(const struct mr_local_conf *c, const char *session, struct mr_err *err)
 {
   char name[MR_SESSION_MAX + 16];
   struct stat st = {0};
@@ -63,7 +63,7 @@ static void work(struct mr_job *j, void *worker)
 {
   struct mr_destroy *d = MR_OF(j, struct mr_destroy, job);
   (void)worker;
-  d->code = destroy(d->conf, d->session, &d->err);
+  d->code = mr_local_remove(d->conf, d->session, &d->err);
 }
 
 static void each(int dir, void (*fn)(const struct mr_local_conf *c, const char *name),
@@ -99,8 +99,18 @@ static void sweep_uid(const struct mr_local_conf *c, const char *name)
   if (fstatat(c->s_fd, session, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) unlinkat(c->u_fd, name, 0);
 }
 
+/* Made ahead by a server that did not come to end it. */
+static void sweep_warm(const struct mr_local_conf *c, const char *name)
+{
+  struct mr_err err;
+
+  if (strncmp(name, "warm-", 5) == 0 && mr_session_name_ok(name) && mr_local_remove(c, name, &err) != MR_OK)
+    mr_log(c->sys, MR_LOG_WARN, "sandbox", "%s: %s", name, err.message);
+}
+
 void mr_local_sweep(const struct mr_local_conf *c)
 {
+  each(c->s_fd, sweep_warm, c);
   each(c->trash_fd, sweep_trash, c);
   each(c->u_fd, sweep_uid, c);
 }

@@ -8,6 +8,7 @@
  *   watch.c    its disk space
  *   destroy.c  ending one for good; what a crash left behind
  *   keep.c     checkpoint and restore
+ *   warm.c     sandboxes made ahead
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
  *   end.c uids.c uploads.c tree.c run.c freeze.c            | conf and their arguments
@@ -248,6 +249,7 @@ static void local_free(struct mr_sandbox_driver *d)
   struct mr_local *l = MR_OF(d, struct mr_local, base);
 
   wait_for_spawns(l);
+  mr_warm_free(l);
   mr_timer_cancel(l->loop, &l->retry);
   if (l->probing) l->probing->l = NULL;
   if (l->sweeping) l->sweeping->l = NULL;
@@ -310,6 +312,9 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
     mr_mem_free(l->mem, l);
     return code;
   }
+  l->warm = o->warm;
+  mr_timer_init(&l->warm_timer, mr_warm_step);
+  mr_warm_want(l, false);
   sweep(l);
   *out = &l->base;
   return MR_OK;

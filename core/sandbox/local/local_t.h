@@ -78,6 +78,8 @@ struct mr_local {
   struct mr_keep *keeps;
   struct mr_sweep *sweeping; /* in the pool: clears up after a crash; or NULL */
   struct mr_timer retry;     /* destroys that the pool had no room for */
+  int warm;                  /* sandboxes to have ready */
+  struct mr_timer warm_timer;
 };
 /* The machine as far as known; starts a probe when nothing, or only a stale failure, is known: NULL then,
  * and every box in state MR_BOX_PROBING is stepped when it is done. */
@@ -127,6 +129,9 @@ struct mr_box {
   int nmounts;
   enum mr_box_state state;
   bool released; /* put: nobody holds it, no callbacks */
+  bool warm;     /* made ahead, of no session */
+  bool tried;    /* to make it */
+  bool plain;    /* a warm one would do */
   bool delivering;
   bool provisioned;       /* ref is valid */
   bool was_up;            /* before it was lost */
@@ -153,6 +158,7 @@ struct mr_box {
   struct mr_disk_job *measuring;
 };
 
+int mr_box_new(struct mr_box **out, struct mr_local *l, const char *session);
 /* The vtable's entries. */
 struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, const char *ref);
 void mr_box_put(struct mr_box *b);
@@ -215,8 +221,9 @@ struct mr_open {
   char session[MR_SESSION_MAX];
   struct mr_sandbox_mount *mounts;
   int nmounts;
-  bool end_only; /* kill what there is, nothing else */
-  bool may_make; /* attach, else make a new one */
+  bool end_only;             /* kill what there is, nothing else */
+  bool may_make;             /* attach, else make a new one */
+  char warm[MR_SESSION_MAX]; /* one that may be taken over, "" = none; still set after: it was not */
   enum mr_open_how how;
   int conn, listen, report[2], lock; /* -1 or open */
   int64_t uid;
@@ -235,6 +242,8 @@ int mr_local_end(int dir, struct mr_err *err);
 /* The host uid of a session: the one it has, else a free one. */
 int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t have, int64_t *uid,
                      struct mr_err *err);
+/* The uid changes hands with the files. */
+int mr_local_uid_move(const struct mr_local_conf *c, int64_t uid, const char *from, const char *to);
 void mr_local_uid_drop(const struct mr_local_conf *c, const char *session, int64_t have);
 int mr_local_uploads(int dir, const struct mr_sandbox_mount *m, int n, bool as_root, struct mr_err *err);
 int mr_tree_chown(int dir, const char *name, int64_t uid, struct mr_err *err);
@@ -248,6 +257,17 @@ void mr_local_sweep(const struct mr_local_conf *c); /* what a crash left behind 
  * now. (pool) */
 int mr_local_freeze(const struct mr_local_conf *c, int dir, bool *still);
 bool mr_local_frozen(int fd); /* still; any thread */
+
+/* ---- made ahead (warm.c) ---- */
+
+bool mr_warm_fits(const struct mr_sandbox_spec *spec);
+void mr_warm_want(struct mr_local *l,
+                  bool failed); /* see, soon or a while after a failure, that there are enough */
+void mr_warm_step(struct mr_timer *t);
+void mr_warm_lost(struct mr_box *b);
+/* The name of one that is ready; the caller's from now on. */
+bool mr_warm_take(struct mr_local *l, char name[MR_SESSION_MAX]);
+void mr_warm_free(struct mr_local *l);
 
 /* ---- checkpoint and restore (keep.c) ---- */
 
@@ -264,5 +284,7 @@ int mr_local_image(struct mr_local_conf *c, struct mr_err *err); /* image.c: the
 void mr_local_destroy(struct mr_sandbox_driver *d, const char *session, const char *ref, mr_sandbox_fn fn,
                       void *ud);
 void mr_destroys_free(struct mr_local *l);
+/* Ends it and removes all that there is of it. (pool) */
+int mr_local_remove(const struct mr_local_conf *c, const char *session, struct mr_err *err);
 
 #endif

@@ -64,10 +64,27 @@ static int make(struct mr_open *o, int dir)
   return MR_OK;
 }
 
+/* The warm sandbox becomes the session's, unless that has files already. */
+static void take_over(struct mr_open *o)
+{
+  struct stat st = {0};
+  char path[MR_SESSION_MAX + 16];
+
+  if (!o->warm[0] || renameat2(o->conf->s_fd, o->warm, o->conf->s_fd, o->session, RENAME_NOREPLACE) != 0)
+    return;
+  snprintf(path, sizeof path, "%s/workspace", o->session);
+  if (o->conf->as_root && fstatat(o->conf->s_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+      mr_local_uid_move(o->conf, (int64_t)st.st_uid, o->warm, o->session) != MR_OK)
+    mr_log(o->conf->sys, MR_LOG_WARN, "sandbox", "%s: its uid stays that of %s", o->session, o->warm);
+  o->warm[0] = '\0';
+}
+
 static int attach_or_make(struct mr_open *o)
 {
-  int dir = mr_local_session_dir(o->conf, o->session, o->may_make), code = MR_OK, refused;
+  int dir, code = MR_OK, refused;
 
+  take_over(o);
+  dir = mr_local_session_dir(o->conf, o->session, o->may_make);
   if (dir < 0 && errno == ENOENT) goto out; /* MR_OPEN_DEAD */
   if (dir < 0) return mr_err_errno(&o->err, "the sandbox's directory");
   if (o->end_only) {
