@@ -130,7 +130,7 @@ static long ncgroups;
 static int on_dir(const char *path, const struct stat *st, int type)
 {
   (void)st;
-  ncgroups += type == FTW_D && strstr(path, "moonrig") != NULL;
+  ncgroups += type == FTW_D && strstr(path, "sesn_bench") != NULL;
   return 0;
 }
 

@@ -499,27 +499,6 @@ TEST(deep_trees_go)
   close_rig(&r);
 }
 
-TEST(disk_limit)
-{
-  struct rig r;
-  struct answer a;
-
-  open_rig_with(&r, (struct mr_sandbox_options){.disk_max = 20 << 20});
-  struct mr_sandbox *s = get(&r, "sesn_disk");
-  a = ask(&r, s, "x", "bash", "{\"command\":\"head -c 30000000 /dev/zero > one\"}"); /* one file: over its own limit */
-  if (a.code != MR_OK || !strstr(a.text, "limit exceeded"))
-    test_fail(__FILE__, __LINE__, "%d: %s", a.code, a.text);
-  sh(&r, s, "y", "rm -f one; echo ok");
-  a = ask(&r, s, "z", "bash",
-          "{\"command\":\"i=0; while [ $i -lt 60 ]; do i=$((i+1)); head -c 1000000 /dev/zero > f$i; sleep 0.1; done\"}");
-  CHECK_INT(a.code, MR_E_CLOSED);
-  CHECK(strstr(a.text, "more than 20 MiB") != NULL);
-  sh(&r, s, "w", "rm -f f*; echo room again"); /* and it can be cleared */
-  destroy(&r, "sesn_disk");
-  mr_sandbox_put(&s);
-  close_rig(&r);
-}
-
 /* ---- a first process that was taken over ---- */
 
 static void say_n(int fd, const void *p, size_t n)

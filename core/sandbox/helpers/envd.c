@@ -76,7 +76,7 @@ static bool config_paths(const struct ej *root, const char *key, const char **ou
   return true;
 }
 
-static bool configure(struct config *c, struct jail *j, const char *text, char *why, size_t n)
+static bool configure(struct config *c, struct jail *j, struct disk *d, const char *text, char *why, size_t n)
 {
   const char *bad;
   const struct ej *proto;
@@ -94,6 +94,8 @@ static bool configure(struct config *c, struct jail *j, const char *text, char *
       !config_int(root, "bash_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->bash_ms, why, n) ||
       !config_int(root, "file_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->file_ms, why, n) ||
       !config_int(root, "nproc", 1, 1 << 20, &j->nproc, why, n) ||
+      !config_int(root, "disk_max", 0, INT64_MAX / 8, &d->max, why, n) ||
+      !config_int(root, "files_max", 1, INT64_MAX / 8, &d->files_max, why, n) ||
       !config_path(root, "home", &c->home, why, n) || !config_path(root, "run", &c->run, why, n) ||
       !config_paths(root, "write", c->write, why, n) || !config_paths(root, "read_only", c->read_only, why, n))
     return false;
@@ -141,7 +143,9 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
     snprintf(why, n, "/dev/null: %s", strerror(errno));
     return false;
   }
-  if (!configure(&e->cfg, &e->jail, config, why, n)) return false;
+  if (!configure(&e->cfg, &e->jail, &e->disk, config, why, n)) return false;
+  e->disk.allowed = e->disk.max;
+  e->disk.files_allowed = e->disk.files_max;
   e->home = open(e->cfg.home, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (e->home < 0 || fchdir(e->home)) {
     snprintf(why, n, "home %s: %s", e->cfg.home, strerror(errno));
@@ -165,8 +169,8 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
 
 /* --- the loop ---------------------------------------------------------------------------------------- */
 
-enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER };
-enum { POLL_MAX = 4 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS };
+enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER, W_DISK };
+enum { POLL_MAX = 5 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS };
 struct polled {
   struct pollfd fd[POLL_MAX];
   enum what what[POLL_MAX];
@@ -203,6 +207,8 @@ static int64_t prepare(struct envd *e, struct polled *p)
   watch(p, e->shell.status, POLLIN, W_STATUS, 0);
   watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
   if (!frozen) soonest(&due, shell_due(e));
+  if (!frozen && e->disk.max) soonest(&due, e->disk.tick);
+  watch(p, e->disk.fd, POLLIN, W_DISK, 0);
   for (int i = 0; i < ENVD_OUTPUTS; i++) {
     if (e->outputs[i].fd < 0 || now >= e->outputs[i].paused_until)
       watch(p, e->outputs[i].fd, POLLIN, W_BACKGROUND, i);
@@ -249,6 +255,9 @@ static void handle(struct envd *e, enum what what, int i, struct pollfd fd)
   case W_BACKGROUND:
     if (e->outputs[i].fd == fd.fd) output_on_background(e, i);
     break;
+  case W_DISK:
+    if (e->disk.fd == fd.fd) disk_on_walk(e);
+    break;
   case W_WORKER:
     if (e->workers[i].call && e->workers[i].fd == fd.fd) worker_on_data(e, i);
     break;
@@ -259,6 +268,7 @@ static void on_time(struct envd *e)
 {
   int64_t now = envd_now();
   freeze_on_time(e);
+  disk_on_time(e);
   if (e->freezer < 0 && now >= shell_due(e)) shell_on_time(e);
   for (int i = 0; i < ENVD_WORKERS && e->freezer < 0; i++)
     if (e->workers[i].call && now >= e->workers[i].kill_at) worker_on_time(e, i);
@@ -282,7 +292,8 @@ static void loop(struct envd *e)
 
 int main(int argc, char **argv)
 {
-  struct envd e = {.attached = -1, .freezer = -1};
+  struct envd e = {
+      .attached = -1, .freezer = -1, .disk = {.files_max = INT64_MAX / 8, .fd = -1, .tick = INT64_MAX}};
   char why[300] = "", line[310];
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   umask(077);

@@ -7,7 +7,7 @@
  *   envd_output.c  what commands print             envd_worker.c  a child per file tool
  *   envd_file.c    read, write, edit               envd_walk.c, envd_glob.c, envd_grep.c
  *   envd_jail.c    seccomp and Landlock            envd_text.c, envd_json.c   bytes, text, JSON
- *   envd_freeze.c  everything stands still
+ *   envd_freeze.c  everything stands still         envd_disk.c    what files may take
  *
  * One thread, one struct envd, no writable statics; nothing in the loop blocks: every fd is O_NONBLOCK, and
  * what may hang (files, patterns) runs in a child that is killed when its time is over. Whatever the payload
@@ -186,6 +186,7 @@ struct shell {
   bool lost;         /* the shell ended outside a command: the next result says so */
   bool going;        /* bash has read what to do, the command may have started */
   bool aborted;      /* time is over or the call was cancelled */
+  bool full;         /* or the disk is */
   char nonce[33];
   struct ebuf heard; /* from the status FIFO */
   int code;          /* exit status of the command */
@@ -194,6 +195,7 @@ struct shell {
   uint32_t serial;
 };
 void shell_init(struct envd *e);
+bool shell_over(struct envd *e); /* the disk is full: the running command ends; false when there is none */
 void shell_run(struct envd *e, struct call *c); /* the shell is OFF or IDLE */
 bool shell_free(struct envd *e);
 void shell_cancel(struct envd *e); /* the running call */
@@ -216,6 +218,24 @@ int output_tail(struct envd *e, struct output *o, size_t max);
 void output_background(struct envd *e, struct output *o); /* moves it to e->outputs */
 void output_on_background(struct envd *e, int i);
 void output_close(struct output *o);
+
+/* --- envd_disk.c ------------------------------------------------------------------------------------- */
+struct disk {
+  int64_t max, files_max;         /* bytes, files and directories; max 0 = not watched */
+  int64_t bytes, files;           /* found by the last walk */
+  int64_t allowed, files_allowed; /* above which everything is killed; more than max when it was over already */
+  int64_t free_bytes, free_files; /* of the file system, then */
+  int64_t tick, walked_at, walk_ms;
+  pid_t walker;
+  int fd; /* of the walker, or -1 */
+  bool measured, settled, stopped, over;
+  bool closed; /* far over: shells that start now can write no file */
+  bool note;   /* the next command's result says why */
+  char why[200];
+};
+void disk_on_time(struct envd *e);
+void disk_on_walk(struct envd *e);
+void disk_wake(struct envd *e); /* something runs */
 
 /* --- workers ----------------------------------------------------------------------------------------- */
 struct worker {
@@ -296,6 +316,7 @@ struct envd {
   struct output outputs[ENVD_OUTPUTS];
   struct worker workers[ENVD_WORKERS];
   struct jail jail;
+  struct disk disk;
   bool quit;
 };
 

@@ -17,6 +17,7 @@
  *   write         directories that the payload may write (MR_ENVD_HOME, /tmp, MR_ENVD_OUTPUTS)
  *   read_only     directories named as read-only in errors (MR_ENVD_UPLOADS)
  *   nproc         processes and threads that the payload may have (as many as envd)
+ *   disk_max, files_max   bytes, and files and directories, that home and MR_ENVD_OUTPUTS may have (no limit)
  *   env           object of strings: more environment variables for the payload
  *   bash_timeout_ms, file_timeout_ms   defaults of the tools (120000, 60000)
  *

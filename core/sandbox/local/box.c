@@ -98,8 +98,10 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   argv[n++] = "moonrig-launcher";
   argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
   argv[n++] = mr_arena_printf(a, "dir=%s/s/%s", c->root, b->session);
-  argv[n++] = mr_arena_printf(a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,\"nproc\":%lld}",
-                              MR_ENVD_PROTO_MIN, MR_ENVD_PROTO_MAX, c->orphan_ttl_s, (long long)c->nproc);
+  argv[n++] = mr_arena_printf(
+      a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,\"nproc\":%lld,\"disk_max\":%lld,\"files_max\":%lld}",
+      MR_ENVD_PROTO_MIN, MR_ENVD_PROTO_MAX, c->orphan_ttl_s, (long long)c->nproc, (long long)c->disk_max,
+      (long long)c->files_max);
   argv[n++] = arg(a, "disable_userns", b->l->machine.disable_userns);
   argv[n++] = arg(a, "tmp", c->tmp_max);
   argv[n++] = arg(a, "shm", c->tmp_max < 64 << 20 ? c->tmp_max : 64 << 20);
