@@ -227,7 +227,8 @@ struct disk {
   int64_t free_bytes, free_files; /* of the file system, then */
   int64_t tick, walked_at, walk_ms;
   pid_t walker;
-  int fd; /* of the walker, or -1 */
+  int fd;          /* of the walker, or -1 */
+  uint32_t serial; /* the shell's command when it began */
   bool measured, settled, stopped, over;
   bool closed; /* far over: shells that start now can write no file */
   bool note;   /* the next command's result says why */

@@ -25,7 +25,7 @@
 
 #include "envd.h"
 
-enum { TICK_MS = 50, REST_MS = 500, WALK_MS = 2000, WALK_SHARE = 20, WALK_MAX_MS = 30000, DEPTH = 400 };
+enum { TICK_MS = 50, REST_MS = 100, WALK_MS = 2000, WALK_SHARE = 20, WALK_MAX_MS = 30000, DEPTH = 400 };
 enum {
   STEP = 8 << 20,
   SLACK = 8 << 20,
@@ -142,6 +142,7 @@ static void start_walk(struct envd *e, bool stop)
   }
   fcntl(fds[0], F_SETFL, O_NONBLOCK);
   d->fd = fds[0];
+  d->serial = e->shell.serial;
   d->walked_at = envd_now();
 }
 
@@ -234,7 +235,7 @@ void disk_on_walk(struct envd *e)
     d->over = s.bytes > d->max || s.files > d->files_max;
     if (d->over) say_why(d);
     /* Over from before: a little more is let pass, so that something can be deleted. */
-    if (d->over && first) {
+    if (d->over && (first || d->settled)) {
       d->allowed = s.bytes > d->max ? s.bytes + SLACK : d->max;
       d->files_allowed = s.files > d->files_max ? s.files + FILES_SLACK : d->files_max;
     }
@@ -243,7 +244,8 @@ void disk_on_walk(struct envd *e)
       d->files_allowed = d->files_max;
     }
     if (s.bytes > d->allowed || s.files > d->files_allowed) {
-      over(e);
+      /* Not the next command, which may be there to delete, for what the one before did: that is looked at again. */
+      if (d->serial == e->shell.serial) over(e);
       if (s.bytes > d->allowed) d->allowed = s.bytes + SLACK;
       if (s.files > d->files_allowed) d->files_allowed = s.files + FILES_SLACK;
       d->settled = false;
