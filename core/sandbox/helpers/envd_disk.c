@@ -25,7 +25,14 @@
 
 #include "envd.h"
 
-enum { TICK_MS = 50, REST_MS = 100, WALK_MS = 2000, WALK_SHARE = 20, WALK_MAX_MS = 30000, DEPTH = 400 };
+enum {
+  TICK_MS = 50,
+  REST_MS = 100,
+  WALK_MS = 2000,
+  WALK_SHARE = 20,
+  WALK_MAX_MS = 30000,
+  DEPTH = 7000 /* descriptors: a directory each */
+};
 enum {
   STEP = 8 << 20,
   SLACK = 8 << 20,
