@@ -49,8 +49,8 @@
 
 #include <stdint.h>
 
-#define MR_ENVD_PROTO_MIN 1
-#define MR_ENVD_PROTO_MAX 2
+#define MR_ENVD_PROTO_MIN    1
+#define MR_ENVD_PROTO_MAX    2
 #define MR_ENVD_PROTO_FREEZE 2 /* the first with freeze */
 
 #define MR_ENVD_FD_LISTEN 3
