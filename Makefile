@@ -46,9 +46,10 @@ F_tsan    = -O1 -DMR_DEBUG -fsanitize=thread
 SAN_asan  = -fsanitize=address,undefined
 SAN_tsan  = -fsanitize=thread
 CFLAGS_ALL = -std=c11 -D_GNU_SOURCE -g $(F_$(FLAVOR)) $(WARN) -fvisibility=hidden -fPIC \
-             -Icore -Icore/include $(CFLAGS)
+             -Icore -Icore/include $(XML_CFLAGS) $(CFLAGS)
+XML_CFLAGS := $(shell pkg-config --cflags libxml-2.0)
 LDFLAGS_ALL = $(SAN_$(FLAVOR)) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
-LIBS = -levent_core -lcurl -lllhttp -lyyjson -lsqlite3 -lssl -lcrypto -lpthread -lm
+LIBS = -levent_core -lcurl -lxml2 -lllhttp -lyyjson -lsqlite3 -lssl -lcrypto -lpthread -lm
 
 ROOMS = base loop net store store/sqlite model agent ops api host sandbox
 ifeq ($(SANDBOX),1)
@@ -68,7 +69,7 @@ LUAJIT_CFLAGS = $(shell pkg-config --cflags $(LUAJIT))
 # The helpers that run around and inside a sandbox: static, embedded in the library as bytes.
 HELPERS := $(if $(filter 1,$(SANDBOX)),$(foreach h,launcher envd keep,$(if $(wildcard core/sandbox/helpers/$(h)*.c),$(h))))
 
-LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o) $(HELPERS:%=$(B)/helpers/%_bytes.o)
+LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o) $(HELPERS:%=$(B)/helpers/%_bytes.o) $(if $(HELPERS),$(B)/helpers/install_bytes.o)
 MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/%.o) $(B)/new_files.o
 SCRIPT54 := $(SCRIPT_SRC:core/script/%.c=$(B)/lua54/%.o) $(B)/lua_sources.o
 SCRIPT51 := $(SCRIPT_SRC:core/script/%.c=$(B)/lua51/%.o) $(B)/lua_sources.o
@@ -144,6 +145,10 @@ $(B)/helpers/envd-asan: $(patsubst core/sandbox/helpers/%.c,$(B)/helpers/asan/%.
 $(B)/helpers/%_bytes.c: $(B)/helpers/% scripts/dev/embed
 	$(call say,EMBED)
 	$(Q)strip -o $(B)/helpers/$*.stripped $< && scripts/dev/embed mr_helper_$* $(B)/helpers/$*.stripped > $@.$$$$ && mv -f $@.$$$$ $@
+$(B)/helpers/install_bytes.c: core/sandbox/helpers/install.sh scripts/dev/embed
+	$(mkd)
+	$(call say,EMBED)
+	$(Q)scripts/dev/embed mr_helper_install $< > $@.$$$$ && mv -f $@.$$$$ $@
 $(B)/helpers/%_bytes.o: $(B)/helpers/%_bytes.c $(B)/.flags
 	$(call say,CC)
 	$(call cc,$(CFLAGS_ALL))

@@ -26,10 +26,13 @@ struct mr_domain {
   struct mr_hooks hooks;
   struct mr_watch_host watch_host;
   struct mr_watches *watches; /* watch.c */
+  struct mr_webtools *web;    /* web.h */
   struct mr_timer kv_sweep;   /* values whose time is over */
   int64_t default_ws;
   struct mr_sessions *sessions;      /* loaded sessions: table, LRU (session.c) */
+  struct mr_works *works;            /* work_t.h: the queue of self-hosted environments */
   struct mr_keys *keys;              /* keys.c: bootstrap keys, what was checked lately */
+  struct mr_diagnosing *diagnosing;  /* diagnostics.c: calls that wait for the driver */
   struct mr_env_use *env_uses;       /* environments.c: sessions being made, environments being deleted */
   bool started, ready, draining;     /* ready: what a start makes is there */
   bool cut;                          /* nothing is decided any more, the store may be gone */
@@ -44,6 +47,7 @@ struct mr_domain {
   int64_t retry_base_us, retry_cap_us; /* 1 s, 60 s */
   struct mr_caps caps;                 /* of sessions without a budget of their own */
   int tool_rounds_max;                 /* rounds of tool use in one turn, default 200 */
+  int64_t lease_s;                     /* of a work item whose worker asks for no other, 300 */
   int64_t heartbeat_us;                /* of a grader at work, 10 s */
   yyjson_doc *context;                 /* section of the configuration, or NULL (compact.c) */
   char grader_model[256];              /* "": that of the session */
@@ -100,10 +104,15 @@ void mr_env_use_end(struct mr_env_use *u);
 /* The config of an environment's document, as JSON in the arena ("{}" when memory is short): a session keeps it as
  * it was when the session was made, as member "environment" of its document, which clients are not shown. */
 struct mr_str mr_env_config(struct mr_arena *a, struct mr_str body, bool *self_hosted);
+void mr_diagnosing_cut(struct mr_domain *d); /* diagnostics.c */
 /* Do clients run the built-in tools of the session with this document? The kind never changes. */
 bool mr_env_self_hosted(yyjson_val *session_doc);
+/* The packages of an environment's config (hands.c); lists in the arena. */
+void mr_env_packages(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_packages *p);
 /* The session's sandbox object, made when there is none (hands.c); nothing is started by it. NULL: no memory. */
 struct mr_sandbox *mr_session_hands(struct mr_session *s);
+/* After a call of it: where the sandbox is, for the next commit's head, so that a restart finds it again. */
+void mr_session_hands_keep(struct mr_session *s);
 
 /* ---- content blocks (content.c) ---- */
 
@@ -132,7 +141,12 @@ void mr_environments_ensure_default(struct mr_domain *d, void (*fn)(void *ud, in
 
 /* ---- keys (keys.c) ---- */
 int mr_keys_init(struct mr_domain *d, struct mr_err *err);
+void mr_keys_ready(struct mr_domain *d); /* the start is over: bearers of work items can be looked up */
 void mr_keys_free(struct mr_domain *d);
+
+enum { MR_SECRET_CHARS = 43 }; /* as many as 256 bits take, with their NUL one more */
+/* Random characters [A-Za-z0-9_-]. MR_E_IO. */
+int mr_secret_make(const struct mr_sys *sys, char out[MR_SECRET_CHARS + 1]);
 
 bool mr_event_type_known(struct mr_str type); /* events_list.c: a type of the API's events */
 

@@ -123,8 +123,8 @@ static int write_configs(struct mr_call *c, struct mr_jw *w, yyjson_val *tools, 
   mr_jw_arr(w);
   while (code == MR_OK && configs && (v = yyjson_arr_iter_next(&it))) {
     struct mr_str name = mr_json_get_str(v, "name"), type = mr_json_get_str(v, "type");
-    bool web = mr_str_is(name, "web_fetch") || mr_str_is(name, "web_search");
-    if (!name.n || (!mcp && !mr_toolset_has(name) && !web))
+    bool web = mr_toolset_web(name);
+    if (!name.n || (!mcp && !mr_toolset_has(name)))
       return refuse(c, list, i, "name",
                     "not a tool of agent_toolset_20260401 (bash, read, write, edit, glob, "
                     "grep, web_fetch, web_search)");
@@ -197,8 +197,7 @@ static int check_custom(struct mr_call *c, yyjson_val *tool, size_t i)
   yyjson_obj_iter it = yyjson_obj_iter_with(props);
 
   if (!name_ok(name, 128, "_-")) return refuse(c, "tools", i, "name", "1 to 128 characters of A-Z a-z 0-9 _ -");
-  if (mr_toolset_has(name) || mr_str_is(name, "web_fetch") || mr_str_is(name, "web_search") ||
-      mr_str_starts(name, MR_S("mcp__")))
+  if (mr_toolset_has(name) || mr_str_starts(name, MR_S("mcp__")))
     return refuse(c, "tools", i, "name", "this name is reserved");
   if (!mr_json_get_str(tool, "description").n) return refuse(c, "tools", i, "description", "must not be empty");
   if (!mr_str_is(mr_json_get_str(schema, "type"), "object"))

@@ -186,6 +186,7 @@ static void end_now(struct mr_copy *k)
   struct mr_commit *cm;
 
   mr_rest_free(&k->rest);
+  mr_work_settled(k->c->d, &k->works, k->code);
   mr_commit_drop(&k->cm);
   if (k->code != MR_OK) {
     mr_buf_reset(&k->c->out);
@@ -279,6 +280,8 @@ void mr_copy_finish(struct mr_copy *k, struct mr_str doc, struct mr_str environm
       mr_commit_doc_put(k->cm, &k->files[i].doc, 0);
     mr_commit_session_put(k->cm, &row, MR_SESSION_DOC | MR_SESSION_HEAD);
     mr_commit_session_born(k->cm, row.id, environment_id);
+    if (k->rest.self_hosted)
+      mr_work_session_made(k->c->d, k->cm, &k->works, k->c->who.workspace, environment_id, row.id);
     row.created_us = k->created_us;
     row.agent = k->agent;
     row.agent_id = k->agent_id;

@@ -9,6 +9,7 @@
  */
 #include "agent/copy_t.h"
 #include "agent/roster.h"
+#include "agent/toolset.h"
 
 #include <stdio.h>
 
@@ -146,6 +147,7 @@ static int follow_use(struct mr_copy_thread *t, const struct mr_log_row *row, yy
   u->custom = mr_str_is(row->type, "agent.custom_tool_use");
   u->asks = mr_str_is(perm, "ask");
   u->denied = mr_str_is(perm, "deny");
+  u->owned = !u->custom && mr_toolset_web(mr_json_get_str(j, "name"));
   return MR_OK;
 }
 

@@ -15,11 +15,12 @@
 #define MR_AGENT_COPY_T_H
 
 #include "agent/outcome.h"
+#include "agent/work.h"
 
 /* A tool call of a thread's latest reply. */
 struct mr_copy_use {
   char event_id[MR_ID_LEN];                 /* all ids here are the old ones */
-  bool custom, hidden, asks, denied, owned; /* owned: a handler claimed it */
+  bool custom, hidden, asks, denied, owned; /* owned: a handler claimed it, or it runs in the server */
   bool confirmed, finished, resolved;       /* finished: without its result's row yet */
 };
 struct mr_copy_thread {
@@ -87,6 +88,7 @@ struct mr_copy {
   struct mr_copy_file *files;
   int nfiles, files_cap;
   struct mr_copy_input *inputs, **inputs_tail; /* NULL: none */
+  struct mr_works_in works;                    /* its first work item */
   void (*go)(struct mr_copy *k);               /* room again, or a failure: set by who got MR_MORE */
   void (*over)(struct mr_copy *k);             /* of finish and abort */
 };

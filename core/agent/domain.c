@@ -3,6 +3,7 @@
  * running), drain and cut at the end.
  */
 #include "agent/price.h"
+#include "agent/work.h"
 #include "agent/outcome.h"
 
 enum { WAKE_PAGE = 500, REWAKE_US = 1000000, SWEEP_ROWS = 300, SWEEP_US = 60000000, SWEEP_MORE_US = 20000 };
@@ -41,6 +42,7 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   d->retry_cap_us = setting(o->config, "retries", "cap_ms", 60000) * 1000;
   d->tool_rounds_max = (int)setting(o->config, "limits", "tool_rounds", 200);
   mr_caps_config(&d->caps, mr_json_get(o->config, "caps"));
+  d->lease_s = setting(o->config, "work", "lease", 300);
   d->heartbeat_us = setting(o->config, "outcomes", "heartbeat_ms", 10000) * 1000;
   snprintf(d->grader_model, sizeof d->grader_model, MR_FMT,
            MR_ARG(mr_json_get_str(mr_json_get(o->config, "outcomes"), "grader_model")));
@@ -48,8 +50,10 @@ int mr_domain_new(struct mr_domain **out, const struct mr_domain_opts *o, struct
   mr_timer_init(&d->kv_sweep, on_kv_sweep);
   code = mr_prices_new(&d->prices, d->mem, mr_json_get(o->config, "prices"), err);
   if (code == MR_OK) code = mr_context_config(d, mr_json_get(o->config, "context"), err);
+  if (code == MR_OK) code = mr_webtool_new(d, mr_json_get(o->config, "web"), err);
   if (code == MR_OK) code = mr_sessions_init(d, err);
   if (code == MR_OK) code = mr_keys_init(d, err);
+  if (code == MR_OK) code = mr_works_init(d, err);
   if (code == MR_OK) code = mr_watches_init(d, err);
   if (code == MR_OK) code = mr_store_workspace(d->store, MR_S("default"), &d->default_ws, err);
   if (code != MR_OK) mr_domain_free(&d);
@@ -65,8 +69,11 @@ void mr_domain_free(struct mr_domain **dp)
   mr_timer_cancel(d->loop, &d->rewake);
   mr_timer_cancel(d->loop, &d->kv_sweep);
   mr_watches_free(d);
+  mr_diagnosing_cut(d);
   mr_sessions_free(d);
+  mr_webtool_free(d);
   mr_keys_free(d);
+  mr_works_free(d);
   mr_prices_free(&d->prices);
   yyjson_doc_free(d->context);
   mr_mem_free(d->mem, d);
@@ -175,6 +182,7 @@ static void begin_held(struct mr_domain *d)
   struct mr_call *c = d->held, *next;
 
   d->ready = true;
+  mr_keys_ready(d);
   d->held = NULL;
   d->held_tail = &d->held;
   for (; c; c = next) {
@@ -220,13 +228,22 @@ static void on_default(void *ud, int code)
   mr_domain_settled(d);
 }
 
+/* Before anything changes a session, so that it is known which of them have a work item. */
+static void on_works(void *ud, int code)
+{
+  struct mr_domain *d = ud;
+
+  (void)code; /* it was logged; the queue is closed then */
+  mr_environments_ensure_default(d, on_default, d);
+}
+
 void mr_domain_start(struct mr_domain *d)
 {
   if (d->started) return;
   d->started = true;
   mr_timer_set(d->loop, &d->kv_sweep, SWEEP_US);
   d->waking++;
-  mr_environments_ensure_default(d, on_default, d);
+  mr_works_load(d, on_works, d);
 }
 
 /* ---- stop ---- */
@@ -254,6 +271,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud)
   d->idle_fn = idle_fn;
   d->idle_ud = ud;
   mr_session_each(d, drain_session);
+  mr_works_drain(d);
   mr_domain_settled(d);
 }
 
@@ -267,4 +285,5 @@ void mr_domain_cut(struct mr_domain *d)
 void mr_domain_stats(const struct mr_domain *d, struct mr_domain_stats *out)
 {
   *out = d->stats;
+  mr_sandbox_egress_stats(d->sandbox, &out->egress);
 }

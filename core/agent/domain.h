@@ -24,6 +24,28 @@ struct mr_call;
 
 enum { MR_PATH_MAX = 3 };
 
+/* Who asks. Hosts (C and Lua) may do everything; over HTTP it is the bearer of a key (keys.c). */
+enum mr_bearer_kind {
+  MR_BEARER_HOST,
+  MR_BEARER_API,         /* an API key */
+  MR_BEARER_ENVIRONMENT, /* an environment key: the workers of one self-hosted environment */
+  MR_BEARER_ITEM         /* the session token of one work item */
+};
+struct mr_bearer {
+  enum mr_bearer_kind kind;
+  int64_t workspace;
+  struct mr_str key_id;         /* of an item's: the item */
+  struct mr_str environment_id; /* ENVIRONMENT, ITEM */
+  struct mr_str session_id;     /* ITEM */
+  bool past;                    /* ITEM: the item was given to another worker since */
+};
+/* What an operation is open to, besides API keys; bits. */
+enum { MR_BY_ENVIRONMENT = 16, MR_BY_ITEM = 32, MR_NOT_BY_API = 64 };
+/* May it call this operation (its route and path parameters)? MR_OK, or MR_E_DENIED, or MR_E_NOTFOUND for what it does
+ * not get to see. */
+int mr_bearer_check(struct mr_domain *d, const struct mr_bearer *b, unsigned open_to, const char *route,
+                    const struct mr_str path[MR_PATH_MAX], struct mr_err *err);
+
 /*
  * One operation in execution. A face (api/, host/) makes it through ops/, which has decoded and checked
  * the input; the operation's run function answers with mr_call_done exactly once, at once or later.
@@ -35,11 +57,13 @@ struct mr_call {
   const struct mr_mem *mem;
   struct mr_arena *arena;          /* freed with the call */
   struct mr_origin who;            /* workspace, key, request id, trace */
+  struct mr_bearer by;             /* who asks; zero: the host */
   struct mr_str path[MR_PATH_MAX]; /* path parameters in the order of the route */
   yyjson_val *in;
   bool strict;           /* fields that the shape does not know are errors */
   struct mr_buf out;     /* the response, JSON text */
   struct mr_err err;     /* on failure */
+  struct mr_str details; /* on failure: members of error.details, JSON without the braces; the call's */
   struct mr_ready ready; /* for mr_call_done: the face is told from the drain */
   int code;              /* result, valid in done */
 
@@ -207,6 +231,7 @@ void mr_domain_drain(struct mr_domain *d, void (*idle_fn)(void *ud), void *ud);
 void mr_domain_cut(struct mr_domain *d);
 
 struct mr_domain_stats {
+  struct mr_egress_stats egress; /* of sandboxes */
   int sessions_loaded, model_running, tools_running, handlers_running, watchers_running, subscribers;
   uint64_t turns, model_requests, tool_calls, events;
 };
@@ -227,6 +252,16 @@ MR_OPERATION(environments_update);
 MR_OPERATION(environments_list);
 MR_OPERATION(environments_archive);
 MR_OPERATION(environments_delete);
+MR_OPERATION(environments_build);
+MR_OPERATION(environments_diagnostics);
+MR_OPERATION(environments_work_poll); /* work_poll.c, work_ops.c */
+MR_OPERATION(environments_work_ack);
+MR_OPERATION(environments_work_heartbeat);
+MR_OPERATION(environments_work_stop);
+MR_OPERATION(environments_work_stats);
+MR_OPERATION(environments_work_list);
+MR_OPERATION(environments_work_retrieve);
+MR_OPERATION(environments_work_update);
 MR_OPERATION(files_upload);
 MR_OPERATION(files_list);
 MR_OPERATION(files_retrieve_metadata);
@@ -261,13 +296,15 @@ MR_OPERATION(models_list);
 MR_OPERATION(models_retrieve);
 
 /* API keys (agent/keys.c): made and revoked by the program, checked by the HTTP face. */
-/* A new key: its id, and the secret "sk-mr-..." that is shown once. */
-void mr_keys_create(struct mr_call *c); /* in: {"name"}; out: {"id","name","key","created_at"} */
+/* A new key: its id, and the secret "sk-mr-..." that is shown once. With an environment_id it is the key of that
+ * environment's workers, "sk-mr-env-...". */
+void mr_keys_create(
+    struct mr_call *c); /* in: {"name","environment_id"}; out: {"id","name","key","created_at",..} */
 void mr_keys_list(struct mr_call *c);
 void mr_keys_revoke(struct mr_call *c); /* path[0] = id */
-/* Who is the bearer of this secret? fn on the loop, once: MR_OK with workspace and key id, MR_E_AUTH. */
+/* Who is the bearer of this secret? fn on the loop, once: MR_OK, MR_E_AUTH. by is borrowed. */
 void mr_keys_check(struct mr_domain *d, struct mr_str secret,
-                   void (*fn)(void *ud, int code, int64_t ws, struct mr_str key_id), void *ud);
+                   void (*fn)(void *ud, int code, const struct mr_bearer *by), void *ud);
 /* A key that is valid while this runtime lives: MOONRIG_API_KEY's, or (own) that of the program's commands. */
 int mr_keys_bootstrap(struct mr_domain *d, bool own, struct mr_str secret, struct mr_err *err);
 

@@ -2,7 +2,9 @@
  * environments.c - where sessions' commands run, as configuration (API: resources §7). Not versioned; a
  * running sandbox keeps the configuration that it was made with.
  */
-#include "agent/doc.h"
+#include "agent/work_t.h"
+
+#include <stdio.h>
 
 static const char *const managers[] = {"apt", "cargo", "gem", "go", "npm", "pip"};
 
@@ -65,6 +67,23 @@ static int write_networking(struct mr_call *c, struct mr_jw *w, yyjson_val *give
   return MR_OK;
 }
 
+/* Names of packages: MR_E_INVALID names the list. */
+static int check_packages(struct mr_call *c, yyjson_val *given)
+{
+  char field[64];
+  yyjson_val *v;
+
+  for (size_t i = 0; i < sizeof managers / sizeof *managers; i++) {
+    yyjson_arr_iter it = yyjson_arr_iter_with(mr_json_get(given, managers[i]));
+    snprintf(field, sizeof field, "config.packages.%s", managers[i]);
+    while ((v = yyjson_arr_iter_next(&it)))
+      if (!mr_sandbox_package_ok(mr_json_str(v)))
+        return mr_err_set(&c->err, MR_E_INVALID, field,
+                          "%s: names of packages: not empty, no control characters, no \"-\" in front", field);
+  }
+  return MR_OK;
+}
+
 static size_t write_packages(struct mr_jw *w, yyjson_val *given, yyjson_val *old)
 {
   size_t n = 0;
@@ -108,6 +127,7 @@ static int write_config(struct mr_call *c, struct mr_jw *w, yyjson_val *given, y
   mr_jw_kc(w, "type", "cloud");
   mr_jw_key(w, "networking");
   code = write_networking(c, w, mr_json_get(given, "networking"), mr_json_get(old, "networking"), &managers_ok);
+  if (code == MR_OK) code = check_packages(c, mr_json_get(given, "packages"));
   if (code != MR_OK) return code;
   mr_jw_key(w, "packages");
   n = write_packages(w, mr_json_get(given, "packages"), mr_json_get(old, "packages"));
@@ -283,11 +303,11 @@ static void refuse_used(struct mr_call *c)
                MR_ARG(c->path[0]));
 }
 
-static void on_users(void *ud, const struct mr_rows *r)
+static void on_emptied(void *ud, int code, const struct mr_err *err)
 {
   struct deletion *p = ud;
   struct mr_call *c = p->c;
-  struct mr_commit *cm = r->code == MR_OK && r->n == 0 ? mr_commit_new(c->d->store, &c->who) : NULL;
+  struct mr_commit *cm = code == MR_OK ? mr_commit_new(c->d->store, &c->who) : NULL;
 
   if (cm) {
     mr_commit_doc_delete(cm, MR_S("environment"), c->path[0], -1);
@@ -295,12 +315,26 @@ static void on_users(void *ud, const struct mr_rows *r)
     return;
   }
   mr_env_use_end(&p->use);
-  if (r->code != MR_OK)
-    mr_call_fail_err(c, r->err);
-  else if (r->n > 0)
-    refuse_used(c);
+  if (code != MR_OK)
+    mr_call_fail_err(c, err);
   else
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
+}
+
+static void on_users(void *ud, const struct mr_rows *r)
+{
+  struct deletion *p = ud;
+  struct mr_call *c = p->c;
+
+  if (r->code == MR_OK && r->n == 0) {
+    mr_work_environment_gone(c, c->path[0], on_emptied, p);
+    return;
+  }
+  mr_env_use_end(&p->use);
+  if (r->code != MR_OK)
+    mr_call_fail_err(c, r->err);
+  else
+    refuse_used(c);
 }
 
 void mr_environments_delete(struct mr_call *c)

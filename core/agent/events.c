@@ -140,6 +140,17 @@ static void echo(struct mr_call *c, struct mr_jw *w, const struct mr_event_in *e
   }
 }
 
+/* Is there something to do for a self-hosted session's worker? What it sends itself does not count, nor does an
+ * interrupt of a session that has nothing open. */
+static bool wants_hands(const struct mr_session *s, const struct mr_event_batch *b)
+{
+  for (int i = 0; i < b->n; i++)
+    if (mr_str_is(b->v[i].type, "user.interrupt") ? s->status != MR_IDLE || mr_state_blocked(s)
+                                                  : !mr_str_is(b->v[i].type, "user.tool_result"))
+      return true;
+  return false;
+}
+
 static void store_batch(struct send *p)
 {
   struct mr_call *c = p->c;
@@ -148,6 +159,7 @@ static void store_batch(struct send *p)
   struct mr_jw w;
 
   mr_txn_begin(&t, &s->main, &c->who, "inbox");
+  t.hands_wanted = s->self_hosted && wants_hands(s, &p->batch);
   mr_jw_init(&w, &c->out);
   mr_jw_obj(&w);
   mr_jw_key(&w, "data");
@@ -183,6 +195,22 @@ static void send_end(struct send *p, int code)
 {
   mr_accept_end(&p->accept);
   mr_call_done(p->c, code);
+}
+
+/* Who serves the session's tools sends their results, and nothing else (access.c). */
+static int check_bearer(struct mr_call *c, yyjson_val *events)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(events);
+  yyjson_val *ev;
+
+  if (c->by.kind <= MR_BEARER_API) return MR_OK;
+  while (yyjson_is_arr(events) && (ev = yyjson_arr_iter_next(&it))) {
+    struct mr_str type = mr_json_get_str(ev, "type");
+    if (!mr_str_is(type, "user.tool_result") && !mr_str_is(type, "user.custom_tool_result"))
+      return mr_err_set(&c->err, MR_E_DENIED, "events",
+                        "events: a worker may send user.tool_result and user.custom_tool_result, nothing else");
+  }
+  return MR_OK;
 }
 
 static int check_batch(struct send *p, struct mr_session *s)
@@ -308,5 +336,9 @@ void mr_sessions_events_send(struct mr_call *c)
   }
   p->c = c;
   c->priv = p;
+  if (check_bearer(c, mr_json_get(c->in, "events")) != MR_OK) {
+    mr_call_done(c, c->err.code);
+    return;
+  }
   mr_rubric_read(c, mr_json_get(c->in, "events"), "events", on_rubric, p);
 }

@@ -2,7 +2,7 @@
  * hands.c - the sandbox of a session, as the driver is told about it: its input files, and what the configuration
  * of its environment says of the network and of packages, as it was when the session was made (API: resources
  * §7.4: a running session keeps it). Nothing is started here; the first call that needs it does that.
- * Called by the turn's tools, on the loop thread.
+ * Called by the turn's tools and by spill.c, on the loop thread.
  */
 #include "agent/session_t.h"
 
@@ -26,16 +26,44 @@ static const char *const *strings(struct mr_arena *a, yyjson_val *arr, int *n)
   return list;
 }
 
-static void network(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_network *n)
+/* The host of a URL: "https://mcp.example.com:8443/sse" -> "mcp.example.com". */
+static const char *host_of(struct mr_arena *a, struct mr_str url)
+{
+  size_t at = 0, end;
+
+  while (at + 3 < url.n && memcmp(url.p + at, "://", 3) != 0)
+    at++;
+  if (at + 3 >= url.n) return NULL;
+  for (end = at += 3; end < url.n && !memchr("/?#", url.p[end], 3);)
+    if (url.p[end++] == '@') at = end;
+  for (size_t i = at; i < end && url.p[at] != '['; i++)
+    if (url.p[i] == ':') end = i;
+  return end > at ? mr_arena_str(a, mr_str_n(url.p + at, end - at)).p : NULL;
+}
+
+/* Of the agent's MCP servers, when the environment lets its commands reach them. */
+static void mcp_hosts(struct mr_arena *a, yyjson_val *servers, struct mr_sandbox_network *n)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(servers);
+  const char **list = mr_arena_alloc(a, (yyjson_arr_size(servers) + 1) * sizeof *list);
+  yyjson_val *v;
+
+  while (list && yyjson_is_arr(servers) && (v = yyjson_arr_iter_next(&it)))
+    if ((list[n->nmcp_hosts] = host_of(a, mr_json_get_str(v, "url")))) n->nmcp_hosts++;
+  n->mcp_hosts = list;
+}
+
+static void network(struct mr_arena *a, yyjson_val *config, yyjson_val *agent, struct mr_sandbox_network *n)
 {
   yyjson_val *v = mr_json_get(config, "networking");
 
   n->limited = mr_str_is(mr_json_get_str(v, "type"), "limited");
   n->hosts = strings(a, mr_json_get(v, "allowed_hosts"), &n->nhosts);
   n->package_managers = mr_json_get_bool(v, "allow_package_managers", false);
+  if (mr_json_get_bool(v, "allow_mcp_servers", false)) mcp_hosts(a, mr_json_get(agent, "mcp_servers"), n);
 }
 
-static void packages(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_packages *p)
+void mr_env_packages(struct mr_arena *a, yyjson_val *config, struct mr_sandbox_packages *p)
 {
   static const char *const names[MR_PKG_MANAGERS] = {"apt", "cargo", "gem", "go", "npm", "pip"};
   yyjson_val *v = mr_json_get(config, "packages");
@@ -74,9 +102,21 @@ struct mr_sandbox *mr_session_hands(struct mr_session *s)
   if (!a) return NULL;
   spec.environment_id = mr_arena_str(a, s->environment_id).p;
   mounts(s, a, &spec);
-  network(a, config, &spec.network);
-  packages(a, config, &spec.packages);
+  network(a, config, yyjson_doc_get_root(s->agent_doc), &spec.network);
+  mr_env_packages(a, config, &spec.packages);
   s->sandbox = mr_sandbox_get(s->d->sandbox, &spec, s->sandbox_ref);
   mr_arena_free(&a);
   return s->sandbox;
+}
+
+void mr_session_hands_keep(struct mr_session *s)
+{
+  const char *ref = s->sandbox ? mr_sandbox_ref(s->sandbox) : "";
+  char *copy;
+
+  if (!ref[0] || (s->sandbox_ref && strcmp(ref, s->sandbox_ref) == 0)) return;
+  copy = mr_mem_strdup(s->d->mem, mr_str_c(ref));
+  if (!copy) return;
+  mr_mem_free(s->d->mem, s->sandbox_ref);
+  s->sandbox_ref = copy;
 }

@@ -224,7 +224,7 @@ int mr_history_results(struct mr_thread *th)
 
 /* ---- the fixed part of a request ---- */
 
-static yyjson_val *toolset(struct mr_thread *th)
+static yyjson_val *toolset(const struct mr_thread *th)
 {
   yyjson_val *tools = mr_json_get(th->agent, "tools"), *v;
   yyjson_arr_iter it = yyjson_arr_iter_with(tools);
@@ -234,22 +234,39 @@ static yyjson_val *toolset(struct mr_thread *th)
   return NULL;
 }
 
-/* The setting of a built-in tool: its own config, else the toolset's default. */
-static yyjson_val *tool_setting(yyjson_val *set, struct mr_str name, const char *what)
+static yyjson_val *config_of(yyjson_val *set, struct mr_str name)
 {
-  yyjson_val *configs = mr_json_get(set, "configs"), *v, *x;
+  yyjson_val *configs = mr_json_get(set, "configs"), *v;
   yyjson_arr_iter it = yyjson_arr_iter_with(configs);
 
   while (configs && (v = yyjson_arr_iter_next(&it)))
-    if (mr_str_eq(mr_json_get_str(v, "name"), name) && (x = mr_json_get(v, what)) && !yyjson_is_null(x))
-      return x;
-  return mr_json_get(mr_json_get(set, "default_config"), what);
+    if (mr_str_eq(mr_json_get_str(v, "name"), name)) return v;
+  return NULL;
+}
+
+yyjson_val *mr_tool_config(const struct mr_thread *th, struct mr_str name)
+{
+  return config_of(toolset(th), name);
+}
+
+/* The setting of a built-in tool: its own config, else the toolset's default. */
+static yyjson_val *tool_setting(yyjson_val *set, struct mr_str name, const char *what)
+{
+  yyjson_val *x = mr_json_get(config_of(set, name), what);
+
+  return x && !yyjson_is_null(x) ? x : mr_json_get(mr_json_get(set, "default_config"), what);
 }
 
 static bool tool_enabled(yyjson_val *set, struct mr_str name)
 {
   yyjson_val *v = tool_setting(set, name, "enabled");
   return set && (!yyjson_is_bool(v) || yyjson_get_bool(v));
+}
+
+bool mr_tool_reads(const struct mr_thread *th)
+{
+  yyjson_val *set = toolset(th);
+  return tool_enabled(set, MR_S("read")) || tool_enabled(set, MR_S("bash"));
 }
 
 static yyjson_val *custom_tool(const struct mr_thread *th, struct mr_str name)
@@ -274,7 +291,7 @@ enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum 
   yyjson_val *set = toolset(th);
   struct mr_str policy;
 
-  *kind = MR_TOOL_BUILTIN;
+  *kind = mr_toolset_web(name) ? MR_TOOL_WEB : MR_TOOL_BUILTIN;
   *known = true;
   *automatic = false;
   if (mr_delegate_has(th, name)) {
@@ -349,7 +366,7 @@ static int prepare_system(struct mr_thread *th)
   if (toolset(th)) {
     mr_jw_obj(&w);
     mr_jw_kc(&w, "type", "text");
-    mr_jw_kc(&w, "text", mr_toolset_note);
+    mr_jw_kc(&w, "text", th->s->self_hosted ? mr_toolset_note_own : mr_toolset_note);
     mr_jw_obj_end(&w);
   }
   mr_jw_arr_end(&w);

@@ -1,27 +1,31 @@
 /*
  * keys.c - API keys. A secret is shown once and stored as its SHA-256 alone (the document's name, so that it
  * is found by it). What was checked lately is kept, so that a request costs no read; revoking forgets it, and
- * what was read before the revocation was durable is not kept.
+ * what was read before the revocation was durable is not kept. A key that was made for an environment is the key of
+ * its workers; the bearers of single work items are the queue's (work.c).
  */
-#include "agent/doc.h"
+#include "agent/work_t.h"
 
 #include <stdio.h>
 
-enum { CACHE = 256, SECRET_CHARS = 43 };
+enum { CACHE = 256 };
 
 struct mr_keys {
   char given[2][65]; /* SHA-256 of MOONRIG_API_KEY, and of the program's own key; "" when none */
   uint64_t revoked;  /* revocations so far */
   struct {
-    char hash[65], id[MR_ID_LEN];
+    char hash[65], id[MR_ID_LEN], environment_id[MR_ID_LEN];
     int64_t ws;
   } cache[CACHE];
+  struct check *held, **held_tail; /* session tokens shown before the queue was read */
 };
 
 int mr_keys_init(struct mr_domain *d, struct mr_err *err)
 {
   d->keys = mr_mem_zalloc(d->mem, sizeof *d->keys);
-  return d->keys ? MR_OK : mr_err_nomem(err);
+  if (!d->keys) return mr_err_nomem(err);
+  d->keys->held_tail = &d->keys->held;
+  return MR_OK;
 }
 
 void mr_keys_free(struct mr_domain *d)
@@ -57,20 +61,26 @@ static size_t slot(const char *hash)
 
 struct check {
   struct mr_domain *d;
-  char hash[65];
-  void (*fn)(void *ud, int code, int64_t ws, struct mr_str key_id);
+  struct check *next; /* held */
+  char hash[65], *token;
+  void (*fn)(void *ud, int code, const struct mr_bearer *by);
   void *ud;
   struct mr_ready ready;
   int code;
-  int64_t ws;
-  char id[MR_ID_LEN];
+  struct mr_bearer by;
+  char id[MR_ID_LEN], environment_id[MR_ID_LEN], session_id[MR_ID_LEN];
   uint64_t revoked; /* as it was when the read began */
 };
 
 static void tell(struct mr_ready *r)
 {
   struct check *k = MR_OF(r, struct check, ready);
-  k->fn(k->ud, k->code, k->ws, mr_str_c(k->id));
+  if (k->by.kind == MR_BEARER_HOST) k->by.kind = k->environment_id[0] ? MR_BEARER_ENVIRONMENT : MR_BEARER_API;
+  k->by.key_id = mr_str_c(k->id);
+  k->by.environment_id = mr_str_c(k->environment_id);
+  k->by.session_id = mr_str_c(k->session_id);
+  k->fn(k->ud, k->code, &k->by);
+  mr_mem_free(k->d->mem, k->token);
   mr_mem_free(k->d->mem, k);
 }
 
@@ -82,25 +92,72 @@ static void on_key(void *ud, const struct mr_rows *r)
   k->code = r->code != MR_OK ? r->code : MR_E_AUTH;
   if (r->code == MR_OK && r->n > 0) {
     k->code = MR_OK;
-    k->ws = k->d->default_ws;
+    k->by.workspace = k->d->default_ws;
     snprintf(k->id, sizeof k->id, MR_FMT, MR_ARG(r->docs[0].id));
+    snprintf(k->environment_id, sizeof k->environment_id, MR_FMT, MR_ARG(r->docs[0].parent));
   }
   if (k->code == MR_OK && k->revoked == k->d->keys->revoked) {
     memcpy(k->d->keys->cache[at].hash, k->hash, sizeof k->hash);
     memcpy(k->d->keys->cache[at].id, k->id, sizeof k->id);
-    k->d->keys->cache[at].ws = k->ws;
+    memcpy(k->d->keys->cache[at].environment_id, k->environment_id, sizeof k->environment_id);
+    k->d->keys->cache[at].ws = k->by.workspace;
   }
   tell(&k->ready);
 }
 
+static void check_token(struct check *k)
+{
+  bool past = false;
+  struct mr_work *w = mr_work_of_token(k->d, k->d->default_ws, mr_str_c(k->token), &past);
+
+  k->code = w ? MR_OK : mr_works_loaded(k->d) ? MR_E_AUTH : MR_E_UNAVAILABLE;
+  if (w) {
+    k->by.kind = MR_BEARER_ITEM;
+    k->by.workspace = w->ws;
+    k->by.past = past;
+    memcpy(k->id, w->id, sizeof k->id);
+    memcpy(k->environment_id, w->environment_id, sizeof k->environment_id);
+    memcpy(k->session_id, w->session_id, sizeof k->session_id);
+  }
+  mr_ready_post(k->d->loop, &k->ready);
+}
+
+/* Its answer is posted by whoever finds it: now, or when the queue is read. */
+static void token_shown(struct check *k, struct mr_str secret)
+{
+  k->token = mr_mem_strdup(k->d->mem, secret);
+  if (!k->token) {
+    k->code = MR_E_NOMEM;
+    mr_ready_post(k->d->loop, &k->ready);
+  } else if (k->d->started && !k->d->ready) {
+    *k->d->keys->held_tail = k;
+    k->d->keys->held_tail = &k->next;
+  } else {
+    check_token(k);
+  }
+}
+
+void mr_keys_ready(struct mr_domain *d)
+{
+  struct check *k = d->keys->held, *next;
+
+  d->keys->held = NULL;
+  d->keys->held_tail = &d->keys->held;
+  for (; k; k = next) {
+    next = k->next;
+    k->next = NULL;
+    check_token(k);
+  }
+}
+
 void mr_keys_check(struct mr_domain *d, struct mr_str secret,
-                   void (*fn)(void *ud, int code, int64_t ws, struct mr_str key_id), void *ud)
+                   void (*fn)(void *ud, int code, const struct mr_bearer *by), void *ud)
 {
   struct check *k = mr_mem_zalloc(d->mem, sizeof *k);
   size_t at;
 
   if (!k) {
-    fn(ud, MR_E_NOMEM, 0, mr_str_n(NULL, 0));
+    fn(ud, MR_E_NOMEM, &(struct mr_bearer){0});
     return;
   }
   k->d = d;
@@ -109,14 +166,19 @@ void mr_keys_check(struct mr_domain *d, struct mr_str secret,
   mr_ready_init(&k->ready, tell);
   mr_sha256_hex(secret, k->hash);
   at = slot(k->hash);
+  if (mr_str_starts(secret, MR_S("sk-ant-req-"))) {
+    token_shown(k, secret);
+    return;
+  }
   if (!secret.n) {
     k->code = MR_E_AUTH;
   } else if (given_key(d, k->hash)) {
-    k->ws = d->default_ws;
+    k->by.workspace = d->default_ws;
     snprintf(k->id, sizeof k->id, "%s", given_key(d, k->hash));
   } else if (mr_str_eq_secret(mr_str_c(k->hash), mr_str_c(d->keys->cache[at].hash))) {
-    k->ws = d->keys->cache[at].ws;
+    k->by.workspace = d->keys->cache[at].ws;
     memcpy(k->id, d->keys->cache[at].id, sizeof k->id);
+    memcpy(k->environment_id, d->keys->cache[at].environment_id, sizeof k->environment_id);
   } else {
     k->revoked = d->keys->revoked;
     mr_read_doc_named(d->store, d->default_ws, MR_S("key"), mr_str_c(k->hash), 1, on_key, k);
@@ -125,24 +187,31 @@ void mr_keys_check(struct mr_domain *d, struct mr_str secret,
   mr_ready_post(d->loop, &k->ready);
 }
 
-void mr_keys_create(struct mr_call *c)
+int mr_secret_make(const struct mr_sys *sys, char out[MR_SECRET_CHARS + 1])
 {
   static const char alphabet[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-  struct mr_doc_row row = {.kind = MR_S("key"), .rev = 1};
-  unsigned char raw[SECRET_CHARS];
-  char id[MR_ID_MAX], secret[8 + SECRET_CHARS], hash[65];
+  unsigned char raw[MR_SECRET_CHARS];
+
+  if (sys->random(sys->ud, raw, sizeof raw) != 0) return MR_E_IO;
+  for (int i = 0; i < MR_SECRET_CHARS; i++)
+    out[i] = alphabet[raw[i] & 63];
+  out[MR_SECRET_CHARS] = '\0';
+  return MR_OK;
+}
+
+static void create(struct mr_call *c, struct mr_str environment_id)
+{
+  struct mr_doc_row row = {.kind = MR_S("key"), .rev = 1, .parent = environment_id};
+  char id[MR_ID_MAX], random[MR_SECRET_CHARS + 1], secret[64], hash[65];
   struct mr_str name = mr_json_get_str(c->in, "name");
   struct mr_buf body;
   struct mr_jw w;
 
-  if (mr_id_make(c->d->sys, id, "apikey") != MR_OK || c->d->sys->random(c->d->sys->ud, raw, sizeof raw) != 0) {
+  if (mr_id_make(c->d->sys, id, "apikey") != MR_OK || mr_secret_make(c->d->sys, random) != MR_OK) {
     mr_call_fail(c, MR_E_IO, NULL, "no randomness");
     return;
   }
-  memcpy(secret, "sk-mr-", 6);
-  for (int i = 0; i < SECRET_CHARS; i++)
-    secret[6 + i] = alphabet[raw[i] & 63];
-  secret[6 + SECRET_CHARS] = '\0';
+  snprintf(secret, sizeof secret, "%s%s", environment_id.n ? "sk-mr-env-" : "sk-mr-", random);
   mr_sha256_hex(mr_str_c(secret), hash);
   row.id = mr_str_c(id);
   row.name = mr_str_c(hash);
@@ -151,8 +220,9 @@ void mr_keys_create(struct mr_call *c)
   mr_jw_init(&w, &body);
   mr_jw_obj(&w);
   mr_jw_kc(&w, "id", id);
-  mr_jw_kc(&w, "type", "api_key");
+  mr_jw_kc(&w, "type", environment_id.n ? "environment_key" : "api_key");
   mr_jw_kstr(&w, "name", name);
+  if (environment_id.n) mr_jw_kstr(&w, "environment_id", environment_id);
   mr_jw_ktime(&w, "created_at", row.created_us);
   mr_jw_obj_end(&w);
   mr_buf_str(&c->out, mr_buf_get(&body));
@@ -162,6 +232,33 @@ void mr_keys_create(struct mr_call *c)
   mr_buf_add(&c->out, body.p, body.n ? body.n - 1 : 0);
   mr_buf_printf(&c->out, ",\"key\":\"%s\"}", secret);
   mr_buf_free(&body);
+}
+
+static void on_environment(void *ud, const struct mr_rows *r)
+{
+  struct mr_call *c = ud;
+  struct mr_str id = mr_json_get_str(c->in, "environment_id");
+  int code = mr_read_check(c, r, "environment_id", "environment", id);
+  bool own = false;
+
+  if (code == MR_OK) mr_env_config(c->arena, r->docs[0].body, &own);
+  if (code != MR_OK)
+    mr_call_done(c, code);
+  else if (!own || r->docs[0].archived_us)
+    mr_call_fail(c, MR_E_STATE, "environment_id", "environment " MR_FMT " %s: it has no workers", MR_ARG(id),
+                 own ? "is archived" : "is not self-hosted");
+  else
+    create(c, id);
+}
+
+void mr_keys_create(struct mr_call *c)
+{
+  struct mr_str environment = mr_json_get_str(c->in, "environment_id");
+
+  if (environment.n)
+    mr_read_doc(c->d->store, c->who.workspace, MR_S("environment"), environment, on_environment, c);
+  else
+    create(c, environment);
 }
 
 void mr_keys_list(struct mr_call *c)

@@ -18,6 +18,7 @@ struct mr_grade {
   bool dropped;        /* interrupted or forgotten: what comes is ignored */
   bool waits;          /* for files or the grader: something holds the grade */
   int tries;
+  struct mr_usage spent; /* by all tries */
 };
 
 /* ---- state ---- */
@@ -180,6 +181,21 @@ bool mr_outcome_grades(struct mr_txn *t)
   return true;
 }
 
+void mr_outcome_resume(struct mr_txn *t)
+{
+  struct mr_thread *primary = &t->s->main, *was;
+  struct mr_outcome *o = mr_outcome_active(t->s);
+
+  if (!o || o->result != MR_RESULT_RUNNING || others_work(t->s)) return;
+  if (primary->status != MR_IDLE || primary->stop != MR_STOP_END_TURN || primary->nmail ||
+      mr_thread_over(primary))
+    return;
+  was = mr_txn_on(t, primary);
+  mr_turn_running(t);
+  mr_outcome_grades(t);
+  mr_txn_on(t, was);
+}
+
 bool mr_outcome_evaluating(const struct mr_thread *th)
 {
   struct mr_outcome *o = mr_thread_primary(th) ? mr_outcome_active(th->s) : NULL;
@@ -231,7 +247,7 @@ static void feedback(struct mr_txn *t, const struct mr_outcome *o, struct mr_str
   mr_mail_notice(t, &t->s->main, mr_str_c(text));
 }
 
-static void verdict(struct mr_session *s, const struct mr_verdict_of *v)
+static void verdict(struct mr_session *s, const struct mr_verdict_of *v, const struct mr_usage *spent)
 {
   struct mr_outcome *o = mr_outcome_active(s);
   struct mr_str why = mr_arena_str(s->mem, v->explanation);
@@ -245,8 +261,8 @@ static void verdict(struct mr_session *s, const struct mr_verdict_of *v)
           : revise                            ? "needs_revision"
           : mr_str_is(v->result, "satisfied") ? "satisfied"
                                               : "failed",
-          why, &v->usage);
-  mr_cost_row(&t, v->model, MR_S("standard"), &v->usage); /* a grader is asked at no other speed */
+          why, spent);
+  mr_cost_row(&t, v->model, MR_S("standard"), spent); /* a grader is asked at no other speed */
   if (MR_SWITCH("verdict-split")) {
     mr_txn_commit(&t, NULL, NULL);
     mr_txn_begin(&t, &s->main, NULL, "graded");
@@ -261,20 +277,31 @@ static void verdict(struct mr_session *s, const struct mr_verdict_of *v)
 }
 
 /* The grader could not be asked, and will not be again: the outcome fails, and the turn is given up. */
-static void gave_up(struct mr_session *s, struct mr_str message, const struct mr_usage *u)
+static void gave_up(struct mr_session *s, const struct mr_verdict_of *v, const struct mr_usage *spent)
 {
   struct mr_outcome *o = mr_outcome_active(s);
   struct mr_txn t;
 
   mr_txn_begin(&t, &s->main, NULL, "graded");
   end_row(&t, o, "failed",
-          mr_str_c(mr_arena_printf(t.arena, "The grader could not be asked: " MR_FMT, MR_ARG(message))), u);
-  mr_turn_error(&t, "model_request_failed_error", message, "exhausted");
+          mr_str_c(mr_arena_printf(t.arena, "The grader could not be asked: " MR_FMT, MR_ARG(v->message))),
+          spent);
+  mr_cost_row(&t, v->model, MR_S("standard"), spent);
+  mr_turn_error(&t, "model_request_failed_error", v->message, "exhausted");
   mr_turn_dead(&t);
   mr_turn_commit(&t, false);
 }
 
 static void ask(struct mr_grade *g);
+
+static void spend(struct mr_usage *sum, const struct mr_usage *u)
+{
+  sum->input += u->input;
+  sum->output += u->output;
+  sum->cache_read += u->cache_read;
+  sum->cache_write_5m += u->cache_write_5m;
+  sum->cache_write_1h += u->cache_write_1h;
+}
 
 static void on_again(struct mr_timer *timer)
 {
@@ -290,6 +317,7 @@ static void on_verdict(void *ud, const struct mr_verdict_of *v)
 
   g->call = NULL;
   g->waits = false;
+  spend(&g->spent, &v->usage);
   if (g->dropped || s->poisoned || s->deleted || !mr_outcome_evaluating(&s->main)) {
     grade_free(g);
     return;
@@ -305,9 +333,9 @@ static void on_verdict(void *ud, const struct mr_verdict_of *v)
   if (d->draining && v->code != MR_OK)
     ; /* the next start begins it again */
   else if (v->code == MR_OK)
-    verdict(s, v);
+    verdict(s, v, &g->spent);
   else
-    gave_up(s, v->message, &v->usage);
+    gave_up(s, v, &g->spent);
   grade_free(g);
 }
 
@@ -380,9 +408,10 @@ void mr_outcome_drain(struct mr_session *s)
 void mr_outcome_interrupted(struct mr_txn *t)
 {
   struct mr_outcome *o = mr_outcome_active(t->s);
-  struct mr_usage none = {0};
+  struct mr_usage spent = t->s->grade ? t->s->grade->spent : (struct mr_usage){0};
 
   if (!o) return;
   mr_outcome_forget(t->s);
-  end_row(t, o, "interrupted", mr_str_n("", 0), &none);
+  end_row(t, o, "interrupted", mr_str_n("", 0), &spent);
+  mr_cost_row(t, mr_grade_model(t->s), MR_S("standard"), &spent);
 }

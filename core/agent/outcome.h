@@ -51,6 +51,8 @@ bool mr_outcome_pending(const struct mr_session *s); /* is one defined that its 
 /* ---- the machine ---- */
 /* The primary's turn would end: true, it is graded first; the evaluation's start was written. */
 bool mr_outcome_grades(struct mr_txn *t);
+/* A child's turn ended without a report, by an interrupt or by its archiving: was that all that grading waited for? */
+void mr_outcome_resume(struct mr_txn *t);
 bool mr_outcome_evaluating(const struct mr_thread *th); /* is this thread's turn being graded? */
 /* Asks the grader, unless it is asked already. After the commit of the evaluation's start, or a restart. */
 void mr_outcome_begin(struct mr_session *s);
@@ -65,6 +67,7 @@ struct mr_verdict_of {
   struct mr_str result, explanation, message, model;
   struct mr_usage usage;
 };
+struct mr_str mr_grade_model(const struct mr_session *s); /* who is asked; borrowed */
 /* fn once, from the drain, never inside the call, unless dropped before. files: what the agent wrote, as text. */
 int mr_grade_ask(struct mr_session *s, const struct mr_outcome *o, struct mr_str files,
                  void (*fn)(void *ud, const struct mr_verdict_of *v), void *ud, struct mr_model_call **call,

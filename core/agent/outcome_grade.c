@@ -182,6 +182,11 @@ static void on_done(void *ud, const struct mr_model_reply *m)
   mr_arena_free(&arena);
 }
 
+struct mr_str mr_grade_model(const struct mr_session *s)
+{
+  return s->d->grader_model[0] ? mr_str_c(s->d->grader_model) : s->main.model;
+}
+
 int mr_grade_ask(struct mr_session *s, const struct mr_outcome *o, struct mr_str files,
                  void (*fn)(void *ud, const struct mr_verdict_of *v), void *ud, struct mr_model_call **call,
                  struct mr_err *err)
@@ -195,7 +200,7 @@ int mr_grade_ask(struct mr_session *s, const struct mr_outcome *o, struct mr_str
 
   if (messages) {
     *q = (struct question){.s = s, .arena = arena, .fn = fn, .ud = ud};
-    q->model = s->d->grader_model[0] ? mr_str_c(s->d->grader_model) : mr_arena_str(arena, s->main.model);
+    q->model = mr_arena_str(arena, mr_grade_model(s));
     messages[0] = message(q, o, files);
     req = (struct mr_model_req){.model = q->model,
                                 .system = mr_str_c(system_text),

@@ -135,6 +135,29 @@ void mr_resources_copy(struct mr_call *c, struct mr_resources *r, yyjson_val *li
     copy_next(r);
 }
 
+int mr_resource_check_own(struct mr_call *c, struct mr_str type, const char *field)
+{
+  if (mr_str_is(type, "memory_store")) return MR_OK;
+  return mr_err_set(&c->err, MR_E_INVALID, field,
+                    "%s: the environment is self-hosted, its sessions take only memory stores: " MR_FMT
+                    " is mounted by the server, which does not run their tools",
+                    field, MR_ARG(type));
+}
+
+int mr_resources_check_own(struct mr_call *c, yyjson_val *list)
+{
+  yyjson_arr_iter it = yyjson_arr_iter_with(list);
+  yyjson_val *v;
+  char field[64];
+  int code = MR_OK;
+
+  for (int i = 0; code == MR_OK && yyjson_is_arr(list) && (v = yyjson_arr_iter_next(&it)); i++) {
+    snprintf(field, sizeof field, "resources[%d].type", i);
+    code = mr_resource_check_own(c, mr_json_get_str(v, "type"), field);
+  }
+  return code;
+}
+
 void mr_resources_commit(const struct mr_resources *r, struct mr_commit *cm)
 {
   for (int i = 0; i < r->n; i++)
@@ -305,6 +328,11 @@ static void on_add(void *ud, int code, struct mr_session *s, const struct mr_err
   size_t have;
 
   if (!p) return;
+  if (s->self_hosted && mr_resource_check_own(c, MR_S("file"), "type") != MR_OK) {
+    mr_call_done(c, c->err.code);
+    mr_session_unref(s);
+    return;
+  }
   have = yyjson_arr_size(mr_json_get(yyjson_doc_get_root(s->doc), "resources"));
   if (have >= RESOURCES_MAX) {
     mr_call_fail(c, MR_E_INVALID, "resources", "resources: at most %d", RESOURCES_MAX);

@@ -28,6 +28,10 @@ struct mr_resources {
  * drain; on failure c->err is set and what was copied is dropped by mr_resources_drop. */
 void mr_resources_copy(struct mr_call *c, struct mr_resources *r, yyjson_val *list, struct mr_str session_id,
                        void (*fn)(void *ud, int code), void *ud);
+/* What a session in a self-hosted environment may be given: memory stores alone (API: resources §8.9). One type, a list
+ * of new resources. */
+int mr_resource_check_own(struct mr_call *c, struct mr_str type, const char *field);
+int mr_resources_check_own(struct mr_call *c, yyjson_val *list);
 void mr_resources_commit(const struct mr_resources *r, struct mr_commit *cm); /* the copies' documents */
 void mr_resources_write(const struct mr_resources *r, struct mr_jw *w);       /* an array of resources */
 void mr_resources_drop(struct mr_domain *d, struct mr_resources *r);          /* removes copied blobs */

@@ -84,6 +84,7 @@ static void session_free(struct mr_session *s)
     mr_thread_free(th);
   mr_sandbox_put(&s->sandbox);
   mr_spills_free(s);
+  mr_seen_free(s);
   yyjson_doc_free(s->agent_doc);
   yyjson_doc_free(s->doc);
   mr_mem_free(d->mem, s->sandbox_ref);

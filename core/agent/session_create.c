@@ -5,6 +5,7 @@
 #include "agent/events.h"
 #include "agent/resources.h"
 #include "agent/roster.h"
+#include "agent/work.h"
 
 #include <stdio.h>
 
@@ -24,6 +25,7 @@ struct create {
   struct mr_accept accept;
   struct mr_subject agent;
   struct mr_resources res;
+  struct mr_works_in works;
 };
 
 static void fail(struct create *p, int code)
@@ -48,6 +50,7 @@ static void on_committed(void *ud, const struct mr_commit_result *r)
   struct create *p = ud;
   struct mr_call *c = p->c;
 
+  mr_work_settled(c->d, &p->works, r->code);
   if (r->code != MR_OK) {
     mr_err_copy(&c->err, r->err);
     if (r->code == MR_E_CONFLICT)
@@ -133,6 +136,7 @@ static void commit(struct create *p)
   mr_resources_commit(&p->res, cm);
   for (int i = 0; i < p->initial.n; i++)
     mr_events_inbox_add(cm, row.id, &p->initial.v[i]);
+  if (p->self_hosted) mr_work_session_made(c->d, cm, &p->works, c->who.workspace, p->environment_id, row.id);
   mr_session_wire(&row, now, &c->out);
   mr_commit_label(cm, "create");
   mr_commit_submit(&cm, on_committed, p);
@@ -263,6 +267,7 @@ static void on_environment(void *ud, const struct mr_rows *r)
     p->env_rev = r->docs[0].rev;
     p->env_config = mr_env_config(c->arena, r->docs[0].body, &p->self_hosted);
     code = check_initial(p);
+    if (code == MR_OK && p->self_hosted) code = mr_resources_check_own(c, mr_json_get(c->in, "resources"));
   }
   if (code != MR_OK) {
     fail(p, code);

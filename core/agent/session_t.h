@@ -19,9 +19,9 @@
 enum mr_status { MR_IDLE, MR_RUNNING, MR_RESCHEDULING, MR_TERMINATED };
 enum mr_stop { MR_STOP_END_TURN, MR_STOP_REQUIRES_ACTION, MR_STOP_RETRIES, MR_STOP_REFUSAL, MR_STOP_BUDGET };
 
-/* GUARDED: a handler's tool behind a confirmation. To clients it is a tool of the server (agent.tool_use), as only
+/* BUILTIN: in the sandbox, or at the client. WEB: web_fetch and web_search, in the server. GUARDED: a handler's tool behind a confirmation. To clients it is a tool of the server (agent.tool_use), as only
  * those can be confirmed. HIDDEN: a coordinator's own (delegate.c); no event shows it. */
-enum mr_tool_kind { MR_TOOL_BUILTIN, MR_TOOL_CUSTOM, MR_TOOL_GUARDED, MR_TOOL_HIDDEN };
+enum mr_tool_kind { MR_TOOL_BUILTIN, MR_TOOL_WEB, MR_TOOL_CUSTOM, MR_TOOL_GUARDED, MR_TOOL_HIDDEN };
 enum mr_call_perm { MR_PERM_ALLOW, MR_PERM_ASK, MR_PERM_DENY };
 
 /* One tool call of the latest model reply. */
@@ -44,6 +44,7 @@ struct mr_tcall {
   bool running;            /* started in this process */
   bool recovering;         /* found unfinished at load: ask before starting */
   struct mr_tool_run *run; /* the host's handler */
+  struct mr_webcall *web;  /* web.h */
   struct mr_question hook; /* the hooks of "tools" look at the result */
   struct mr_thread *th;
   struct mr_timer deadline;
@@ -163,6 +164,7 @@ struct mr_session {
   int64_t steps;                       /* model requests of all threads, and of graders */
   int64_t running_since_us, active_us; /* time with any thread running */
   struct mr_outcome *outcomes;         /* in order; the last may be active (outcome.h) */
+  struct mr_seen *seen;                /* URLs of the conversation (web_seen.c); NULL: none */
   /* inputs */
   struct mr_input *inbox, **inbox_tail;
   /* what runs now */
@@ -222,6 +224,25 @@ enum mr_stop mr_stop_of(yyjson_val *idle); /* of an idle event's body; one that 
 void mr_state_head(const struct mr_session *s, struct mr_buf *out);
 void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us, int64_t cost /* < 0: null */);
 
+/* ---- web_seen.c: the URLs that the conversation has. A bit for each source ---- */
+#define MR_SEEN_USER   UINT64_C(1)
+#define MR_SEEN_SEARCH UINT64_C(2)
+#define MR_SEEN_FETCH  UINT64_C(4)
+#define MR_SEEN_OTHERS (UINT64_C(1) << 63) /* custom tools beyond those with a bit of their own */
+struct mr_weburl;
+uint64_t mr_seen_tool(struct mr_session *s, struct mr_str name); /* the bit of a tool's results */
+/* state.c calls these two. content: blocks, or a string. */
+void mr_seen_content(struct mr_session *s, yyjson_val *content, uint64_t source);
+void mr_seen_result(const struct mr_tcall *t, yyjson_val *content);
+bool mr_seen_has(struct mr_session *s, const struct mr_weburl *u, uint64_t sources);
+void mr_seen_free(struct mr_session *s);
+
+/* ---- web.c ---- */
+int mr_webtool_new(struct mr_domain *d, yyjson_val *config, struct mr_err *err);
+void mr_webtool_free(struct mr_domain *d);
+void mr_webtool_start(struct mr_tcall *c); /* mr_tools_finish comes, at once or later, unless it is given up */
+void mr_webtool_drop(struct mr_tcall *c);
+
 /* ---- turn_budget.c: what a session may cost (API: sessions §13.3) ---- */
 /* At list price so far, running time too, nanocents; -1: the session's model has no list price. */
 int64_t mr_session_cost(const struct mr_session *s);
@@ -254,6 +275,9 @@ void mr_history_free(struct mr_thread *th);
  * judge decides (judge.h), MR_PERM_ASK otherwise. */
 enum mr_call_perm mr_tool_policy(struct mr_thread *th, struct mr_str name, enum mr_tool_kind *kind, bool *known,
                                  bool *automatic);
+bool mr_tool_reads(const struct mr_thread *th); /* may it read files of its sandbox? */
+/* What the agent says of a built-in tool besides: its entry in configs, or NULL. */
+yyjson_val *mr_tool_config(const struct mr_thread *th, struct mr_str name);
 yyjson_val *mr_tool_schema(const struct mr_thread *th, struct mr_str name); /* of a custom tool; NULL: none */
 /* ---- input.c ---- */
 /* Does a tool's input fit its schema (a part of JSON Schema)? Else why says what is wrong with which field. */
@@ -270,6 +294,8 @@ struct mr_txn {
   struct mr_arena *arena; /* the rows' bytes, until published */
   const char *label;      /* fault points */
   unsigned what;          /* MR_SESSION_* columns to write besides */
+  enum mr_status was;     /* the session's, when it began */
+  bool hands_wanted;      /* self-hosted: there may be something to do for a worker (work.h) */
 };
 /* who NULL: the machine itself. */
 int mr_txn_begin(struct mr_txn *t, struct mr_thread *th, const struct mr_origin *who, const char *label);
@@ -345,6 +371,8 @@ void mr_tools_intent_row(struct mr_txn *t, struct mr_tcall *c); /* of this one, 
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c); /* result row of a finished call */
 void mr_tools_interrupted(struct mr_tcall *c); /* finished, with the text of an interrupted call */
 void mr_tools_forget(struct mr_thread *th);    /* runs on in the sandbox, but not for us */
+/* A call is over. content: content blocks as JSON text. */
+void mr_tools_finish(struct mr_tcall *c, struct mr_str content, bool is_error);
 /* The result of a call, small enough to be kept. */
 void mr_tools_spilled(struct mr_tcall *c, struct mr_str content, bool is_error);
 /* spill.c: true, the result is large, and mr_tools_spilled comes with what stands for it, at once or later. */
@@ -417,6 +445,7 @@ bool mr_stream_previews(const struct mr_thread *th); /* does anybody want previe
 void mr_stream_preview_start(struct mr_thread *th, const char *type, const char *id);
 void mr_stream_preview_text(struct mr_thread *th, const char *id, int index, struct mr_str text);
 void mr_stream_end_all(struct mr_thread *th, int code);
+void mr_stream_end_key(struct mr_thread *th, struct mr_str key_id); /* those of this key: it is none any more */
 
 /* ---- sessions.c ---- */
 void mr_session_wire(const struct mr_session_row *r, int64_t now_us, struct mr_buf *out);

@@ -3,6 +3,7 @@
  * session_create.c, what can be changed of it in session_update.c, what it does in turn.c.
  */
 #include "agent/sessions.h"
+#include "agent/work.h"
 
 #include <stdio.h>
 
@@ -187,6 +188,7 @@ struct removal {
   struct mr_session *s;
   struct mr_str *blobs; /* of a deletion */
   int nblobs;
+  struct mr_works_in works; /* of a deletion */
 };
 
 static void on_archived(void *ud, int code, const struct mr_err *err)
@@ -263,6 +265,7 @@ static void on_deleted(void *ud, const struct mr_commit_result *r)
   struct mr_buf b;
   char id[MR_ID_MAX], at[28];
 
+  mr_work_settled(s->d, &p->works, r->code);
   if (r->code != MR_OK) {
     mr_call_fail_err(p->c, r->err);
     mr_session_unref(s);
@@ -305,6 +308,7 @@ static void on_scoped_files(void *ud, const struct mr_rows *r)
     mr_commit_doc_delete(cm, MR_S("file"), r->docs[i].id, -1);
   }
   s->deleted = true; /* no transition from here on */
+  if (s->self_hosted) mr_work_session_gone(s, cm, &p->works);
   mr_commit_session_delete(cm, mr_str_c(s->id));
   mr_commit_submit(&cm, on_deleted, p);
 }

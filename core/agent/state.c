@@ -5,6 +5,7 @@
 #include "agent/outcome.h"
 #include "agent/price.h"
 #include "agent/session_t.h"
+#include "agent/toolset.h"
 
 #include <stdio.h>
 
@@ -23,9 +24,8 @@ struct mr_tcall *mr_state_call(struct mr_thread *th, struct mr_str event_id)
 
 bool mr_call_clients(const struct mr_tcall *t)
 {
-  return t->kind == MR_TOOL_CUSTOM
-             ? !t->owned
-             : t->kind == MR_TOOL_BUILTIN && t->th->s->self_hosted && t->perm != MR_PERM_DENY;
+  if (t->kind == MR_TOOL_CUSTOM) return !t->owned;
+  return t->kind == MR_TOOL_BUILTIN && t->th->s->self_hosted && t->perm != MR_PERM_DENY && t->confirmed >= 0;
 }
 
 bool mr_call_waits_client(const struct mr_tcall *t)
@@ -125,6 +125,13 @@ static int set_result(struct mr_thread *th, struct mr_tcall *t, yyjson_val *j)
   return t->result.p ? MR_OK : MR_E_NOMEM;
 }
 
+static void count_search(struct mr_thread *th, const struct mr_tcall *t)
+{
+  if (!mr_str_is(t->name, "web_search")) return;
+  th->usage.searches++;
+  th->s->usage.searches++;
+}
+
 static int apply_result(struct mr_thread *th, yyjson_val *j, const char *ref)
 {
   struct mr_tcall *t = mr_state_call(th, mr_json_get_str(j, ref));
@@ -132,6 +139,8 @@ static int apply_result(struct mr_thread *th, yyjson_val *j, const char *ref)
 
   if (!t || t->resolved) return MR_OK;
   code = set_result(th, t, j);
+  mr_seen_result(t, mr_json_get(j, "content"));
+  if (t->kind == MR_TOOL_WEB && !t->is_error) count_search(th, t);
   t->resolved = true;
   t->finished = false;
   for (int i = 0; i < th->ncalls; i++)
@@ -397,8 +406,10 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
   } else if (mr_str_is(t, "user.message")) {
     th->wants_model = true;
     th->repeats = 0;
+    mr_seen_content(s, mr_json_get(j, "content"), MR_SEEN_USER);
     return mr_history_user(th, mr_json_get(j, "content"), "user");
   } else if (mr_str_is(t, "system.message")) {
+    mr_seen_content(s, mr_json_get(j, "content"), MR_SEEN_USER);
     return mr_history_user(th, mr_json_get(j, "content"), "system");
   } else if (mr_str_is(t, "user.interrupt")) {
     mr_repeats_forget(s);
@@ -406,6 +417,7 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
     if (mr_json_get(j, "budget")) mr_repeats_forget(s);
   } else if (mr_str_is(t, "user.define_outcome")) {
     th->repeats = 0;
+    mr_seen_content(s, mr_json_get(j, "description"), MR_SEEN_USER);
     return mr_outcome_apply_define(s, j);
   } else if (mr_str_is(t, "span.outcome_evaluation_start")) {
     s->steps++;
@@ -417,7 +429,8 @@ static int apply_wire(struct mr_thread *th, const struct mr_log_row *row, yyjson
   } else if (mr_str_is(t, "agent.thread_message_received")) {
     return apply_received(th, j);
   } else if (mr_str_is(t, "agent.tool_use")) {
-    return apply_tool_use(th, j, "id", MR_TOOL_BUILTIN);
+    return apply_tool_use(th, j, "id",
+                          mr_toolset_web(mr_json_get_str(j, "name")) ? MR_TOOL_WEB : MR_TOOL_BUILTIN);
   } else if (mr_str_is(t, "agent.custom_tool_use")) {
     return apply_tool_use(th, j, "id", MR_TOOL_CUSTOM);
   } else if (mr_str_is(t, "agent.tool_result") || mr_str_is(t, "user.tool_result")) {
@@ -477,7 +490,10 @@ void mr_usage_write(struct mr_jw *w, const struct mr_usage *u, int64_t active_us
   mr_jw_key(w, "active_seconds");
   mr_jw_real(w, (double)(active_us / 1000) / 1000.0);
   mr_jw_key(w, "server_tool_use");
-  mr_jw_raw(w, MR_S("{\"web_search_requests\":0,\"web_fetch_requests\":0}"));
+  mr_jw_obj(w);
+  mr_jw_kint(w, "web_search_requests", u->searches);
+  mr_jw_kint(w, "web_fetch_requests", 0);
+  mr_jw_obj_end(w);
   mr_jw_obj_end(w);
 }
 

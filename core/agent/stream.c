@@ -150,6 +150,14 @@ void mr_stream_end_all(struct mr_thread *th, int code)
     sub_end(th->subs, code);
 }
 
+void mr_stream_end_key(struct mr_thread *th, struct mr_str key_id)
+{
+  for (struct mr_subscriber *u = th->subs, *next; u; u = next) {
+    next = u->next;
+    if (mr_str_eq(u->call->who.key_id, key_id)) sub_end(u, MR_E_CLOSED);
+  }
+}
+
 /* ---- opening ---- */
 
 static void on_cancel(struct mr_call *c)

@@ -2,6 +2,7 @@
  * threads.c - the thread endpoints (API: sessions §12.5). They answer from the loaded session: what its threads are
  * is in its log, and only its machine reads that. Loop thread.
  */
+#include "agent/outcome.h"
 #include "agent/price.h"
 #include "agent/session_t.h"
 
@@ -193,8 +194,8 @@ static void on_archived(void *ud, int code, const struct mr_err *err)
   mr_session_unref(th->s);
 }
 
-/* A thread that waits for the client counts as idle; what it waited for dies with it, and the session no longer
- * waits for that. */
+/* A thread that waits for the client, or for its budget, counts as idle; what it waited for dies with it, and the
+ * session no longer waits for that. */
 static void on_archive(void *ud, int code, struct mr_session *s, const struct mr_err *err)
 {
   struct mr_call *c = ud;
@@ -216,12 +217,14 @@ static void on_archive(void *ud, int code, struct mr_session *s, const struct mr
   } else if (th->status == MR_TERMINATED) {
     on_archived(c, MR_OK, NULL);
   } else {
-    blocked = mr_thread_blocked(th) && mr_state_blocked(s);
+    blocked = s->status == MR_IDLE && (th->stop == MR_STOP_REQUIRES_ACTION || th->stop == MR_STOP_BUDGET);
     mr_txn_begin(&t, th, &c->who, "archive");
     mr_turn_flush(&t);
     mr_turn_terminated(&t);
+    mr_outcome_resume(&t);
     if (blocked) mr_turn_stopped(&t);
     mr_txn_commit(&t, on_archived, c);
+    mr_turn_wake(&s->main);
   }
 }
 

@@ -12,7 +12,8 @@ int64_t mr_session_cost(const struct mr_session *s)
   int64_t active = s->active_us + (s->running_since_us ? s->last_us - s->running_since_us : 0);
 
   if (!mr_price_find(s->d->prices, s->main.model, s->main.speed)) return -1;
-  return mr_cost_add(s->cost, mr_price_runtime(s->d->prices, active));
+  return mr_cost_add(mr_cost_add(s->cost, mr_price_searches(s->d->prices, s->usage.searches)),
+                     mr_price_runtime(s->d->prices, active));
 }
 
 const struct mr_caps *mr_session_caps(const struct mr_session *s)

@@ -65,6 +65,7 @@ static void apply(struct mr_txn *t, struct mr_input *in)
     mr_turn_thread_idle(t, MR_STOP_END_TURN, MR_S("null"));
     if (mr_thread_advisor(was[i])) mr_turn_terminated(t);
   }
+  mr_outcome_resume(t);
   if (n) mr_turn_stopped(t);
 }
 

@@ -49,7 +49,9 @@ static void recover_tools(struct mr_thread *th)
   for (int i = 0; i < th->ncalls; i++) {
     struct mr_tcall *c = th->calls[i];
     if (c->resolved || c->finished) continue;
-    if (c->kind != MR_TOOL_BUILTIN && c->owned)
+    if (c->kind == MR_TOOL_WEB && c->attempt > 0)
+      mr_tools_interrupted(c);
+    else if (c->kind != MR_TOOL_BUILTIN && c->owned)
       recover_custom(&t, c);
     else if (c->kind == MR_TOOL_BUILTIN && c->attempt > 0)
       c->recovering = true;

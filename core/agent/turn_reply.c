@@ -4,6 +4,7 @@
  * besides (the outcome of one that is refused, the claim of the handler that owns it). All of it goes into the
  * caller's one transaction.
  */
+#include "agent/toolset.h"
 #include "agent/turn_model_t.h"
 
 static void reply_private(struct mr_txn *t, struct mr_model_run *r)
@@ -140,7 +141,8 @@ static void use_private(struct mr_txn *t, const struct mr_use *u)
   int owns = 0;
 
   if (u->kind == MR_TOOL_HIDDEN && u->perm != MR_PERM_DENY) return;
-  if (u->kind != MR_TOOL_BUILTIN && u->perm != MR_PERM_DENY) owns = mr_tools_owned(t->th, u->name);
+  if (u->kind != MR_TOOL_BUILTIN && u->kind != MR_TOOL_WEB && u->perm != MR_PERM_DENY)
+    owns = mr_tools_owned(t->th, u->name);
   /* What is guarded is claimed also when its handler went meanwhile: without the claim it would be a tool of the
    * sandbox when the log is read. */
   if (u->perm != MR_PERM_DENY && !owns && u->kind != MR_TOOL_GUARDED) return;

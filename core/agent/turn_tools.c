@@ -1,8 +1,8 @@
 /*
  * turn_tools.c - running the tool calls of a reply: intents before, results after. A call starts only when
  * its intent is durable, so a crash never leaves a tool running that the log does not know; its result is
- * recorded with those of its batch. Built-in tools run in the session's sandbox, custom ones in the host's
- * handler that claimed them.
+ * recorded with those of its batch. Built-in tools run in the session's sandbox, those of the web in the server
+ * (web.c), custom ones in the host's handler that claimed them.
  */
 #include "agent/session_t.h"
 
@@ -85,9 +85,14 @@ static void hidden_result_row(struct mr_txn *t, struct mr_tcall *c)
   mr_buf_free(&b);
 }
 
+/* A call that a client was to answer, an interrupted one, has its answer in that client's form: workers that read the
+ * history run again what they find no such answer for. */
 void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
 {
   bool custom = c->kind == MR_TOOL_CUSTOM;
+  const char *type = custom               ? "user.custom_tool_result"
+                     : mr_call_clients(c) ? "user.tool_result"
+                                          : "agent.tool_result";
   struct mr_buf b;
   struct mr_jw w;
 
@@ -96,7 +101,7 @@ void mr_tools_result_row(struct mr_txn *t, struct mr_tcall *c)
     hidden_result_row(t, c);
     return;
   }
-  mr_txn_wire(t, &b, &w, custom ? "user.custom_tool_result" : "agent.tool_result", NULL, NULL);
+  mr_txn_wire(t, &b, &w, type, NULL, NULL);
   mr_jw_kc(&w, custom ? "custom_tool_use_id" : "tool_use_id", c->event_id);
   mr_jw_kraw(&w, "content", c->result.n ? c->result : MR_S("[]"));
   mr_jw_key(&w, "is_error");
@@ -228,8 +233,7 @@ void mr_tools_spilled(struct mr_tcall *c, struct mr_str content, bool is_error)
   if (!hook_ask(c)) finished(c);
 }
 
-/* A call is over. content: content blocks as JSON text. */
-static void finish(struct mr_tcall *c, struct mr_str content, bool is_error)
+void mr_tools_finish(struct mr_tcall *c, struct mr_str content, bool is_error)
 {
   (void)MR_FAULT("tool.finish.before");
   if (c->resolved || c->finished || c->th->s->poisoned || !mr_spill(c, content, is_error))
@@ -249,34 +253,22 @@ static void finish_text(struct mr_tcall *c, struct mr_str text)
   mr_jw_kstr(&w, "text", text);
   mr_jw_obj_end(&w);
   mr_jw_arr_end(&w);
-  finish(c, mr_buf_get(&b), true);
+  mr_tools_finish(c, mr_buf_get(&b), true);
   mr_buf_free(&b);
 }
 
 /* ---- built-in tools: the sandbox ---- */
-
-static void keep_ref(struct mr_session *s)
-{
-  const char *ref = s->sandbox ? mr_sandbox_ref(s->sandbox) : "";
-  char *copy;
-
-  if (!ref[0] || (s->sandbox_ref && strcmp(ref, s->sandbox_ref) == 0)) return;
-  copy = mr_mem_strdup(s->d->mem, mr_str_c(ref));
-  if (!copy) return;
-  mr_mem_free(s->d->mem, s->sandbox_ref);
-  s->sandbox_ref = copy; /* the next commit's head holds it */
-}
 
 static void on_sandbox(void *ud, const struct mr_sandbox_result *r)
 {
   struct mr_tcall *c = ud;
   struct mr_session *s = c->th->s;
 
-  keep_ref(s);
+  mr_session_hands_keep(s);
   if (r->code == MR_OK)
-    finish(c, mr_str_is(r->content, "[]") ? mr_str_c(no_output) : r->content, r->is_error);
+    mr_tools_finish(c, mr_str_is(r->content, "[]") ? mr_str_c(no_output) : r->content, r->is_error);
   else if (r->code == MR_E_CANCELLED || r->code == MR_E_NOTFOUND || (r->code == MR_E_CLOSED && c->recovering))
-    finish(c, mr_str_c(interrupted_text), true);
+    mr_tools_finish(c, mr_str_c(interrupted_text), true);
   else
     finish_text(c, mr_str_c(r->err ? r->err->message : "the sandbox failed"));
   mr_session_unref(s);
@@ -328,7 +320,7 @@ void mr_tool_run_done(struct mr_domain *d, struct mr_tool_run *run, struct mr_st
   mr_buf_init(&b, d->mem, SIZE_MAX / 2);
   mr_session_ref(c->th->s);
   if (mr_content_from_result(d->mem, content, &b, &err) == MR_OK)
-    finish(c, mr_buf_get(&b), is_error);
+    mr_tools_finish(c, mr_buf_get(&b), is_error);
   else
     finish_text(c,
                 mr_str_c(mr_arena_printf(c->th->s->mem, "The tool's result cannot be used: %s", err.message)));
@@ -399,6 +391,8 @@ void mr_tools_start(struct mr_thread *th)
     s->d->stats.tool_calls++;
     if (c->kind == MR_TOOL_BUILTIN)
       start_builtin(c);
+    else if (c->kind == MR_TOOL_WEB)
+      mr_webtool_start(c);
     else
       start_custom(c);
     (void)MR_FAULT("tool.start.after");
@@ -418,6 +412,9 @@ void mr_tools_cancel(struct mr_thread *th)
       run_end(c);
     } else if (mr_question_open(&c->hook)) {
       hook_drop(c);
+    } else if (c->web) {
+      not_running(c);
+      mr_webtool_drop(c);
     } else if (s->sandbox) {
       mr_sandbox_cancel(s->sandbox, mr_str_c(c->event_id)); /* its callback still comes */
     }
@@ -432,6 +429,9 @@ void mr_tools_forget(struct mr_thread *th)
     struct mr_tcall *c = th->calls[i];
     if (mr_question_open(&c->hook)) {
       hook_drop(c);
+    } else if (c->web) {
+      not_running(c);
+      mr_webtool_drop(c);
     } else if (c->running && c->run) {
       s->d->tools.cancel(s->d->tools.ud, c->run);
       not_running(c);

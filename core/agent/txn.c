@@ -3,7 +3,7 @@
  * the commit is durable; a failed commit poisons the session. processed_at is strictly increasing in a
  * session: max(clock, last + 1 us).
  */
-#include "agent/session_t.h"
+#include "agent/work.h"
 
 #include <stdio.h>
 
@@ -13,6 +13,7 @@ struct mr_commit_wait {
   struct mr_arena *arena;
   struct mr_log_row *rows;
   int n;
+  struct mr_works_in works;
   void (*done)(void *ud, int code, const struct mr_err *err);
   void *ud;
 };
@@ -27,6 +28,7 @@ int mr_txn_begin(struct mr_txn *t, struct mr_thread *th, const struct mr_origin 
   t->th = th;
   t->label = label;
   t->what = MR_SESSION_HEAD;
+  t->was = s->status;
   t->arena = mr_arena_new(s->d->mem, 2048);
   t->c = mr_commit_new(s->d->store, who ? who : &self);
   if (!t->arena || !t->c) t->code = MR_E_NOMEM;
@@ -227,6 +229,7 @@ static void committed(void *ud, const struct mr_commit_result *r)
   const struct mr_mem *mem = s->d->mem;
   struct mr_arena *arena = cw->arena;
 
+  mr_work_settled(s->d, &cw->works, r->code);
   if (r->code == MR_OK) {
     s->done_seq = cw->seq;
     publish(s, cw->rows, cw->n, r->first_pos);
@@ -303,7 +306,10 @@ void mr_txn_commit(struct mr_txn *t, void (*done)(void *ud, int code, const stru
   }
   if (MR_SWITCH("publish-early")) publish(s, t->rows, t->n, (INT64_C(1) << 60) + s->seq * 1000);
   mr_commit_label(t->c, t->label);
-  *cw = (struct mr_commit_wait){s, ++s->seq, t->arena, t->rows, t->n, done, ud};
+  *cw = (struct mr_commit_wait){s, ++s->seq, t->arena, t->rows, t->n, {{NULL}, 0}, done, ud};
+  if (s->self_hosted)
+    mr_work_session_changes(s, t->c, &cw->works,
+                            t->hands_wanted || (s->status == MR_RUNNING && t->was != MR_RUNNING));
   mr_session_ref(s);
   mr_commit_submit(&t->c, committed, cw);
 }

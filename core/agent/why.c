@@ -6,6 +6,7 @@
  * Invariant: only reads, one statement after the other, all bounded: a session that goes on meanwhile may be seen
  * between two steps, which the text then says of it. What it found is written by why_text.c.
  */
+#include "agent/session_t.h"
 #include "agent/why_t.h"
 
 enum { PAGE = 200, PAGES_MAX = 40 };
@@ -385,6 +386,7 @@ static int copy_row(struct mr_why *y, const struct mr_session_row *r)
 {
   yyjson_doc *head = NULL, *doc = NULL, *agent = NULL;
   yyjson_val *a, *model, *multi;
+  struct mr_session *loaded;
   struct mr_call *c = y->c;
   int code = mr_json_parse(c->mem, r->head, SIZE_MAX, &head, &c->err);
 
@@ -397,6 +399,8 @@ static int copy_row(struct mr_why *y, const struct mr_session_row *r)
   y->model = keep(y, yyjson_is_str(model) ? mr_json_str(model) : mr_json_get_str(model, "id"));
   y->status = keep(y, r->status);
   y->self_hosted = mr_env_self_hosted(yyjson_doc_get_root(doc));
+  loaded = mr_session_loaded(c->d, c->who.workspace, c->path[0]);
+  if (loaded && loaded->sandbox) y->doing = keep(y, mr_str_c(mr_sandbox_doing(loaded->sandbox)));
   y->revision = revision(yyjson_doc_get_root(head));
   y->created_us = y->since_us = r->created_us;
   y->archived_us = r->archived_us;

@@ -55,6 +55,7 @@ struct mr_why {
   int nnamed, nfound;              /* calls that it names; of those the ones seen */
   int queued;                      /* inputs that wait in the inbox */
   bool self_hosted;                /* the client runs the built-in tools */
+  struct mr_str doing;             /* of the sandbox, before it runs anything: "npm 2/6, express@4" */
   int revision;                    /* of its outcome, that is under way; or 0 */
 };
 

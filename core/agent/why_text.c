@@ -2,8 +2,10 @@
  * why_text.c - what a session waits for, in one sentence and in fields: the second half of the operation sessions.why.
  * See why_t.h. Pure, but for the answer that it writes.
  */
+#include "agent/work_t.h"
 #include "agent/price.h"
 #include "agent/session_t.h"
+#include "agent/toolset.h"
 #include "agent/why_t.h"
 
 enum { WAITS_MAX = 64, SAID_MAX = 4 };
@@ -64,9 +66,16 @@ static void add(struct waits *l, struct wait w)
 
 /* ---- calls ---- */
 
-static bool is_web(struct mr_str name)
+/* Of a session in a self-hosted environment: has anyone taken it from the queue? */
+static const char *worker(const struct mr_why *y)
 {
-  return mr_str_is(name, "web_search") || mr_str_is(name, "web_fetch");
+  struct mr_domain *d = y->c->d;
+  struct mr_work *w = mr_work_of_session(d, y->c->who.workspace, y->c->path[0]);
+  enum mr_work_state state = w ? mr_work_shows(w, mr_loop_wall_us(d->loop)) : MR_WORK_STOPPED;
+
+  return state == MR_WORK_STOPPED  ? ""
+         : state == MR_WORK_QUEUED ? ", and none has taken the session"
+                                   : ", and one has the session";
 }
 
 static void wait_for_client(struct waits *l, const struct mr_why_use *u, const struct mr_why_thread *t)
@@ -82,11 +91,15 @@ static void wait_for_client(struct waits *l, const struct mr_why_use *u, const s
     w.kind = "approval";
     w.text = mr_arena_printf(l->a, "waits for approval of " MR_FMT " (" MR_FMT ") since %s", MR_ARG(u->name),
                              MR_ARG(u->id), since);
-  } else {
+  } else if (mr_str_is(u->type, "agent.custom_tool_use")) {
     w.kind = "client_tool";
-    w.text = mr_arena_printf(l->a, "waits for the client's answer to %s tool " MR_FMT " (" MR_FMT ") since %s",
-                             mr_str_is(u->type, "agent.custom_tool_use") ? "custom" : "the", MR_ARG(u->name),
-                             MR_ARG(u->id), since);
+    w.text =
+        mr_arena_printf(l->a, "waits for the client's answer to custom tool " MR_FMT " (" MR_FMT ") since %s",
+                        MR_ARG(u->name), MR_ARG(u->id), since);
+  } else {
+    w.kind = "worker";
+    w.text = mr_arena_printf(l->a, "waits for a worker to run the tool " MR_FMT " (" MR_FMT ") since %s%s",
+                             MR_ARG(u->name), MR_ARG(u->id), since, worker(l->y));
   }
   add(l, w);
 }
@@ -106,12 +119,16 @@ static void wait_for_tool(struct waits *l, const struct mr_why_use *u)
     w.kind = "mcp_tool";
     w.text = mr_arena_printf(l->a, "tool " MR_FMT " of the MCP server " MR_FMT " %s since %s", MR_ARG(u->name),
                              MR_ARG(u->server), verb, since);
-  } else if (is_web(u->name)) {
+  } else if (mr_toolset_web(u->name)) {
     w.kind = "server_tool";
     w.text = mr_arena_printf(l->a, "tool " MR_FMT " %s on this server since %s", MR_ARG(u->name), verb, since);
   } else {
     w.kind = "sandbox_tool";
-    w.text = mr_arena_printf(l->a, "tool " MR_FMT " %s in the sandbox since %s", MR_ARG(u->name), verb, since);
+    w.text =
+        l->y->doing.n
+            ? mr_arena_printf(l->a, "tool " MR_FMT " waits since %s: installing packages (" MR_FMT ")",
+                              MR_ARG(u->name), since, MR_ARG(l->y->doing))
+            : mr_arena_printf(l->a, "tool " MR_FMT " %s in the sandbox since %s", MR_ARG(u->name), verb, since);
   }
   add(l, w);
 }
@@ -122,7 +139,7 @@ static bool clients(const struct mr_why *y, const struct mr_why_use *u)
   if (u->ask && !u->confirmed) return true;
   if (u->claimed) return false;
   return mr_str_is(u->type, "agent.custom_tool_use") ||
-         (y->self_hosted && mr_str_is(u->type, "agent.tool_use"));
+         (y->self_hosted && mr_str_is(u->type, "agent.tool_use") && !mr_toolset_web(u->name));
 }
 
 /* The open calls of a thread; how many. */

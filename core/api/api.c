@@ -138,7 +138,18 @@ static bool headers_ok(struct mr_exchange *q)
   return true;
 }
 
-static void on_key(void *ud, int code, int64_t workspace, struct mr_str key_id)
+static bool may(struct mr_exchange *q)
+{
+  struct mr_err err;
+
+  if (mr_bearer_check(q->a->o.domain, &q->by, q->op ? q->op->flags : 0, q->op ? q->op->path : "", q->params,
+                      &err) == MR_OK)
+    return true;
+  mr_exchange_error(q, &err);
+  return false;
+}
+
+static void on_key(void *ud, int code, const struct mr_bearer *by)
 {
   struct mr_exchange *q = ud;
 
@@ -152,10 +163,12 @@ static void on_key(void *ud, int code, int64_t workspace, struct mr_str key_id)
                                        : "the key could not "
                                          "be checked now");
   } else if (headers_ok(q)) {
-    q->workspace = workspace;
-    q->key_id = mr_arena_str(q->arena, key_id);
-    q->authorized = true;
-    mr_exchange_begin(q);
+    q->by = *by;
+    q->by.key_id = mr_arena_str(q->arena, by->key_id);
+    q->by.environment_id = mr_arena_str(q->arena, by->environment_id);
+    q->by.session_id = mr_arena_str(q->arena, by->session_id);
+    q->authorized = may(q);
+    if (q->authorized) mr_exchange_begin(q);
   }
   mr_exchange_unref(q);
 }
@@ -306,6 +319,11 @@ int mr_api_new(struct mr_api **out, const struct mr_api_opts *o, struct mr_err *
 int mr_api_listen(struct mr_api *a, const struct mr_http_listen *l, char *actual, size_t n, struct mr_err *err)
 {
   return mr_http_server_listen(a->http, l, actual, n, err);
+}
+
+bool mr_api_answers(const struct mr_api *a, const struct sockaddr *sa)
+{
+  return mr_http_server_answers(a->http, sa);
 }
 
 void mr_api_stop(struct mr_api *a)

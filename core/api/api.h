@@ -31,6 +31,7 @@ struct mr_api_opts {
 };
 int mr_api_new(struct mr_api **out, const struct mr_api_opts *o, struct mr_err *err);
 int mr_api_listen(struct mr_api *a, const struct mr_http_listen *l, char *actual, size_t n, struct mr_err *err);
+bool mr_api_answers(const struct mr_api *a, const struct sockaddr *sa); /* mr_http_server_answers */
 /* No new connections; requests in flight go on, streams are ended by the domain's drain. */
 void mr_api_stop(struct mr_api *a);
 int mr_api_active(const struct mr_api *a); /* requests and streams not closed yet */

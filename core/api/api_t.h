@@ -51,11 +51,11 @@ struct mr_exchange {
   struct mr_arena *arena; /* the connection's; gone with x */
   struct mr_buf body;
   bool authorized, body_whole, answered;
-  bool begun;           /* what needs the body may start */
-  struct mr_once *once; /* with an idempotency key; or NULL */
-  bool resumes;         /* a stream: "after" is the header last-event-id */
-  int64_t workspace;
-  struct mr_str key_id;
+  bool begun;            /* what needs the body may start */
+  struct mr_once *once;  /* with an idempotency key; or NULL */
+  bool resumes;          /* a stream: "after" is the header last-event-id */
+  struct mr_bearer by;   /* strings in the arena */
+  struct mr_str details; /* of the error that is being answered; JSON members */
   /* uploads */
   struct mr_multipart *parts;
   struct mr_buf fields; /* "name=value&..." of parts that are fields, and of the file's head */

@@ -267,7 +267,7 @@ static void on_hours(void *ud, const struct mr_rows *r)
       a->once_hours[hour % MR_ONCE_HOURS] = (struct mr_once_hour){hour, bytes};
   }
   a->once_loaded = a->once_loaded || r->code == MR_OK;
-  mr_read_kv(a->o.store, o->q->workspace, SPACE, o->key, on_record, o);
+  mr_read_kv(a->o.store, o->q->by.workspace, SPACE, o->key, on_record, o);
 }
 
 static void look_up(struct mr_once *o)
@@ -276,9 +276,9 @@ static void look_up(struct mr_once *o)
 
   o->q->refs++;
   if (a->once_loaded)
-    mr_read_kv(a->o.store, o->q->workspace, SPACE, o->key, on_record, o);
+    mr_read_kv(a->o.store, o->q->by.workspace, SPACE, o->key, on_record, o);
   else
-    mr_read_kvs(a->o.store, o->q->workspace, SPACE, MR_S("#"), mr_str_n("", 0), 100, on_hours, o);
+    mr_read_kvs(a->o.store, o->q->by.workspace, SPACE, MR_S("#"), mr_str_n("", 0), 100, on_hours, o);
 }
 
 /* ---- an exchange's part in it ---- */
@@ -338,7 +338,7 @@ bool mr_once_begin(struct mr_exchange *q)
   }
   o = mr_mem_zalloc(q->a->mem, sizeof *o);
   mr_buf_init(&b, q->a->mem, 1 << 12);
-  mr_buf_printf(&b, MR_FMT " " MR_FMT, MR_ARG(q->key_id), MR_ARG(key));
+  mr_buf_printf(&b, MR_FMT " " MR_FMT, MR_ARG(q->by.key_id), MR_ARG(key));
   if (o) {
     o->q = q;
     q->once = o;
@@ -385,7 +385,7 @@ bool mr_once_keep(struct mr_exchange *q, int status, struct mr_str answer)
   if (!o->holds || o->found || !o->digest[0] || (o->kept && status == 200) || !worth_keeping(status))
     return false;
   mr_buf_str(&o->answer, answer);
-  cm = mr_commit_new(q->a->o.store, &(struct mr_origin){.workspace = q->workspace});
+  cm = mr_commit_new(q->a->o.store, &(struct mr_origin){.workspace = q->by.workspace});
   if (!cm || o->answer.failed) {
     mr_commit_drop(&cm);
     return false;

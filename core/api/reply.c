@@ -74,9 +74,10 @@ static void write_error(const struct mr_exchange *q, const struct mr_err *err, s
   mr_jw_obj(&w);
   mr_jw_kc(&w, "type", err->type);
   mr_jw_kc(&w, "message", err->message);
-  if (err->error_code[0] || err->field[0]) {
+  if (err->error_code[0] || err->field[0] || q->details.n) {
     mr_jw_key(&w, "details");
     mr_jw_obj(&w);
+    if (q->details.n) mr_jw_raw(&w, q->details);
     if (err->error_code[0]) mr_jw_kc(&w, "error_code", err->error_code);
     if (err->field[0]) mr_jw_kc(&w, "field", err->field);
     mr_jw_obj_end(&w);
@@ -284,6 +285,7 @@ void mr_exchange_done(struct mr_call *c)
       mr_http_cut(q->x);
   } else if (c->code != MR_OK) {
     if (q->x) name_header(q, &c->err);
+    q->details = c->details;
     mr_exchange_error(q, &c->err);
   } else {
     mr_exchange_json(q, 200, mr_buf_get(&c->out));

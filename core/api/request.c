@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 enum { LAST_MAX = 100 }; /* of last-event-id: longer ones are wrong anyway */
+enum { WORKER_MAX = 255 };
 
 static void on_in_drained(struct mr_call *c)
 {
@@ -28,12 +29,16 @@ static struct mr_call *call_new(struct mr_exchange *q)
     mr_exchange_fail(q, MR_E_NOMEM, NULL, "out of memory");
     return NULL;
   }
-  c->who = (struct mr_origin){.workspace = q->workspace,
-                              .key_id = mr_arena_str(c->arena, q->key_id),
+  c->who = (struct mr_origin){.workspace = q->by.workspace,
+                              .key_id = mr_arena_str(c->arena, q->by.key_id),
                               .request_id = mr_arena_str(c->arena, mr_str_c(q->id)),
                               .trace = mr_arena_str(c->arena, mr_http_req_header(q->x, "traceparent")),
                               .last = q->once ? mr_once_with_effect : NULL,
                               .ud = q};
+  c->by = q->by;
+  c->by.key_id = c->who.key_id;
+  c->by.environment_id = mr_arena_str(c->arena, q->by.environment_id);
+  c->by.session_id = mr_arena_str(c->arena, q->by.session_id);
   if (c->who.trace.n > 128) c->who.trace.n = 0;
   for (int i = 0; i < MR_PATH_MAX; i++)
     c->path[i] = q->params[i].n ? mr_arena_str(c->arena, q->params[i]) : q->params[i];
@@ -60,6 +65,7 @@ static void start(struct mr_exchange *q, struct mr_call *c)
 static void start_query(struct mr_exchange *q)
 {
   struct mr_str query = mr_http_query(q->x), last = mr_str_trim(mr_http_req_header(q->x, "last-event-id"));
+  struct mr_str worker = mr_str_trim(mr_http_req_header(q->x, "anthropic-worker-id"));
   struct mr_call *c = call_new(q);
   struct mr_err err;
 
@@ -68,6 +74,10 @@ static void start_query(struct mr_exchange *q)
     last = mr_url_encode(c->arena, mr_str_n(last.p, last.n > LAST_MAX ? LAST_MAX : last.n));
     query = mr_str_c(mr_arena_printf(c->arena, "after=" MR_FMT "&" MR_FMT, MR_ARG(last), MR_ARG(query)));
     q->resumes = true;
+  }
+  if (worker.n && strcmp(q->op->name, "environments.work.poll") == 0) {
+    worker = mr_url_encode(c->arena, mr_str_n(worker.p, worker.n > WORKER_MAX ? WORKER_MAX : worker.n));
+    query = mr_str_c(mr_arena_printf(c->arena, "worker_id=" MR_FMT "&" MR_FMT, MR_ARG(worker), MR_ARG(query)));
   }
   if (mr_op_query(c, q->op, query, &err) != MR_OK) {
     mr_exchange_error(q, &err);
@@ -140,6 +150,10 @@ static void start_json(struct mr_exchange *q)
   if (!q->op) {
     start_control(q, doc);
     yyjson_doc_free(doc);
+    return;
+  }
+  if (!doc && (q->op->flags & MR_OP_QUERY)) {
+    start_query(q);
     return;
   }
   c = call_new(q);

@@ -69,6 +69,10 @@ void mr_api_metrics(struct mr_exchange *q)
   providers(&b, q->a->o.models, "provider_waiting", "Requests in line for a model provider.", 1);
   providers(&b, q->a->o.models, "provider_paused_seconds", "What is left of a pause that it asked for.", 2);
   metric(&b, "sandbox_calls_running", "gauge", "Tool calls in sandboxes.", d.tools_running);
+  metric(&b, "sandbox_requests_total", "counter", "Hosts that sandboxes asked for and were let to.",
+         (double)d.egress.allowed);
+  metric(&b, "sandbox_requests_denied_total", "counter", "What was refused to them.",
+         (double)(d.egress.denied + d.egress.unknown));
   metric(&b, "handlers_running", "gauge", "Tool calls in handlers of this server.", d.handlers_running);
   metric(&b, "streams_open", "gauge", "Subscribers of event streams.", d.subscribers);
   metric(&b, "streams_waiting_bytes", "gauge", "Memory of what waits for readers of event streams.",

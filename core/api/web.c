@@ -117,13 +117,14 @@ int mr_web_on_body(struct mr_exchange *q, struct mr_str bytes, bool last)
   return MR_OK;
 }
 
-static void on_key(void *ud, int code, int64_t workspace, struct mr_str key_id)
+static void on_key(void *ud, int code, const struct mr_bearer *by)
 {
   struct mr_exchange *q = ud;
 
-  (void)workspace;
-  (void)key_id;
-  if (q->x && code == MR_OK)
+  if (q->x && code == MR_OK && by->kind > MR_BEARER_API)
+    mr_exchange_fail(q, MR_E_DENIED, NULL,
+                     "the keys of workers are for their work alone: this takes an API key");
+  else if (q->x && code == MR_OK)
     allowed(q);
   else if (q->x)
     mr_exchange_fail(q, code, NULL,

@@ -32,6 +32,7 @@ struct request {
   char *method, *url, *unix_path;
   struct mr_str *headers;
   int nheaders, follow;
+  bool guard;
   struct mr_str body;
   int64_t timeout_ms, max_body, connect_ms, idle_ms;
   atomic_bool cancelled;
@@ -223,7 +224,8 @@ static void on_start(struct mr_post *p)
                               .connect_timeout_ms = r->connect_ms,
                               .timeout_ms = r->timeout_ms,
                               .stall_ms = r->idle_ms,
-                              .follow = r->follow};
+                              .follow = r->follow,
+                              .guard = r->guard ? rt->guard : NULL};
   struct mr_err err = {0};
   int code = MR_OK;
 
@@ -288,6 +290,7 @@ static int copy_request(struct request *r, const struct mr_ext_http_req *q, stru
   r->idle_ms = q->idle_ms;
   r->max_body = q->max_body ? q->max_body : r->cbs.chunk ? INT64_MAX : BODY_MAX;
   r->follow = q->follow;
+  r->guard = q->guard != 0;
   return r->url && r->method && r->headers && r->body.p ? MR_OK : mr_err_nomem(err);
 }
 

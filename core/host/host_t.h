@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include "agent/domain.h"
 #include "api/api.h"
+#include "host/options.h"
 #include "host/queue.h"
 #include "loop/child.h"
 #include "moonrig_ext.h"
@@ -98,6 +99,8 @@ static inline const struct mr_mem *mr_rt_mem(const struct mr_runtime *rt)
   return &rt->sys.mem;
 }
 int mr_rt_open_parts(struct mr_runtime *rt, const struct mr_config *c, struct mr_err *err); /* parts.c */
+int mr_rt_egress(struct mr_runtime *rt, struct mr_egress_options *o, struct mr_arena *a,
+                 struct mr_err *err);          /* egress.c */
 void mr_rt_close_parts(struct mr_runtime *rt); /* parts.c: on the closing thread, loop not running */
 void mr_rt_free_lists(struct mr_runtime *rt);  /* parts.c: tools, hooks, timers, ...: after the last callback */
 
@@ -107,10 +110,6 @@ void mr_rt_close_init(struct mr_runtime *rt);
 void mr_rt_turn(struct mr_runtime *rt, int wait_ms);
 /* Waits for the queue, turning the loop where nobody else does. */
 int mr_rt_wait(struct mr_runtime *rt, int timeout_ms);
-
-/* ---- options.c ---- */
-/* Parses and checks the options; NULL text counts as {}. */
-int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, struct mr_err *err);
 
 /* ---- call.c, call_new.c ---- */
 struct mr_op {

@@ -35,6 +35,8 @@ static const struct option table[] = {
     {"outcomes", K_OBJ, 0, 0},
     {"outcomes.heartbeat_ms", K_INT, 100, 3600000},
     {"outcomes.grader_model", K_STR, 1, 250},
+    {"work", K_OBJ, 0, 0}, /* of self-hosted environments */
+    {"work.lease", K_INT, 1, 3600},
     {"sandbox", K_OBJ, 0, 0},
     {"sandbox.enabled", K_BOOL, 0, 0},
     {"sandbox.root", K_STR, 1, 4000},
@@ -47,6 +49,14 @@ static const struct option table[] = {
     {"sandbox.disk_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.nproc", K_INT, 8, 100000},
     {"sandbox.warm", K_INT, 0, 1000},
+    {"sandbox.layers_max", K_INT, 1 << 20, INT64_MAX},
+    {"sandbox.build_timeout_s", K_INT, 1, 86400},
+    {"sandbox.build_env", K_FREE, 0, 0}, /* strings, as the driver checks */
+    {"sandbox.memory_total", K_INT, 16 << 20, INT64_MAX},
+    {"sandbox.cpu_percent", K_INT, 1, 100000},
+    {"sandbox.require_limits", K_BOOL, 0, 0},
+    {"sandbox.driver", K_STR, 1, 10}, /* local, none */
+    {"sandbox.unsafe", K_BOOL, 0, 0},
     {"lua", K_OBJ, 0, 0}, /* read by the program: limits of the scripts' VM (script/script.h) */
     {"lua.memory_max", K_INT, 1 << 20, INT64_MAX},
     {"lua.load_ms", K_INT, 1, 3600000},
@@ -55,7 +65,23 @@ static const struct option table[] = {
     {"lua.tasks_max", K_INT, 1, 1000000},
     {"http", K_OBJ, 0, 0},
     {"http.ca_file", K_STR, 0, 4000},
+    {"web", K_OBJ, 0, 0}, /* the rest of it: agent/web_search.c */
+    {"web.search", K_OBJ, 0, 0},
+    {"web.search.url", K_STR, 1, 2000},
+    {"web.search.headers", K_FREE, 0, 0},
+    {"web.search.body", K_FREE, 0, 0},
+    {"web.search.results", K_STR, 1, 200},
+    {"web.search.max_results", K_INT, 1, 50},
+    {"web.search.fields", K_OBJ, 0, 0},
+    {"web.search.fields.url", K_STR, 1, 200},
+    {"web.search.fields.title", K_STR, 1, 200},
+    {"web.search.fields.text", K_STR, 1, 200},
     {"allow_private_hosts", K_FREE, 0, 0}, /* read by mr_guard_new, in parts.c */
+    {"egress", K_OBJ, 0, 0},               /* the lists: host/egress.c */
+    {"egress.ports", K_FREE, 0, 0},
+    {"egress.package_hosts", K_FREE, 0, 0},
+    {"egress.blocked_hosts", K_FREE, 0, 0},
+    {"egress.credentials", K_FREE, 0, 0},
     {"log", K_OBJ, 0, 0},
     {"log.level", K_STR, 1, 10},
     {"script", K_OBJ, 0, 0},
@@ -117,6 +143,21 @@ static int check_object(const char *at, yyjson_val *obj, struct mr_err *err)
   return code;
 }
 
+/* The driver, and that who takes the one without isolation knows what that is. */
+static int check_driver(yyjson_val *sandbox, struct mr_err *err)
+{
+  yyjson_val *driver = mr_json_get(sandbox, "driver");
+
+  if (!driver || yyjson_is_null(driver) || yyjson_equals_str(driver, "local")) return MR_OK;
+  if (!yyjson_equals_str(driver, "none"))
+    return mr_err_set(err, MR_E_INVALID, "sandbox.driver", "sandbox.driver: local, or none");
+  if (!mr_json_get_bool(sandbox, "unsafe", false))
+    return mr_err_set(
+        err, MR_E_INVALID, "sandbox.unsafe",
+        "sandbox.unsafe: must be true with sandbox.driver none, which keeps agents' commands from nothing");
+  return MR_OK;
+}
+
 int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, struct mr_err *err)
 {
   yyjson_val *level;
@@ -131,6 +172,7 @@ int mr_options_read(const struct mr_mem *m, const char *text, yyjson_doc **out, 
   if (code == MR_OK) code = check_object("", yyjson_doc_get_root(*out), err);
   if (code == MR_OK) code = mr_models_config_check(mr_json_get(yyjson_doc_get_root(*out), "models"), err);
   if (code == MR_OK) code = mr_roots_check(yyjson_doc_get_root(*out), err);
+  if (code == MR_OK) code = check_driver(mr_json_get(yyjson_doc_get_root(*out), "sandbox"), err);
   level = mr_json_get(mr_json_get(yyjson_doc_get_root(*out), "log"), "level");
   if (code == MR_OK && level && !yyjson_equals_str(level, "error") && !yyjson_equals_str(level, "warn") &&
       !yyjson_equals_str(level, "info") && !yyjson_equals_str(level, "debug"))

@@ -23,11 +23,6 @@ static const char *option_str(const struct mr_runtime *rt, const char *section, 
   return yyjson_get_str(option(rt, section, key));
 }
 
-static int64_t option_int(const struct mr_runtime *rt, const char *section, const char *key)
-{
-  return mr_json_get_int(mr_json_get(yyjson_doc_get_root(rt->options), section), key, 0);
-}
-
 static void set_log_level(struct mr_runtime *rt)
 {
   static const char *const names[] = {"error", "warn", "info", "debug"};
@@ -53,63 +48,44 @@ static int open_models(struct mr_runtime *rt, struct mr_err *err)
   return code;
 }
 
-/* allow_private_hosts: a list, or its entries in one string with commas between. */
-static int open_guard(struct mr_runtime *rt, struct mr_err *err)
-{
-  static const char key[] = "allow_private_hosts";
-  yyjson_val *v = mr_json_get(yyjson_doc_get_root(rt->options), key), *e;
-  struct mr_str entries[257], rest = mr_json_str(v), one;
-  yyjson_arr_iter it = yyjson_arr_iter_with(v);
-  int n = 0;
-
-  if (v && !yyjson_is_null(v) && !yyjson_is_arr(v) && !yyjson_is_str(v))
-    return mr_err_set(err, MR_E_INVALID, key, "%s: must be a list of hosts and address ranges", key);
-  while (n < 257 && yyjson_is_arr(v) && (e = yyjson_arr_iter_next(&it)))
-    entries[n++] = mr_json_str(e);
-  while (n < 257 && rest.p && rest.n) {
-    one = mr_str_trim(mr_str_split(&rest, ','));
-    if (one.n) entries[n++] = one;
-  }
-  return mr_guard_new(&rt->guard, mr_rt_mem(rt), entries, n, key, err);
-}
-
 static int open_sandbox(struct mr_runtime *rt, struct mr_err *err)
 {
 #ifdef MR_NO_SANDBOX
   (void)rt;
   (void)err;
-  (void)option_int;
+  (void)mr_rt_egress;
   return MR_OK;
 #else
-  struct mr_sandbox_options so = {.root = option_str(rt, "sandbox", "root"),
-                                  .libexec = option_str(rt, "sandbox", "libexec"),
-                                  .uid_first = option_int(rt, "sandbox", "uid_first"),
-                                  .uid_count = option_int(rt, "sandbox", "uid_count"),
-                                  .orphan_ttl_s = (int)option_int(rt, "sandbox", "orphan_ttl_s"),
-                                  .memory_max = option_int(rt, "sandbox", "memory_max"),
-                                  .tmp_max = option_int(rt, "sandbox", "tmp_max"),
-                                  .disk_max = option_int(rt, "sandbox", "disk_max"),
-                                  .nproc = (int)option_int(rt, "sandbox", "nproc"),
-                                  .warm = (int)option_int(rt, "sandbox", "warm"),
-                                  .http = rt->http,
-                                  .guard = rt->guard};
+  struct mr_egress_options eo;
+  struct mr_arena *lists;
+  struct mr_sandbox_options so = {.http = rt->http, .guard = rt->guard, .egress = &eo};
   const char *dir = mr_store_dir(rt->store);
   char root[4096];
   int code;
 
   if (!mr_json_get_bool(mr_json_get(yyjson_doc_get_root(rt->options), "sandbox"), "enabled", true))
     return MR_OK;
+  lists = mr_arena_new(mr_rt_mem(rt), 1024);
+  code = lists ? mr_options_sandbox(yyjson_doc_get_root(rt->options), &so, lists, err) : mr_err_nomem(err);
+  if (code != MR_OK) goto out;
   if (!so.root && strcmp(dir, ":memory:") == 0) {
     mr_log(&rt->sys, MR_LOG_INFO, "runtime", "no sandbox: the store is in memory and sandbox.root is not set");
-    return MR_OK;
+    goto out;
   }
   if (!so.root) {
-    if (snprintf(root, sizeof root, "%s/sandboxes", dir) >= (int)sizeof root)
-      return mr_err_set(err, MR_E_INVALID, "store", "store: the path is too long");
+    if (snprintf(root, sizeof root, "%s/sandboxes", dir) >= (int)sizeof root) {
+      code = mr_err_set(err, MR_E_INVALID, "store", "store: the path is too long");
+      goto out;
+    }
     so.root = root;
   }
-  code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
-  return code != MR_OK ? code : mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
+  code = mr_rt_egress(rt, &eo, lists, err);
+  if (code == MR_OK)
+    code = mr_pool_new(&rt->hands, rt->loop, POOL_THREADS, POOL_QUEUE, "hands", NULL, NULL, NULL, err);
+  if (code == MR_OK) code = mr_sandbox_local_new(&rt->sandbox, rt->loop, rt->childs, rt->hands, &so, err);
+out:
+  mr_arena_free(&lists);
+  return code;
 #endif
 }
 
@@ -155,7 +131,7 @@ int mr_rt_open_parts(struct mr_runtime *rt, const struct mr_config *c, struct mr
   if (code == MR_OK)
     code = mr_pool_new(&rt->pool, rt->loop, POOL_THREADS, POOL_QUEUE, "pool", NULL, NULL, NULL, err);
   if (code == MR_OK) code = mr_http_client_new(&rt->http, rt->loop, option_str(rt, "http", "ca_file"), err);
-  if (code == MR_OK) code = open_guard(rt, err);
+  if (code == MR_OK) code = mr_options_guard(&rt->guard, mr_rt_mem(rt), yyjson_doc_get_root(rt->options), err);
   if (code == MR_OK) code = open_models(rt, err);
   if (code == MR_OK) code = open_sandbox(rt, err);
   if (code == MR_OK) code = open_domain(rt, err);

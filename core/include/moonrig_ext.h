@@ -54,6 +54,8 @@ struct mr_ext_http_req {
   int64_t connect_ms;    /* until connected; 0 = 10,000 */
   int64_t idle_ms;       /* no byte for so long = MR_E_TIMEOUT; 0 = off. A pause of the host's does not count */
   const char *unix_path; /* connect to this socket instead of the URL's host; NULL = no */
+  int guard; /* not 0: only public addresses and those of allow_private_hosts, at each redirect; else
+                            MR_E_DENIED. For URLs that somebody else chose */
 };
 struct mr_ext_http_reply {
   uint32_t size;

@@ -5,7 +5,7 @@
 #include "main/main_t.h"
 #include "ops/ops.h"
 
-int mr_api_list(bool json);              /* all operations, a line each */
-bool mr_api_help(int argc, char **argv); /* of the operation that is among the arguments; false: none is */
+int mr_api_list(bool json);             /* all operations, a line each */
+int mr_api_help(int argc, char **argv); /* of the operation among the arguments; -1: they name none */
 
 #endif

@@ -86,13 +86,17 @@ static void print_op(const struct mr_opdef *op)
   printf("gives %s\n", gives[op->kind]);
 }
 
-bool mr_api_help(int argc, char **argv)
+int mr_api_help(int argc, char **argv)
 {
   for (int i = 1; i < argc; i++) {
     const struct mr_opdef *op = mr_op_find(mr_str_c(argv[i]));
-    if (!op) continue;
+    if (argv[i][0] == '-') continue;
+    if (!op) {
+      fprintf(stderr, "moonrig: no such operation: %s (moonrig api --list names them)\n", argv[i]);
+      return EXIT_USAGE;
+    }
     print_op(op);
-    return true;
+    return EXIT_OK;
   }
-  return false;
+  return -1;
 }

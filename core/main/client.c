@@ -23,7 +23,7 @@ const char *mr_client_url(struct settings *s)
 
 /* ---- an operation as a request ---- */
 
-static void escape(struct mr_buf *b, struct mr_str v)
+void mr_client_escape(struct mr_buf *b, struct mr_str v)
 {
   for (size_t i = 0; i < v.n; i++) {
     unsigned char c = (unsigned char)v.p[i];
@@ -55,7 +55,7 @@ static int write_path(const char *pattern, yyjson_val *in, struct mr_buf *b)
       fprintf(stderr, "moonrig: %s: required in the JSON\n", name);
       return EXIT_USAGE;
     }
-    escape(b, v);
+    mr_client_escape(b, v);
   }
   return EXIT_OK;
 }
@@ -68,7 +68,7 @@ static void write_scalar(struct mr_buf *b, yyjson_val *v)
   mr_mem_init(&mem, NULL, NULL);
   mr_buf_init(&t, &mem, 1 << 16);
   if (!yyjson_is_str(v)) mr_json_write(&t, v, false);
-  escape(b, yyjson_is_str(v) ? mr_json_str(v) : mr_buf_get(&t));
+  mr_client_escape(b, yyjson_is_str(v) ? mr_json_str(v) : mr_buf_get(&t));
   mr_buf_free(&t);
 }
 

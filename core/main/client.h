@@ -48,6 +48,7 @@ struct client_request {
 int mr_client_http(struct settings *s, const struct client_request *q, char **out);
 /* The line of ops.def with this name: false, and nothing set, when there is none. */
 bool mr_client_op_named(const char *op, const char **verb, const char **path, unsigned *flags);
+void mr_client_escape(struct mr_buf *b, struct mr_str v); /* percent coding of all but unreserved characters */
 /* The path of an operation with its parameters out of in, and for GET and DELETE the rest of in as a query. EXIT_USAGE
  * after it said which parameter is missing. */
 int mr_client_path(const char *verb, const char *pattern, yyjson_val *in, struct mr_buf *b);

@@ -4,14 +4,15 @@
 
 #include <stdlib.h>
 
-static char *json_with(const char *key, const char *value)
+static char *json_with(const char *key, const char *value, const char *environment)
 {
   yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);
   yyjson_mut_val *o = yyjson_mut_obj(d);
   char *text;
 
   yyjson_mut_doc_set_root(d, o);
-  if (key) yyjson_mut_obj_add_str(d, o, key, value);
+  yyjson_mut_obj_add_str(d, o, key, value);
+  if (environment) yyjson_mut_obj_add_str(d, o, "environment_id", environment);
   text = mr_main_json(d);
   yyjson_mut_doc_free(d);
   return text;
@@ -26,9 +27,12 @@ static void show_keys(const char *json)
   yyjson_arr_iter it = yyjson_arr_iter_with(data);
 
   if (yyjson_arr_size(data) == 0) printf("no keys\n");
-  while (data && (k = yyjson_arr_iter_next(&it)))
-    printf(MR_FMT "  " MR_FMT "  " MR_FMT "\n", MR_ARG(mr_json_get_str(k, "id")),
-           MR_ARG(mr_json_get_str(k, "created_at")), MR_ARG(mr_json_get_str(k, "name")));
+  while (data && (k = yyjson_arr_iter_next(&it))) {
+    struct mr_str environment = mr_json_get_str(k, "environment_id");
+    printf(MR_FMT "  " MR_FMT "  " MR_FMT "%s" MR_FMT "\n", MR_ARG(mr_json_get_str(k, "id")),
+           MR_ARG(mr_json_get_str(k, "created_at")), MR_ARG(mr_json_get_str(k, "name")),
+           environment.n ? "  workers of " : "", MR_ARG(environment));
+  }
   yyjson_doc_free(doc);
 }
 
@@ -47,19 +51,21 @@ static int key(int argc, char **argv)
   struct settings s;
   char *in = NULL, *out = NULL;
   const char *what;
-  int status = mr_settings_read(&s, &mr_cmd_key, TAKES_CLIENT, argc, argv);
+  int status = mr_settings_read(&s, &mr_cmd_key, TAKES_CLIENT | TAKES_KEY, argc, argv);
 
   if (status) return status;
   what = s.npaths > 0 ? s.paths[0] : "";
   if (strcmp(what, "create") == 0 && s.npaths <= 2) {
-    in = json_with("name", s.npaths == 2 ? s.paths[1] : "unnamed");
+    in = json_with("name", s.npaths == 2 ? s.paths[1] : "unnamed", s.environment);
     status = mr_client_op(&s, "keys.create", in, true, &out);
     if (status == EXIT_OK && !s.json) show_new_key(out);
+  } else if (s.environment) {
+    status = mr_main_usage(&mr_cmd_key, "--environment is for create");
   } else if (strcmp(what, "list") == 0 && s.npaths == 1) {
     status = mr_client_op(&s, "keys.list", "{}", true, &out);
     if (status == EXIT_OK && !s.json) show_keys(out);
   } else if (strcmp(what, "revoke") == 0 && s.npaths == 2) {
-    in = json_with("key_id", s.paths[1]);
+    in = json_with("key_id", s.paths[1], NULL);
     status = mr_client_op(&s, "keys.revoke", in, true, &out);
     if (status == EXIT_OK && !s.json) printf("revoked %s\n", s.paths[1]);
   } else {
@@ -73,8 +79,14 @@ static int key(int argc, char **argv)
 }
 
 const struct command mr_cmd_key = {
-    "key", "create [NAME] | list | revoke ID", "API keys of a server or a data directory",
-    CLIENT_OPTIONS "Without a running server the data directory is opened directly.\n", key};
+    "key", "create [NAME] [--environment ID] | list | revoke ID", "keys of a server or a data directory",
+    CLIENT_OPTIONS
+    "  --environment ID    create: the key of this self-hosted environment's workers. It serves the\n"
+    "                      environment's work queue and can do nothing else\n"
+    "\n"
+    "A key is shown once, when it is made; a revoked one is refused from that moment on.\n"
+    "Without a running server the data directory is opened directly.\n",
+    key};
 
 /* ---- env ---- */
 

@@ -16,6 +16,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 #ifndef MR_NO_SANDBOX
+#include "net/http_client.h"
 #include "sandbox/sandbox.h"
 #endif
 
@@ -83,21 +84,55 @@ static void settings(struct report *r, const struct settings *s)
 }
 
 #ifndef MR_NO_SANDBOX
-static int sandbox(struct report *r, struct mr_err *err)
+/* What the configuration says of sandboxes, as far as it decides what can be in force. */
+static void configured(struct mr_sandbox_options *o, yyjson_val *v)
 {
+  o->memory_max = mr_json_get_int(v, "memory_max", 0);
+  o->tmp_max = mr_json_get_int(v, "tmp_max", 0);
+  o->disk_max = mr_json_get_int(v, "disk_max", 0);
+  o->nproc = (int)mr_json_get_int(v, "nproc", 0);
+  o->uid_first = mr_json_get_int(v, "uid_first", 0);
+  o->uid_count = mr_json_get_int(v, "uid_count", 0);
+  o->memory_total = mr_json_get_int(v, "memory_total", 0);
+  o->cpu_percent = (int)mr_json_get_int(v, "cpu_percent", 0);
+  o->require_limits = mr_json_get_bool(v, "require_limits", false);
+  o->bare = mr_str_is(mr_json_get_str(v, "driver"), "none");
+}
+
+/* What the driver made to try things in; it holds no files. */
+static void remove_dirs(const char *root)
+{
+  static const char *const made[] = {
+      "probe/workspace", "probe/outputs", "probe/uploads", "probe", "s", "u", "trash", ""};
+  char path[100];
+
+  for (size_t i = 0; i < sizeof made / sizeof *made; i++) {
+    snprintf(path, sizeof path, "%s/%s", root, made[i]);
+    rmdir(path);
+  }
+}
+
+static int sandbox(struct report *r, const struct settings *s, struct mr_err *err)
+{
+  yyjson_doc *doc = s->options ? yyjson_read(s->options, strlen(s->options), 0) : NULL;
   char root[] = "/tmp/moonrig-doctor.XXXXXX";
   struct mr_sandbox_options o = {.root = root, .libexec = getenv("MOONRIG_LIBEXEC")};
   const struct mr_sandbox_feature *f = NULL;
   struct mr_sandbox_driver *d = NULL;
   struct mr_childs *childs = NULL;
+  struct mr_http_client *http = NULL;
   struct mr_loop *l = NULL;
   struct mr_pool *pool = NULL;
   struct mr_sys sys;
   int n = 0, code;
 
   mr_sys_init(&sys, NULL);
+  configured(&o, mr_json_get(yyjson_doc_get_root(doc), "sandbox"));
+  yyjson_doc_free(doc);
   if (!mkdtemp(root)) return mr_err_errno(err, "/tmp");
   code = mr_loop_new(&l, &sys, NULL, err);
+  if (code == MR_OK) code = mr_http_client_new(&http, l, NULL, err);
+  o.http = http; /* as a server has it: so sandboxes have a network */
   if (code == MR_OK) code = mr_childs_new(&childs, l, err);
   if (code == MR_OK) code = mr_pool_new(&pool, l, 1, 16, "doctor", NULL, NULL, NULL, err);
   if (code == MR_OK) code = mr_sandbox_local_new(&d, l, childs, pool, &o, err);
@@ -105,14 +140,15 @@ static int sandbox(struct report *r, struct mr_err *err)
   for (int i = 0; i < n; i++)
     say(r, f[i].name, f[i].ok, f[i].required, f[i].detail ? f[i].detail : "");
   mr_sandbox_driver_free(&d);
+  mr_http_client_free(&http);
   mr_pool_free(&pool);
   mr_childs_free(&childs);
   mr_loop_free(&l);
-  rmdir(root);
+  remove_dirs(root);
   return code;
 }
 #else
-static int sandbox(struct report *r, struct mr_err *err)
+static int sandbox(struct report *r, const struct settings *s, struct mr_err *err)
 {
   return mr_err_set(err, MR_E_UNSUPPORTED, NULL, "sandbox: not part of this build (SANDBOX=0)");
 }
@@ -125,7 +161,7 @@ static int doctor(int argc, char **argv)
   struct mr_err err = {0};
   struct mr_mem mem;
   struct mr_buf json;
-  int status = mr_settings_read(&s, &mr_cmd_doctor, TAKES_CLIENT | TAKES_JSON, argc, argv), code;
+  int status = mr_settings_read(&s, &mr_cmd_doctor, TAKES_CLIENT | TAKES_JSON | TAKES_DOCTOR, argc, argv), code;
 
   if (status) return status;
   mr_mem_init(&mem, NULL, NULL);
@@ -138,7 +174,7 @@ static int doctor(int argc, char **argv)
   mr_jw_arr(&r.w);
   program(&r);
   settings(&r, &s);
-  code = sandbox(&r, &err);
+  code = sandbox(&r, &s, &err);
   mr_jw_arr_end(&r.w);
   mr_jw_key(&r.w, "sandbox");
   mr_jw_c(&r.w, code == MR_OK ? "ok" : err.message);
@@ -154,8 +190,10 @@ static int doctor(int argc, char **argv)
 }
 
 const struct command mr_cmd_doctor = {
-    "doctor", "[--json] [--quiet] [--data DIR]", "what this machine can do: sandbox features, limits, settings",
+    "doctor", "[--json] [--quiet] [--data DIR] [--config FILE]",
+    "what this machine can do: sandbox features, limits, settings",
     "  --json     one JSON object\n  --quiet    print only what is missing\n"
     "  --data DIR the data directory to look at\n"
+    "  --config FILE  with the limits and the driver of this configuration\n"
     "Exit status 3 when sandboxes cannot work here, with a line that names what is missing.\n",
     doctor};

@@ -7,10 +7,10 @@
 #include <stdarg.h>
 
 static const struct command *const commands[] = {
-    &mr_cmd_serve,  &mr_cmd_run,    &mr_cmd_new,    &mr_cmd_test,      &mr_cmd_lint,   &mr_cmd_chat,
-    &mr_cmd_attach, &mr_cmd_ps,     &mr_cmd_why,    &mr_cmd_logs,      &mr_cmd_repl,   &mr_cmd_key,
-    &mr_cmd_env,    &mr_cmd_reload, &mr_cmd_fork,   &mr_cmd_export,    &mr_cmd_import, &mr_cmd_record,
-    &mr_cmd_api,    &mr_cmd_check,  &mr_cmd_doctor, &mr_cmd_completion};
+    &mr_cmd_serve,  &mr_cmd_worker, &mr_cmd_run,    &mr_cmd_new,    &mr_cmd_test,      &mr_cmd_lint,
+    &mr_cmd_chat,   &mr_cmd_attach, &mr_cmd_ps,     &mr_cmd_why,    &mr_cmd_logs,      &mr_cmd_repl,
+    &mr_cmd_key,    &mr_cmd_env,    &mr_cmd_reload, &mr_cmd_fork,   &mr_cmd_export,    &mr_cmd_import,
+    &mr_cmd_record, &mr_cmd_api,    &mr_cmd_check,  &mr_cmd_doctor, &mr_cmd_completion};
 enum { COMMANDS = sizeof commands / sizeof *commands };
 
 const struct command *mr_main_command(int i)
@@ -70,14 +70,19 @@ static int help(void)
          "Environment: MOONRIG_LISTEN, MOONRIG_DATA, MOONRIG_API_KEY (a key that clients may use),\n"
          "  MOONRIG_ANTHROPIC_API_KEY or ANTHROPIC_API_KEY, MOONRIG_ANTHROPIC_BASE_URL,\n"
          "  MOONRIG_OPENAI_API_KEY or OPENAI_API_KEY, MOONRIG_OPENAI_BASE_URL (model providers);\n"
-         "  MOONRIG_URL or ANTHROPIC_BASE_URL (the server that commands speak to)\n"
+         "  MOONRIG_URL or ANTHROPIC_BASE_URL (the server that commands speak to);\n"
+         "  MOONRIG_ENVIRONMENT_KEY or ANTHROPIC_ENVIRONMENT_KEY (the queue that a worker serves);\n"
+         "  MOONRIG_ALLOW_PRIVATE_HOSTS (private hosts and address ranges that sandboxes and web tools may "
+         "reach)\n"
          "Exit status: 0 done, 1 failed, 2 wrong usage, 3 not reachable or not possible here\n");
   return EXIT_OK;
 }
 
 static int help_of(const struct command *c, int argc, char **argv)
 {
-  if (c->more && c->more(argc, argv)) return EXIT_OK;
+  int status = c->more ? c->more(argc, argv) : -1;
+
+  if (status >= 0) return status;
   printf("usage: moonrig %s %s\n\n%s\n\n%s", c->name, c->args, c->what, c->help);
   return EXIT_OK;
 }

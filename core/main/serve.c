@@ -32,7 +32,7 @@ struct app {
   char **argv; /* the script's */
 };
 
-static void log_line(void *ud, int level, struct mr_str line)
+void mr_main_log(void *ud, int level, struct mr_str line)
 {
   static const char *const names[] = {"error", "warn", "info", "debug"};
   char at[32];
@@ -47,7 +47,7 @@ static void log_line(void *ud, int level, struct mr_str line)
 }
 
 /* Each open stream is a descriptor: as many as the system lets us have. */
-static void raise_descriptors(void)
+void mr_main_raise_descriptors(void)
 {
   struct rlimit r;
 
@@ -62,11 +62,11 @@ static int open_runtime(struct app *a, bool quiet)
   struct mr_err err = {0};
   int code;
 
-  raise_descriptors();
+  mr_main_raise_descriptors();
   mr_config_init(&c);
   c.store = a->set.data;
   c.options = a->set.options;
-  c.log = quiet ? NULL : log_line;
+  c.log = quiet ? NULL : mr_main_log;
   c.wait_ms = 2000;
   code = mr_open(&a->rt, &c, &err);
   return code == MR_OK ? EXIT_OK : mr_main_fail(code == MR_E_INVALID ? EXIT_USAGE : EXIT_FAILED, &err);
@@ -108,14 +108,18 @@ static int first_key(struct app *a)
   struct mr_err err = {0};
   char *out = NULL;
   yyjson_doc *doc;
-  bool none;
+  yyjson_arr_iter it;
+  yyjson_val *k;
+  bool none = true;
   const char *given = getenv("MOONRIG_API_KEY");
 
   if (given && given[0]) return EXIT_OK;
   if (mr_call_wait(a->rt, "keys.list", "{}", 30000, &out, &err) != MR_OK)
     return mr_main_fail(EXIT_FAILED, &err);
   doc = yyjson_read(out, strlen(out), 0);
-  none = yyjson_arr_size(mr_json_get(yyjson_doc_get_root(doc), "data")) == 0;
+  it = yyjson_arr_iter_with(mr_json_get(yyjson_doc_get_root(doc), "data"));
+  while ((k = yyjson_arr_iter_next(&it))) /* the keys of workers open no doors for people */
+    none = none && mr_json_get(k, "environment_id");
   yyjson_doc_free(doc);
   mr_free(a->rt, out);
   if (!none) return EXIT_OK;

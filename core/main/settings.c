@@ -22,14 +22,14 @@ static const struct flag flags[] = {
     {"--listen", F_LISTEN, 0, TAKES_SERVER},
     {"--tls-cert", F_STR, AT(tls_cert), TAKES_SERVER},
     {"--tls-key", F_STR, AT(tls_key), TAKES_SERVER},
-    {"--data", F_STR, AT(data), TAKES_SERVER | TAKES_CLIENT},
-    {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL},
+    {"--data", F_STR, AT(data), TAKES_SERVER | TAKES_CLIENT | TAKES_WORKER},
+    {"--config", F_STR, AT(config), TAKES_SERVER | TAKES_REPL | TAKES_WORKER | TAKES_DOCTOR},
     {"--offline", F_STR, AT(offline), TAKES_SERVER | TAKES_REPL},
     {"--watch", F_BOOL, AT(watch), TAKES_SERVER | TAKES_PS},
     {"--insecure-http", F_BOOL, AT(insecure_http), TAKES_SERVER},
     {"--grace", F_INT, AT(grace_s), TAKES_SERVER},
-    {"--quiet", F_BOOL, AT(quiet), TAKES_SERVER | TAKES_JSON},
-    {"--url", F_STR, AT(url), TAKES_CLIENT},
+    {"--quiet", F_BOOL, AT(quiet), TAKES_SERVER | TAKES_JSON | TAKES_WORKER},
+    {"--url", F_STR, AT(url), TAKES_CLIENT | TAKES_WORKER},
     {"--key", F_STR, AT(key), TAKES_CLIENT},
     {"--session", F_STR, AT(session), TAKES_CHAT},
     {"--from", F_STR, AT(from), TAKES_ATTACH},
@@ -52,7 +52,15 @@ static const struct flag flags[] = {
     {"--output", F_STR, AT(output), TAKES_EXPORT},
     {"--no-workspace", F_BOOL, AT(no_workspace), TAKES_EXPORT | TAKES_FORK},
     {"--title", F_STR, AT(title), TAKES_COPY},
-    {"--environment", F_STR, AT(environment), TAKES_COPY},
+    {"--environment", F_STR, AT(environment), TAKES_COPY | TAKES_KEY | TAKES_WORKER},
+    {"--environment-key", F_STR, AT(environment_key), TAKES_WORKER},
+    {"--network", F_STR, AT(network), TAKES_WORKER},
+    {"--max-sessions", F_INT, AT(max_sessions), TAKES_WORKER},
+    {"--drain", F_INT, AT(drain_s), TAKES_WORKER},
+    {"--keep", F_INT, AT(keep_s), TAKES_WORKER},
+    {"--idle", F_INT, AT(idle_s), TAKES_WORKER},
+    {"--lease", F_INT, AT(lease_s), TAKES_WORKER},
+    {"--once", F_BOOL, AT(once), TAKES_WORKER},
 };
 
 static int whole(const char *text, int *out)
@@ -296,7 +304,14 @@ static bool make_local_key(struct settings *s)
   return true;
 }
 
-static int make_options(struct settings *s, bool scripts, struct mr_err *err)
+static void from_environment(yyjson_mut_doc *d, yyjson_mut_val *root)
+{
+  override(d, root, "allow_private_hosts", env("MOONRIG_ALLOW_PRIVATE_HOSTS"));
+  if (env("MOONRIG_LIBEXEC")) override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
+}
+
+/* models: they are asked, and keys are given out; else the sandboxes' settings are what is wanted. */
+static int make_options(struct settings *s, bool scripts, bool models_too, struct mr_err *err)
 {
   yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);
   yyjson_mut_val *root = yyjson_mut_obj(d), *models, *anthropic, *openai;
@@ -313,7 +328,8 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
     else
       code = r;
   }
-  if (code == MR_OK) {
+  if (code == MR_OK) from_environment(d, root);
+  if (code == MR_OK && models_too) {
     models = section(d, root, "models");
     anthropic = section(d, models, "anthropic");
     openai = section(d, models, "openai");
@@ -322,9 +338,7 @@ static int make_options(struct settings *s, bool scripts, struct mr_err *err)
     override(d, openai, "api_key", first_env("MOONRIG_OPENAI_API_KEY", "OPENAI_API_KEY"));
     override(d, openai, "base_url", env("MOONRIG_OPENAI_BASE_URL"));
     override(d, root, "api_key", env("MOONRIG_API_KEY"));
-    override(d, root, "allow_private_hosts", env("MOONRIG_ALLOW_PRIVATE_HOSTS"));
     if (make_local_key(s)) override(d, root, "local_key", s->local_key);
-    if (env("MOONRIG_LIBEXEC")) override(d, section(d, root, "sandbox"), "libexec", env("MOONRIG_LIBEXEC"));
     code = check_upstream(anthropic, err);
   }
   if (code == MR_OK && !(s->options = mr_main_json(d)))
@@ -340,7 +354,13 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
   bool project, data_flag;
   int status;
 
-  *s = (struct settings){.grace_s = -1, .timeout_s = 10, .limit = 20};
+  *s = (struct settings){.grace_s = -1,
+                         .timeout_s = 10,
+                         .limit = 20,
+                         .max_sessions = 4,
+                         .drain_s = 30,
+                         .keep_s = 3600,
+                         .idle_s = 60};
   status = read_flags(s, c, takes, argc, argv);
   if (status) return status;
   s->url_given = s->url != NULL;
@@ -352,16 +372,23 @@ int mr_settings_read(struct settings *s, const struct command *c, unsigned takes
     offline_flag = s->offline;
     project = !(takes & STOP_AT_PATH) && find_project(s);
     if ((s->config && read_file(s, &err) != MR_OK) ||
-        make_options(s, s->npaths == 0 && !(takes & STOP_AT_PATH), &err) != MR_OK)
+        make_options(s, s->npaths == 0 && !(takes & STOP_AT_PATH), true, &err) != MR_OK)
       return mr_main_fail(EXIT_USAGE, &err);
     if (project) from_project(s, offline_flag);
     if (!s->tls_cert != !s->tls_key) return mr_main_usage(c, "--tls-cert and --tls-key go together");
     if (s->grace_s < 0) s->grace_s = 10;
   }
+  if ((takes & TAKES_WORKER) &&
+      ((s->config && read_file(s, &err) != MR_OK) || make_options(s, false, false, &err)))
+    return mr_main_fail(EXIT_USAGE, &err);
+  if ((takes & TAKES_DOCTOR) && s->config &&
+      (read_file(s, &err) != MR_OK || make_options(s, false, true, &err) != MR_OK))
+    return mr_main_fail(EXIT_USAGE, &err);
   s->data_given = s->data != NULL;
   if (!s->data) s->data = "./moonrig-data";
-  if (takes & TAKES_CLIENT) {
-    if (!s->url && !data_flag && !(takes & TAKES_REPL)) s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
+  if (takes & (TAKES_CLIENT | TAKES_WORKER)) {
+    if (!s->url && (!data_flag || (takes & TAKES_WORKER)) && !(takes & TAKES_REPL))
+      s->url = first_env("MOONRIG_URL", "ANTHROPIC_BASE_URL");
     s->key_given = s->key || env("MOONRIG_API_KEY");
     if (!s->key) s->key = first_env("MOONRIG_API_KEY", "ANTHROPIC_API_KEY");
   }

@@ -26,9 +26,12 @@ struct settings {
   const char *only;                /* test */
   const char *dir;                 /* new */
   const char *output;              /* export */
-  const char *title, *environment; /* fork, import */
+  const char *title, *environment; /* fork, import, key */
   bool no_workspace;               /* fork, export */
   int timeout_s;
+  const char *environment_key, *network; /* worker, with environment */
+  int max_sessions, drain_s, keep_s, idle_s, lease_s;
+  bool once;
   bool url_given;  /* --url; the environment's is not used with --data */
   bool data_given; /* --data, or MOONRIG_DATA */
   bool key_given;  /* --key, or MOONRIG_API_KEY */
@@ -59,7 +62,10 @@ enum {
   TAKES_CHECK = 65536, /* the path is the configuration */
   TAKES_EXPORT = 131072,
   TAKES_COPY = 262144,
-  TAKES_FORK = 524288
+  TAKES_KEY = 524288,
+  TAKES_WORKER = 1048576, /* and the configuration file */
+  TAKES_DOCTOR = 2097152, /* a configuration, when one is named */
+  TAKES_FORK = 4194304
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.

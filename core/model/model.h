@@ -49,6 +49,7 @@ enum mr_model_status {
 
 struct mr_usage {
   int64_t input, output, cache_read, cache_write_5m, cache_write_1h;
+  int64_t searches; /* of web_search; a session's count, not a reply's */
 };
 
 struct mr_model_reply {

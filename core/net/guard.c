@@ -35,35 +35,52 @@ static bool inside(const unsigned char *a, const unsigned char *net, int bits)
 
 /* ---- what nobody may reach unless it is listed ---- */
 
-static bool v4_public(const unsigned char a[4])
+static const char *v4_class(const unsigned char a[4])
 {
   static const struct {
     unsigned char net[4];
     int bits;
-  } closed[] = {{{0, 0, 0, 0}, 8},       {{10, 0, 0, 0}, 8},     {{100, 64, 0, 0}, 10},
-                {{127, 0, 0, 0}, 8},     {{169, 254, 0, 0}, 16}, {{172, 16, 0, 0}, 12},
-                {{192, 0, 0, 0}, 24},    {{192, 0, 2, 0}, 24},   {{192, 88, 99, 0}, 24},
-                {{192, 168, 0, 0}, 16},  {{198, 18, 0, 0}, 15},  {{198, 51, 100, 0}, 24},
-                {{203, 0, 113, 0}, 24},  {{224, 0, 0, 0}, 4},    {{240, 0, 0, 0}, 4},
-                {{168, 63, 129, 16}, 32} /* a cloud's metadata on a public number */};
+    const char *what;
+  } closed[] = {{{0, 0, 0, 0}, 8, "this host"},
+                {{10, 0, 0, 0}, 8, "a private address"},
+                {{100, 64, 0, 0}, 10, "a shared address of a provider"},
+                {{127, 0, 0, 0}, 8, "a loopback address"},
+                {{169, 254, 0, 0}, 16, "a link-local address"},
+                {{172, 16, 0, 0}, 12, "a private address"},
+                {{192, 0, 0, 0}, 24, "a reserved address"},
+                {{192, 0, 2, 0}, 24, "an address for documentation"},
+                {{192, 88, 99, 0}, 24, "a reserved address"},
+                {{192, 168, 0, 0}, 16, "a private address"},
+                {{198, 18, 0, 0}, 15, "an address for benchmarks"},
+                {{198, 51, 100, 0}, 24, "an address for documentation"},
+                {{203, 0, 113, 0}, 24, "an address for documentation"},
+                {{224, 0, 0, 0}, 4, "a multicast address"},
+                {{240, 0, 0, 0}, 4, "a reserved address"},
+                {{168, 63, 129, 16}, 32, "a cloud's metadata address"} /* on a public number */};
 
   for (size_t i = 0; i < sizeof closed / sizeof *closed; i++)
-    if (inside(a, closed[i].net, closed[i].bits)) return false;
-  return true;
+    if (inside(a, closed[i].net, closed[i].bits)) return closed[i].what;
+  return NULL;
 }
 
 /* Only global unicast, without the parts of it that are special; those that carry an IPv4 address are as that is. */
-static bool v6_public(const unsigned char a[16])
+static const char *v6_class(const unsigned char a[16])
 {
   static const unsigned char unicast[] = {0x20}, nat64[] = {0, 0x64, 0xff, 0x9b, 0, 0, 0, 0, 0, 0, 0, 0},
                              sixto4[] = {0x20, 0x02}, special[] = {0x20, 0x01, 0},
-                             docs[] = {0x20, 0x01, 0x0d, 0xb8}, docs2[] = {0x3f, 0xff, 0};
+                             docs[] = {0x20, 0x01, 0x0d, 0xb8}, docs2[] = {0x3f, 0xff, 0},
+                             loopback[16] = {[15] = 1}, private[] = {0xfc}, local[] = {0xfe, 0x80},
+                             many[] = {0xff};
 
-  if (inside(a, mapped, 96) || inside(a, nat64, 96)) return v4_public(a + 12);
-  if (!inside(a, unicast, 3)) return false;
-  if (inside(a, sixto4, 16)) return v4_public(a + 2);
-  /* 2001::/23: Teredo, ORCHID, benchmarks, ... */
-  return !inside(a, special, 23) && !inside(a, docs, 32) && !inside(a, docs2, 20);
+  if (inside(a, mapped, 96) || inside(a, nat64, 96)) return v4_class(a + 12);
+  if (inside(a, loopback, 128)) return "a loopback address";
+  if (inside(a, private, 7)) return "a private address";
+  if (inside(a, local, 10)) return "a link-local address";
+  if (inside(a, many, 8)) return "a multicast address";
+  if (!inside(a, unicast, 3)) return "a reserved address";
+  if (inside(a, sixto4, 16)) return v4_class(a + 2);
+  if (inside(a, docs, 32) || inside(a, docs2, 20)) return "an address for documentation";
+  return inside(a, special, 23) ? "a reserved address" : NULL; /* 2001::/23: Teredo, ORCHID, benchmarks, ... */
 }
 
 static bool flatten(const struct sockaddr *sa, unsigned char out[16])
@@ -83,10 +100,17 @@ bool mr_guard_addr_ok(const struct mr_guard *g, const struct sockaddr *sa)
   unsigned char a[16];
 
   if (!flatten(sa, a)) return false;
-  if (v6_public(a)) return true;
+  if (!v6_class(a)) return true;
   for (int i = 0; g && i < g->nranges; i++)
     if (inside(a, g->ranges[i].addr, g->ranges[i].bits)) return true;
   return false;
+}
+
+const char *mr_guard_addr_class(const struct sockaddr *sa)
+{
+  unsigned char a[16];
+
+  return flatten(sa, a) ? v6_class(a) : "no address of the Internet";
 }
 
 void mr_guard_addr_text(const struct sockaddr *sa, char out[64])

@@ -26,6 +26,8 @@ void mr_guard_free(struct mr_guard **g);
 
 /* May this address be dialled? g NULL: with nothing listed. */
 bool mr_guard_addr_ok(const struct mr_guard *g, const struct sockaddr *sa);
+/* What kind of address it is: "a loopback address", "a private address", ...; NULL: one that everybody may dial. */
+const char *mr_guard_addr_class(const struct sockaddr *sa);
 /* Is the host listed by its name, so that any address of it is fine? Case and one trailing dot do not count. */
 bool mr_guard_host_listed(const struct mr_guard *g, struct mr_str host);
 /* "93.184.216.34", "2001:db8::1"; "?" for other families. out has 46 bytes or more. */

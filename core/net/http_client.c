@@ -4,8 +4,8 @@
  * socket of libcurl, one timer of ours for its time-outs.
  */
 #include "net/http_client.h"
+#include "net/http_gate.h"
 
-#include <curl/curl.h>
 #include <event2/event.h>
 #include <stdio.h>
 
@@ -16,20 +16,26 @@ enum { BUFFER_MIN = 64 << 10, BUFFER_MAX = 256 << 10 };
 
 struct sock {
   struct sock *next, **link;
-  struct mr_http_client *c;
+  struct side *side;
   struct event *ev;
   curl_socket_t fd;
+};
+
+/* Requests with a guard and those without share no connection: each side has a pool of its own. */
+struct side {
+  struct mr_http_client *c;
+  CURLM *multi;
+  struct sock *socks;
+  struct mr_timer timer;
+  struct mr_ready act, kick; /* libcurl is called from the drain as well */
 };
 
 struct mr_http_client {
   struct mr_loop *loop;
   const struct mr_mem *mem;
-  CURLM *multi;
+  struct side open, guarded;
   char *ca_file;
-  struct sock *socks;
   struct mr_http_out *all;
-  struct mr_timer timer;
-  struct mr_ready act, kick; /* libcurl is called from the drain as well */
   CURL *kept[HANDLES_KEPT];
   int nkept;
   bool closing;
@@ -37,6 +43,7 @@ struct mr_http_client {
 
 struct mr_http_out {
   struct mr_http_client *c;
+  struct side *side;
   struct mr_http_out *next, **link;
   struct mr_http_out_cbs cbs;
   void *ud;
@@ -47,33 +54,36 @@ struct mr_http_out {
   size_t body_off;
   struct mr_buf head, data; /* filled by libcurl, emptied by the drain */
   char error[CURL_ERROR_SIZE];
+  struct mr_http_gate gate; /* of one with a guard */
   struct mr_ready ready;
   struct mr_timer stall;
   int64_t stall_us, moved_us;
+  int64_t body_max, body_n;
   int status;
   int code; /* result once over */
   bool head_done, head_told, over, told, in_multi, paused, user_paused;
   bool held;      /* redirects are followed */
   bool following; /* this answer is one */
+  bool too_large;
 };
 
 /* ---- libcurl and the loop ---- */
 
-static void collect(struct mr_http_client *c);
+static void collect(struct side *d);
 
 static void on_sock(evutil_socket_t fd, short what, void *ud)
 {
-  struct mr_http_client *c = ud;
+  struct side *d = ud;
   int running;
-  curl_multi_socket_action(c->multi, fd,
+  curl_multi_socket_action(d->multi, fd,
                            (what & EV_READ ? CURL_CSELECT_IN : 0) | (what & EV_WRITE ? CURL_CSELECT_OUT : 0),
                            &running);
-  mr_ready_post(c->loop, &c->act);
+  mr_ready_post(d->c->loop, &d->act);
 }
 
 static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ud, void *sockp)
 {
-  struct mr_http_client *c = ud;
+  struct side *d = ud;
   struct sock *s = sockp;
   short want =
       (short)(EV_PERSIST | (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0));
@@ -84,56 +94,56 @@ static int on_socket(CURL *easy, curl_socket_t fd, int what, void *ud, void *soc
       if (s->ev) event_free(s->ev);
       *s->link = s->next;
       if (s->next) s->next->link = s->link;
-      mr_mem_free(c->mem, s);
+      mr_mem_free(d->c->mem, s);
     }
     return 0;
   }
   if (!s) {
-    s = mr_mem_zalloc(c->mem, sizeof *s);
+    s = mr_mem_zalloc(d->c->mem, sizeof *s);
     if (!s) return -1;
-    s->c = c;
+    s->side = d;
     s->fd = fd;
-    s->next = c->socks;
-    s->link = &c->socks;
+    s->next = d->socks;
+    s->link = &d->socks;
     if (s->next) s->next->link = &s->next;
-    c->socks = s;
-    curl_multi_assign(c->multi, fd, s);
+    d->socks = s;
+    curl_multi_assign(d->multi, fd, s);
   } else if (s->ev) {
     event_free(s->ev);
   }
-  s->ev = event_new(mr_loop_base(c->loop), fd, want, on_sock, c);
+  s->ev = event_new(mr_loop_base(d->c->loop), fd, want, on_sock, d);
   return s->ev && event_add(s->ev, NULL) == 0 ? 0 : -1;
 }
 
 static int on_curl_timer(CURLM *m, long ms, void *ud)
 {
-  struct mr_http_client *c = ud;
+  struct side *d = ud;
   (void)m;
   if (ms < 0)
-    mr_timer_cancel(c->loop, &c->timer);
+    mr_timer_cancel(d->c->loop, &d->timer);
   else
-    mr_timer_set(c->loop, &c->timer, (int64_t)ms * 1000);
+    mr_timer_set(d->c->loop, &d->timer, (int64_t)ms * 1000);
   return 0;
 }
 
-static void kick(struct mr_http_client *c)
+static void kick(struct side *d)
 {
   int running;
-  curl_multi_socket_action(c->multi, CURL_SOCKET_TIMEOUT, 0, &running);
-  collect(c);
+  curl_multi_socket_action(d->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+  collect(d);
 }
 
 static void on_timer(struct mr_timer *t)
 {
-  kick(MR_OF(t, struct mr_http_client, timer));
+  kick(MR_OF(t, struct side, timer));
 }
 static void on_kick(struct mr_ready *r)
 {
-  kick(MR_OF(r, struct mr_http_client, kick));
+  kick(MR_OF(r, struct side, kick));
 }
 static void on_act(struct mr_ready *r)
 {
-  collect(MR_OF(r, struct mr_http_client, act));
+  collect(MR_OF(r, struct side, act));
 }
 
 /* ---- what libcurl gives us ---- */
@@ -147,6 +157,7 @@ static size_t on_header(char *p, size_t size, size_t n, void *ud)
   if (r->head_done) return size * n;        /* a trailer: not of the head, which may not have been told yet */
   if (mr_str_starts(line, MR_S("HTTP/"))) { /* also the answer after a redirect or a 100 */
     mr_buf_reset(&r->head);
+    r->gate.denied[0] = '\0'; /* this hop was let through, if by another of its addresses */
     return size * n;
   }
   if (line.n == 0) {
@@ -175,10 +186,14 @@ static size_t on_data(char *p, size_t size, size_t n, void *ud)
 
   r->moved_us = mr_loop_now_us(r->c->loop);
   if (r->following) return size * n;
-  if (r->data.n >= QUEUE_PAUSE || r->user_paused) {
+  /* What has an end is not paused for: of a body that is decoded, libcurl would decode all that came, and keep it. */
+  if ((r->data.n >= QUEUE_PAUSE && !r->body_max) || r->user_paused) {
     r->paused = true;
     return CURL_WRITEFUNC_PAUSE;
   }
+  r->body_n += (int64_t)(size * n);
+  r->too_large = r->body_max && r->body_n > r->body_max;
+  if (r->too_large) return 0;
   mr_buf_add(&r->data, p, size * n);
   mr_ready_post(r->c->loop, &r->ready);
   return r->data.failed ? 0 : size * n;
@@ -229,24 +244,32 @@ static void over(struct mr_http_out *r, int code)
   r->over = true;
   r->code = code;
   mr_timer_cancel(r->c->loop, &r->stall);
-  if (r->in_multi) curl_multi_remove_handle(r->c->multi, r->easy);
+  if (r->in_multi) curl_multi_remove_handle(r->side->multi, r->easy);
   r->in_multi = false;
   mr_ready_post(r->c->loop, &r->ready);
 }
 
-static void collect(struct mr_http_client *c)
+static void collect(struct side *d)
 {
   CURLMsg *m;
   int left;
 
-  while ((m = curl_multi_info_read(c->multi, &left))) {
+  while ((m = curl_multi_info_read(d->multi, &left))) {
     struct mr_http_out *r = NULL;
     CURLcode result = m->data.result;
     if (m->msg != CURLMSG_DONE) continue;
     curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, (char **)&r);
     if (result != CURLE_OK && !r->error[0])
       snprintf(r->error, sizeof r->error, "%s", curl_easy_strerror(result));
-    over(r, code_of(result));
+    if (mr_http_gate_denied(&r->gate, result)) {
+      snprintf(r->error, sizeof r->error, "%s", r->gate.denied);
+      over(r, MR_E_DENIED);
+    } else if (r->too_large) {
+      snprintf(r->error, sizeof r->error, "there are more than %lld bytes", (long long)r->body_max);
+      over(r, MR_E_TOO_LARGE);
+    } else {
+      over(r, code_of(result));
+    }
   }
 }
 
@@ -258,7 +281,7 @@ static void out_free(struct mr_http_out *r)
   if (r->next) r->next->link = r->link;
   mr_ready_cancel(c->loop, &r->ready);
   mr_timer_cancel(c->loop, &r->stall);
-  if (r->in_multi) curl_multi_remove_handle(c->multi, r->easy);
+  if (r->in_multi) curl_multi_remove_handle(r->side->multi, r->easy);
   curl_slist_free_all(r->headers);
   if (r->easy && c->nkept < HANDLES_KEPT && !c->closing) {
     curl_easy_reset(r->easy);
@@ -309,7 +332,7 @@ static void on_ready(struct mr_ready *ready)
   if (r->paused && !r->user_paused && !r->over) {
     r->paused = false;
     curl_easy_pause(r->easy, CURLPAUSE_CONT);
-    mr_ready_post(r->c->loop, &r->c->kick);
+    mr_ready_post(r->c->loop, &r->side->kick);
   }
   if (r->over && !r->told && !(r->user_paused && r->data.n && r->code == MR_OK)) tell_done(r);
 }
@@ -364,6 +387,8 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
     size += (curl_off_t)q->body[i].n;
   curl_easy_setopt(e, CURLOPT_URL, q->url);
   curl_easy_setopt(e, CURLOPT_NOSIGNAL, 1L);
+  /* Else libcurl waits at a request's end for the thread that looks its name up: as long as a name server likes. */
+  curl_easy_setopt(e, CURLOPT_QUICK_EXIT, 1L);
   curl_easy_setopt(e, CURLOPT_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(e, CURLOPT_REDIR_PROTOCOLS_STR, "http,https");
   curl_easy_setopt(e, CURLOPT_PROXY, "");
@@ -381,6 +406,8 @@ static void set_options(struct mr_http_out *r, const struct mr_http_out_req *q)
   if (q->timeout_ms) curl_easy_setopt(e, CURLOPT_TIMEOUT_MS, (long)q->timeout_ms);
   if (ca) curl_easy_setopt(e, CURLOPT_CAINFO, ca);
   if (q->unix_path) curl_easy_setopt(e, CURLOPT_UNIX_SOCKET_PATH, q->unix_path);
+  if (q->guard) mr_http_gate_set(&r->gate, e, q->guard);
+  if (q->decode) curl_easy_setopt(e, CURLOPT_ACCEPT_ENCODING, "");
   if (q->follow > 0) {
     curl_easy_setopt(e, CURLOPT_FOLLOWLOCATION, 1L);
     curl_easy_setopt(e, CURLOPT_MAXREDIRS, (long)q->follow);
@@ -410,14 +437,19 @@ int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
 
   *out = NULL;
   if (c->closing) return mr_err_set(err, MR_E_CLOSED, NULL, "the HTTP client is closing");
+  if (q->guard && q->unix_path)
+    return mr_err_set(err, MR_E_INVALID, "unix_path",
+                      "unix_path: a guarded request goes to no socket of this host");
   r = mr_mem_zalloc(c->mem, sizeof *r);
   if (!r) return mr_err_nomem(err);
   r->c = c;
+  r->side = q->guard ? &c->guarded : &c->open;
   r->cbs = *cbs;
   r->ud = ud;
   r->body = q->body;
   r->nbody = q->nbody;
   r->held = q->follow > 0;
+  r->body_max = q->body_max;
   r->next = c->all;
   r->link = &c->all;
   if (r->next) r->next->link = &r->next;
@@ -430,7 +462,7 @@ int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
   code = r->easy ? set_headers(r, q) : MR_E_NOMEM;
   if (code == MR_OK) {
     set_options(r, q);
-    if (curl_multi_add_handle(c->multi, r->easy) != CURLM_OK)
+    if (curl_multi_add_handle(r->side->multi, r->easy) != CURLM_OK)
       code = MR_E_NOMEM;
     else
       r->in_multi = true;
@@ -444,7 +476,7 @@ int mr_http_out_start(struct mr_http_client *c, const struct mr_http_out_req *q,
     r->moved_us = mr_loop_now_us(c->loop);
     mr_timer_set(c->loop, &r->stall, r->stall_us);
   }
-  mr_ready_post(c->loop, &c->kick);
+  mr_ready_post(c->loop, &r->side->kick);
   *out = r;
   return MR_OK;
 }
@@ -476,31 +508,49 @@ struct mr_str mr_http_header(struct mr_str headers, const char *name)
 
 /* ---- life ---- */
 
+static bool side_init(struct side *d, struct mr_http_client *c)
+{
+  d->c = c;
+  mr_timer_init(&d->timer, on_timer);
+  mr_ready_init(&d->act, on_act);
+  mr_ready_init(&d->kick, on_kick);
+  d->multi = curl_multi_init();
+  if (!d->multi) return false;
+  curl_multi_setopt(d->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+  curl_multi_setopt(d->multi, CURLMOPT_SOCKETDATA, d);
+  curl_multi_setopt(d->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
+  curl_multi_setopt(d->multi, CURLMOPT_TIMERDATA, d);
+  curl_multi_setopt(d->multi, CURLMOPT_MAXCONNECTS, 256L);
+  return true;
+}
+
+static void side_free(struct side *d)
+{
+  if (d->multi) curl_multi_cleanup(d->multi);
+  mr_timer_cancel(d->c->loop, &d->timer);
+  mr_ready_cancel(d->c->loop, &d->act);
+  mr_ready_cancel(d->c->loop, &d->kick);
+}
+
 int mr_http_client_new(struct mr_http_client **out, struct mr_loop *l, const char *ca_file, struct mr_err *err)
 {
   const struct mr_mem *m = &mr_loop_sys(l)->mem;
   struct mr_http_client *c = mr_mem_zalloc(m, sizeof *c);
+  bool ok;
 
   *out = NULL;
   if (!c) return mr_err_nomem(err);
   c->loop = l;
   c->mem = m;
-  mr_timer_init(&c->timer, on_timer);
-  mr_ready_init(&c->act, on_act);
-  mr_ready_init(&c->kick, on_kick);
   /* Counted by libcurl, and thread-safe from 7.84 on; there is no matching cleanup in a library. */
   curl_global_init(CURL_GLOBAL_ALL);
-  c->multi = curl_multi_init();
+  ok = side_init(&c->open, c);
+  ok = side_init(&c->guarded, c) && ok;
   c->ca_file = ca_file ? mr_mem_strdup(m, mr_str_c(ca_file)) : NULL;
-  if (!c->multi || (ca_file && !c->ca_file)) {
+  if (!ok || (ca_file && !c->ca_file)) {
     mr_http_client_free(&c);
     return mr_err_nomem(err);
   }
-  curl_multi_setopt(c->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
-  curl_multi_setopt(c->multi, CURLMOPT_SOCKETDATA, c);
-  curl_multi_setopt(c->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
-  curl_multi_setopt(c->multi, CURLMOPT_TIMERDATA, c);
-  curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, 256L);
   *out = c;
   return MR_OK;
 }
@@ -519,10 +569,8 @@ void mr_http_client_free(struct mr_http_client **cp)
   }
   for (int i = 0; i < c->nkept; i++)
     curl_easy_cleanup(c->kept[i]);
-  if (c->multi) curl_multi_cleanup(c->multi);
-  mr_timer_cancel(c->loop, &c->timer);
-  mr_ready_cancel(c->loop, &c->act);
-  mr_ready_cancel(c->loop, &c->kick);
+  side_free(&c->open);
+  side_free(&c->guarded);
   mr_mem_free(c->mem, c->ca_file);
   mr_mem_free(c->mem, c);
   *cp = NULL;

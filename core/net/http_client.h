@@ -3,6 +3,11 @@
  * HTTP/2, TLS with the system's roots (or a given CA file), keep-alive pool, no cookies, no proxies
  * from the environment, redirects only when asked, http and https only. Loop thread; callbacks run in
  * the drain.
+ *
+ * Whoever asks for a URL that somebody else chose (a model, a page, a remote server) gives a guard: then the very
+ * address that is dialled is checked, at each redirect (http_gate.h). What the operator configured is listed by that:
+ * providers of models, a search endpoint and the scripts' rig.http go without a guard, and are not redirected unless
+ * they ask for it. How much of an answer is taken is up to the data callback, with decode as without.
  */
 #ifndef MR_NET_HTTP_CLIENT_H
 #define MR_NET_HTTP_CLIENT_H
@@ -11,6 +16,7 @@
 #include "base/err.h"
 #include "loop/loop.h"
 
+struct mr_guard;       /* net/guard.h */
 struct mr_http_client; /* one per runtime: connections, TLS sessions, DNS */
 struct mr_http_out;    /* one request; the client's until done was called */
 
@@ -28,10 +34,14 @@ struct mr_http_out_req {
   int64_t connect_timeout_ms, timeout_ms; /* 0 = 10,000; none */
   int64_t stall_ms;                       /* no byte for so long = MR_E_TIMEOUT; 0 = off */
   int follow;                             /* redirects, at most */
+  const struct mr_guard *guard;           /* which addresses may be dialled; NULL = any. Borrowed until done */
+  bool decode;                            /* compressed bodies may come, and are unpacked */
+  int64_t body_max; /* bytes of the unpacked body: with more it ends with MR_E_TOO_LARGE; 0 = any */
 };
 struct mr_http_out_done {
   int code;   /* MR_OK: a whole response, whatever its status; else MR_E_TIMEOUT,
-                                   MR_E_IO (connect, TLS, cut short), MR_E_CANCELLED, MR_E_CLOSED */
+                                   MR_E_IO (connect, TLS, cut short), MR_E_CANCELLED, MR_E_CLOSED, MR_E_TOO_LARGE,
+                                   MR_E_DENIED (the guard's no: the message says what is at the address) */
   int status; /* 0 when no response came */
   const struct mr_err *err;
 };

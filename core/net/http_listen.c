@@ -279,6 +279,48 @@ static void write_actual(int fd, bool tls, char *actual, size_t n)
   }
 }
 
+/* ---- whose address is it? ---- */
+
+static in_port_t port_of(const struct sockaddr *sa)
+{
+  if (sa->sa_family == AF_INET) return ((const struct sockaddr_in *)(const void *)sa)->sin_port;
+  return sa->sa_family == AF_INET6 ? ((const struct sockaddr_in6 *)(const void *)sa)->sin6_port : 0;
+}
+
+/* One of this machine's own addresses: who speaks to it speaks from it. No packet is sent. */
+static bool is_own(const struct sockaddr *sa)
+{
+  struct sockaddr_storage from = {0};
+  socklen_t n = sa->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in),
+            k = sizeof from;
+  int fd = socket(sa->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  bool own = fd >= 0 && connect(fd, sa, n) == 0 && getsockname(fd, (struct sockaddr *)&from, &k) == 0;
+
+  if (fd >= 0) close(fd);
+  if (!own) return false;
+  if (sa->sa_family == AF_INET) {
+    in_addr_t a = ((const struct sockaddr_in *)(const void *)sa)->sin_addr.s_addr;
+    return a == INADDR_ANY || ntohl(a) >> 24 == 127 ||
+           a == ((const struct sockaddr_in *)&from)->sin_addr.s_addr;
+  }
+  const struct in6_addr *a = &((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
+  return IN6_IS_ADDR_UNSPECIFIED(a) || IN6_IS_ADDR_V4MAPPED(a) ||
+         memcmp(a, &((const struct sockaddr_in6 *)&from)->sin6_addr, sizeof *a) == 0;
+}
+
+bool mr_http_server_answers(const struct mr_http_server *s, const struct sockaddr *sa)
+{
+  in_port_t port = port_of(sa);
+
+  for (const struct mr_http_listener *l = s->listeners; l && port; l = l->next) {
+    struct sockaddr_storage at = {0};
+    socklen_t n = sizeof at;
+    if (getsockname(l->fd, (struct sockaddr *)&at, &n) == 0 && port_of((struct sockaddr *)&at) == port)
+      return is_own(sa);
+  }
+  return false;
+}
+
 /* ---- listeners ---- */
 
 static void listener_free(struct mr_http_listener *l)

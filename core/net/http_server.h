@@ -22,6 +22,7 @@
 #include "base/err.h"
 #include "loop/loop.h"
 
+struct sockaddr;
 struct mr_http_server;
 struct mr_http_x; /* one exchange: a request and its reply */
 
@@ -51,6 +52,9 @@ struct mr_http_listen {
  * tls_cert, tls_key), MR_E_IO when the system refuses (err.message: why). */
 int mr_http_server_listen(struct mr_http_server *s, const struct mr_http_listen *l, char *actual, size_t n,
                           struct mr_err *err);
+/* Does a listener of this server answer at this address of this machine? Any of the machine's own addresses counts
+ * when the port is one of the server's. */
+bool mr_http_server_answers(const struct mr_http_server *s, const struct sockaddr *sa);
 /* No new connections; idle ones close, others with the answer that is under way (from the drain). */
 void mr_http_server_stop(struct mr_http_server *s);
 int mr_http_server_active(const struct mr_http_server *s); /* exchanges not closed */

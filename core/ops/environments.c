@@ -37,3 +37,14 @@ static const struct mr_shape config_shape = {config, 3};
 
 MR_SHAPE(environments_create, {"name", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 256}, ENVIRONMENT);
 MR_SHAPE(environments_update, {"name", MR_F_STR | MR_F_NULL, .min = 1, .max = 256}, ENVIRONMENT);
+
+/* ---- the work queue. worker_id is a header over HTTP: Anthropic-Worker-ID ---- */
+
+MR_SHAPE(work_poll, {"block_ms", MR_F_INT | MR_F_NULL, .min = 1, .max = 999},
+         {"reclaim_older_than_ms", MR_F_INT | MR_F_NULL, .min = 0, .max = 86400000},
+         {"worker_id", MR_F_STR | MR_F_NULL, .max = 256});
+MR_SHAPE(work_heartbeat, {"desired_ttl_seconds", MR_F_INT | MR_F_NULL},
+         {"expected_last_heartbeat", MR_F_STR | MR_F_NULL, .max = 64});
+MR_SHAPE(work_stop, {"force", MR_F_BOOL | MR_F_NULL});
+/* What metadata holds is checked with all its faults named (agent/work_ops.c). */
+MR_SHAPE(work_update, {"metadata", MR_F_OBJ | MR_F_REQUIRED | MR_F_NULL});

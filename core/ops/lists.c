@@ -19,4 +19,5 @@ MR_SHAPE(list_created, PAGED, {"include_archived", MR_F_BOOL},
          {"created_at", MR_F_OBJ, .of = &mr_shape_created});
 MR_SHAPE(models_list, {"limit", MR_F_INT}, {"after_id", MR_F_STR, .max = 256},
          {"before_id", MR_F_STR, .max = 256});
-MR_SHAPE(keys_create, {"name", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 128});
+MR_SHAPE(keys_create, {"name", MR_F_STR | MR_F_REQUIRED, .min = 1, .max = 128},
+         {"environment_id", MR_F_STR | MR_F_NULL, .max = 128});

@@ -15,6 +15,10 @@ enum { OUT_MAX = 64 << 20 };
 #define LIST         MR_OP_LIST
 #define SECRET       MR_OP_SECRET
 #define PASS         MR_OP_PASS
+#define QUERY        MR_OP_QUERY
+#define ENV          MR_BY_ENVIRONMENT
+#define ITEM         MR_BY_ITEM
+#define NO_API       MR_NOT_BY_API
 
 #define OP(name, verb, path, kind, beta, flags, shape, fn) extern const struct mr_shape mr_shape_##shape;
 #define TODO(name, verb, path, kind, beta, flags)

@@ -20,10 +20,12 @@ enum mr_op_kind {
   MR_OP_BODY_OUT /* a download */
 };
 enum {
-  MR_OP_LIST = 1,  /* has limit and page */
-  MR_OP_TODO = 2,  /* in the SDKs, not implemented yet: 501 */
-  MR_OP_PASS = 4,  /* over HTTP the body goes through as it is (api/pass.c); elsewhere like any other */
-  MR_OP_SECRET = 8 /* the answer holds a secret that is kept nowhere */
+  MR_OP_LIST = 1,   /* has limit and page */
+  MR_OP_TODO = 2,   /* in the SDKs, not implemented yet: 501 */
+  MR_OP_PASS = 4,   /* over HTTP the body goes through as it is (api/pass.c); elsewhere like any other */
+  MR_OP_SECRET = 8, /* the answer holds a secret that is kept nowhere */
+  /* 16 to 64: to whom it is open, MR_BY_* of agent/domain.h */
+  MR_OP_QUERY = 128 /* over HTTP its input is the query, also of a POST */
 };
 
 struct mr_opdef {

@@ -13,6 +13,12 @@ int mr_sandbox_report(struct mr_sandbox_driver *d, const struct mr_sandbox_featu
   return d->v->report(d, f, n, err);
 }
 
+int mr_sandbox_diagnose(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                        void *ud)
+{
+  return d->v->diagnose ? d->v->diagnose(d, environment_id, fn, ud) : MR_E_UNSUPPORTED;
+}
+
 struct mr_sandbox *mr_sandbox_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec,
                                   const char *ref)
 {
@@ -82,4 +88,33 @@ void mr_sandbox_keep_free(struct mr_sandbox_keep **k)
 {
   if (*k) (*k)->v->keep_free(*k);
   *k = NULL;
+}
+
+const char *mr_sandbox_doing(const struct mr_sandbox *s)
+{
+  return s->d->v->doing ? s->d->v->doing(s) : "";
+}
+
+int mr_sandbox_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn,
+                       void *ud)
+{
+  return d->v->prepare ? d->v->prepare(d, spec, fn, ud) : MR_E_UNSUPPORTED;
+}
+
+void mr_sandbox_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud)
+{
+  if (d->v->prepare) d->v->prepare_cancel(d, fn, ud);
+}
+
+bool mr_sandbox_package_ok(struct mr_str name)
+{
+  for (size_t i = 0; i < name.n; i++)
+    if ((unsigned char)name.p[i] < 32 || name.p[i] == 127) return false;
+  return name.n > 0 && name.n <= 256 && name.p[0] != '-' && name.p[0] != ' ';
+}
+
+void mr_sandbox_egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out)
+{
+  *out = (struct mr_egress_stats){0};
+  if (d && d->v->egress_stats) d->v->egress_stats(d, out);
 }

@@ -18,6 +18,7 @@
 
 struct mr_http_client;
 struct mr_guard;
+struct sockaddr;
 
 struct mr_sandbox_driver; /* one per runtime */
 struct mr_sandbox;        /* one per session */
@@ -25,6 +26,14 @@ struct mr_sandbox;        /* one per session */
 /* A file shown read-only inside, from a host path. */
 struct mr_sandbox_mount {
   const char *host_path, *path;
+};
+
+/* A secret that commands use without having it: variable env holds a placeholder, which becomes the value in headers
+ * of requests to these hosts, on the way out. */
+struct mr_sandbox_secret {
+  const char *env, *value;
+  const char *const *hosts; /* "example.com", "*.example.com" */
+  int nhosts;
 };
 
 /* What commands may reach, of the environment (API: resources §7.5). The operator's lists come on top. */
@@ -35,6 +44,8 @@ struct mr_sandbox_network {
   bool package_managers;        /* the registries, too */
   const char *const *mcp_hosts; /* hosts of the agent's MCP servers, when the environment allows them */
   int nmcp_hosts;
+  const struct mr_sandbox_secret *secrets; /* of the session, before the operator's */
+  int nsecrets;
 };
 
 enum mr_sandbox_manager {
@@ -80,6 +91,26 @@ struct mr_sandbox_result {
 };
 typedef void (*mr_sandbox_fn)(void *ud, const struct mr_sandbox_result *r);
 
+/* The operator's part of what sandboxes may reach (sandbox/egress). Everything is copied. */
+struct mr_egress_options {
+  const int (*ports)[2]; /* ranges of ports that are open beside 80 and 443, at most 64 */
+  int nports;
+  /* Hosts of the package managers' registries, "*.x" too. NULL: where this machine's own clients get packages from. */
+  const struct mr_str *package_hosts;
+  int npackage_hosts;
+  const struct mr_str *blocked_hosts; /* never, in no environment */
+  int nblocked_hosts;
+  const struct mr_sandbox_secret *secrets; /* for every sandbox */
+  int nsecrets;
+  const char *ca_file; /* roots by which hosts are verified that secrets go to; NULL = the system's */
+  /* Does a listener of this program's own answer at this address? NULL: there is none. Loop thread. */
+  bool (*own)(void *ud, const struct sockaddr *sa);
+  void *own_ud;
+};
+struct mr_egress_stats {
+  uint64_t allowed, denied, unknown; /* requests; unknown: without the session's token */
+};
+
 struct mr_sandbox_options {
   const char *root;             /* directory for sandboxes' workspaces and sockets (under the data dir) */
   const char *libexec;          /* MOONRIG_LIBEXEC or NULL: embedded launcher and envd */
@@ -89,8 +120,16 @@ struct mr_sandbox_options {
   int64_t disk_max;             /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
   int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
   int warm;                     /* sandboxes that are made before a session needs one; 0 = none */
+  int64_t layers_max;           /* bytes of all layers of packages on disk; 0 = 20 GiB */
+  int build_timeout_s;          /* for installing an environment's packages; 0 = 1800 */
+  const char *build_env;        /* JSON object of strings: environment variables meanwhile; NULL = none */
+  int64_t memory_total;         /* bytes that a whole sandbox may take, where cgroups can limit it; 0 = 4 GiB */
+  int cpu_percent;              /* of one core, for a whole sandbox, likewise; 0 = no limit */
+  bool bare;                    /* UNSAFE: no isolation at all (driver "none"); MR_E_DENIED as root */
+  bool require_limits;          /* no sandbox where memory and processes of a whole one cannot be limited */
   struct mr_http_client *http;  /* for what goes out on behalf of sandboxes; NULL = they have no network */
   const struct mr_guard *guard; /* where that may go (net/guard.h); lives as long as the driver */
+  const struct mr_egress_options *egress; /* NULL = nothing special */
 };
 
 /* Probes what works here; never fails because bubblewrap is missing (see the report). */
@@ -109,6 +148,31 @@ struct mr_sandbox_feature {
 int mr_sandbox_report(struct mr_sandbox_driver *d, const struct mr_sandbox_feature **f, int *n,
                       struct mr_err *err);
 
+/* A sandbox that lives. Numbers are -1 where they are not known or not limited. */
+struct mr_sandbox_live {
+  const char *session_id;
+  int64_t uid;                /* host uid of what runs inside */
+  int64_t memory, memory_max; /* bytes, of the whole sandbox */
+  int64_t pids, pids_max;     /* processes and threads, its own helpers too */
+  int64_t forks_refused;      /* at the limit, since it was made */
+};
+struct mr_sandbox_diagnosis {
+  const char *driver;
+  bool unsafe;              /* what runs inside is not kept from the host */
+  int code;                 /* as of mr_sandbox_report; MR_E_CLOSED: the driver is going, nothing is known */
+  const struct mr_err *err; /* when code != MR_OK */
+  const struct mr_sandbox_feature *features;
+  int nfeatures;
+  const struct mr_sandbox_live *live; /* at most 1,000 */
+  int nlive;
+};
+typedef void (*mr_sandbox_diagnosis_fn)(void *ud, const struct mr_sandbox_diagnosis *r); /* r is borrowed */
+/* What is in force for sandboxes of this environment, and which of them live. Does not block. An error
+ * (MR_E_FULL, MR_E_NOMEM, MR_E_UNSUPPORTED of a driver that cannot say): fn never comes; else once, at the
+ * latest in mr_sandbox_driver_free. */
+int mr_sandbox_diagnose(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                        void *ud);
+
 /* Gets the session's sandbox object: nothing is started yet. ref: NULL or what mr_sandbox_ref gave
  * before a restart. The spec is copied. */
 struct mr_sandbox *mr_sandbox_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec,
@@ -126,9 +190,22 @@ int mr_sandbox_call(struct mr_sandbox *s, const struct mr_sandbox_call *c, mr_sa
 int mr_sandbox_status(struct mr_sandbox *s, struct mr_str exec_id, mr_sandbox_fn fn, void *ud);
 /* Kills what exec_id runs; its callback comes with MR_E_CANCELLED. */
 void mr_sandbox_cancel(struct mr_sandbox *s, struct mr_str exec_id);
+/* What it does before it can run anything, for people: "npm 2/6, express@4"; "" when that is nothing. Borrowed until
+ * the next call. */
+const char *mr_sandbox_doing(const struct mr_sandbox *s);
+/* Installs the packages of a spec ahead of the first sandbox that needs them (of the spec only they are read). The
+ * result: no content, or is_error and what went wrong as a tool call would have it. */
+int mr_sandbox_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn,
+                       void *ud);
+/* Its callback never comes; what is being installed goes on. */
+void mr_sandbox_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud);
+/* Whether a package may be called that: 1 to 256 bytes, no control characters, no "-" in front. */
+bool mr_sandbox_package_ok(struct mr_str name);
 /* Ends everything inside and removes the workspace; fn may be NULL. */
 void mr_sandbox_destroy(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                         void *ud);
+/* What went through the proxy so far; nothing where there is none. */
+void mr_sandbox_egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out);
 /* Host path of the session's output directory (/mnt/session/outputs inside). out has 4096 bytes. */
 int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
 
@@ -179,6 +256,12 @@ struct mr_sandbox_vtable {
   void (*destroy)(struct mr_sandbox_driver *d, const char *session_id, const char *ref, mr_sandbox_fn fn,
                   void *ud);
   int (*outputs_path)(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
+  const char *(*doing)(const struct mr_sandbox *s); /* may be NULL, and the next */
+  int (*prepare)(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn, void *ud);
+  void (*prepare_cancel)(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud); /* with prepare */
+  int (*diagnose)(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                  void *ud);
+  void (*egress_stats)(struct mr_sandbox_driver *d, struct mr_egress_stats *out); /* NULL: no network */
   /* All four, or none: a driver that cannot keep files. */
   int (*checkpoint)(struct mr_sandbox_driver *d, const struct mr_sandbox_keep_opts *o,
                     struct mr_sandbox_keep **out);

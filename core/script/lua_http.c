@@ -100,6 +100,9 @@ static LJMP struct mr_ext_http_req read_request(lua_State *L, const char **lines
   req.idle_ms = mr_lua_field_int(L, 1, "idle_ms", 0);
   req.max_body = mr_lua_field_int(L, 1, "max_body", 0);
   req.follow = (int)mr_lua_field_int(L, 1, "follow", 0);
+  lua_getfield(L, 1, "guard");
+  req.guard = lua_toboolean(L, -1);
+  lua_pop(L, 1);
   lua_getfield(L, 1, "body");
   if (!lua_isnil(L, -1)) req.body.p = luaL_checklstring(L, -1, &req.body.n);
   lua_getfield(L, 1, "headers");

@@ -40,6 +40,7 @@ local head_of, next_piece = wait(native.http_head), wait(native.http_read)
 ---@field expect? integer|integer[] statuses that are a result; any other is nil, err
 ---@field max_body? integer      bytes kept of the response; default 16 MiB, rig.http.stream: no limit
 ---@field follow? integer        redirects to follow; default 0
+---@field guard? boolean         dial only public addresses and those of allow_private_hosts, else nil, err; default false
 
 ---@class moonrig.Response
 ---@field status integer
@@ -58,10 +59,10 @@ end
 -- -------------------------------------------------------------------------------------------------- requests
 
 local names = "method url query headers body json form multipart auth unix timeout connect_timeout idle_timeout "
-  .. "head_timeout retry expect max_body follow"
+  .. "head_timeout retry expect max_body follow guard"
 local kinds = { timeout = "number", connect_timeout = "number", idle_timeout = "number", head_timeout = "number",
   retry = "number", max_body = "number", follow = "number", query = "table", headers = "table", form = "table", multipart = "table",
-  auth = "table", method = "string", body = "string", unix = "string" }
+  auth = "table", guard = "boolean", method = "string", body = "string", unix = "string" }
 
 local function check(o)
   declare.keys("rig.http", o, names)
@@ -129,7 +130,7 @@ local function request_of(o)
   if o.query then target = target .. (target:find("?", 1, true) and "&" or "?") .. url.query(o.query) end
   return { method = (o.method or "GET"):upper(), url = target, headers = header_lines(o, media_type), body = body,
     timeout_ms = ms(o.timeout or 60), connect_ms = ms(o.connect_timeout), idle_ms = ms(o.idle_timeout),
-    max_body = o.max_body, follow = o.follow, unix = o.unix }
+    max_body = o.max_body, follow = o.follow, guard = o.guard, unix = o.unix }
 end
 
 -- --------------------------------------------------------------------------------------------------- answers

@@ -289,15 +289,24 @@ local function to_the_stop(turn)
   end
 end
 
----Goes on after the pending calls were answered, or the budget was raised: waits for the next end of the turn. After a
----timeout_error it can be called again.
+---Is a call among these that a worker of a self-hosted environment answers? It needs nothing of the script.
+local function workers(list)
+  for _, p in ipairs(list) do
+    if p.kind == "tool" then return true end
+  end
+  return false
+end
+
+---Goes on after the pending calls were answered, or the budget was raised: waits for the next end of the turn. Calls of
+---kind "tool" are a worker's to answer, when there is one. After a timeout_error it can be called again.
 ---@param o? { timeout?: number } seconds
 ---@return moonrig.Turn?
 ---@return moonrig.Error?
 function Turn:wait(o)
   o = options("turn:wait", o, "timeout")
   if self.stop_reason and not self.open then return self end
-  if self.stop_reason == "requires_action" and #self.pending > 0 and #pending_of(self, self.blocked) == #self.pending then
+  if self.stop_reason == "requires_action" and #self.pending > 0 and #pending_of(self, self.blocked) == #self.pending
+    and not workers(self.pending) then
     return nil, err.new("invalid_request_error", "nothing of turn.pending was answered: the turn would wait for ever")
   end
   self.pending = {}

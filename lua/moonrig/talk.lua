@@ -110,9 +110,14 @@ function Talk:react(ev)
   if self.awaiting and ev.id == self.awaiting then self.awaiting = nil end
 end
 
----The first of a list of calls that is not answered yet.
+---Does a worker of a self-hosted environment run it, who needs no answer from here?
+local function workers(use)
+  return use and use.type == "agent.tool_use" and use.evaluated_permission and use.evaluated_permission ~= "ask"
+end
+
+---The first of a list of calls that is not answered yet, and is to be answered here.
 function Talk:open_call(list)
-  while list[1] and self.answered[list[1]] do table.remove(list, 1) end
+  while list[1] and (self.answered[list[1]] or workers(self.uses[list[1]])) do table.remove(list, 1) end
   local id = list[1]
   return id and (self.uses[id] or { id = id, name = "a call of before", type = "agent.tool_use" })
 end

@@ -130,6 +130,7 @@ def check_config_refuses_a_wrong_configuration(w):
                           ('{ models = { route = { a = 7 } } }', r"models\.route"),
                           ('{ api = { ping = 7 } }', r"api\.ping"), ('{ tls_cert = "/no/such.pem", tls_key = "/no/such.key" }', "tls_cert: /no/such.pem"),
                           ('{ scripts = { "/no/such.lua" } }', "scripts"), ("{ listen = 7 }", "listen"),
+                          ('{ sandbox = { driver = "none" } }', r"sandbox\.unsafe: must be true"), ('{ sandbox = { driver = "docker" } }', r"sandbox\.driver"),
                           ('{ sandbox = { root = 7 } }', r"sandbox\.root"), ("nonsense(", "c.lua")):
         status, lines, err = check(config)
         equal((status, lines), (2, {}), config)

@@ -38,3 +38,16 @@ def t_000_every_item_has_a_test(w):
             equal(int(re.search(r"t_(\d\d\d)_", name)[1]), item, name)
     listed = {name for names, _ in rows.values() for name in names}
     equal(sorted(tests - listed - {"api/checklist/t_000_every_item_has_a_test"}), [], "tests that no line names")
+
+
+@test
+def w_000_every_item_has_a_test(w):
+    rows = {int(m[1]): (re.findall(r"`(api/[^`]+)`", m[2]), m[2].strip() or m[3].strip())
+            for m in re.finditer(r"^\| W(\d+) \| ([^|]*) \| ([^|]*) \|$", (HERE / "README.md").read_text(), re.M)}
+    tests = {"api/work/" + f.__name__ for f in TESTS if re.match(r"w_0[1-9]\d_", f.__name__)}
+    equal(sorted(rows), list(range(74, 96)), "a line for each item")
+    for item, (names, something) in rows.items():
+        true(something, f"item {item} has neither a test nor a reason")
+        for name in names:
+            true(name in tests and int(re.search(r"w_(\d\d\d)_", name)[1]) == item, f"item {item}: {name}")
+    equal(sorted(tests - {name for names, _ in rows.values() for name in names}), [], "tests that no line names")

@@ -16,8 +16,8 @@ from transfer_test import edited, export, fork, import_, mutated, send_file
 SUMMED = "context = { compact_at_tokens = 10000 }"
 
 
-def copies(w, s):
-    return fork(w, s), import_(w, export(w, s))
+def copies(w, s, **fields):
+    return fork(w, s), import_(w, export(w, s), **fields)
 
 
 def logs(w, s):
@@ -53,10 +53,10 @@ def asked(w, s, *events, reason="end_turn"):
     return sorted(r["raw"] for r in requests(w, n))
 
 
-def same_everywhere(w, s, make, reason="end_turn"):
+def same_everywhere(w, s, make, reason="end_turn", **fields):
     """The original and its copies make the same requests when the same is said to them, and so do copies of those."""
-    have = copies(w, s)
-    again = import_(w, export(w, have[0]))
+    have = copies(w, s, **fields)
+    again = import_(w, export(w, have[0]), **fields)
     want = shape(w, s, times=True)
     for c in have + (again,):
         equal(shape(w, c, times=True), want)
@@ -330,7 +330,7 @@ def calls_of_a_self_hosted_session(w):
         equal(shape(w, c, times=True), shape(w, s, times=True))
         go_on(w, c, result(c))
         equal(said(w.events(c)), ["of a client"])
-        same_everywhere(w, c, lambda x: [message("[[say next]]")])
+        same_everywhere(w, c, lambda x: [message("[[say next]]")], environment_id=home)
     for c in away:  # there the server would run it
         equal(types(rests(w, c))[-4:], ["agent.tool_result"] + TRIPLE)
         refused(w, c, result(c))

@@ -1,7 +1,8 @@
 """Environments (API: resources, environments)."""
 import threading
 
-from kit import NOBODY, equal, test, true
+from kit import NOBODY, equal, message, test, true, wait
+from stage import needs_sandbox
 
 EMPTY = {"type": "packages", "apt": [], "cargo": [], "gem": [], "go": [], "npm": [], "pip": []}
 
@@ -156,3 +157,37 @@ def lists_page_newest_first(w):
 @test(local=True)
 def the_first_start_makes_a_default_environment(w):
     true("default" in [e["name"] for e in w.all("/v1/environments")], "an environment named default")
+
+
+@test(model=True)
+def diagnostics_of_an_environment(w):
+    """What is in force for its sandboxes, and which of them live: those of no other environment."""
+    needs_sandbox()
+    e, other = w.new_environment(name="watched"), w.new_environment(name="another")
+    path = f"/moonrig/v1/environments/{e['id']}/diagnostics"
+    w.refused(404, "GET", "/moonrig/v1/environments/env_nowhere/diagnostics")
+    d = w.ok("GET", path)
+    equal((d["type"], d["environment_id"], d["driver"], d["unsafe"], d["ok"], d["message"], d["sandboxes"]),
+          ("environment_diagnostics", e["id"], "local", False, True, None, []))
+    features = {f["name"]: f for f in d["features"]}
+    for name in ("bubblewrap", "host uids", "user namespaces", "namespaces", "capabilities", "no new privileges", "seccomp", "landlock",
+                 "limits of a process", "memory limit", "process limit", "kill", "disk limit"):
+        true(features[name]["detail"], name)
+    true(all(f["ok"] for f in d["features"] if f["required"]), d)
+    agent = w.new_agent(tools=[{"type": "agent_toolset_20260401"}])["id"]
+    s = w.session(agent=agent, environment_id=e["id"])
+    w.turn(message('[[tool bash {"command":"sleep 600 >/dev/null 2>&1 & echo up"}]] ;; [[say done]]'), session=s)
+    live = w.ok("GET", path)["sandboxes"]
+    equal([v["session_id"] for v in live], [s["id"]])
+    true(live[0]["host_uid"] > 0, live)
+    equal(w.ok("GET", f"/moonrig/v1/environments/{other['id']}/diagnostics")["sandboxes"], [])
+    if features["memory limit"]["ok"]:
+        true(0 < live[0]["memory_bytes"] < live[0]["memory_limit_bytes"] and live[0]["processes"] > 1, live)
+    else:
+        equal((live[0]["memory_bytes"], live[0]["memory_limit_bytes"]), (None, None))
+        true("not for the sandbox as a whole" in features["memory limit"]["detail"], features["memory limit"])
+    w.ok("DELETE", f"/v1/sessions/{s['id']}")
+    wait(lambda: w.ok("GET", path)["sandboxes"] == [], "the sandbox to go with its session", 60)
+    hosted = w.new_environment(config={"type": "self_hosted"})
+    d = w.ok("GET", f"/moonrig/v1/environments/{hosted['id']}/diagnostics")
+    equal((d["driver"], d["ok"], d["features"], d["sandboxes"]), ("self_hosted", True, [], []))

@@ -98,10 +98,10 @@ class Reply:
 class Server:
     """A `moonrig serve`."""
 
-    def __init__(self, env=None, config=None, args=(), scripts=(), data=None):
+    def __init__(self, env=None, config=None, args=(), scripts=(), data=None, under=()):
         self.dir = Path(tempfile.mkdtemp(prefix="moonrig-api-"))
         self.data = data or self.dir / "data"
-        cmd = [BIN, "serve", "--listen", "127.0.0.1:0", "--data", str(self.data), *args]
+        cmd = [*under, BIN, "serve", "--listen", "127.0.0.1:0", "--data", str(self.data), *args]
         if config:
             (self.dir / "moonrig.lua").write_text("return " + config)
             cmd += ["--config", str(self.dir / "moonrig.lua")]

@@ -2,7 +2,7 @@
 import json
 
 from kit import BEGIN, TRIPLE, equal, last, message, said, test, true, types
-from stage import (answer, at_gate, custom, fresh, gate, idles, in_order, interrupt, outcome, requests, rules, spans_closed, status,
+from stage import (answer, at_gate, calls, custom, fresh, gate, idles, in_order, interrupt, lead, outcome, requests, rules, spans_closed, spawn, status, thread,
                    until_idle, verdicts)
 
 TURN = ["span.model_request_start", "agent.message", "span.model_request_end"]
@@ -69,6 +69,14 @@ def t_088_a_long_grading_shows_life(w):
         until_idle(feed)
     _, ongoing, _ = in_order(feed.events, START, "span.outcome_evaluation_ongoing", END)
     equal((set(ongoing), ongoing["outcome_id"], ongoing["iteration"]), ({"type", "id", "processed_at", "outcome_id", "iteration"}, e["outcome_id"], 0))
+
+
+@test(model=True)
+def t_088_an_answer_without_a_verdict_costs_too(w):
+    s = writer(w)
+    events = graded(w, s, "perhaps: I cannot say.", "satisfied: It is all there.")
+    (end,) = [e for e in events if e["type"] == END]
+    equal((end["result"], end["usage"]), ("satisfied", {k: 2 * n for k, n in GRADER.items()}))
 
 
 @test(model=True)
@@ -207,3 +215,32 @@ def t_092_after_an_interrupted_one(w):
         w.send(s, outcome("Write it", verdicts("satisfied: now")), message("and [[say so]]"))
         until_idle(feed, n=2)
     equal([o["result"] for o in evaluations(w, s)], ["interrupted", "satisfied"])
+
+
+def _lead_that_waits(w):
+    """A session whose outcome waits for a child, which waits for the client."""
+    child = w.new_agent(name=fresh("child"), system=rules(("Begin", '[[tool lookup {"q":"x"}]] ;; [[say Done.]]')), tools=[custom()])
+    return lead(w, child, system=rules(("Write it", calls(spawn(child["name"], "Begin")) + " ;; [[say Waiting.]]"), (".", "[[say Heard.]]"))), child
+
+
+def _graded_after(w, end):
+    s, child = _lead_that_waits(w)
+    with w.stream(s) as feed:
+        w.send(s, outcome("Write it", verdicts("satisfied: It is all there.")))
+        feed.until(lambda all_: idles(all_, "requires_action"), "the child to be blocked", 60)
+        equal([e for e in feed.events if e["type"] == START], [], "graded while a child's turn is open")
+        end(s, thread(w, s, child["name"]))
+        until_idle(feed)
+        in_order(feed.events, START, END, "session.status_idle")
+    equal(evaluations(w, s)[0]["result"], "satisfied")
+    equal(status(w, s), "idle")
+
+
+@test(model=True)
+def t_089_graded_when_the_last_child_is_interrupted(w):
+    _graded_after(w, lambda s, t: w.send(s, interrupt(t["id"])))
+
+
+@test(model=True)
+def t_089_graded_when_the_last_child_is_archived(w):
+    _graded_after(w, lambda s, t: w.ok("POST", f"/v1/sessions/{s['id']}/threads/{t['id']}/archive"))

@@ -175,11 +175,11 @@ def spans_closed(events):
 # servers
 
 @contextlib.contextmanager
-def own(w, config="", data=None, keep=False, **env):
+def own(w, config="", data=None, keep=False, under=(), **env):
     """A server with this configuration beside the retries of the suite's; a World of it."""
     server = Server(env=dict({"MOONRIG_API_KEY": KEY, "MOONRIG_ANTHROPIC_API_KEY": UPSTREAM_KEY,
                               "MOONRIG_ANTHROPIC_BASE_URL": w.mock.url}, **env),
-                    config="{ %s, %s }" % (RETRIES, config) if config else "{ %s }" % RETRIES, data=data)
+                    config="{ %s, %s }" % (RETRIES, config) if config else "{ %s }" % RETRIES, data=data, under=under)
     try:
         yield World(server.url, mock=w.mock, server=server)
     except BaseException:

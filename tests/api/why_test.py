@@ -108,7 +108,7 @@ def at_the_budget(w):
 @test(model=True)
 def a_client_that_runs_the_tools(w):
     s, use = self_hosted(w)
-    got = says(w, s, f"waits for the client's answer to the tool bash ({use})", kinds=["client_tool"], state="idle")
+    got = says(w, s, f"waits for a worker to run the tool bash ({use})", ", and none has taken the session", kinds=["worker"], state="idle")
     equal(got["waiting_on"][0]["event_id"], use)
 
 
@@ -125,10 +125,10 @@ def a_client_that_runs_a_childs_tools(w):
         w.send(s, message("Go"))
         feed.until(lambda all_: "agent.tool_use" in types(all_), "the call", 60)
         at_gate(w, door)
-        says(w, s, "a model request to", f"thread {name}: waits for the client's answer to the tool bash", kinds=["model", "client_tool"], state="running")
+        says(w, s, "a model request to", f"thread {name}: waits for a worker to run the tool bash", kinds=["model", "worker"], state="running")
         gate(w, door)
         until_idle(feed, "requires_action")
-        says(w, s, f"thread {name}: waits for the client's answer to the tool bash", kinds=["client_tool"], state="idle")
+        says(w, s, f"thread {name}: waits for a worker to run the tool bash", kinds=["worker"], state="idle")
         w.send(s, {"type": "user.tool_result", "tool_use_id": last(feed.events, "agent.tool_use")["id"]})
         until_idle(feed)
 

@@ -1,5 +1,5 @@
 """read, write, edit, glob, grep: inputs, limits, words (attacks 20 and 26)."""
-import base64, os, socket, stat, time
+import os, time
 from kit import test, eventually
 
 
@@ -14,6 +14,9 @@ def put(b, name, data):
             os.chown(x, b.uid, b.uid, follow_symlinks=False)
 
 
+OUTSIDE = " is outside the session's working directory and its other permitted directories"
+
+
 def fails(r, text):
     assert r.error and r.text == text, (r, text)
 
@@ -25,13 +28,12 @@ def read(box):
     assert b.call("read", file_path="a.txt").text == "one\ntwo\nthree\n"
     assert b.call("read", file_path="/workspace/a.txt").text == "one\ntwo\nthree\n"
     assert b.call("read", file_path="/mnt/session/uploads/given.txt").text == "given\n"
-    for rng, want in (([1, 1], "one"), ([2, 3], "two\nthree"), ([2, -1], "two\nthree"), ([3, 0], "three"), ([1, 99], "one\ntwo\nthree"), ([], "one\ntwo\nthree\n")):
+    for rng, want in (([1, 1], "one"), ([2, 3], "two\nthree"), ([2, -1], "two\nthree\n"), ([3, 0], "three\n"), ([1, 99], "one\ntwo\nthree\n"), ([], "one\ntwo\nthree\n"),
+                      ([0, 1], "one"), ([-1, -1], "one\ntwo\nthree\n"), ([3, 2], ""), ([4, 9], "")):
         assert b.call("read", file_path="a.txt", view_range=rng).text == want, rng
-    fails(b.call("read", file_path="a.txt", view_range=[4, 9]), "read: view_range starts at line 4, after the end of a.txt, which has 3 lines")
-    for bad in ([1], [1, 2, 3], "1", [1, "2"], {}, 5):
-        fails(b.call("read", file_path="a.txt", view_range=bad), "read: view_range must be [start, end], two line numbers")
-    for bad in ([0, 5], [3, 2], [-1, -1]):
-        assert "is no range" in b.call("read", file_path="a.txt", view_range=bad).text
+    for bad in ([1], [1, 2, 3], "1", {}, 5):
+        fails(b.call("read", file_path="a.txt", view_range=bad), "read: view_range must be [start_line, end_line]")
+    fails(b.call("read", file_path="a.txt", view_range=[1, "2"]), "read: view_range must be [start_line, end_line], two whole numbers")
     put(b, "empty", "")
     r = b.call("read", file_path="empty")
     assert not r.error and r.content == []
@@ -47,18 +49,19 @@ def read_errors(box):
     put(b, "f", "x")
     fails(b.call("read"), "read: file_path is required")
     fails(b.call("read", file_path=5), "read: file_path must be a string")
-    fails(b.call("read", file_path=""), "read: the path is empty")
+    fails(b.call("read", file_path=""), "read: file_path is required")
     assert b.call("read", file_path="a\0b").error
     fails(b.call("read", file_path="none"), "read: none: no such file or directory")
     fails(b.call("read", file_path="f/x"), "read: f/x: not a directory")
     fails(b.call("read", file_path="."), "read: . is not a regular file")
-    fails(b.call("read", file_path="n" * 300), f"read: {'n' * 300}: file name too long")
+    fails(b.call("read", file_path="n" * 300), f'path "{"n" * 300}": file name too long')
     b.bash("ln -s loop loop; touch secret; chmod 0 secret; mkdir -m 0 shut")
-    fails(b.call("read", file_path="loop"), "read: loop: too many levels of symbolic links")
+    fails(b.call("read", file_path="loop"), 'path "loop": too many levels of symbolic links')
     fails(b.call("read", file_path="secret"), "read: secret: permission denied")
-    fails(b.call("read", file_path="shut/x"), "read: shut/x: permission denied")
-    fails(b.call("read", file_path="../" * 2000 + "etc"), "read: file name too long")
-    fails(b.call("read", file_path="/proc/1/environ"), "read: /proc/1/environ: permission denied")
+    fails(b.call("read", file_path="shut/x"), 'path "shut/x": permission denied')
+    assert b.call("read", file_path="d/" * 3000).text.endswith('": file name too long')
+    for p in ("../" * 2000 + "etc", "/etc/passwd", "/", "/workspace/..", "/workspace2", "/proc/1/environ", "/proc/self/root/etc/passwd", "/mnt"):
+        assert b.call("read", file_path=p).text.endswith(OUTSIDE), p
 
 
 @test
@@ -67,62 +70,42 @@ def read_limits(box):
     put(b, "big", "0123456789abcde\n" * 16384)  # 262,144 bytes
     assert len(b.call("read", file_path="big").text) == 262144
     put(b, "big", "0123456789abcde\n" * 18750)  # 300,000
-    fails(b.call("read", file_path="big"), "read: big has 300000 bytes, which exceeds 262144-byte limit. Use view_range to read a part of it")
-    assert b.call("read", file_path="big", view_range=[18749, -1]).text == "0123456789abcde\n0123456789abcde"
+    fails(b.call("read", file_path="big"), "read: big has 300000 bytes, which exceeds 262144-byte limit. Use view_range to read a part of it, for example [1, 500]")
+    assert b.call("read", file_path="big", view_range=[18749, -1]).text == "0123456789abcde\n" * 2
     assert len(b.call("read", file_path="big", view_range=[1, 16384]).text) == 262143
-    fails(b.call("read", file_path="big", view_range=[1, 17000]), "read: the selected lines of big exceeds 262144-byte limit. Narrow the view_range")
+    fails(b.call("read", file_path="big", view_range=[1, 17000]), "read: view_range [1, 17000] of big exceeds 262144-byte limit. Narrow the view_range")
     put(b, "long", "short\n" + "x" * 300000 + "\nlast\n")
-    fails(b.call("read", file_path="long", view_range=[2, 2]), "read: line 2 of long exceeds 262144-byte limit")
+    fails(b.call("read", file_path="long", view_range=[2, 2]), "read: line 2 of long exceeds 262144-byte limit; view_range cannot make it shorter. Take a part of it with bash, for example with cut")
     assert b.call("read", file_path="long", view_range=[3, 3]).text == "last"
     b.bash("truncate -s 1T sparse")
-    assert "binary file" in b.call("read", file_path="sparse").text
-    assert b.call("read", file_path="/proc/self/status").text.startswith("Name:")
-
-
-@test
-def read_images_and_binaries(box):
-    b = box()
-    for name, head, kind in (("p.png", b"\x89PNG\r\n\x1a\n", "png"), ("j", b"\xff\xd8\xff\xe0", "jpeg"), ("g.dat", b"GIF89a", "gif"), ("w", b"RIFF\0\0\0\0WEBP", "webp")):
-        data = head + os.urandom(20000)
-        put(b, name, data)
-        r = b.call("read", file_path=name)
-        assert not r.error and r.content[0]["type"] == "image" and r.content[0]["source"]["media_type"] == "image/" + kind, r
-        assert r.content[0]["source"]["type"] == "base64" and base64.b64decode(r.content[0]["source"]["data"], validate=True) == data
-    for n in (8, 9, 10):
-        data = b"\x89PNG\r\n\x1a\n" + b"x" * (n - 8)
-        put(b, "s", data)
-        assert base64.b64decode(b.call("read", file_path="s").content[0]["source"]["data"], validate=True) == data
-    put(b, "huge.png", b"\x89PNG\r\n\x1a\n" + bytes(4_000_000))
-    fails(b.call("read", file_path="huge.png"), "read: huge.png is an image of more than 3932160 bytes. Make a smaller copy of it with bash and read that.")
-    data = b"%PDF-1.7\n" + os.urandom(5_000_000)
-    put(b, "d.pdf", data)
-    r = b.call("read", file_path="d.pdf")
-    assert not r.error and r.content[0]["type"] == "document" and r.content[0]["source"]["media_type"] == "application/pdf", r
-    assert base64.b64decode(r.content[0]["source"]["data"], validate=True) == data
-    put(b, "huge.pdf", b"%PDF-1.7\n" + bytes(8_000_000))
-    fails(b.call("read", file_path="huge.pdf"), "read: huge.pdf is a PDF of more than 7864320 bytes. Take its text or some of its pages out with bash and read those.")
-    put(b, "bin", b"\x7fELF\0\0")
-    fails(b.call("read", file_path="bin"), "read: bin is a binary file (6 bytes). Look at it with bash, for example with od or strings.")
+    assert "has 1099511627776 bytes" in b.call("read", file_path="sparse").text
+    assert "line 1 of sparse exceeds" in b.call("read", file_path="sparse", view_range=[1, 1]).text
 
 
 @test
 def special_files(box):
-    """Attack 26: neither opened nor waited for; links are followed, since the sandbox is the boundary."""
+    """Attack 26: neither opened nor waited for; links are followed as long as they stay in the session's directories."""
     b = box()
     b.bash("mkfifo fifo; ln -s fifo lfifo; python3 -c \"import socket; s=socket.socket(socket.AF_UNIX); s.bind('sock')\"; mkdir dir; ln -s dir ldir; echo in >dir/in; ln -s /etc/passwd pw; ln -s dir/in lin; ln -s nowhere dangling")
-    for p in ("fifo", "lfifo", "sock", "dir", "/dev/null", "/dev/zero", "/dev/ptmx", "/dev/tty", "/proc/self/fd"):
+    for p in ("fifo", "lfifo", "sock", "dir", "ldir"):
         t0 = time.monotonic()
         fails(b.call("read", file_path=p), f"read: {p} is not a regular file")
         fails(b.call("edit", file_path=p, old_string="a", new_string="b"), f"edit: {p} is not a regular file")
         assert b.call("write", file_path=p, content="x").error
-        assert b.call("grep", pattern="x", path=p).error == (p not in ("dir", "/proc/self/fd"))
+        assert b.call("grep", pattern="x", path=p).error == ("dir" not in p)
         assert time.monotonic() - t0 < 3, p
+    b.bash("ln -s /dev/zero zero; ln -s /proc/self/root magic; ln -s pw pw2; ln -s /workspace/../etc up")
+    for p in ("/dev/null", "/dev/zero", "/dev/ptmx", "/dev/tty", "/proc/self/fd", "pw", "pw2", "zero", "magic/etc/passwd", "magic", "up/passwd", "../etc/passwd", "/etc/../etc/passwd"):
+        for tool, more in (("read", {}), ("write", {"content": "x"}), ("edit", {"old_string": "a", "new_string": "b"})):
+            fails(b.call(tool, file_path=p, **more), f'path "{p}"' + OUTSIDE)
+        fails(b.call("grep", pattern="x", path=p), f'path "{p}"' + OUTSIDE)
+        fails(b.call("glob", pattern="*", path=p), f'path "{p}"' + OUTSIDE)
+    assert b.call("read", file_path="magic/workspace/dir/in").text == "in\n"  # there and back
     fails(b.call("write", file_path="fifo", content="x"), "write: fifo is not a regular file")
     fails(b.call("write", file_path="dir", content="x"), "write: dir: is a directory")
-    fails(b.call("write", file_path="new/", content="x"), "write: new/: is a directory")
+    fails(b.call("write", file_path=".", content="x"), "write: .: is a directory")
     assert b.bash("stat -c %F fifo sock dir").text == "fifo\nsocket\ndirectory"
     assert b.call("read", file_path="lin").text == "in\n"
-    assert b.call("read", file_path="pw").text.startswith("root:")  # the sandbox's own
     r = b.call("grep", pattern=".", path=".")
     assert r.text == "/workspace/dir/in:1:in", r
     # writing through a link changes what it leads to
@@ -132,11 +115,9 @@ def special_files(box):
     assert b.bash("cat nowhere; readlink dangling").text == "dnowhere"
     assert not b.call("write", file_path="ldir/deep/er/f", content="x").error
     assert b.bash("cat dir/deep/er/f").text == "x"
-    fails(b.call("write", file_path="pw", content="x"), "write: pw is inside read-only directory /etc")
     # nothing of the host: an absolute link leads into the sandbox's tree
     os.symlink("/root/secret", b.path("ws/host"))
-    fails(b.call("read", file_path="host"), "read: host: no such file or directory")
-    assert b.call("read", file_path="/proc/self/root/etc/passwd").text.startswith("root:")
+    fails(b.call("read", file_path="host"), 'path "host"' + OUTSIDE)
 
 
 @test
@@ -167,14 +148,12 @@ def write_refused(box):
     fails(b.call("write", file_path="/mnt/session/uploads/given.txt", content="x"), "write: /mnt/session/uploads/given.txt is inside read-only directory /mnt/session/uploads")
     fails(b.call("write", file_path="/mnt/session/uploads/a/b", content="x"), "write: /mnt/session/uploads/a/b is inside read-only directory /mnt/session/uploads")
     fails(b.call("edit", file_path="/mnt/session/uploads/given.txt", old_string="given", new_string="x"), "edit: /mnt/session/uploads/given.txt is inside read-only directory /mnt/session/uploads")
-    fails(b.call("write", file_path="/usr/x", content="x"), "write: /usr/x is inside read-only directory /usr")
-    fails(b.call("write", file_path="/x", content="x"), "write: /x is inside read-only directory /")
-    fails(b.call("write", file_path="/run/moonrig/in", content="x"), "write: /run/moonrig/in is not a regular file")
-    fails(b.call("write", file_path="/run/moonrig/x", content="x"), "write: /run/moonrig/x is inside read-only directory /run/moonrig")
-    fails(b.call("write", file_path="/dev/x", content="x"), "write: /dev/x is inside read-only directory /dev")
+    fails(b.call("write", file_path="/mnt/session/x", content="x"), "write: /mnt/session/x is inside read-only directory /mnt/session")
+    for p in ("/usr/x", "/x", "/run/moonrig/in", "/run/moonrig/x", "/dev/x"):
+        fails(b.call("write", file_path=p, content="x"), f'path "{p}"' + OUTSIDE)
     fails(b.call("write", file_path="f/x", content="x"), "write: f/x: not a directory")
     fails(b.call("write", file_path="ro/x", content="x"), "write: ro/x: permission denied")
-    fails(b.call("write", file_path="n" * 300, content="x"), f"write: {'n' * 300}: file name too long")
+    fails(b.call("write", file_path="n" * 300, content="x"), f'path "{"n" * 300}": file name too long')
     b.bash("head -c 63M /dev/zero >/tmp/fill; echo old >/tmp/keep")
     fails(b.call("write", file_path="/tmp/keep", content="x" * 4_000_000), "write: /tmp/keep: no space left on device")
     assert b.bash("cat /tmp/keep; ls -A /tmp | grep -c write").text == "old\n0"
@@ -213,7 +192,7 @@ def edit(box):
     fails(b.call("edit", file_path="f", old_string="alpha", new_string="x"), "edit: old_string appears 2 times in f (must be unique)")
     assert b.call("edit", file_path="f", old_string="alpha", new_string="alphaalpha", replace_all=True).text == "edited f (2 replacement(s))"
     fails(b.call("edit", file_path="f", old_string="delta", new_string="x"), "edit: old_string not found in f")
-    fails(b.call("edit", file_path="f", old_string="", new_string="x"), "edit: old_string must not be empty")
+    fails(b.call("edit", file_path="f", old_string="", new_string="x"), "edit: old_string is required")
     fails(b.call("edit", file_path="f", old_string="a"), "edit: new_string is required")
     fails(b.call("edit", file_path="f", old_string="a", new_string="b", replace_all="x"), "edit: replace_all must be true or false")
     fails(b.call("edit", file_path="none", old_string="a", new_string="b"), "edit: none: no such file or directory")
@@ -241,7 +220,8 @@ def glob(box):
         assert not r.error, r
         return [] if r.text == "no matches" else r.text.split("\n")
     w = "/workspace/"
-    assert g("**/*.txt") == [w + "sp ace/[x].txt", w + ".hidden/e.txt", w + "sub/deep/d.txt", w + "sub/c.txt", w + "a.txt"]
+    assert g("**/*.txt") == [w + "sp ace/[x].txt", w + "sub/deep/d.txt", w + "sub/c.txt", w + "a.txt"]
+    assert g(".hidden/*") == g("**/.hidden/*.txt") == g(".h*/**") == [w + ".hidden/e.txt"] and g("*", path=".hidden") == g("**/*", path=".hidden") == [w + ".hidden/e.txt"]
     assert g("*.txt") == g("./*.txt") == [w + "a.txt"]
     assert g("*") == [w + "b.csv", w + "a.txt"]
     assert g("sub/**") == g("**", path="sub") == [w + "sub/\u00e9.md", w + "sub/deep/d.txt", w + "sub/c.txt"]
@@ -253,10 +233,11 @@ def glob(box):
     assert g("*.txt", path="/workspace/sub") == g("*.txt", path="sub/") == [w + "sub/c.txt"]
     assert g("*", path="/mnt/session/uploads") == ["/mnt/session/uploads/given.txt"]
     b.bash("ln -s ../a.txt sub/inside; ln -s a.txt link; ln -s /etc/passwd outside; ln -s sub dirlink; mkfifo fifo; ln -s none dangling")
-    assert set(g("*")) == {w + "a.txt", w + "b.csv", w + "link"}
+    assert set(g("*")) == {w + "a.txt", w + "b.csv"} and g("link") == g("*link") == []
+    assert g("dirlink/c.txt") == [w + "dirlink/c.txt"] and g("c.txt", path="dirlink") == [w + "sub/c.txt"]
     assert w + "dirlink/c.txt" not in g("**")
     for p, said in (("/etc/*", "glob: pattern must be relative; give the directory as path"), ("../*", 'glob: pattern must not contain a ".." component'),
-                    ("a/../b", 'glob: pattern must not contain a ".." component'), ("", "glob: pattern must be 1 to 4095 characters without NUL"),
+                    ("a/../b", 'glob: pattern must not contain a ".." component'), ("", "glob: pattern is required"), ("{a,..}/x", 'glob: pattern must not contain a ".." component'), ("x" * 5000, "glob: pattern must be 1 to 4095 characters without NUL"),
                     ("{" + "a," * 300 + "a}", "glob: pattern has too many alternatives"), ("{a,b}" * 20, "glob: pattern has too many alternatives"),
                     ("{" * 2000 + "}" * 2000, "glob: pattern has too many alternatives"), ("{a}" * 1300, "glob: pattern has too many alternatives")):
         fails(b.call("glob", pattern=p), said)
@@ -279,9 +260,12 @@ def glob_limits(box):
     r = b.call("glob", pattern="**", path="/tmp")
     assert "/tmp/d/d/up" in r.text and "deep" not in r.text and r.text.endswith("[the search was cut short after 50000 entries or 40 levels]"), r
     b.bash("mkdir /workspace/wide; cd /workspace/wide; python3 -c \"for i in range(50500): open(str(i),'w')\"")
-    r = b.call("glob", pattern="wide/7")
+    r = b.call("glob", pattern="**/7")
     assert "cut short after 50000 entries" in r.text, r
-    r = b.wait(b.start("glob", {"pattern": "**/zzz", "path": "/"}, 5))
+    b.bash("mkdir a b; touch a/x b/x")
+    assert set(b.call("glob", pattern="wide/{a,b}/x").text.split("\n")) == {"/workspace/wide/b/x", "/workspace/wide/a/x"}  # straight to it
+    assert b.call("glob", pattern="{wide,./wide//}/a/{x,?}").text == "/workspace/wide/a/x"  # once
+    r = b.wait(b.start("glob", {"pattern": "**/zzz", "path": "/tmp"}, 5))
     assert r.error and "[the search was cut short after 5ms]" in r.text or "no matches" in r.text, r
 
 
@@ -294,30 +278,32 @@ def grep(box):
     put(b, "node_modules/d", "two\n")
     put(b, "bin", b"two\nmore two\0two\ntwo\n")
     put(b, "latin", b"two caf\xe9\n")
-    put(b, "long", "two " + "x" * 2000 + "\ntwo\n" + "y" * 100000 + "two\nlast two")
+    put(b, "long", "two " + "x" * 2000 + "\n\u20actwo" + "\u20ac" * 1990 + "\ntwo\n" + "y" * 100000 + "two\nlast two")
     def g(pattern, **more):
         r = b.call("grep", pattern=pattern, **more)
         assert not r.error, r
         return r.text.split("\n")
     w = "/workspace/"
-    assert g("two") == [w + "a.txt:2:Two two", w + "bin:1:two", w + "latin:1:two caf\ufffd", w + "long:2:two", w + "long:4:last two", w + "sub/b.txt:1:two\r"]
+    assert g("two") == [w + "a.txt:2:Two two", w + "bin:1:two", w + "latin:1:two caf\ufffd", w + "long:2:\u20actwo" + "\u20ac" * 1990, w + "long:3:two", w + "long:5:last two", w + "sub/b.txt:1:two"]
+    assert g("two$", path="sub") == [w + "sub/b.txt:1:two"]
     assert g("^t", path="a.txt") == [w + "a.txt:3:three"] and g("(?i)^t", path="a.txt") == [w + "a.txt:2:Two two", w + "a.txt:3:three"]
     assert g("four$", path="sub") == [w + "sub/b.txt:2:four"] and g(r"\bo\w+", path="/workspace/a.txt") == [w + "a.txt:1:one"]
     assert g("nothing here") == ["no matches"] and g("^$", path="a.txt") == ["no matches"]
-    assert g("", path="a.txt") == [w + "a.txt:1:one", w + "a.txt:2:Two two", w + "a.txt:3:three"]
+    assert g(".", path="a.txt") == [w + "a.txt:1:one", w + "a.txt:2:Two two", w + "a.txt:3:three"]
     assert g(r"(\w)\1", path="a.txt") == [w + "a.txt:3:three"]
     put(b, "u", "\u20acuro\n")
-    assert g("^.uro$", path="u") == [w + "u:1:\u20acuro"] and g("(?i)\u20acURO", path="u") == [w + "u:1:\u20acuro"]
+    assert g("^.uro$", path="u") == [w + "u:1:\u20acuro"] and g("(?i)\u20acURO", path="u") == g("\\u20ac", path="u") == g("\\x{20ac}", path="u") == [w + "u:1:\u20acuro"]
     for bad in ("(", "[a", "a{2,1}", "*", "\\C", "(?<n>a)(?<n>b)", "(?C1)" * 3 + "("):
         r = b.call("grep", pattern=bad)
-        assert r.error and r.text.startswith("grep: invalid pattern: ") and " at offset " in r.text, (bad, r)
+        assert r.error and r.text.startswith("grep: invalid regex: ") and " at offset " in r.text, (bad, r)
     fails(b.call("grep"), "grep: pattern is required")
+    fails(b.call("grep", pattern=""), "grep: pattern is required")
     fails(b.call("grep", pattern="x" * 70000), "grep: pattern is longer than 65536 bytes")
     fails(b.call("grep", pattern="x", path="none"), "grep: none: no such file or directory")
     b.bash("mkfifo fifo; ln -s a.txt link; mkdir -m 0 shut; echo two >no; chmod 0 no")
-    assert len(g("two")) == 6
+    assert len(g("two")) == 7
     fails(b.call("grep", pattern="x", path="fifo"), "grep: fifo is not a regular file")
-    assert g("one", path="link") == [w + "link:1:one"]
+    assert g("one", path="link") == [w + "a.txt:1:one"]
 
 
 @test
@@ -345,7 +331,7 @@ def grep_limits(box):
 @test
 def stuck_files_are_given_up(box):
     b = box({"file_timeout_ms": 500})
-    ids = [b.start("grep", {"pattern": "(x+x+)+y", "path": "/proc"}) for _ in range(20)]
+    ids = [b.start("grep", {"pattern": "(x+x+)+y", "path": "."}) for _ in range(20)]
     t0 = time.monotonic()
     assert b.bash("echo beside").text == "beside" and time.monotonic() - t0 < 1
     for i in ids:

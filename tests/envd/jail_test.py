@@ -141,23 +141,25 @@ def without_landlock(box):
     b = box(refuse=(444, errno.ENOSYS))
     assert b.c.hello["landlock"] == 0 and b.c.hello["seccomp"] is True
     assert b.bash("echo x >/workspace/f; cat f; python3 -c 'import os; os.kill(1, 9)'; ls -l /proc/1/fd 2>&1 | grep -c denied").text == "x\n1"
-    fails = b.call("write", file_path="/usr/x", content="x")
-    assert fails.error and fails.text == "write: /usr/x is inside read-only directory /usr", fails
-    r = b.bash("echo 0 >/proc/self/oom_score_adj; echo x >/run/moonrig/in; echo y >/run/moonrig/ctl", 2000)
+    fails = b.call("write", file_path="/mnt/session/x", content="x")
+    assert fails.error and fails.text == "write: /mnt/session/x is inside read-only directory /mnt/session", fails
+    r = b.bash("echo 0 >/proc/self/oom_score_adj; (echo y >/run/moonrig/ctl) & rm -f /run/moonrig/w/status; true", 2000)
     for i in range(3):
         r = b.bash("echo fine", 2000)
     assert r.text == "fine", r
 
 
 @test
-def a_byte_too_many_wakes_nothing(box):
-    # the trap makes the shell slow on its way back, so that the byte meets the next command
-    for slow in ("", "trap '/bin/sleep 0.03' DEBUG; "):
-        b = box(refuse=(444, errno.ENOSYS))
-        assert not b.bash(slow + "v=kept; echo x >/run/moonrig/in; echo y >/run/moonrig/in", 5000).error
-        for i in range(8):
-            r = b.bash("echo $v", 5000)
-            assert r.text == "kept" and not r.error, (slow, i, r)
+def a_line_too_many(box):
+    # without Landlock the payload can write where the commands come from: its shell may end of it, which is said
+    b = box(refuse=(444, errno.ENOSYS))
+    for line in ("", ":", "nosuchcommand", "exit 5", "((", "\\\\builtin return 3"):
+        b.bash("v=kept", 5000)
+        b.bash(f"(printf '%s\\n' '{line}' >/run/moonrig/ctl) >/dev/null 2>&1 &", 5000)
+        for i in range(4):
+            r = b.bash("echo ${v-lost}", 5000)
+            assert r.text == "kept" or "timed out" in r.text or r.text.endswith("lost") and "the shell had ended" in r.text or "terminated" in r.text or r.text == "lost" and i, (line, i, r)
+        assert r.text in ("kept", "lost"), (line, r)
 
 
 @test

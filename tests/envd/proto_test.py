@@ -1,5 +1,6 @@
 """The protocol: attach, at most once, answers after a reconnect, cancel, bad frames, limits, the orphan's end."""
 import json, os, signal, struct, time
+from media import png
 from kit import Conn, test, eventually
 
 
@@ -16,12 +17,12 @@ def start_reports_what_is_wrong(box):
 def hello_and_attach(box):
     b = box(attach=False)
     c = b.connect(attach=False)
-    assert c.hello["t"] == "hello" and c.hello["proto"] == [1, 2] and c.hello["seccomp"] is True, c.hello
+    assert c.hello["t"] == "hello" and c.hello["proto"] == [1, 3] and c.hello["seccomp"] is True, c.hello
     c.send({"t": "call", "id": "a", "name": "bash", "input": {"command": "echo x"}})
     assert c.until(("error",))["message"] == "the first frame must be attach"
     assert c.closed()
     c = b.connect(attach=False)
-    c.send({"t": "attach", "proto": 3})
+    c.send({"t": "attach", "proto": 4})
     assert "proto" in c.until(("error",))["message"] and c.closed()
     b.c = b.connect()
     b.c.send({"t": "status", "id": "a"})
@@ -219,7 +220,7 @@ def answers_are_kept_within_bounds(box):
     assert not b.wait("call200").error
     # by size: images of 3 MB each are 4 MB in an answer
     with open(b.path("ws/i.png"), "wb") as f:
-        f.write(b"\x89PNG\r\n\x1a\n" + bytes(3_000_000))
+        f.write(png(pad=3_000_000))
     ids = [b.start("read", {"file_path": "i.png"}) for _ in range(12)]
     for i in ids:
         assert b.wait(i).content[0]["type"] == "image"
@@ -231,7 +232,7 @@ def answers_are_kept_within_bounds(box):
 def a_reader_that_does_not_read_is_cut(box):
     b = box()
     with open(b.path("ws/i.png"), "wb") as f:
-        f.write(b"\x89PNG\r\n\x1a\n" + bytes(3_900_000))
+        f.write(png(pad=3_900_000))
     for i in range(30):
         b.start("read", {"file_path": "i.png"})
     time.sleep(0.3)

@@ -59,6 +59,7 @@ static int ext_http(struct mr_runtime *rt, const struct mr_ext_http_req *req, co
   x->b_key(b, (struct mr_str){"max_body", 8}), x->b_int(b, req->max_body);
   x->b_key(b, (struct mr_str){"follow", 6}), x->b_int(b, req->follow);
   if (req->unix_path) put_str(b, "unix_path", (struct mr_str){req->unix_path, strlen(req->unix_path)});
+  if (req->guard) x->b_key(b, (struct mr_str){"guard", 5}), x->b_int(b, req->guard);
   if (req->idle_ms) x->b_key(b, (struct mr_str){"idle_ms", 7}), x->b_int(b, req->idle_ms);
   if (req->connect_ms) x->b_key(b, (struct mr_str){"connect_ms", 10}), x->b_int(b, req->connect_ms);
   x->b_key(b, (struct mr_str){"headers", 7}), x->b_open(b, 1);

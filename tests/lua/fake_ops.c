@@ -186,9 +186,9 @@ void mr_op_release(struct mr_op *op)
 static const char *op_at(int i, const char **verb, const char **path, unsigned *flags)
 {
   enum { K_JSON = 0, K_EVENTS = MR_OPF_STREAM, K_BODY_IN = MR_OPF_BODY_IN, K_BODY_OUT = MR_OPF_BODY_OUT,
-         F_0 = 0, F_PASS = 0, F_SECRET = 0, F_LIST = MR_OPF_LIST };
-#define OP(name, verb, path, kind, beta, flags, shape, fn) {name, verb, path, K_##kind | F_##flags},
-#define TODO(name, verb, path, kind, beta, flags) {name, verb, path, K_##kind | F_##flags | MR_OPF_TODO},
+         LIST = MR_OPF_LIST, PASS = 0, SECRET = 0, QUERY = 0, ENV = 0, ITEM = 0, NO_API = 0 };
+#define OP(name, verb, path, kind, beta, flags, shape, fn) {name, verb, path, K_##kind | (flags)},
+#define TODO(name, verb, path, kind, beta, flags) {name, verb, path, K_##kind | (flags) | MR_OPF_TODO},
   static const struct { const char *name, *verb, *path; unsigned flags; } ops[] = {
 #include "ops/ops.def"
   };

@@ -24,6 +24,7 @@ local expected = {
     .. "a9993e364706816aba3e25717850c26c9cd0d89d 900150983cd24fb0d6963f7d28e17f72 128\ntrue hi\naGk/Pg== aGk_Pg\nhi?>\n"
     .. "16 36\nnot base64: it breaks at byte 2",
   ["At the terminal"] = "idle has not begun: waits for a first message since N s\nmessage nil nil TIME\nmoonrig attach ID",
+  ["What holds the commands"] = "none this runtime has no sandbox: tools that run in one are not available",
   ["Budgets and outcomes"] = "budget_reached\nread: Good evening.\nsatisfied It is Latin. end_turn",
   ["Several agents"] = "I am told: they see at night.\ndesk idle N\nfinder idle N",
   ["SQLite files"] = "1 1\ntea 450 2\ntea\n1\nnil too expensive 1",

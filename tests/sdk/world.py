@@ -84,8 +84,11 @@ class World:
         if a.tls:
             mock += ["--tls-cert", a.tls[1], "--tls-key", a.tls[2]]
             serve += ["--tls-cert", a.tls[1], "--tls-key", a.tls[2]]
-        if a.config:
-            serve += ["--config", str(Path(a.config).resolve())]
+        config = a.config and Path(a.config).resolve()
+        if not config:  # a worker looks after its lease every half of it
+            config = Path(self.dir) / "moonrig.lua"
+            config.write_text("return { work = { lease = 10 } }\n")
+        serve += ["--config", str(config)]
         self.model = Child(mock, r"^listening (\d+)$")
         model_url = "%s://127.0.0.1:%s" % ("https" if a.tls else "http", self.model.caught)
         env = dict(clean_env(), MOONRIG_API_KEY=KEY)

@@ -244,6 +244,8 @@ def api_calls_operations(tmp, serve):
     assert p.returncode == 0 and seen[0] == "session.thread_status_running" and seen[-1] == "session.status_terminated", seen
     # what an operation takes, and what there is
     assert re.search(r"^  agent +string or object, required", run_cli("api", "--help", "sessions.create").stdout, re.M)
+    p = run_cli("api", "--help", "nope")
+    assert (p.returncode, p.stdout) == (2, "") and "no such operation: nope" in p.stderr
     assert run_cli("api", "sessions.create", "--help").stdout == run_cli("help", "api", "sessions.create").stdout
     names = [json.loads(line) for line in run_cli("api", "--list", "--json").stdout.splitlines()]
     assert {"name": "sessions.why", "verb": "GET", "path": "/moonrig/v1/sessions/{session_id}/why", "implemented": True} in names

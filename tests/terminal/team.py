@@ -91,7 +91,7 @@ def attach_answers_a_child_while_the_lead_works(tmp, serve):
         with g.attach(sid) as t:
             t.rests("with lead")
             t.enter("Go")
-            t.wait(r"\* \[helper\] lookup .*lookup is a tool that a client answers, [^\n]*\n  its result: *$")
+            t.wait(r"\* \[helper\] lookup .*lookup is a tool that a client answers, [^\n]*\n.*  its result: *$")
             t.enter("found it")
             t.rests(r"< helper: Result found it\n.*Heard\.")
 

@@ -121,13 +121,13 @@ TEST(the_first_environment_is_made_once)
 
 struct checked { int n, code; int64_t ws; char id[64]; };
 
-static void on_checked(void *ud, int code, int64_t ws, struct mr_str key_id)
+static void on_checked(void *ud, int code, const struct mr_bearer *by)
 {
   struct checked *c = ud;
   c->n++;
   c->code = code;
-  c->ws = ws;
-  snprintf(c->id, sizeof c->id, MR_FMT, MR_ARG(key_id));
+  c->ws = by->workspace;
+  snprintf(c->id, sizeof c->id, MR_FMT, MR_ARG(by->key_id));
 }
 
 static int check(const char *secret, struct checked *c)

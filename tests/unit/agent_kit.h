@@ -160,8 +160,8 @@ static void made_done(struct mr_call *c)
   mr_loop_stop(m->g->loop);
 }
 
-/* Makes a call and waits for its answer; it is in g->last, or g->err. Returns the code. */
-static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json)
+/* Makes a call; rig_answer waits for its answer. */
+static struct made *rig_begin(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json)
 {
   struct made *m = calloc(1, sizeof *m);
   m->g = g;
@@ -179,6 +179,12 @@ static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0
   m->c.in = yyjson_doc_get_root(m->in);
   mr_buf_init(&m->c.out, m->c.mem, 1 << 26);
   fn(&m->c);
+  return m;
+}
+
+/* The answer is in g->last, or g->err. Returns the code. */
+static int rig_answer(struct rig *g, struct made *m)
+{
   while (!m->over) /* one that is never answered runs into the test's time limit */
     mr_loop_run(g->loop);
   g->code = m->c.code;
@@ -189,6 +195,11 @@ static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0
   mr_arena_free(&m->c.arena);
   free(m);
   return g->code;
+}
+
+static int rig_call(struct rig *g, void (*fn)(struct mr_call *c), const char *p0, const char *p1, const char *json)
+{
+  return rig_answer(g, rig_begin(g, fn, p0, p1, json));
 }
 
 /* A string member of the latest answer, by JSON pointer. */

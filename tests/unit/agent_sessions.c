@@ -313,6 +313,15 @@ static void joins(void *ud, struct mr_commit *c)
 }
 
 /* What answers a request that is sent again is durable with what the first one made (api/once.c). */
+/* How long there has been a session is told as of now. */
+static void ageless(char *json)
+{
+  char *p = strstr(json, "\"duration_seconds\":");
+
+  CHECK(p);
+  if (p) memmove(p, p + strcspn(p, ",}"), strlen(p + strcspn(p, ",}")) + 1);
+}
+
 TEST(a_forks_answer_is_known_by_the_commit_that_makes_it)
 {
   rig_open(&g, ":memory:");
@@ -324,6 +333,8 @@ TEST(a_forks_answer_is_known_by_the_commit_that_makes_it)
   snprintf(g.session, sizeof g.session, "%s", rig_get(&g, "/id"));
   g.joins = NULL;
   rig_ok(&g, mr_sessions_retrieve, g.session, NULL, NULL);
+  ageless(joined);
+  ageless(g.last);
   CHECK_STR(mr_str_c(joined), g.last);
   rig_close(&g);
 }

@@ -545,6 +545,12 @@ TEST(http_requests)
   q.follow = 99;
   CHECK_INT(fetch(rt, &s, &q, false, &r, &id), MR_E_INVALID);
   q.follow = 0;
+  q.guard = 1; /* this address is not listed */
+  CHECK_INT(fetch(rt, &s, &q, false, &r, &id), MR_OK);
+  UNTIL(rt, r.n);
+  CHECK_INT(r.code, MR_E_DENIED);
+  CHECK(strstr(r.err.message, "loopback"));
+  q.guard = 0;
   server_stop(&s);
   CHECK_INT(fetch(rt, &s, &q, false, &r, &id), MR_OK); /* nobody there any more */
   UNTIL(rt, r.n);

@@ -72,7 +72,15 @@ MAYBE static void until(struct rig *r, int *n, int want)
   mr_timer_cancel(r->loop, &t);
 }
 
-MAYBE static void open_rig_with(struct rig *r, struct mr_sandbox_options o)
+MAYBE static void open_loop(struct rig *r)
+{
+  CHECK_INT(mr_loop_new(&r->loop, test_sys(), NULL, NULL), MR_OK);
+  mr_loop_enter(r->loop);
+  CHECK_INT(mr_childs_new(&r->childs, r->loop, NULL), MR_OK);
+  CHECK_INT(mr_pool_new(&r->pool, r->loop, 2, 100, "test", NULL, NULL, NULL, NULL), MR_OK);
+}
+
+MAYBE static void open_driver(struct rig *r, struct mr_sandbox_options o)
 {
   struct mr_err err = {0};
 
@@ -80,12 +88,14 @@ MAYBE static void open_rig_with(struct rig *r, struct mr_sandbox_options o)
   o.root = r->root;
   if (!o.orphan_ttl_s)
     o.orphan_ttl_s = TTL;
-  CHECK_INT(mr_loop_new(&r->loop, test_sys(), NULL, NULL), MR_OK);
-  mr_loop_enter(r->loop);
-  CHECK_INT(mr_childs_new(&r->childs, r->loop, NULL), MR_OK);
-  CHECK_INT(mr_pool_new(&r->pool, r->loop, 2, 100, "test", NULL, NULL, NULL, NULL), MR_OK);
   if (mr_sandbox_local_new(&r->d, r->loop, r->childs, r->pool, &o, &err) != MR_OK)
     test_fail(__FILE__, __LINE__, "driver: %s", err.message);
+}
+
+MAYBE static void open_rig_with(struct rig *r, struct mr_sandbox_options o)
+{
+  open_loop(r);
+  open_driver(r, o);
 }
 
 MAYBE static void open_rig(struct rig *r) { open_rig_with(r, (struct mr_sandbox_options){0}); }

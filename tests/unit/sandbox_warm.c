@@ -1,6 +1,10 @@
 /* Sandboxes made ahead: taken over once, by a session that may; never shared; gone at the end and after a crash. */
 #include "sandbox_kit.h"
 
+#include "net/guard.h"
+#include "net/http_client.h"
+#include "sandbox/local/cgroup.h"
+
 static int warm_dirs(const struct rig *r, char name[64], int skip)
 {
   char path[600];
@@ -116,8 +120,10 @@ TEST(who_needs_another_gets_its_own)
 {
   struct rig r = warm_rig(1);
   const char *const hosts[] = {"example.com"};
+  struct mr_sandbox_secret secret = {.env = "KEY", .value = "v", .hosts = hosts, .nhosts = 1};
   struct mr_sandbox_spec specs[] = {{.session_id = "sesn_limited", .network = {.limited = true}},
-                                    {.session_id = "sesn_hosts", .network = {.limited = true, .hosts = hosts, .nhosts = 1}}};
+                                    {.session_id = "sesn_hosts", .network = {.limited = true, .hosts = hosts, .nhosts = 1}},
+                                    {.session_id = "sesn_secret", .network = {.secrets = &secret, .nsecrets = 1}}};
   struct mr_sandbox *s;
   char name[64], now[64];
   pid_t was;
@@ -196,4 +202,111 @@ TEST(nothing_is_left)
   close_rig(&r);
   CHECK_INT(processes(r.root), 0);
   CHECK_INT(entries_below(&r, "s") + entries_below(&r, "trash") + entries_below(&r, "u"), 0);
+}
+
+static void read_small(const struct rig *r, const char *name, char *out, size_t n)
+{
+  char path[1100];
+  FILE *f;
+
+  snprintf(path, sizeof path, "%s/%s", r->root, name);
+  f = fopen(path, "r");
+  CHECK(f != NULL);
+  out[fread(out, 1, n - 1, f)] = '\0';
+  fclose(f);
+}
+
+static const char ask_proxy[] =
+    "auth=${http_proxy#http://}; auth=$(printf %s ${auth%@*} | base64 -w0); exec 3<>/dev/tcp/127.0.0.1/3128; "
+    "printf 'GET http://127.0.0.1:9/ HTTP/1.1\\r\\nHost: 127.0.0.1:9\\r\\nProxy-Authorization: Basic %s\\r\\n"
+    "Connection: close\\r\\n\\r\\n' $auth >&3; head -1 <&3 | cut -c-12; echo $http_proxy; "
+    "[[ $KEY && $KEY != planted ]] && echo hidden";
+
+/* The token is the one that the sandbox was told, the rules and the environment are the session's. */
+static void networked(void)
+{
+  const char *const hosts[] = {"example.com"};
+  const struct mr_sandbox_secret secret = {.env = "KEY", .value = "planted", .hosts = hosts, .nhosts = 1};
+  const struct mr_egress_options eo = {.secrets = &secret, .nsecrets = 1};
+  struct mr_http_client *http;
+  struct mr_guard *guard;
+  struct rig r;
+  char name[64], token[2][64], path[700], line[256];
+  struct mr_egress_stats st;
+
+  open_loop(&r);
+  CHECK_INT(mr_http_client_new(&http, r.loop, NULL, NULL), MR_OK);
+  CHECK_INT(mr_guard_new(&guard, &test_sys()->mem, NULL, 0, "allow_private_hosts", NULL), MR_OK);
+  open_driver(&r, (struct mr_sandbox_options){.warm = 1, .http = http, .guard = guard, .egress = &eo});
+  for (int i = 0; i < 2; i++) {
+    const char *session = i ? "sesn_two" : "sesn_one", *environment = i ? "env_two" : "env_one";
+    until_warm(&r, 1);
+    warm_dirs(&r, name, 0);
+    pid_t was = launcher_of(&r, name);
+    snprintf(path, sizeof path, "s/%s/token", name);
+    read_small(&r, path, token[i], sizeof token[i]);
+    struct mr_sandbox *s = mr_sandbox_get(
+        r.d, &(struct mr_sandbox_spec){.session_id = session, .environment_id = environment}, NULL);
+    struct answer a = sh(&r, s, "e", ask_proxy);
+    CHECK_INT(launcher_of(&r, session), was);
+    snprintf(line, sizeof line, "HTTP/1.1 403\nhttp://moonrig:%s@127.0.0.1:3128\nhidden", token[i]);
+    if (strncmp(a.text, line, strlen(line)) != 0)
+      test_fail(__FILE__, __LINE__, "%s", a.text);
+    snprintf(path, sizeof path, "%s/s/%s/environment", r.root, session);
+    ssize_t n = readlink(path, line, sizeof line);
+    CHECK_STR(mr_str_n(line, n > 0 ? (size_t)n : 0), environment);
+    mr_sandbox_put(&s);
+  }
+  CHECK(strlen(token[0]) == 32 && strcmp(token[0], token[1]) != 0);
+  mr_sandbox_egress_stats(r.d, &st);
+  CHECK_INT(st.denied, 2);
+  CHECK_INT(st.unknown, 0);
+  destroy(&r, "sesn_one");
+  destroy(&r, "sesn_two");
+  mr_sandbox_driver_free(&r.d);
+  mr_http_client_free(&http);
+  mr_guard_free(&guard);
+  close_rig(&r);
+  CHECK_INT(processes(r.root), 0);
+  CHECK_INT(entries_below(&r, "s") + entries_below(&r, "u") + entries_below(&r, "trash"), 0);
+}
+
+TEST(networked_root) { networked(); }
+TEST(networked_user)
+{
+  become_user();
+  networked();
+}
+
+/* A group keeps its name when its sandbox becomes a session's: the next start must not end it; nor one that the
+ * machine is being tried out with. */
+TEST(groups_in_use_stay)
+{
+  struct mr_cgroup_conf c = {0};
+  char path[800];
+  int s_fd;
+
+  snprintf(c.base, sizeof c.base, "%.380s", test_dir());
+  snprintf(c.group, sizeof c.group, "%s/moonrig-00000001", c.base);
+  CHECK_INT(mkdir(c.group, 0700), 0);
+  for (int i = 0; i < 4; i++) {
+    snprintf(path, sizeof path, "%s/%s", c.group,
+             (const char *const[]){"warm-taken", "warm-left", "sesn_own", MR_CG_PROBE}[i]);
+    CHECK_INT(mkdir(path, 0700), 0);
+  }
+  snprintf(path, sizeof path, "%s/s", c.base);
+  CHECK_INT(mkdir(path, 0700), 0);
+  CHECK((s_fd = open(path, O_RDONLY | O_DIRECTORY)) >= 0);
+  CHECK(mkdirat(s_fd, "sesn_own", 0700) == 0 && mkdirat(s_fd, "sesn_other", 0700) == 0);
+  snprintf(path, sizeof path, "%s/warm-taken", c.group);
+  CHECK_INT(symlinkat(path, s_fd, "sesn_other/cgroup"), 0);
+  mr_cgroup_sweep(&c, s_fd);
+  CHECK_INT(access(path, F_OK), 0);
+  snprintf(path, sizeof path, "%s/sesn_own", c.group);
+  CHECK_INT(access(path, F_OK), 0);
+  snprintf(path, sizeof path, "%s/%s", c.group, MR_CG_PROBE); /* a probe may be under way */
+  CHECK_INT(access(path, F_OK), 0);
+  snprintf(path, sizeof path, "%s/warm-left", c.group);
+  CHECK(access(path, F_OK) != 0 && errno == ENOENT);
+  close(s_fd);
 }

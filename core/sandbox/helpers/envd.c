@@ -79,7 +79,7 @@ static bool config_paths(const struct ej *root, const char *key, const char **ou
 static bool configure(struct config *c, struct jail *j, struct disk *d, const char *text, char *why, size_t n)
 {
   const char *bad;
-  const struct ej *proto;
+  const struct ej *proto, *bare;
   int64_t ttl = 300, lo = MR_ENVD_PROTO_MIN;
   *c = (struct config){.bash_ms = 120000,
                        .file_ms = 60000,
@@ -96,10 +96,14 @@ static bool configure(struct config *c, struct jail *j, struct disk *d, const ch
       !config_int(root, "nproc", 1, 1 << 20, &j->nproc, why, n) ||
       !config_int(root, "disk_max", 0, INT64_MAX / 8, &d->max, why, n) ||
       !config_int(root, "files_max", 1, INT64_MAX / 8, &d->files_max, why, n) ||
+      !config_int(root, "proxy_port", 1, 65535, &c->proxy_port, why, n) ||
       !config_path(root, "home", &c->home, why, n) || !config_path(root, "run", &c->run, why, n) ||
       !config_paths(root, "write", c->write, why, n) || !config_paths(root, "read_only", c->read_only, why, n))
     return false;
   c->orphan_ms = ttl * 1000;
+  bare = ej_get(root, "bare");
+  if (bare && bare->t != EJ_BOOL) return wrong(why, n, "bare", "must be true or false");
+  c->bare = bare && bare->i;
   c->env = ej_get(root, "env");
   if (c->env && c->env->t != EJ_OBJ) return wrong(why, n, "env", "must be an object of strings");
   proto = ej_get(root, "proto");
@@ -127,10 +131,6 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
   int listening = 0;
   socklen_t len = sizeof listening;
   sigset_t child;
-  if (getpid() != 1) {
-    snprintf(why, n, "envd must be process 1 of a PID namespace: it stops and kills every process it sees");
-    return false;
-  }
   if (getsockopt(MR_ENVD_FD_LISTEN, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len) || !listening) {
     snprintf(why, n, "fd 3 is not a listening socket");
     return false;
@@ -144,6 +144,11 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
     return false;
   }
   if (!configure(&e->cfg, &e->jail, &e->disk, config, why, n)) return false;
+  if (e->cfg.bare ? prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 : getpid() != 1) {
+    snprintf(why, n, "envd must be process 1 of a PID namespace: it stops and kills every process it sees");
+    return false;
+  }
+  if (e->cfg.bare) e->disk.max = 0; /* to look it stops every process, of others as well */
   e->disk.allowed = e->disk.max;
   e->disk.files_allowed = e->disk.files_max;
   e->home = open(e->cfg.home, O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -164,17 +169,19 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
     snprintf(why, n, "signalfd: %s", strerror(errno));
     return false;
   }
+  if (e->cfg.proxy_port && !relay_listen(e, (int)e->cfg.proxy_port, why, n)) return false;
   return jail_init(e, why, n);
 }
 
 /* --- the loop ---------------------------------------------------------------------------------------- */
 
-enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER, W_DISK };
-enum { POLL_MAX = 5 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS };
+enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER, W_RELAY, W_DISK };
+enum { POLL_MAX = 7 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS + 2 * ENVD_RELAYS };
 struct polled {
   struct pollfd fd[POLL_MAX];
   enum what what[POLL_MAX];
   int index[POLL_MAX];
+  enum relay_what relay[POLL_MAX];
   int n;
 };
 
@@ -191,6 +198,14 @@ static void soonest(int64_t *due, int64_t t)
   if (t < *due) *due = t;
 }
 
+static void watch_relay(const struct envd *e, struct polled *p, enum relay_what what, int i)
+{
+  int fd;
+  short events = relay_events(e, what, i, &fd);
+  p->relay[p->n] = what;
+  if (events) watch(p, fd, events, W_RELAY, i);
+}
+
 /* What to wait for; returns until when. */
 static int64_t prepare(struct envd *e, struct polled *p)
 {
@@ -205,8 +220,12 @@ static int64_t prepare(struct envd *e, struct polled *p)
     if (c->fd >= 0 && i != e->attached) soonest(&due, c->attach_by);
   }
   watch(p, e->shell.status, POLLIN, W_STATUS, 0);
-  watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
+  if (now >= e->shell.listen_at)
+    watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
+  else
+    soonest(&due, e->shell.listen_at);
   if (!frozen) soonest(&due, shell_due(e));
+  if (e->calls.tell_at) soonest(&due, e->calls.tell_at);
   if (!frozen && e->disk.max) soonest(&due, e->disk.tick);
   watch(p, e->disk.fd, POLLIN, W_DISK, 0);
   for (int i = 0; i < ENVD_OUTPUTS; i++) {
@@ -220,6 +239,13 @@ static int64_t prepare(struct envd *e, struct polled *p)
     watch(p, e->workers[i].fd, POLLIN, W_WORKER, i);
     if (!frozen) soonest(&due, e->workers[i].kill_at);
   }
+  watch_relay(e, p, RELAY_LISTEN, 0);
+  watch_relay(e, p, RELAY_CHANNEL, 0);
+  for (int i = 0; i < ENVD_RELAYS; i++) {
+    watch_relay(e, p, RELAY_CLIENT, i);
+    watch_relay(e, p, RELAY_SERVER, i);
+  }
+  if (!frozen) soonest(&due, relay_due(e));
   return due;
 }
 
@@ -239,9 +265,11 @@ static void reap(struct envd *e)
 }
 
 /* A handler may have closed what a later entry stands for; each looks at the fd that is there now. */
-static void handle(struct envd *e, enum what what, int i, struct pollfd fd)
+static void handle(struct envd *e, const struct polled *p, int at)
 {
-  switch (what) {
+  struct pollfd fd = p->fd[at];
+  int i = p->index[at];
+  switch (p->what[at]) {
   case W_LISTEN: conn_accept(e); break;
   case W_SIGNALS: reap(e); break;
   case W_CONN:
@@ -261,6 +289,7 @@ static void handle(struct envd *e, enum what what, int i, struct pollfd fd)
   case W_WORKER:
     if (e->workers[i].call && e->workers[i].fd == fd.fd) worker_on_data(e, i);
     break;
+  case W_RELAY: relay_on(e, p->relay[at], i, fd.revents); break;
   }
 }
 
@@ -270,10 +299,12 @@ static void on_time(struct envd *e)
   freeze_on_time(e);
   disk_on_time(e);
   if (e->freezer < 0 && now >= shell_due(e)) shell_on_time(e);
+  if (e->calls.tell_at && now >= e->calls.tell_at) calls_tell(e);
   for (int i = 0; i < ENVD_WORKERS && e->freezer < 0; i++)
     if (e->workers[i].call && now >= e->workers[i].kill_at) worker_on_time(e, i);
   for (int i = 0; i < ENVD_CONNS; i++)
     if (e->conns[i].fd >= 0 && i != e->attached && now >= e->conns[i].attach_by) conn_close(e, i);
+  if (e->freezer < 0 && now >= relay_due(e)) relay_on_time(e);
   if (now >= e->orphan_at && e->freezer < 0) e->quit = true;
 }
 
@@ -285,7 +316,7 @@ static void loop(struct envd *e)
     int64_t wait = prepare(e, &p) - envd_now();
     int n = poll(p.fd, (nfds_t)p.n, wait < 0 ? 0 : wait > 60000 ? 60000 : (int)wait);
     for (int i = 0; i < p.n && n > 0 && !e->quit; i++)
-      if (p.fd[i].revents) handle(e, p.what[i], p.index[i], p.fd[i]);
+      if (p.fd[i].revents) handle(e, &p, i);
     on_time(e);
   }
 }
@@ -298,10 +329,11 @@ int main(int argc, char **argv)
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   umask(077);
   for (int i = 0; i < ENVD_CONNS; i++)
-    e.conns[i].fd = -1;
+    e.conns[i].fd = e.conns[i].given = -1;
   for (int i = 0; i < ENVD_WORKERS; i++)
     e.workers[i].fd = -1;
   shell_init(&e);
+  relay_init(&e);
   if (!start(&e, argc > 1 ? argv[1] : "{}", why, sizeof why)) {
     snprintf(line, sizeof line, "%s\n", why);
     report(line);

@@ -3,9 +3,11 @@
  *
  *   envd.c         start, configuration, the poll loop
  *   envd_conn.c    connections and frames          envd_calls.c   calls by id, kept answers
+ *   envd_relay.c   clients of the egress proxy
  *   envd_shell.c   the persistent bash             envd_proc.c    starting it, killing the rest
  *   envd_output.c  what commands print             envd_worker.c  a child per file tool
- *   envd_file.c    read, write, edit               envd_walk.c, envd_glob.c, envd_grep.c
+ *   envd_path.c    where they may go               envd_read.c, envd_media.c, envd_notebook.c
+ *   envd_file.c    write, edit                     envd_walk.c, envd_glob.c, envd_grep.c
  *   envd_jail.c    seccomp and Landlock            envd_text.c, envd_json.c   bytes, text, JSON
  *   envd_freeze.c  everything stands still         envd_disk.c    what files may take
  *
@@ -16,11 +18,14 @@
 #ifndef MR_SANDBOX_ENVD_H
 #define MR_SANDBOX_ENVD_H
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "proto.h"
 
@@ -39,6 +44,9 @@ enum {
   ENVD_COMMAND_MAX = 1 << 20,
   ENVD_TIMEOUT_MAX = 24 * 3600 * 1000,
   ENVD_WRITE_DIRS = 16,
+  ENVD_VARIABLES = 128,     /* of the payload's environment, with an end */
+  ENVD_RELAYS = 64,         /* clients of the proxy at the same time; more wait in the backlog */
+  ENVD_RELAY_BUF = 32 << 10 /* bytes, each way */
 };
 
 /* --- envd_text.c: bytes ------------------------------------------------------------------------------ */
@@ -116,6 +124,8 @@ struct call {
   enum tool tool;
   bool asked;     /* the attached connection wants the answer */
   bool restarted; /* bash: its restart is done */
+  bool again;     /* bash: the shell ended before it could take the command */
+  bool untold;    /* it was not said yet that it is accepted */
   bool cancel;    /* it runs, and what it runs is being killed */
   bool counted;   /* among the kept answers */
   bool is_error;
@@ -128,6 +138,7 @@ struct calls {
   struct call *oldest, *newest, *first_open;
   int n, open, kept;
   size_t bytes;
+  int64_t tell_at; /* when what is untold is told; 0: nothing is */
 };
 
 struct call *calls_find(struct envd *e, struct estr id);
@@ -139,13 +150,15 @@ void call_answer(struct envd *e, struct call *c, struct ebuf *content, bool is_e
 void call_answer_text(struct envd *e, struct call *c, bool is_error, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void call_cancelled(struct envd *e, struct call *c);
-void calls_run(struct envd *e); /* starts what can start */
+void calls_run(struct envd *e);  /* starts what can start */
+void calls_tell(struct envd *e); /* that they are accepted */
 void calls_detached(struct envd *e);
 
 /* --- connections ------------------------------------------------------------------------------------- */
 struct conn {
   int fd;
   int64_t attach_by;
+  int given; /* a descriptor that came with its bytes, or -1 */
   struct ebuf in, out;
   size_t sent;
 };
@@ -178,20 +191,21 @@ enum shell_state {
 struct shell {
   enum shell_state state;
   pid_t pid;
-  int in, status; /* FIFOs of the run directory, open for both ends */
+  int status; /* a FIFO of the run directory, open for both ends */
   struct call *call;
   struct output out; /* of the running command */
   struct ebuf tail;  /* the end of its output */
   bool cut;          /* there was more before */
   bool lost;         /* the shell ended outside a command: the next result says so */
-  bool going;        /* bash has read what to do, the command may have started */
+  bool going;        /* bash has been told what to do */
   bool aborted;      /* time is over or the call was cancelled */
   bool full;         /* or the disk is */
   char nonce[33];
   struct ebuf heard; /* from the status FIFO */
   int code;          /* exit status of the command */
   int64_t deadline, tick, give_up;
-  int64_t clearing; /* until then the next command waits for what was killed to be gone; or 0 */
+  int64_t listen_at; /* a quick command is not listened to, what it printed is read at its end: one wake less */
+  int64_t clearing;  /* until then the next command waits for what was killed to be gone; or 0 */
   uint32_t serial;
 };
 void shell_init(struct envd *e);
@@ -205,7 +219,7 @@ void shell_on_exit(struct envd *e, int status); /* bash was reaped */
 void shell_on_time(struct envd *e);
 int64_t shell_due(const struct envd *e); /* INT64_MAX: nothing to wait for */
 
-bool proc_shell_start(struct envd *e); /* pid, in, status; false: errno */
+bool proc_shell_start(struct envd *e); /* pid, status; false: errno */
 bool proc_run_dir(struct envd *e);     /* makes what the run directory must hold */
 /* Whether a process lives that proc_kill would not spare. */
 bool proc_left(const struct envd *e, bool keep_shell);
@@ -238,6 +252,35 @@ void disk_on_time(struct envd *e);
 void disk_on_walk(struct envd *e);
 void disk_wake(struct envd *e); /* something runs */
 
+/* --- envd_relay.c: the way out ------------------------------------------------------------------------ */
+struct relay_way { /* one direction */
+  char *p;
+  size_t at, n;
+  bool eof, shut; /* nothing more comes; the other side was told so */
+};
+struct relay {
+  int client, server;        /* -1: free; not given yet */
+  uint64_t serial;           /* in the order in which they came */
+  int64_t give_up;           /* for a server, or for the client's end once it was refused; else 0 */
+  bool refused;              /* told so: what it still sends is dropped */
+  struct relay_way up, down; /* to the server, to the client */
+};
+struct relays {
+  int listen, channel; /* -1 */
+  uint64_t serial;
+  struct relay r[ENVD_RELAYS];
+};
+enum relay_what { RELAY_LISTEN, RELAY_CHANNEL, RELAY_CLIENT, RELAY_SERVER };
+void relay_init(struct envd *e);
+bool relay_listen(struct envd *e, int port, char *why, size_t n);
+void relay_channel(struct envd *e, int fd); /* takes the descriptor (or -1) in place of the one before */
+/* What to poll a descriptor of relay i for; 0: not now. */
+short relay_events(const struct envd *e, enum relay_what what, int i, int *fd);
+void relay_on(struct envd *e, enum relay_what what, int i, short revents);
+int64_t relay_due(const struct envd *e);
+void relay_on_time(struct envd *e);
+void relay_thaw(struct envd *e, int64_t ms); /* nobody inside could run for so long */
+
 /* --- workers ----------------------------------------------------------------------------------------- */
 struct worker {
   pid_t pid;
@@ -265,43 +308,76 @@ struct tool_run {
 void tool_text(struct tool_run *r, const char *p, size_t n); /* any bytes */
 void tool_fail(struct tool_run *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void tool_errno(struct tool_run *r, const char *shown, int err); /* "read: X: no such file or directory" */
-bool tool_required(struct tool_run *r, const char *key, struct estr *out);
-/* The path as the tools see it: below home when relative. False: said. out has PATH_MAX bytes. */
-bool tool_path(struct tool_run *r, struct estr shown, char *out);
+const char *tool_error(int err, char unknown[48]);               /* the words alone */
+/* False: said. An empty string counts only where that makes sense. */
+bool tool_required(struct tool_run *r, const char *key, bool may_be_empty, struct estr *out);
 void tool_read(struct tool_run *r);
 void tool_write(struct tool_run *r);
 void tool_edit(struct tool_run *r);
 void tool_glob(struct tool_run *r);
 void tool_grep(struct tool_run *r);
 
-/* One entry below the walked directory; rel is its path from there. */
+/* --- envd_path.c ------------------------------------------------------------------------------------- */
+struct path {
+  struct estr shown;   /* as the model wrote it */
+  char real[PATH_MAX]; /* absolute, without links; what is not there yet is as named */
+  size_t root;         /* length of the root in it */
+  const char
+      *read_only; /* the directory of the configuration that it lies in, which may not be written; or NULL */
+};
+/* False: said. It need not be there. */
+bool path_resolve(struct tool_run *r, struct estr shown, struct path *p);
+/* O_PATH. -1: said. p changes when links did meanwhile. */
+int path_open(struct tool_run *r, struct path *p, struct stat *st);
+/* Its directory (O_PATH), made when missing, and its name there. -1: said when *err is 0, else that errno. */
+int path_parent(struct tool_run *r, struct path *p, const char **name, int *err);
+int path_reopen(int fd, int flags); /* a regular file or a directory; closes fd */
+bool path_under(const char *path, const char *dir);
+
+/* A regular file; -1: said. */
+int tool_open(struct tool_run *r, struct path *p, struct stat *st);
+/* Up to max bytes of fd into b, those that it has counted. False: said. */
+bool tool_slurp(struct tool_run *r, struct estr shown, int fd, struct ebuf *b, size_t max);
+
+/* --- envd_media.c, envd_notebook.c ------------------------------------------------------------------- */
+/* What the first bytes say: "image/png", "application/pdf", ... or NULL. */
+const char *media_type(const char *p, size_t n);
+/* The whole file as a block that shows it. */
+void media_give(struct tool_run *r, struct estr shown, const char *type, const struct ebuf *file);
+size_t media_max(const char *type);
+/* A notebook as text. False: it is none, nothing was said. */
+bool notebook_give(struct tool_run *r, struct estr shown, const struct ebuf *file);
+
+/* One regular file below the walked directory; rel is its path from there. */
 struct walk_entry {
   int dir;
   const char *name, *rel;
-  bool link;
+  struct timespec at; /* last written */
 };
 struct walk {
   struct tool_run *r;
   bool (*fn)(void *ud, const struct walk_entry *e); /* false ends the walk */
   void *ud;
-  bool links; /* give symbolic links to fn too, else skip them */
-  int entries;
+  bool no_hidden; /* does not go into directories whose name begins with a dot */
+  int levels;     /* so many and no deeper; 0: as far as they go */
+  int entries;    /* seen so far */
   bool cut, late; /* 50,000 entries or 40 levels; the deadline */
   bool ended;     /* fn said so */
 };
 /* Regular files below dir (which is closed), each directory in the order of names, without .git and
  * node_modules. */
 void walk_run(struct walk *w, int dir);
-/* Opens name for reading when it is a regular file; -1 with errno, which is ENOTSUP when it is none. */
-int walk_open_regular(int dir, const char *name, bool follow);
+/* Opens name, no link, for reading when it is a regular file; -1 with errno, ENOTSUP when it is none. */
+int walk_open_regular(int dir, const char *name);
 
 /* --- envd.c ------------------------------------------------------------------------------------------ */
 struct config {
   struct ej_doc doc;
-  int64_t orphan_ms, bash_ms, file_ms;
+  int64_t orphan_ms, bash_ms, file_ms, proxy_port;
   const char *home, *run;
   const char *write[ENVD_WRITE_DIRS], *read_only[ENVD_WRITE_DIRS];
   const struct ej *env;
+  bool bare; /* not PID 1 of anything: what it looks after is what descends from it */
 };
 struct envd {
   struct config cfg;
@@ -316,6 +392,7 @@ struct envd {
   struct shell shell;
   struct output outputs[ENVD_OUTPUTS];
   struct worker workers[ENVD_WORKERS];
+  struct relays relays;
   struct jail jail;
   struct disk disk;
   bool quit;

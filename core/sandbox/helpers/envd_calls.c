@@ -187,6 +187,19 @@ static struct call *record(struct envd *e, struct estr id)
   return c;
 }
 
+/* A call that takes longer than that is accepted in words; one that does not is answered, which says as much
+ * and saves waking the server twice. */
+enum { TELL_MS = 2 };
+
+void calls_tell(struct envd *e)
+{
+  e->calls.tell_at = 0;
+  for (struct call *c = e->calls.first_open; c; c = c->next) {
+    if (c->untold && c->asked && is_open(c)) say(e, "accepted", (struct estr){c->id, c->id_n});
+    c->untold = false;
+  }
+}
+
 static void known(struct envd *e, struct call *c)
 {
   if (!is_open(c)) {
@@ -194,6 +207,7 @@ static void known(struct envd *e, struct call *c)
     return;
   }
   c->asked = true;
+  c->untold = false;
   say(e, "accepted", (struct estr){c->id, c->id_n});
 }
 
@@ -219,7 +233,8 @@ void calls_receive(struct envd *e, struct ej_doc *frame)
   c->input = ej_get(c->doc.root, "input");
   c->timeout_ms = ms && ms->t == EJ_INT && ms->i > 0 ? ms->i : 0;
   if (c->timeout_ms > ENVD_TIMEOUT_MAX) c->timeout_ms = ENVD_TIMEOUT_MAX;
-  known(e, c);
+  c->asked = c->untold = true;
+  if (!e->calls.tell_at) e->calls.tell_at = envd_now() + TELL_MS;
   if (c->tool == TOOL_NONE) {
     call_answer_text(e, c, true, "there is no tool \"%.*s\"", (int)(name.n < 100 ? name.n : 100),
                      name.p ? name.p : "");
@@ -286,5 +301,5 @@ void calls_run(struct envd *e)
 void calls_detached(struct envd *e)
 {
   for (struct call *c = e->calls.first_open; c; c = c->next)
-    c->asked = false;
+    c->asked = c->untold = false;
 }

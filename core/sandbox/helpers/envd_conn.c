@@ -19,12 +19,14 @@ void conn_close(struct envd *e, int i)
   struct conn *c = &e->conns[i];
   if (c->fd < 0) return;
   close(c->fd);
+  if (c->given >= 0) close(c->given);
   ebuf_free(&c->in);
   ebuf_free(&c->out);
-  *c = (struct conn){.fd = -1};
+  *c = (struct conn){.fd = -1, .given = -1};
   if (e->freezer == i) freeze_end(e);
   if (e->attached != i) return;
   e->attached = -1;
+  relay_channel(e, -1);
   e->orphan_at = envd_now() + e->cfg.orphan_ms;
   calls_detached(e);
 }
@@ -93,7 +95,7 @@ void conn_accept(struct envd *e)
     return;
   }
   struct ebuf hello = {0};
-  e->conns[i] = (struct conn){.fd = fd, .attach_by = envd_now() + ENVD_ATTACH_MS};
+  e->conns[i] = (struct conn){.fd = fd, .given = -1, .attach_by = envd_now() + ENVD_ATTACH_MS};
   ebuf_f(&hello,
          "{\"t\":\"hello\",\"proto\":[%d,%d],\"landlock\":%d,\"seccomp\":true,\"running\":%d,\"kept\":%d}",
          MR_ENVD_PROTO_MIN, MR_ENVD_PROTO_MAX, e->jail.landlock, e->calls.open, e->calls.kept);
@@ -127,13 +129,17 @@ static void attach(struct envd *e, int i, const struct ej *frame)
   if (e->attached >= 0 && e->attached != i) conn_close(e, e->attached);
   e->attached = i;
   e->orphan_at = INT64_MAX;
+  relay_channel(e, proto->i >= MR_ENVD_PROTO_EGRESS ? e->conns[i].given : -1);
+  if (proto->i >= MR_ENVD_PROTO_EGRESS) e->conns[i].given = -1;
 }
 
 static void freeze(struct envd *e, int i, const struct ej *frame)
 {
   const struct ej *ms = ej_get(frame, "ms");
-  if (e->attached == i || !ms || ms->t != EJ_INT || !freeze_begin(e, i, ms->i))
-    refuse(e, i, "freeze: it needs ms, a connection of its own, and no other one");
+  if (e->cfg.bare || e->attached == i || !ms || ms->t != EJ_INT || !freeze_begin(e, i, ms->i))
+    refuse(e, i,
+           e->cfg.bare ? "freeze: not without a PID namespace"
+                       : "freeze: it needs ms, a connection of its own, and no other one");
 }
 
 static void frame_in(struct envd *e, int i, const char *p, size_t n)
@@ -169,6 +175,29 @@ static void frame_in(struct envd *e, int i, const char *p, size_t n)
   ej_free(&d);
 }
 
+/* As recv; a descriptor that comes along is kept, one at most. */
+static ssize_t receive(struct conn *c, char *p, size_t n)
+{
+  union {
+    struct cmsghdr h;
+    char room[CMSG_SPACE(4 * sizeof(int))];
+  } control;
+  struct iovec v = {.iov_base = p, .iov_len = n};
+  struct msghdr m = {
+      .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
+  ssize_t got = recvmsg(c->fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+  for (struct cmsghdr *h = got > 0 ? CMSG_FIRSTHDR(&m) : NULL; h; h = CMSG_NXTHDR(&m, h)) {
+    if (h->cmsg_level != SOL_SOCKET || h->cmsg_type != SCM_RIGHTS) continue;
+    for (size_t at = 0; CMSG_LEN((at + 1) * sizeof(int)) <= h->cmsg_len; at++) {
+      int fd;
+      memcpy(&fd, CMSG_DATA(h) + at * sizeof fd, sizeof fd);
+      if (c->given >= 0) close(c->given);
+      c->given = fd;
+    }
+  }
+  return got;
+}
+
 void conn_read(struct envd *e, int i)
 {
   struct conn *c = &e->conns[i];
@@ -178,7 +207,7 @@ void conn_read(struct envd *e, int i)
     conn_close(e, i);
     return;
   }
-  ssize_t n = recv(c->fd, c->in.p + c->in.n, want, MSG_DONTWAIT);
+  ssize_t n = receive(c, c->in.p + c->in.n, want);
   if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
   if (n <= 0) {
     conn_close(e, i);

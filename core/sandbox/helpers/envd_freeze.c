@@ -72,10 +72,15 @@ void freeze_on_time(struct envd *e)
 
 void freeze_end(struct envd *e)
 {
+  struct shell *s = &e->shell;
   int64_t by = envd_now() - e->frozen_at;
   e->freezer = -1;
   kill(-1, SIGCONT);
-  e->shell.deadline += by;
+  s->deadline += by;
+  s->give_up += by;
+  s->tick += by;
+  if (s->clearing) s->clearing += by;
+  relay_thaw(e, by);
   for (int i = 0; i < ENVD_WORKERS; i++)
     e->workers[i].kill_at += by;
 }

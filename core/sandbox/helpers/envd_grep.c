@@ -2,7 +2,10 @@
  * envd_grep - the tool grep (API: tools 4.7), run in a worker: lines that match a PCRE2 pattern, as
  * path:line:text.
  *
- * Nothing in it is unbounded: each match has a step limit, lines over 2,000 bytes are skipped, a file ends at
+ * The reference tool has two searches, ripgrep and one of its own; this is the second, on every machine: hidden and
+ * ignored files count, the path is always said, a CR before the end of a line is not part of it.
+ *
+ * Nothing in it is unbounded: each match has a step limit, lines over 2,000 characters are skipped, a file ends at
  * its first NUL, the output at 102,400 characters, all of it at the deadline; and the worker is killed
  * shortly after that should PCRE2 not have noticed.
  */
@@ -18,7 +21,13 @@
 
 #include "envd.h"
 
-enum { LINE_MAX_BYTES = 2000, PATTERN_MAX = 65536, STEPS = 2000000, HEAP_KIB = 65536 };
+enum {
+  LINE_MAX_CHARS = 2000,
+  LINE_MAX_BYTES = 4 * LINE_MAX_CHARS,
+  PATTERN_MAX = 65536,
+  STEPS = 2000000,
+  HEAP_KIB = 65536
+};
 
 struct grep {
   struct tool_run *r;
@@ -95,7 +104,9 @@ static void search(struct grep *g, int fd, const char *path)
         g->late = true;
         break;
       }
-      if (!skipping && len <= LINE_MAX_BYTES && matches(g, buf + at, len)) found(g, path, line, buf + at, len);
+      size_t text = len && buf[at + len - 1] == '\r' ? len - 1 : len;
+      if (!skipping && envd_head(buf + at, text, LINE_MAX_CHARS) == text && matches(g, buf + at, text))
+        found(g, path, line, buf + at, text);
       skipping = false;
       line++;
       at += len + (nl != NULL);
@@ -113,7 +124,7 @@ static bool on_entry(void *ud, const struct walk_entry *e)
 {
   struct grep *g = ud;
   char path[2 * PATH_MAX];
-  int fd = walk_open_regular(e->dir, e->name, false);
+  int fd = walk_open_regular(e->dir, e->name);
   if (fd < 0) return true;
   snprintf(path, sizeof path, "%s%s%s", g->root, g->root[1] ? "/" : "", e->rel);
   search(g, fd, path);
@@ -123,6 +134,7 @@ static bool on_entry(void *ud, const struct walk_entry *e)
 
 static bool compile(struct grep *g, struct estr pattern)
 {
+  const uint32_t flags = PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C;
   int code;
   size_t at;
   char why[160];
@@ -130,11 +142,12 @@ static bool compile(struct grep *g, struct estr pattern)
     tool_fail(g->r, "grep: pattern is longer than %d bytes", PATTERN_MAX);
     return false;
   }
-  g->re = pcre2_compile((PCRE2_SPTR)pattern.p, pattern.n,
-                        PCRE2_UTF | PCRE2_MATCH_INVALID_UTF | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
+  g->re = pcre2_compile((PCRE2_SPTR)pattern.p, pattern.n, flags, &code, &at, NULL);
+  if (!g->re && code == PCRE2_ERROR_UNSUPPORTED_ESCAPE_SEQUENCE) /* \uXXXX, as in JavaScript */
+    g->re = pcre2_compile((PCRE2_SPTR)pattern.p, pattern.n, flags | PCRE2_ALT_BSUX, &code, &at, NULL);
   if (!g->re) {
     pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
-    tool_fail(g->r, "grep: invalid pattern: %s at offset %zu", why, at);
+    tool_fail(g->r, "grep: invalid regex: %s at offset %zu", why, at);
     return false;
   }
   pcre2_jit_compile(g->re, PCRE2_JIT_COMPLETE); /* without it matching is slower, nothing else */
@@ -174,30 +187,26 @@ static void give(struct grep *g, const struct walk *w)
 void tool_grep(struct tool_run *r)
 {
   struct estr pattern, where = ej_str(r->input, "path");
-  char path[PATH_MAX];
+  struct path p;
   struct stat st;
-  struct grep g = {.r = r, .root = path, .out = {.max = 4u << 20}};
+  struct grep g = {.r = r, .root = p.real, .out = {.max = 4u << 20}};
   struct walk w = {.r = r, .fn = on_entry, .ud = &g};
-  if (!tool_required(r, "pattern", &pattern)) return;
+  if (!tool_required(r, "pattern", false, &pattern)) return;
   if (!where.n) where = (struct estr){r->e->cfg.home, strlen(r->e->cfg.home)};
-  if (!tool_path(r, where, path) || !compile(&g, pattern)) return;
-  for (size_t n = strlen(path); n > 1 && path[n - 1] == '/'; n--)
-    path[n - 1] = 0;
-  if (stat(path, &st)) {
-    tool_errno(r, where.p, errno);
-    return;
-  }
-  int fd = S_ISDIR(st.st_mode) ? open(path, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC)
-                               : walk_open_regular(AT_FDCWD, path, true);
-  if (fd < 0 && errno == ENOTSUP) {
-    tool_fail(r, "grep: %s is not a regular file", where.p);
-  } else if (fd < 0) {
-    tool_errno(r, where.p, errno);
-  } else {
-    if (S_ISDIR(st.st_mode))
+  if (!path_resolve(r, where, &p) || !compile(&g, pattern)) return;
+  int fd = path_open(r, &p, &st);
+  if (fd < 0) return;
+  if (S_ISDIR(st.st_mode) || S_ISREG(st.st_mode)) {
+    fd = path_reopen(fd, O_RDONLY);
+    if (fd < 0)
+      tool_errno(r, where.p, errno);
+    else if (S_ISDIR(st.st_mode))
       walk_run(&w, fd);
     else
-      search(&g, fd, path);
-    give(&g, &w);
+      search(&g, fd, p.real);
+    if (fd >= 0) give(&g, &w);
+  } else {
+    close(fd);
+    tool_fail(r, "grep: %s is not a regular file", where.p);
   }
 }

@@ -18,19 +18,29 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "envd.h"
 
-enum { END_MS = 50, ABORT_MS = 500, ABORT_TICK_MS = 25, CLEAR_MS = 2000, CLEAR_TICK_MS = 5, DRAIN = 8 << 20 };
+enum {
+  END_MS = 50,
+  ABORT_MS = 500,
+  ABORT_TICK_MS = 25,
+  CLEAR_MS = 2000,
+  CLEAR_TICK_MS = 5,
+  GIVE_TICK_MS = 1,
+  LISTEN_MS = 3,
+  DRAIN = 8 << 20
+};
 
 static const char lost_text[] = "variables, functions and the working directory of the old shell are lost";
 
 void shell_init(struct envd *e)
 {
   struct shell *s = &e->shell;
-  s->in = s->status = s->out.fd = s->out.log = -1;
+  s->status = s->out.fd = s->out.log = -1;
   for (int i = 0; i < ENVD_OUTPUTS; i++)
     e->outputs[i].fd = e->outputs[i].log = -1;
 }
@@ -62,6 +72,15 @@ static void shell_off(struct envd *e)
   e->shell.clearing = e->shell.tick + CLEAR_MS;
 }
 
+/* What bash and others say when the limit of processes was met does not say whose limit, nor how high it is. */
+static void say_limit(struct envd *e, struct ebuf *out)
+{
+  static const char again[] = "Resource temporarily unavailable";
+  const struct ebuf *t = &e->shell.tail;
+  if (e->jail.nproc && t->n && memmem(t->p, t->n, again, sizeof again - 1) && memmem(t->p, t->n, "fork", 4))
+    ebuf_f(out, "\n[the sandbox may have %lld processes and threads at a time]", (long long)e->jail.nproc);
+}
+
 /* The visible end of the output, as text. */
 static void visible(struct envd *e, struct ebuf *out)
 {
@@ -74,6 +93,7 @@ static void visible(struct envd *e, struct ebuf *out)
   if (at || s->cut) ebuf_s(out, "[output truncated]\n");
   ebuf_put(out, text.p + at, text.n - at);
   ebuf_free(&text);
+  say_limit(e, out);
 }
 
 /* Ends the call with text, and leaves the pipe to whatever still prints. */
@@ -229,11 +249,32 @@ static bool fresh_nonce(char out[33])
   return true;
 }
 
+/* Gives bash the line of this command; until it waits for one, a moment later. False: it cannot come there. */
+static bool give_line(struct envd *e)
+{
+  struct shell *s = &e->shell;
+  char path[128], line[768];
+  snprintf(path, sizeof path, "%s/ctl", e->run);
+  int fd = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOFOLLOW);
+  if (fd < 0) {
+    s->tick = envd_now() + GIVE_TICK_MS;
+    return errno == ENXIO; /* nobody reads it yet */
+  }
+  /* One line, so that bash has read all of it before it does any of it; \\builtin is never an alias. */
+  int n = snprintf(line, sizeof line,
+                   "\\builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; \\builtin printf '%%s %%d\\n' %s \"$?\" "
+                   ">%s/w/status || \\builtin exit 113\n",
+                   e->run, e->run, s->serial, s->nonce, e->run);
+  struct stat st;
+  s->going = !fstat(fd, &st) && S_ISFIFO(st.st_mode) && write(fd, line, (size_t)n) == n;
+  close(fd);
+  return s->going;
+}
+
 /* Hands the command to bash. */
 static bool hand_over(struct envd *e, struct estr command)
 {
   struct shell *s = &e->shell;
-  char ctl[768];
   if (s->state == SHELL_OFF) {
     if (!proc_shell_start(e)) return false;
     s->state = SHELL_IDLE;
@@ -241,15 +282,8 @@ static bool hand_over(struct envd *e, struct estr command)
   s->serial++;
   s->heard.n = 0;
   s->going = false;
-  if (!fresh_nonce(s->nonce)) return false;
-  /* One line, so that bash has read all of it before it does any of it; \\builtin is never an alias. */
-  int n = snprintf(ctl, sizeof ctl,
-                   "\\builtin printf '%%s go\\n' %s >%s/w/status; \\builtin read -r _ <%s/in; "
-                   "\\builtin . %s/bash </dev/null >%s/w/out.%u 2>&1; \\builtin printf '%%s %%d\\n' %s \"$?\" "
-                   ">%s/w/status\n",
-                   s->nonce, e->run, e->run, e->run, e->run, s->serial, s->nonce, e->run);
-  return put_file(e, "bash", command.p, command.n) && put_file(e, "ctl", ctl, (size_t)n) &&
-         output_open(e, &s->out, s->serial) && write(s->in, "\n", 1) == 1;
+  return fresh_nonce(s->nonce) && put_file(e, "bash", command.p, command.n) &&
+         output_open(e, &s->out, s->serial) && give_line(e);
 }
 
 /* False: the call was answered. */
@@ -314,42 +348,26 @@ void shell_run(struct envd *e, struct call *c)
     return;
   }
   s->state = SHELL_RUNNING;
+  s->listen_at = envd_now() + LISTEN_MS;
   s->deadline = envd_now() + c->timeout_ms;
 }
 
 /* --- what happens to it ------------------------------------------------------------------------------ */
 
-/* bash has read ctl: the word in it goes before the command may look, and the command may start. */
-static void go(struct envd *e)
-{
-  char path[128];
-  snprintf(path, sizeof path, "%s/ctl", e->run);
-  unlink(path);
-  e->shell.going = write(e->shell.in, "\n", 1) == 1;
-}
-
-/* Looks for the word of this command with "go" or a number; whatever else is in the FIFO is noise. */
+/* Looks for the word of this command with a number; whatever else is in the FIFO is noise. */
 static bool heard_status(struct envd *e)
 {
   struct shell *s = &e->shell;
-  for (;;) {
-    const char *at = s->heard.n ? memmem(s->heard.p, s->heard.n, s->nonce, 32) : NULL;
-    size_t used = at ? (size_t)(at - s->heard.p) + 32 : s->heard.n > 256 ? s->heard.n - 64 : 0;
-    const char *end = at ? memchr(at, '\n', s->heard.n - (used - 32)) : NULL;
-    if (end && s->going) {
-      s->code = (int)(strtol(at + 32, NULL, 10) & 255);
-      return true;
-    }
-    if (end) {
-      go(e);
-      used = (size_t)(end - s->heard.p) + 1;
-    } else if (at) {
-      used -= 32;
-    }
-    memmove(s->heard.p, s->heard.p + used, s->heard.n - used); /* a word may come in two parts */
-    s->heard.n -= used;
-    if (!end) return false;
+  const char *at = s->heard.n ? memmem(s->heard.p, s->heard.n, s->nonce, 32) : NULL;
+  const char *end = at ? memchr(at, '\n', s->heard.n - (size_t)(at - s->heard.p)) : NULL;
+  if (end) {
+    s->code = (int)(strtol(at + 32, NULL, 10) & 255);
+    return true;
   }
+  size_t used = at ? (size_t)(at - s->heard.p) : s->heard.n > 256 ? s->heard.n - 64 : 0;
+  memmove(s->heard.p, s->heard.p + used, s->heard.n - used); /* a word may come in two parts */
+  s->heard.n -= used;
+  return false;
 }
 
 void shell_on_status(struct envd *e)
@@ -387,6 +405,12 @@ void shell_on_exit(struct envd *e, int status)
     s->lost = true;
   } else if (s->aborted) {
     answer_given_up(e, false);
+  } else if (!s->going && !s->call->again) { /* it had ended before: the command goes to a new one */
+    s->call->again = s->lost = true;
+    s->call->state = CALL_WAITING;
+    s->call = NULL;
+    unlink_out(e);
+    output_close(&s->out);
   } else {
     if (WIFSIGNALED(status))
       snprintf(how, sizeof how, "killed by signal %d", WTERMSIG(status));
@@ -404,6 +428,8 @@ void shell_on_time(struct envd *e)
   int64_t now = envd_now();
   if (s->state == SHELL_RUNNING && now >= s->deadline)
     abort_start(e);
+  else if (s->state == SHELL_RUNNING && !s->going && now >= s->tick && !give_line(e))
+    kill(s->pid, SIGKILL);
   else if (s->state == SHELL_ABORTING && now >= s->tick)
     abort_again(e);
   else if (s->state == SHELL_ENDING && now >= s->tick)
@@ -416,7 +442,7 @@ int64_t shell_due(const struct envd *e)
 {
   const struct shell *s = &e->shell;
   switch (s->state) {
-  case SHELL_RUNNING: return s->deadline;
+  case SHELL_RUNNING: return s->going || s->deadline < s->tick ? s->deadline : s->tick;
   case SHELL_ABORTING:
   case SHELL_ENDING: return s->tick;
   default: return s->clearing ? s->tick : INT64_MAX;

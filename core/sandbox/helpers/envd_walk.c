@@ -1,6 +1,6 @@
 /*
  * envd_walk - goes through a directory tree for glob and grep (API: tools 4.6, 4.7): in the order of names,
- * without .git and node_modules, never through a symbolic link to a directory.
+ * without .git and node_modules, never through a symbolic link.
  *
  * Bounded: 50,000 entries, 40 levels, the deadline of the call. What was cut is said in the result.
  */
@@ -68,12 +68,13 @@ static void visit(struct walk *w, int dir, char *rel, size_t n, int depth, const
   memcpy(rel + n, name, len + 1);
   if (S_ISDIR(st.st_mode)) {
     if (!strcmp(name, ".git") || !strcmp(name, "node_modules")) return;
+    if ((w->no_hidden && *name == '.') || (w->levels && depth + 1 >= w->levels)) return;
     int sub = openat(dir, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (sub < 0) return;
     memcpy(rel + n + len, "/", 2);
     level(w, sub, rel, n + len + 1, depth + 1);
-  } else if (S_ISREG(st.st_mode) || (S_ISLNK(st.st_mode) && w->links)) {
-    struct walk_entry e = {dir, name, rel, S_ISLNK(st.st_mode)};
+  } else if (S_ISREG(st.st_mode)) {
+    struct walk_entry e = {dir, name, rel, st.st_mtim};
     if (!w->fn(w->ud, &e)) w->ended = true;
   }
 }
@@ -96,6 +97,17 @@ static void level(struct walk *w, int dir, char *rel, size_t n, int depth)
   }
   names_free(&l);
   closedir(d);
+}
+
+int walk_open_regular(int dir, const char *name)
+{
+  struct stat st;
+  int fd = openat(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+  if (fd < 0) return -1;
+  if (!fstat(fd, &st) && S_ISREG(st.st_mode)) return path_reopen(fd, O_RDONLY);
+  close(fd);
+  errno = ENOTSUP;
+  return -1;
 }
 
 void walk_run(struct walk *w, int dir)

@@ -3,9 +3,9 @@
  * stays as its parent.
  *
  * The driver starts it with an empty environment and the descriptors of launcher.h. In this order: it
- * closes everything else, takes the session's lock, enters the cgroup, stages the mounts (root only),
- * sets limits, drops to the session's own host uid, forbids new privileges, runs bubblewrap (mounts and
- * namespaces), which runs envd as PID 1 of the sandbox.
+ * closes everything else, takes the session's lock, opens the control group, stages the mounts (root only),
+ * sets limits, drops to the session's own host uid, forbids new privileges, runs bubblewrap in the control
+ * group (mounts and namespaces), which runs envd as PID 1 of the sandbox.
  *
  * Invariant: when this process is gone, the sandbox is gone. bubblewrap and envd die with their parents;
  * this process has no such tie, so that a sandbox outlives the server. SIGTERM ends PID 1, and with it
@@ -84,12 +84,20 @@ static void parse(struct launch *l, int argc, char **argv)
       l->config = v;
     else if (strcmp(k, "cgroup") == 0)
       l->cgroup = v;
+    else if (strcmp(k, "roots") == 0)
+      l->roots = v;
     else if (strcmp(k, "probe") == 0)
       l->probe = number(k, v) != 0;
+    else if (strcmp(k, "bare") == 0)
+      l->bare = number(k, v) != 0;
     else if (strcmp(k, "disable_userns") == 0)
       l->disable_userns = number(k, v) != 0;
     else if (strcmp(k, "uid") == 0)
       l->uid = (uid_t)number(k, v), l->switch_uid = true;
+    else if (strcmp(k, "layer") == 0 && l->nlayers < LAUNCHER_LAYERS)
+      l->layer[l->nlayers++] = v;
+    else if (strcmp(k, "apt") == 0)
+      l->apt = number(k, v) != 0;
     else if (strcmp(k, "tmp") == 0)
       l->tmp = number(k, v);
     else if (strcmp(k, "shm") == 0)
@@ -105,10 +113,11 @@ static void parse(struct launch *l, int argc, char **argv)
     else
       launcher_die("unknown argument", k);
   }
-  if (!l->bwrap || !l->dir || (!l->config && !l->probe))
+  if ((!l->bwrap && !l->bare) || !l->dir || (!l->config && !l->probe))
     launcher_die("an argument is missing: bwrap, dir, config", NULL);
   if (strlen(l->dir) > 4000) launcher_die("dir is too long", NULL);
   if (l->switch_uid && l->uid == 0) launcher_die("uid: what runs inside must not be host uid 0", NULL);
+  if (geteuid() == 0 && l->bare) launcher_die("bare: not as root", NULL);
   if (geteuid() == 0 && !l->switch_uid) launcher_die("uid: needed when started as root", NULL);
 }
 
@@ -170,7 +179,7 @@ static void drop(const struct launch *l)
 
 /* ---- bubblewrap ---- */
 
-static void run_bwrap(struct launch *l, int info_w, pid_t self)
+static void run_bwrap(struct launch *l, int info_w, int cgroup, pid_t self)
 {
   static char *const no_env[] = {NULL};
   sigset_t none;
@@ -179,7 +188,18 @@ static void run_bwrap(struct launch *l, int info_w, pid_t self)
   sigprocmask(SIG_SETMASK, &none, NULL);
   signal(SIGPIPE, SIG_DFL);
   if (prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) != 0 || getppid() != self) _exit(101);
+  /* Not this one's parent: it tells how the group ended, and waits for what was in it. The descriptor was opened
+   * before the uid changed, and carries the right. */
+  if (cgroup >= 0 && write(cgroup, "0", 1) != 1) die_errno("entering the control group");
   close(LAUNCHER_LOCK);
+  if (l->bare) {
+    fcntl(LAUNCHER_ENVD, F_SETFD, FD_CLOEXEC);
+    l->argv[0] = "envd";
+    l->argv[1] = l->config;
+    l->argv[2] = NULL;
+    syscall(SYS_execveat, LAUNCHER_ENVD, "", (char *const *)(unsigned long)l->argv, no_env, AT_EMPTY_PATH);
+    die_errno("envd");
+  }
   fcntl(info_w, F_SETFD, 0);
   syscall(SYS_execveat, l->bwrap_fd, "", (char *const *)(unsigned long)l->argv, no_env, AT_EMPTY_PATH);
   die_errno(l->bwrap);
@@ -220,7 +240,7 @@ static void end_orphans(void)
   }
 }
 
-static int watch(pid_t bwrap, int info_r, const sigset_t *set)
+static int watch(pid_t bwrap, bool bare, int info_r, const sigset_t *set)
 {
   const struct timespec soon = {.tv_nsec = 5000000};
   bool ending = false, killed = false;
@@ -233,7 +253,7 @@ static int watch(pid_t bwrap, int info_r, const sigset_t *set)
     ending |= sig == SIGTERM;
     /* PID 1 is killed, not bubblewrap: it ends when that is dead with all that was in there. Until PID 1 is
      * named it waits for bubblewrap, and would wait for ever if that went first. */
-    if (ending && !killed && (pid = inner_pid(info_r)) > 1) killed = kill(pid, SIGKILL) == 0;
+    if (ending && !killed && (pid = bare ? bwrap : inner_pid(info_r)) > 1) killed = kill(pid, SIGKILL) == 0;
     if (waitpid(bwrap, &status, WNOHANG) != bwrap) continue;
     end_orphans();
     snprintf(num, sizeof num, "%d", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
@@ -247,7 +267,7 @@ int main(int argc, char **argv)
   static struct launch l;
   pid_t bwrap, self;
   sigset_t set;
-  int info[2];
+  int info[2], cgroup = -1;
 
   if (syscall(SYS_close_range, LAUNCHER_FDS, ~0U, 0) != 0)
     for (int fd = LAUNCHER_FDS; fd < 65536; fd++)
@@ -261,13 +281,16 @@ int main(int argc, char **argv)
   if (chdir("/") != 0) die_errno("/");
   setsid();
   if (!l.probe) take_lock();
-  if (l.cgroup && !put(l.cgroup, "0")) die_errno(l.cgroup);
-  put("/proc/self/oom_score_adj", "500");         /* the host's programs are worth more */
-  l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC); /* before the stage, which may cover its place */
-  if (l.bwrap_fd < 0) die_errno(l.bwrap);
-  launcher_stage(&l);
+  if (l.cgroup && (cgroup = open(l.cgroup, O_WRONLY | O_CLOEXEC)) < 0) die_errno(l.cgroup);
+  put("/proc/self/oom_score_adj", "500"); /* the host's programs are worth more */
+  if (!l.bare &&
+      (l.bwrap_fd = open(l.bwrap, O_PATH | O_CLOEXEC)) < 0) /* before the stage, which may cover its place */
+    die_errno(l.bwrap);
+  l.roots_fd = l.roots ? open(l.roots, O_RDONLY | O_NOFOLLOW) : -1; /* bubblewrap copies it */
+  if (l.roots && l.roots_fd < 0) die_errno(l.roots);
+  if (!l.bare) launcher_stage(&l);
   if (pipe2(info, O_CLOEXEC | O_NONBLOCK) != 0) die_errno("pipe");
-  launcher_args(&l, info[1]);
+  if (!l.bare) launcher_args(&l, info[1]);
   limits(&l);
   drop(&l);
   sigemptyset(&set);
@@ -278,11 +301,11 @@ int main(int argc, char **argv)
   prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   bwrap = fork();
   if (bwrap < 0) die_errno("fork");
-  if (bwrap == 0) run_bwrap(&l, info[1], self);
+  if (bwrap == 0) run_bwrap(&l, info[1], cgroup, self);
   /* Only PID 1 may hold the socket: that it is refused says that PID 1 is gone. */
   close(info[1]);
   close(LAUNCHER_LISTEN);
   close(LAUNCHER_READY);
   close(LAUNCHER_ENVD);
-  return watch(bwrap, info[0], &set);
+  return watch(bwrap, l.bare, info[0], &set);
 }

@@ -2,7 +2,8 @@
  * launcher_args.c - what is inside a sandbox: bubblewrap's command line, and the staging of the session's
  * directories. One list to read when the question is "what can a payload see and write".
  *
- * Read-only: /usr (with the usual links to it), a few files of /etc, /mnt/session/uploads, /proc/sys.
+ * Read-only: /usr (with the usual links to it), a few files of /etc, /mnt/session/uploads, /proc/sys; with the
+ * environment's packages on top (launcher_layer.c).
  * Writable: /workspace, /mnt/session/outputs (host directories), /tmp and /dev/shm (sized tmpfs). The
  * root and /dev are remounted read-only last. Options are those of bubblewrap 0.7 and newer.
  */
@@ -29,25 +30,31 @@ static void plain_paths(struct launch *l)
     snprintf(l->path[i], sizeof l->path[i], "%s/%s", l->dir, dir_names[i]);
 }
 
-/* uid: owner of a private one, 0 for one that all may write. */
-static void stage_tmpfs(const char *at, long long size, uid_t uid)
+static void stage_tmpfs(const char *at, long long size, const char *mode, uid_t uid, gid_t gid)
 {
   char opts[160];
 
-  snprintf(opts, sizeof opts, "mode=%s,uid=%u,gid=%u,size=%lld,nr_inodes=%lld", uid ? "0700" : "1777",
-           (unsigned)uid, (unsigned)uid, size, size / 4096 + 64);
+  snprintf(opts, sizeof opts, "mode=%s,uid=%u,gid=%u,size=%lld,nr_inodes=%lld", mode, (unsigned)uid,
+           (unsigned)gid, size, size / 4096 + 64);
   if (mkdir(at, 0755) != 0 || mount("tmpfs", at, "tmpfs", MS_NOSUID | MS_NODEV, opts) != 0)
     launcher_die("staging a tmpfs", strerror(errno));
 }
 
 void launcher_stage(struct launch *l)
 {
+  uid_t uid = l->switch_uid ? l->uid : geteuid();
+  gid_t gid = l->switch_uid ? (gid_t)l->uid : getegid();
+  bool root = geteuid() == 0;
+  int fd[3], layers[LAUNCHER_LAYERS];
   char from[64];
-  int fd[3];
 
   plain_paths(l);
-  if (geteuid() != 0 || unshare(CLONE_NEWNS) != 0)
+  if (!root && l->nlayers)
+    launcher_layer_namespace();
+  else if (!root || unshare(CLONE_NEWNS) != 0) {
+    if (l->nlayers) launcher_die("package layers: no mount namespace", strerror(errno));
     return; /* without the privilege the uid must reach the directories by itself */
+  }
   if (mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0)
     launcher_die("making mounts private", strerror(errno));
   for (int i = 0; i < 3; i++) {
@@ -55,7 +62,8 @@ void launcher_stage(struct launch *l)
     fd[i] = open(l->path[i], O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
     if (fd[i] < 0) launcher_die(l->path[i], strerror(errno));
   }
-  if (mount("tmpfs", LAUNCHER_STAGE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=64k") != 0)
+  launcher_layer_open(l, layers);
+  if (mount("tmpfs", LAUNCHER_STAGE, "tmpfs", MS_NOSUID | MS_NODEV, "mode=0755,size=512k") != 0)
     launcher_die("staging", strerror(errno));
   for (int i = 0; i < 3; i++) {
     snprintf(from, sizeof from, "/proc/self/fd/%d", fd[i]);
@@ -64,9 +72,10 @@ void launcher_stage(struct launch *l)
       launcher_die("staging a directory of the session", strerror(errno));
     close(fd[i]);
   }
-  stage_tmpfs(LAUNCHER_STAGE "/tmp", l->tmp, 0);
-  stage_tmpfs(LAUNCHER_STAGE "/shm", l->shm, 0);
-  stage_tmpfs(LAUNCHER_STAGE "/run", MR_ENVD_RUN_SIZE, l->uid);
+  launcher_layer_stage(l, layers);
+  stage_tmpfs(LAUNCHER_STAGE "/tmp", l->tmp, "1777", root ? 0 : uid, root ? 0 : gid);
+  stage_tmpfs(LAUNCHER_STAGE "/shm", l->shm, "1777", root ? 0 : uid, root ? 0 : gid);
+  stage_tmpfs(LAUNCHER_STAGE "/run", MR_ENVD_RUN_SIZE, "0700", uid, gid);
   l->staged = true;
 }
 
@@ -118,7 +127,7 @@ static void programs(struct launch *l)
                                          {"/lib64", "usr/lib64"}, {"/libx32", "usr/libx32"}};
   struct stat st;
 
-  ADD(l, "--ro-bind", "/usr", "/usr");
+  ADD(l, "--ro-bind", l->usr ? LAUNCHER_STAGE "/usr" : "/usr", "/usr");
   for (size_t i = 0; i < sizeof links / sizeof *links; i++) {
     if (lstat(links[i][0], &st) != 0) continue;
     if (S_ISLNK(st.st_mode))
@@ -147,6 +156,24 @@ static void etc(struct launch *l)
   file(l, "/etc/group", "root:x:0:\nuser:x:1000:\nnogroup:x:65534:\n");
   file(l, "/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files\n");
   file(l, "/etc/hosts", "127.0.0.1 localhost sandbox\n::1 localhost\n");
+  if (l->roots) ADD(l, "--perms", "0444", "--file", num(l, l->roots_fd), LAUNCHER_ROOTS);
+}
+
+/* What apt reads to resolve packages as this machine would: its sources and their keys, and what is installed. Its
+ * configuration stays out: it may name proxies and logins. */
+static void apt(struct launch *l)
+{
+  static const char *const read[] = {
+      "/etc/apt/sources.list", "/etc/apt/sources.list.d", "/etc/apt/trusted.gpg.d", "/etc/apt/keyrings",
+      "/etc/apt/preferences",  "/etc/apt/preferences.d",  "/var/lib/dpkg/status",   "/var/lib/dpkg/arch"};
+  struct stat st;
+
+  dir(l, "/etc/apt");
+  dir(l, "/etc/apt/apt.conf.d");
+  dir(l, "/var/lib");
+  dir(l, "/var/lib/dpkg");
+  for (size_t i = 0; i < sizeof read / sizeof *read; i++)
+    if (stat(read[i], &st) == 0) ADD(l, "--ro-bind-try", read[i], read[i]);
 }
 
 static void writable(struct launch *l)
@@ -167,6 +194,10 @@ static void writable(struct launch *l)
 
 void launcher_args(struct launch *l, int info_fd)
 {
+  static const char probe[] = /* what the driver reads from standard output */
+      "while read -r k v; do case $k in NoNewPrivs:|CapBnd:|CapEff:) echo \"$k $v\";; esac; "
+      "done </proc/self/status; exec readlink /proc/self/ns/*";
+
   ADD(l, "bwrap", "--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
       "--unshare-cgroup-try", "--uid", "1000", "--gid", "1000", "--hostname", "sandbox", "--new-session",
       "--die-with-parent", "--cap-drop", "ALL", "--info-fd", num(l, info_fd));
@@ -177,10 +208,13 @@ void launcher_args(struct launch *l, int info_fd)
   dir(l, "/run");
   dir(l, "/var");
   ADD(l, "--symlink", "../tmp", "/var/tmp");
+  for (int i = 0; i < l->nshown; i++)
+    ADD(l, "--ro-bind", l->shown[i][0], l->shown[i][1]);
+  if (l->apt) apt(l);
   writable(l);
   ADD(l, "--remount-ro", "/", "--chdir", MR_ENVD_HOME, "--as-pid-1", "--");
   if (l->probe)
-    ADD(l, "/bin/bash", "-c", ":");
+    ADD(l, "/bin/bash", "-c", probe);
   else
     ADD(l, "/proc/self/fd/5", l->config); /* LAUNCHER_ENVD; argv[0] stays "envd" for the eye */
   l->argv[l->argc] = NULL;

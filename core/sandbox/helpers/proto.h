@@ -19,6 +19,8 @@
  *   nproc         processes and threads that the payload may have (as many as envd)
  *   disk_max, files_max   bytes, and files and directories, that home and MR_ENVD_OUTPUTS may have (no limit)
  *   env           object of strings: more environment variables for the payload
+ *   bare          true: not PID 1, in no namespace of its own; it looks after what descends from it (false)
+ *   proxy_port    listen there on 127.0.0.1 for clients of the server's egress proxy (none)
  *   bash_timeout_ms, file_timeout_ms   defaults of the tools (120000, 60000)
  *
  * Frames, both ways: u32 little-endian length of what follows, then one JSON object, at most
@@ -26,13 +28,15 @@
  *
  * envd at connect:  {"t":"hello","proto":[min,max],"landlock":ABI (0 = not in force),"seccomp":true,
  *                    "running":N,"kept":N}
- * server, first:    {"t":"attach","proto":N}        replaces whoever was attached; nothing answers it
+ * server, first:    {"t":"attach","proto":N}        replaces whoever was attached; nothing answers it.
+ *                   From version 2 on the first byte of this frame may carry one descriptor: the egress channel.
  * server:           {"t":"call","id":ID,"name":"bash|read|write|edit|glob|grep","input":{..},"timeout_ms":N}
  *                   {"t":"status","id":ID}  {"t":"cancel","id":ID}  {"t":"shutdown"}
- * instead of attach: {"t":"freeze","ms":N}     (2) stops every process until this connection ends, at most N ms;
+ * instead of attach: {"t":"freeze","ms":N}     (3) stops every process until this connection ends, at most N ms;
  *                   one at a time. Calls wait meanwhile, and their time does not run. Answered, when all stand still,
- *                   by {"t":"frozen"}. A cancel ends the freeze.
- * envd:             {"t":"accepted","id":ID}        it is known and runs or waits: an answer will follow
+ *                   by {"t":"frozen"}. A cancel ends the freeze. Refused with bare.
+ * envd:             {"t":"accepted","id":ID}        it is known and runs or waits: an answer will follow (to a call
+ *                                                   that is answered at once the answer alone comes)
  *                   {"t":"result","id":ID,"content":[blocks],"is_error":bool}
  *                   {"t":"cancelled","id":ID}       it was cancelled; that is its answer
  *                   {"t":"unknown","id":ID}         to status and cancel: that id was never received
@@ -43,23 +47,31 @@
  * at most MR_ENVD_KEEP_BYTES of them; an id whose answer had to go is answered with an error result.
  * Answers go to the attached connection, and only for ids that it asked for. bash calls run one after the
  * other, the other tools beside them. shutdown ends envd and with it every process of the namespace.
+ *
+ * The egress channel is a SOCK_SEQPACKET socket. For each client of proxy_port envd sends one byte and gets, in
+ * order, one byte for each: with a descriptor, a stream to the proxy that envd relays the client's bytes to and
+ * from; without one, there is none to be had. Descriptors only ever go from the server to envd. Without a channel,
+ * and once it is closed, clients are told that the proxy is away (503).
  */
 #ifndef MR_SANDBOX_PROTO_H
 #define MR_SANDBOX_PROTO_H
 
 #include <stdint.h>
 
-#define MR_ENVD_PROTO_MIN    1
-#define MR_ENVD_PROTO_MAX    2
-#define MR_ENVD_PROTO_FREEZE 2 /* the first with freeze */
+#define MR_ENVD_PROTO_MIN 1
+#define MR_ENVD_PROTO_MAX 3
+
+#define MR_ENVD_PROTO_EGRESS 2 /* from this version on attach may carry the egress channel */
+#define MR_ENVD_PROTO_FREEZE 3 /* the first with freeze */
 
 #define MR_ENVD_FD_LISTEN 3
 #define MR_ENVD_FD_REPORT 4
 #define MR_ENVD_READY     "ready\n"
 
 #define MR_ENVD_HOME     "/workspace"
-#define MR_ENVD_UPLOADS  "/mnt/session/uploads"
-#define MR_ENVD_OUTPUTS  "/mnt/session/outputs"
+#define MR_ENVD_SESSION  "/mnt/session"
+#define MR_ENVD_UPLOADS  MR_ENVD_SESSION "/uploads"
+#define MR_ENVD_OUTPUTS  MR_ENVD_SESSION "/outputs"
 #define MR_ENVD_RUN      "/run/moonrig"
 #define MR_ENVD_RUN_SIZE (4 << 20)
 

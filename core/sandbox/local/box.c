@@ -1,6 +1,6 @@
 /*
  * box.c - one session's sandbox on the loop thread: the calls that wait or run in it, and the state
- * machine that gets it running (cold -> probing -> opening -> hello -> up -> lost -> cold).
+ * machine that gets it running (cold -> probing -> layer -> opening -> hello -> up -> lost -> cold).
  *
  * Invariant: a call is sent to one life of a sandbox only. When the connection is lost, what was sent is
  * asked for again at the same envd, by id; when that envd is gone, it ends with MR_E_CLOSED and is never
@@ -9,7 +9,7 @@
  * Every transition runs in step() or in a completion on the loop; functions of the vtable only note what
  * is wanted and post. Callbacks come from deliver() alone.
  */
-#include "sandbox/local/local_t.h"
+#include "sandbox/local/layer_t.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -26,6 +26,7 @@ enum {
   ACCEPT_US = 30 * 1000000, /* envd answers at once, whatever the call does */
   CANCEL_US = 15 * 1000000,
   DISK_US = 2 * 1000000,
+  BUILD_TTL_S = 30, /* of a sandbox that nobody will attach to again */
   FAILURES_MAX = 3
 };
 
@@ -80,11 +81,67 @@ static const char *arg(struct mr_arena *a, const char *name, int64_t v)
   return mr_arena_printf(a, "%s=%lld", name, (long long)v);
 }
 
+/* Without namespaces the host's own paths, and no limit of processes: it would count all that the user runs. */
+static void bare_config(const struct mr_box *b, struct mr_jw *w)
+{
+  static const char *const names[] = {"workspace", "run", "outputs", "uploads"};
+  char path[4][4300];
+
+  for (int i = 0; i < 4; i++)
+    snprintf(path[i], sizeof path[i], "%.4096s/s/%s/%s", b->l->conf->root, b->session, names[i]);
+  mr_jw_kc(w, "home", path[0]);
+  mr_jw_kc(w, "run", path[1]);
+  mr_jw_key(w, "write");
+  mr_jw_arr(w);
+  mr_jw_c(w, path[0]);
+  mr_jw_c(w, path[2]);
+  mr_jw_c(w, "/tmp");
+  mr_jw_arr_end(w);
+  mr_jw_key(w, "read_only");
+  mr_jw_arr(w);
+  mr_jw_c(w, path[3]);
+  mr_jw_arr_end(w);
+  mr_jw_key(w, "bare");
+  mr_jw_bool(w, true);
+}
+
+static void envd_config(const struct mr_box *b, struct mr_buf *out)
+{
+  const struct mr_local_conf *c = b->l->conf;
+  struct mr_jw w;
+
+  mr_buf_c(out, "config=");
+  mr_jw_init(&w, out);
+  mr_jw_obj(&w);
+  mr_jw_key(&w, "proto");
+  mr_jw_arr(&w);
+  mr_jw_int(&w, MR_ENVD_PROTO_MIN);
+  mr_jw_int(&w, MR_ENVD_PROTO_MAX);
+  mr_jw_arr_end(&w);
+  mr_jw_kint(&w, "orphan_ttl_s", b->builds ? BUILD_TTL_S : c->orphan_ttl_s);
+  if (c->bare) {
+    bare_config(b, &w);
+  } else {
+    mr_jw_kint(&w, "nproc", c->nproc);
+    mr_jw_kint(&w, "disk_max", c->disk_max);
+    mr_jw_kint(&w, "files_max", c->files_max);
+  }
+  if (b->l->egress && !c->bare) mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
+  mr_jw_key(&w, "env");
+  mr_jw_obj(&w);
+  if (b->l->egress && !c->bare) mr_egress_env(&w, b->token, b->policy);
+  if (mr_layer_has(b, MR_PKG_NPM)) mr_jw_kc(&w, "NODE_PATH", "/usr/local/lib/node_modules");
+  mr_jw_obj_end(&w);
+  mr_jw_obj_end(&w);
+}
+
 static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
 {
   const struct mr_local_conf *c = b->l->conf;
   struct mr_arena *a = mr_arena_new(b->l->mem, 8192);
-  const char *argv[16];
+  const char *argv[24], *roots = b->l->egress ? mr_egress_roots(b->l->egress, b->policy) : NULL;
+  char layers[2][MR_LAYER_PATH];
+  struct mr_buf config;
   int fds[7] = {-1, -1, b->given[1], b->given[0], b->given[1], b->given[2], b->given[3]}, n = 0, code;
   struct mr_child_opts opts = {.argv = argv,
                                .exe_fd = c->launcher_fd,
@@ -95,13 +152,15 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
                                .ud = b};
 
   if (!a) return mr_err_nomem(err);
+  mr_buf_init(&config, b->l->mem, 64 << 10);
+  envd_config(b, &config);
   argv[n++] = "moonrig-launcher";
-  argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
+  if (c->bare)
+    argv[n++] = "bare=1";
+  else
+    argv[n++] = mr_arena_printf(a, "bwrap=%s", b->l->machine.bwrap);
   argv[n++] = mr_arena_printf(a, "dir=%s/s/%s", c->root, b->session);
-  argv[n++] = mr_arena_printf(
-      a, "config={\"proto\":[%d,%d],\"orphan_ttl_s\":%d,\"nproc\":%lld,\"disk_max\":%lld,\"files_max\":%lld}",
-      MR_ENVD_PROTO_MIN, MR_ENVD_PROTO_MAX, c->orphan_ttl_s, (long long)c->nproc, (long long)c->disk_max,
-      (long long)c->files_max);
+  argv[n++] = config.failed ? NULL : mr_arena_str(a, mr_buf_get(&config)).p;
   argv[n++] = arg(a, "disable_userns", b->l->machine.disable_userns);
   argv[n++] = arg(a, "tmp", c->tmp_max);
   argv[n++] = arg(a, "shm", c->tmp_max < 64 << 20 ? c->tmp_max : 64 << 20);
@@ -109,13 +168,19 @@ static int spawn(struct mr_box *b, const struct mr_open *o, struct mr_err *err)
   argv[n++] = arg(a, "nofile", c->nofile);
   argv[n++] = arg(a, "fsize", c->file_max);
   argv[n++] = arg(a, "data", c->memory_max);
+  if (roots) argv[n++] = mr_arena_printf(a, "roots=%s", roots);
   if (c->as_root) argv[n++] = arg(a, "uid", o->uid);
+  if (b->builds && b->builds->tree == MR_LAYER_APT) argv[n++] = "apt=1";
+  for (int i = 0, have = mr_layer_paths(b, layers); i < have; i++)
+    argv[n++] = mr_arena_printf(a, "layer=%s", layers[i]);
+  if (o->cgroup[0]) argv[n++] = mr_arena_printf(a, "cgroup=%s", o->cgroup);
   argv[n] = NULL;
   code = MR_OK;
   for (int i = 0; i < n; i++)
     code = argv[i] ? code : MR_E_NOMEM;
   code = code ? mr_err_nomem(err) : mr_child_spawn(b->l->childs, &opts, &b->child, err);
   b->spawning = code == MR_OK;
+  mr_buf_free(&config);
   mr_arena_free(&a);
   return code;
 }
@@ -137,6 +202,7 @@ static void opened(struct mr_box *b, struct mr_open *o)
   struct mr_err err = o->err;
   int code = MR_OK, report = -1;
 
+  memcpy(b->token, o->token, sizeof b->token);
   if (o->how == MR_OPEN_MADE) {
     const int given[5] = {o->listen, o->report[1], fcntl(b->l->conf->envd_fd, F_DUPFD_CLOEXEC, 3), o->lock, -1};
     memcpy(b->given, given, sizeof given);
@@ -165,18 +231,25 @@ static void open_done(struct mr_job *j)
 {
   struct mr_open *o = MR_OF(j, struct mr_open, job);
   struct mr_box *b = o->box;
+  char oom[400];
 
   if (b) {
     b->job = NULL;
     if (o->warm[0]) mr_local_destroy(&b->l->base, o->warm, NULL, NULL, NULL); /* the session had files */
+    if (o->how == MR_OPEN_MADE) {
+      b->note_oom |= o->oom && !b->told_oom;
+      b->told_oom = false;
+    }
+    mr_calls_oom(o->conf, false, oom);
     if (b->released && o->how == MR_OPEN_MADE)
       o->how = MR_OPEN_DEAD; /* nobody waits for it: the next one makes it */
     if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) {
       if (o->how == MR_OPEN_FAILED && !o->end_only)
         open_failed(b, &o->err);
-      else if (o->how == MR_OPEN_FAILED || o->how == MR_OPEN_DEAD)
-        mr_calls_fail(b, MR_CALLS_SENT | MR_CALLS_STATUS, MR_E_CLOSED, mr_calls_died);
-      else if (!b->released)
+      else if (o->how == MR_OPEN_FAILED || o->how == MR_OPEN_DEAD) {
+        b->told_oom |= o->oom && (mr_calls_present(b) & (MR_CALLS_SENT | MR_CALLS_STATUS));
+        mr_calls_fail(b, MR_CALLS_SENT | MR_CALLS_STATUS, MR_E_CLOSED, o->oom ? oom : mr_calls_died);
+      } else if (!b->released)
         opened(b, o);
       if (b->state == MR_BOX_OPENING || b->state == MR_BOX_ENDING) b->state = MR_BOX_COLD;
     }
@@ -212,6 +285,8 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     if (may_make && b->plain && !b->provisioned) mr_warm_take(b->l, o->warm);
     o->end_only = end_only;
     snprintf(o->session, sizeof o->session, "%s", b->session);
+    if (b->layer) memcpy(o->layer, b->layer->hash, sizeof o->layer);
+    snprintf(o->environment, sizeof o->environment, "%s", b->environment);
     o->job.work = mr_open_work;
     o->job.done = open_done;
     o->arena = mr_arena_new(b->l->mem, 1024);
@@ -279,6 +354,7 @@ static void after_loss(struct mr_box *b)
     mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED, text);
     b->failures = 0;
     b->l->machine.known = false; /* what was found before may not hold any more */
+    mr_layer_forget(b);
   } else if (b->failures >= FAILURES_MAX) {
     b->failures = 0;
     mr_calls_fail(b, MR_CALLS_ALL, MR_E_CLOSED,
@@ -309,7 +385,7 @@ static void step_cold(struct mr_box *b)
   } else if (m->code != MR_OK) {
     if (b->warm) mr_warm_lost(b);
     mr_calls_fail(b, MR_CALLS_QUEUED, m->code, m->err.message);
-  } else {
+  } else if (mr_layer_ready(b, m)) {
     b->tried = true;
     open_start(b, true, false);
   }
@@ -396,25 +472,39 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
 {
   struct mr_local *l = MR_OF(d, struct mr_local, base);
   struct mr_arena *a = mr_arena_new(l->mem, 1024);
+  struct mr_egress_policy *policy = l->egress ? mr_egress_policy_new(l->egress, &spec->network) : NULL;
   struct mr_sandbox_mount *mounts;
+  struct mr_layer *layer = NULL;
   struct mr_box *b = NULL;
+  int packages = 0;
 
   /* The directory of the session says all that there is to know; ref, that there is one. */
-  if (!a || !mr_session_name_ok(spec->session_id) ||
+  if (!a || (l->egress && !policy) || !mr_session_name_ok(spec->session_id) ||
       copy_mounts(a, spec->mounts, spec->nmounts, &mounts) != MR_OK)
     goto fail;
+  for (int i = 0; i < MR_PKG_MANAGERS; i++)
+    packages += spec->packages.n[i];
+  if (packages && !(layer = mr_layer_get(l, &spec->packages))) goto fail;
   b = mr_local_find(l, spec->session_id);
   if (b && !b->released) goto fail; /* one holder at a time */
   if (!b && mr_box_new(&b, l, spec->session_id) != MR_OK) goto fail;
   b->released = false;
   mr_arena_free(&b->arena);
+  mr_egress_policy_free(&b->policy); /* no link has it: there is no connection while nobody holds the box */
+  b->policy = policy;
   b->arena = a;
   b->mounts = mounts;
   b->nmounts = spec->nmounts;
   b->plain = mr_warm_fits(spec) && !(ref && ref[0]);
+  mr_layer_release(&b->layer);
+  b->layer = layer;
+  b->builds = NULL;
+  snprintf(b->environment, sizeof b->environment, "%s", spec->environment_id ? spec->environment_id : "");
   mr_box_step(b);
   return &b->base;
 fail:
+  mr_layer_release(&layer);
+  mr_egress_policy_free(&policy);
   mr_arena_free(&a);
   return NULL;
 }
@@ -434,8 +524,10 @@ void mr_box_free(struct mr_box *b)
   mr_ready_cancel(loop, &b->deliver);
   mr_ready_cancel(loop, &b->io);
   mr_calls_drop(b);
+  mr_layer_release(&b->layer);
   *b->link = b->next;
   if (b->next) b->next->link = b->link;
+  mr_egress_policy_free(&b->policy);
   mr_arena_free(&b->arena);
   mr_mem_free(b->l->mem, b);
 }

@@ -5,6 +5,8 @@
  */
 #include "sandbox/local/local_t.h"
 
+#include <stdio.h>
+
 #include "sandbox/helpers/proto.h"
 
 static void op_free(struct mr_box *b, struct mr_op *o)
@@ -60,6 +62,21 @@ void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text)
   for (; o; o = next) {
     next = o->next;
     if (op_class(o) & classes) op_finish(b, o, code, text);
+  }
+}
+
+void mr_calls_answer(struct mr_box *b, int classes, const char *text, bool is_error)
+{
+  struct mr_op *o = b->ops, *next;
+
+  for (; o; o = next) {
+    next = o->next;
+    if (!(op_class(o) & classes)) continue;
+    o->is_error = is_error;
+    mr_buf_c(&o->content, "[{\"type\":\"text\",\"text\":");
+    mr_json_quote(&o->content, mr_str_c(text));
+    mr_buf_c(&o->content, "}]");
+    op_finish(b, o, o->content.failed, NULL);
   }
 }
 
@@ -195,6 +212,55 @@ const char mr_calls_died[] =
     "The sandbox ended while this was running. Its processes, the shell's state and /tmp are lost; files in "
     "/workspace and /mnt/session/outputs are kept. The next call starts a new sandbox.";
 
+void mr_calls_oom(const struct mr_local_conf *c, bool anew, char out[400])
+{
+  snprintf(out, 400,
+           "The sandbox ran out of memory (its limit is %lld MiB for all that runs in it) and was ended%s. Its "
+           "processes, "
+           "the shell's state and /tmp are lost; files in /workspace and /mnt/session/outputs are kept.%s",
+           (long long)(c->cgroup.memory_max >> 20), anew ? " before this call" : "",
+           anew ? " This is a new one.\n" : " The next call starts a new sandbox.");
+}
+
+/* The blocks of an answer; before them what the model must know of the life before. */
+static void write_content(struct mr_box *b, struct mr_op *o, yyjson_val *content)
+{
+  char text[400];
+  struct mr_buf rest;
+
+  if (!b->note_oom) {
+    mr_json_write(&o->content, content, false);
+    return;
+  }
+  b->note_oom = false;
+  mr_calls_oom(b->l->conf, true, text);
+  mr_buf_init(&rest, b->l->mem, MR_BOX_FRAME_MAX * 2);
+  mr_json_write(&rest, content, false);
+  mr_buf_c(&o->content, "[{\"type\":\"text\",\"text\":");
+  mr_json_quote(&o->content, mr_str_c(text));
+  mr_buf_c(&o->content, yyjson_arr_size(content) ? "}," : "}");
+  if (rest.n > 1) mr_buf_str(&o->content, mr_str_n(rest.p + 1, rest.n - 1));
+  if (rest.failed) o->content.failed = rest.failed;
+  mr_buf_free(&rest);
+}
+
+/* A command whose connections were refused may say little of why ("response 403"): its answer gets a block more. */
+static void add_notes(struct mr_box *b, struct mr_op *o)
+{
+  struct mr_buf notes;
+
+  mr_buf_init(&notes, b->l->mem, 4096);
+  if (mr_str_is(o->name, "bash") && !o->content.failed && o->content.n >= 2 &&
+      mr_egress_link_notes(b->way, &notes)) {
+    bool first = o->content.n == 2;
+    o->content.n--; /* the array's end */
+    mr_buf_c(&o->content, first ? "{\"type\":\"text\",\"text\":" : ",{\"type\":\"text\",\"text\":");
+    mr_json_quote(&o->content, mr_buf_get(&notes));
+    mr_buf_c(&o->content, "}]");
+  }
+  mr_buf_free(&notes);
+}
+
 void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *content, bool is_error)
 {
   struct mr_op *o;
@@ -202,7 +268,10 @@ void mr_box_result(struct mr_box *b, struct mr_str id, int code, yyjson_val *con
   while ((o = op_find(b, id, true))) {
     b->failures = 0;
     o->is_error = is_error;
-    if (content) mr_json_write(&o->content, content, false);
+    if (content) {
+      write_content(b, o, content);
+      add_notes(b, o);
+    }
     if (o->content.failed)
       op_finish(b, o, o->content.failed, "The answer of the sandbox is too large.");
     else if (code == MR_E_NOTFOUND && o->kind == MR_OP_CALL)

@@ -4,7 +4,7 @@
  * half a removal is never taken for a sandbox), remove it, give the uid back. What a crash leaves in trash
  * and in the uid registry goes at the next start.
  */
-#include "sandbox/local/local_t.h"
+#include "sandbox/local/layer_t.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -49,7 +49,7 @@ int mr_local_remove(const struct mr_local_conf *c, const char *session, struct m
   int dir = mr_local_session_dir(c, session, false), code;
 
   if (dir < 0) return errno == ENOENT ? MR_OK : mr_err_errno(err, "the sandbox's directory");
-  code = mr_local_end(dir, err);
+  code = mr_local_end(c, dir, err);
   if (fstatat(dir, "workspace", &st, AT_SYMLINK_NOFOLLOW) != 0) st.st_uid = 0;
   close(dir);
   if (code != MR_OK) return code;
@@ -108,11 +108,18 @@ static void sweep_warm(const struct mr_local_conf *c, const char *name)
     mr_log(c->sys, MR_LOG_WARN, "sandbox", "%s: %s", name, err.message);
 }
 
+static void sweep_build(const struct mr_local_conf *c, const char *name)
+{
+  (void)mr_layer_leftover(c, name);
+}
+
 void mr_local_sweep(const struct mr_local_conf *c)
 {
   each(c->s_fd, sweep_warm, c);
   each(c->trash_fd, sweep_trash, c);
+  each(c->s_fd, sweep_build, c);
   each(c->u_fd, sweep_uid, c);
+  mr_cgroup_sweep(&c->cgroup, c->s_fd);
 }
 
 /* ---- loop thread ---- */

@@ -75,6 +75,15 @@ static pid_t holder(int lock)
   return fl.l_pid > 0 ? fl.l_pid : -1;
 }
 
+bool mr_local_alive(int dir)
+{
+  int lock = openat(dir, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+  bool alive = lock >= 0 && holder(lock) != 0;
+
+  if (lock >= 0) close(lock);
+  return alive;
+}
+
 static void nap(void)
 {
   struct timespec t = {.tv_nsec = END_STEP_MS * 1000000L};
@@ -110,14 +119,15 @@ static int end_launcher(int lock, struct mr_err *err)
   return code;
 }
 
-int mr_local_end(int dir, struct mr_err *err)
+int mr_local_end(const struct mr_local_conf *c, int dir, struct mr_err *err)
 {
   static const char bye[] = "\x2a\0\0\0{\"t\":\"attach\",\"proto\":1}                  "
                             "\x14\0\0\0{\"t\":\"shutdown\"}    ";
   int lock = openat(dir, "lock", O_RDWR | O_CLOEXEC | O_NOFOLLOW), fd, code = MR_OK;
   bool alive = true;
 
-  if (lock < 0) return errno == ENOENT ? MR_OK : mr_err_errno(err, "the sandbox's lock");
+  if (lock < 0)
+    return errno == ENOENT ? mr_cgroup_end(&c->cgroup, dir, err) : mr_err_errno(err, "the sandbox's lock");
   /* Somebody listens without the lock when a launcher was killed, until parent-death signals did the rest,
    * and for a moment at the start of one. */
   for (int waited = 0; alive && code == MR_OK; waited += END_STEP_MS) {
@@ -132,5 +142,5 @@ int mr_local_end(int dir, struct mr_err *err)
       nap();
   }
   close(lock);
-  return code;
+  return code == MR_OK ? mr_cgroup_end(&c->cgroup, dir, err) : code;
 }

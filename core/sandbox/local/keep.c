@@ -145,7 +145,7 @@ static int take(struct mr_keep *k)
   char old[32];
 
   if (dir < 0) return mr_err_errno(&k->err, "the sandbox's directory");
-  code = mr_local_end(dir, &k->err);
+  code = mr_local_end(k->conf, dir, &k->err);
   if (code == MR_OK) stage = openat(k->conf->trash_fd, k->stage, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (code == MR_OK && stage < 0) code = mr_err_errno(&k->err, "the session's files");
   for (int i = 0; i < 2 && code == MR_OK; i++) {

@@ -9,15 +9,18 @@
  *   destroy.c  ending one for good; what a crash left behind
  *   keep.c     checkpoint and restore
  *   warm.c     sandboxes made ahead
+ *   diagnose.c what is in force, and what lives
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
- *   end.c uids.c uploads.c tree.c run.c freeze.c            | conf and their arguments
+ *   end.c uids.c uploads.c tree.c ../run.c cgroup.c         | conf and their arguments
+ *   layer_disk.c freeze.c                                   |
+ *   layer.c    packages of environments (layer_t.h)
  *   image.c    the helper programs as descriptors
  *
  * Invariant: a sandbox is found by its session id alone. Nothing that must survive a crash is in memory:
  * the directory, the socket in it, the lock that the launcher holds and the uid registry say everything.
  */
-#include "sandbox/local/local_t.h"
+#include "sandbox/local/layer_t.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +30,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PROBE_AGAIN_US = 10 * 1000000, FILES_MIN = 20000 };
+enum {
+  PROBE_AGAIN_US = 10 * 1000000,
+  LOOKING_AFTER = 32, /* processes of bubblewrap and envd */
+  FILES_MIN = 20000
+};
 
 struct mr_probe_job {
   struct mr_job job;
@@ -75,11 +82,12 @@ void mr_local_conf_unref(struct mr_local_conf **cp)
   *cp = NULL;
   if (!c || --c->refs > 0) return;
   m = &c->sys->mem;
-  const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->launcher_fd, c->envd_fd, c->keep_fd};
+  const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->layers_fd, c->launcher_fd, c->envd_fd, c->keep_fd};
   for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
     if (fds[i] >= 0) close(fds[i]);
   mr_mem_free(m, c->root);
   mr_mem_free(m, c->libexec);
+  mr_mem_free(m, c->build_env);
   mr_mem_free(m, c);
 }
 
@@ -104,7 +112,43 @@ static int open_dirs(struct mr_local_conf *c, const char *root, struct mr_err *e
   code = open_sub(fd, "s", &c->s_fd, err);
   if (code == MR_OK) code = open_sub(fd, "u", &c->u_fd, err);
   if (code == MR_OK) code = open_sub(fd, "trash", &c->trash_fd, err);
+  if (code == MR_OK) code = open_sub(fd, "layers", &c->layers_fd, err);
   close(fd);
+  return code;
+}
+
+/* Environment variables of build sandboxes, as the lines of a script that set them. */
+static int build_env(struct mr_local_conf *c, const char *json, struct mr_err *err)
+{
+  static const char names[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
+  yyjson_doc *doc = NULL;
+  yyjson_val *k, *v;
+  yyjson_obj_iter it;
+  struct mr_buf b;
+  int code = mr_json_parse(&c->sys->mem, mr_str_c(json ? json : "{}"), 64 << 10, &doc, err);
+
+  if (code != MR_OK) return code;
+  mr_buf_init(&b, &c->sys->mem, 256 << 10);
+  it = yyjson_obj_iter_with(yyjson_doc_get_root(doc));
+  if (!yyjson_is_obj(yyjson_doc_get_root(doc)) || yyjson_obj_size(yyjson_doc_get_root(doc)) > 64)
+    code = MR_E_INVALID;
+  while (code == MR_OK && (k = yyjson_obj_iter_next(&it))) {
+    struct mr_str name = mr_json_str(k), value = mr_json_str(v = yyjson_obj_iter_get_val(k));
+    if (!yyjson_is_str(v) || name.n == 0 || strspn(name.p, names) != name.n || memchr(value.p, 0, value.n) ||
+        (name.p[0] >= '0' && name.p[0] <= '9'))
+      code = MR_E_INVALID;
+    mr_buf_printf(&b, "export " MR_FMT "=", MR_ARG(name));
+    if (code == MR_OK) mr_layer_quote(&b, value.p);
+    mr_buf_c(&b, "\n");
+  }
+  if (code != MR_OK)
+    mr_err_set(
+        err, code, "sandbox.build_env",
+        "sandbox.build_env: must be an object of at most 64 strings, by the names of environment variables");
+  c->build_env = code == MR_OK ? mr_mem_strdup(&c->sys->mem, mr_buf_get(&b)) : NULL;
+  if (code == MR_OK && (!c->build_env || b.failed)) code = mr_err_nomem(err);
+  mr_buf_free(&b);
+  yyjson_doc_free(doc);
   return code;
 }
 
@@ -118,7 +162,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   *out = c;
   c->refs = 1;
   c->sys = sys;
-  c->s_fd = c->u_fd = c->trash_fd = c->launcher_fd = c->envd_fd = c->keep_fd = -1;
+  c->s_fd = c->u_fd = c->trash_fd = c->layers_fd = c->launcher_fd = c->envd_fd = c->keep_fd = -1;
   c->as_root = geteuid() == 0;
   c->uid_first = o->uid_first ? o->uid_first : 2000000;
   c->uid_count = o->uid_count ? o->uid_count : 65536;
@@ -130,18 +174,37 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->nproc = o->nproc ? o->nproc : 512;
   c->nofile = 8192;
   c->files_max = c->disk_max / 4096 > FILES_MIN ? c->disk_max / 4096 : FILES_MIN;
+  c->layers_max = o->layers_max ? o->layers_max : INT64_C(20) << 30;
+  c->build_timeout_s = o->build_timeout_s ? o->build_timeout_s : 1800;
+  c->network = o->http != NULL;
+  c->require_limits = o->require_limits;
+  c->bare = o->bare;
+  c->cgroup.memory_max = o->memory_total ? o->memory_total : INT64_C(4) << 30;
+  c->cgroup.pids_max = c->nproc + LOOKING_AFTER;
+  c->cgroup.cpu_percent = o->cpu_percent;
   if (c->uid_first <= 0 || c->uid_count < 2 || c->uid_first + c->uid_count > INT32_MAX)
     return mr_err_set(err, MR_E_INVALID, "sandbox.uid_first",
                       "sandbox.uid_first and sandbox.uid_count name no usable range of host uids");
+  if (c->bare && (c->as_root || getuid() == 0))
+    return mr_err_set(err, MR_E_DENIED, "sandbox.driver",
+                      "sandbox.driver: none is refused as root: commands of agents would own this machine");
+  if (c->bare)
+    mr_log(sys, MR_LOG_WARN, "sandbox",
+           "UNSAFE: sandbox.driver is none: commands of agents run as uid %d, kept from nothing",
+           (int)geteuid());
   code = open_dirs(c, o->root, err);
   if (code == MR_OK && o->libexec && !(c->libexec = mr_mem_strdup(&sys->mem, mr_str_c(o->libexec))))
     code = mr_err_nomem(err);
-  return code == MR_OK ? mr_local_image(c, err) : code;
+  if (code == MR_OK) code = build_env(c, o->build_env, err);
+  if (code != MR_OK) return code;
+  mr_cgroup_find(&c->cgroup, c->root);
+  mr_cgroup_sweep(&c->cgroup, -1);
+  return mr_local_image(c, err);
 }
 
 /* ---- the machine ---- */
 
-static void machine_set(struct mr_local *l, const struct mr_local_machine *m)
+void mr_local_machine_set(struct mr_local *l, const struct mr_local_machine *m)
 {
   l->machine = *m;
   for (int i = 0; i < m->nfeatures; i++)
@@ -163,7 +226,7 @@ static void probe_done(struct mr_job *j)
 
   if (l) {
     l->probing = NULL;
-    machine_set(l, &p->machine);
+    mr_local_machine_set(l, &p->machine);
     if (p->machine.code != MR_OK) mr_log(p->conf->sys, MR_LOG_WARN, "sandbox", "%s", p->machine.err.message);
     for (struct mr_box *b = l->boxes; b; b = b->next)
       if (b->state == MR_BOX_PROBING) mr_box_step(b);
@@ -207,7 +270,7 @@ static int local_report(struct mr_sandbox_driver *d, const struct mr_sandbox_fea
     m = mr_mem_alloc(l->mem, sizeof *m);
     if (!m) return mr_err_nomem(err);
     mr_local_probe(l->conf, m);
-    machine_set(l, m);
+    mr_local_machine_set(l, m);
     mr_mem_free(l->mem, m);
   }
   *f = l->machine.features;
@@ -255,8 +318,11 @@ static void local_free(struct mr_sandbox_driver *d)
   if (l->sweeping) l->sweeping->l = NULL;
   mr_destroys_free(l);
   mr_keeps_free(l);
+  mr_layers_free(l);
+  mr_diagnoses_free(l);
   while (l->boxes)
     mr_box_free(l->boxes);
+  mr_egress_free(&l->egress);
   mr_local_conf_unref(&l->conf);
   mr_mem_free(l->mem, l);
 }
@@ -307,15 +373,18 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
   l->childs = childs;
   l->pool = pool;
   code = conf_new(&l->conf, sys, o, err);
+  if (code == MR_OK && l->conf->network)
+    code = mr_egress_new(&l->egress, loop, o->guard, l->conf->root, o->egress, err);
   if (code != MR_OK) {
     mr_local_conf_unref(&l->conf);
     mr_mem_free(l->mem, l);
     return code;
   }
-  l->warm = o->warm;
+  l->warm = o->bare ? 0 : o->warm; /* without namespaces the directory's name is what runs in it is told */
   mr_timer_init(&l->warm_timer, mr_warm_step);
   mr_warm_want(l, false);
   sweep(l);
+  mr_layer_sweep(l);
   *out = &l->base;
   return MR_OK;
 }
@@ -326,6 +395,17 @@ static const char *box_ref(const struct mr_sandbox *s)
   return b->provisioned ? b->ref : "";
 }
 
+static const char *box_doing(const struct mr_sandbox *s)
+{
+  return mr_layer_doing(MR_OF(s, struct mr_box, base));
+}
+
+static void egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats *out)
+{
+  struct mr_local *l = MR_OF(d, struct mr_local, base);
+  if (l->egress) mr_egress_stats(l->egress, out);
+}
+
 static void box_put(struct mr_sandbox *s)
 {
   mr_box_put(MR_OF(s, struct mr_box, base));
@@ -333,6 +413,7 @@ static void box_put(struct mr_sandbox *s)
 
 const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .report = local_report,
+                                                  .diagnose = mr_local_diagnose,
                                                   .get = mr_box_get,
                                                   .put = box_put,
                                                   .ref = box_ref,
@@ -341,6 +422,10 @@ const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .cancel = mr_box_cancel,
                                                   .destroy = mr_local_destroy,
                                                   .outputs_path = outputs_path,
+                                                  .doing = box_doing,
+                                                  .prepare = mr_local_prepare,
+                                                  .prepare_cancel = mr_local_prepare_cancel,
+                                                  .egress_stats = egress_stats,
                                                   .checkpoint = mr_keep_checkpoint,
                                                   .restore = mr_keep_restore,
                                                   .take = mr_keep_take,

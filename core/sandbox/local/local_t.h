@@ -12,6 +12,9 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "sandbox/egress/egress.h"
+#include "sandbox/local/cgroup.h"
+#include "sandbox/run.h"
 #include "sandbox/sandbox.h"
 
 enum {
@@ -19,23 +22,31 @@ enum {
   MR_BOX_OPS_MAX = 1024,       /* calls of one sandbox that wait or run */
   MR_BOX_INPUT_MAX = 16 << 20, /* bytes of one call's input */
   MR_BOX_FRAME_MAX = 32 << 20, /* bytes of one frame (proto.h) */
-  MR_LOCAL_FEATURES = 12
+  MR_LOCAL_FEATURES = 32,
+  MR_LAYER_HASH = 33, /* name of a layer with NUL */
+  MR_LAYER_PATH = 4300
 };
 
-/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock}, <root>/u/<uid> -> session,
- * <root>/trash/, <root>/probe/ */
+/* <root>/s/<session>/{workspace,outputs,uploads,envd.sock,lock,token} and links that name its cgroup, environment and
+ * layer, <root>/u/<uid> -> session, <root>/trash/, <root>/probe/, <root>/layers/ (layer_t.h) */
 struct mr_local_conf {
   int refs;
   const struct mr_sys *sys;
-  char *root, *libexec;     /* root is absolute */
-  int s_fd, u_fd, trash_fd; /* its directories */
-  int launcher_fd, envd_fd; /* programs: sealed memory files, or files of libexec */
-  int keep_fd;              /* likewise; -1: libexec has none */
-  bool as_root;
-  int64_t uid_first, uid_count; /* uid_first itself is the probe's */
+  char *root, *libexec;                /* root is absolute */
+  int s_fd, u_fd, trash_fd, layers_fd; /* its directories */
+  int launcher_fd, envd_fd;            /* programs: sealed memory files, or files of libexec */
+  int keep_fd;                         /* likewise; -1: libexec has none */
+  bool as_root, network;               /* network: there is a way out */
+  int64_t uid_first, uid_count;        /* uid_first itself is the probe's */
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
-  int64_t files_max; /* files and directories of a workspace */
+  int64_t files_max;  /* files and directories of a workspace */
+  int64_t layers_max; /* bytes of all layers, above which the least recently used go */
+  int build_timeout_s;
+  char *build_env; /* of build sandboxes: lines of a script that set variables */
+  struct mr_cgroup_conf cgroup;
+  bool bare;           /* driver "none" */
+  bool require_limits; /* no sandbox without limits of memory and processes for it as a whole */
 };
 struct mr_local_conf *mr_local_conf_ref(struct mr_local_conf *c);
 void mr_local_conf_unref(struct mr_local_conf **c);
@@ -48,16 +59,22 @@ struct mr_local_machine {
   struct mr_err err;
   int64_t at_us; /* when it was probed */
   char bwrap[128];
-  bool disable_userns; /* this bubblewrap has --disable-userns */
+  bool disable_userns;  /* this bubblewrap has --disable-userns */
+  bool layers;          /* packages of environments can be shown */
+  char layers_why[300]; /* why not */
+  int cgroup;           /* MR_CG_*: in force here */
+  char cgroup_why[200]; /* what is in the way of the others; "" = nothing */
   struct mr_sandbox_feature features[MR_LOCAL_FEATURES];
   char detail[MR_LOCAL_FEATURES][300];
   int nfeatures;
 };
 void mr_local_probe(const struct mr_local_conf *c, struct mr_local_machine *m); /* (pool) */
 
-/* Runs a program to its end. argv[0] is the path unless exe_fd >= 0. What it wrote to standard output and
- * error goes to out (cut at n, NUL-terminated). 0, or an errno; ETIMEDOUT when it was killed. (pool) */
-int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out, size_t n);
+/* mr_sandbox_run with an empty environment (pool) */
+static inline int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out, size_t n)
+{
+  return mr_sandbox_run(argv, NULL, exe_fd, timeout_ms, out, n);
+}
 
 /* ---- the driver (local.c) ---- */
 
@@ -71,10 +88,13 @@ struct mr_local {
   struct mr_childs *childs;
   struct mr_pool *pool;
   struct mr_local_conf *conf;
+  struct mr_egress *egress; /* NULL: no network */
   struct mr_local_machine machine;
   struct mr_probe_job *probing; /* in the pool, or NULL */
   struct mr_box *boxes;
+  struct mr_layer *layers; /* layer_t.h */
   struct mr_destroy *destroys;
+  struct mr_diagnose *diagnoses;
   struct mr_keep *keeps;
   struct mr_sweep *sweeping; /* in the pool: clears up after a crash; or NULL */
   struct mr_timer retry;     /* destroys that the pool had no room for */
@@ -84,6 +104,10 @@ struct mr_local {
 /* The machine as far as known; starts a probe when nothing, or only a stale failure, is known: NULL then,
  * and every box in state MR_BOX_PROBING is stepped when it is done. */
 const struct mr_local_machine *mr_local_machine_get(struct mr_local *l);
+void mr_local_machine_set(struct mr_local *l, const struct mr_local_machine *m);
+int mr_local_diagnose(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
+                      void *ud);
+void mr_diagnoses_free(struct mr_local *l);
 struct mr_box *mr_local_find(struct mr_local *l, const char *session);
 bool mr_session_name_ok(const char *session);
 
@@ -92,6 +116,7 @@ bool mr_session_name_ok(const char *session);
 enum mr_box_state {
   MR_BOX_COLD,    /* not connected, nothing under way */
   MR_BOX_PROBING, /* waits for the machine to be probed */
+  MR_BOX_LAYER,   /* waits for its environment's packages to be installed */
   MR_BOX_OPENING, /* pool: attach, or prepare a new one */
   MR_BOX_HELLO,   /* connected; envd has not spoken yet */
   MR_BOX_UP,
@@ -123,10 +148,12 @@ struct mr_box {
   struct mr_sandbox base;
   struct mr_local *l;
   struct mr_box *next, **link;
-  char session[MR_SESSION_MAX], ref[MR_SESSION_MAX + 8];
+  char session[MR_SESSION_MAX], ref[MR_SESSION_MAX + 8], environment[MR_SESSION_MAX];
   struct mr_arena *arena; /* mounts */
   struct mr_sandbox_mount *mounts;
   int nmounts;
+  struct mr_layer *layer;  /* its environment's packages, or NULL */
+  struct mr_layer *builds; /* the packages that are installed in it; NULL: a session's */
   enum mr_box_state state;
   bool released; /* put: nobody holds it, no callbacks */
   bool warm;     /* made ahead, of no session */
@@ -145,6 +172,9 @@ struct mr_box {
   struct mr_ready step, deliver, io;
   struct mr_timer timer;
   struct mr_destroy *destroy;
+  struct mr_egress_policy *policy; /* of the spec */
+  struct mr_egress_link *way;      /* while it is attached */
+  char token[MR_EGRESS_TOKEN];     /* that clients of the proxy must know */
   /* wire.c */
   int fd;
   struct event *rd, *wr;
@@ -153,7 +183,8 @@ struct mr_box {
   int report; /* what the launcher, bubblewrap and envd say */
   struct event *report_ev;
   char reason[400];
-  bool reason_over;                 /* the launcher said how it ended */
+  bool reason_over;        /* the launcher said how it ended */
+  bool note_oom, told_oom; /* the first answer says that the life before ran out of memory; a call said so */
   int64_t disk_at_us, disk_allowed; /* last measured; bytes above which it is ended */
   struct mr_disk_job *measuring;
 };
@@ -193,13 +224,30 @@ struct mr_disk_job {
 /* ---- its calls (calls.c) ---- */
 
 enum { MR_CALLS_QUEUED = 1, MR_CALLS_STATUS = 2 /* queued too */, MR_CALLS_SENT = 4, MR_CALLS_ALL = 7 };
-extern const char mr_calls_died[];            /* what the model reads when a sandbox ended under a call */
+extern const char mr_calls_died[]; /* what the model reads when a sandbox ended under a call */
+void mr_calls_oom(const struct mr_local_conf *c, bool anew,
+                  char out[400]);             /* ... because it ran out of memory */
 int mr_calls_present(const struct mr_box *b); /* set of the classes above */
 void mr_calls_fail(struct mr_box *b, int classes, int code, const char *text);
+void mr_calls_answer(struct mr_box *b, int classes, const char *text, bool is_error); /* as if a tool had */
 void mr_calls_send(struct mr_box *b, int classes);
 bool mr_calls_stuck(const struct mr_box *b, int64_t accept_us, int64_t cancel_us);
 void mr_calls_drop(struct mr_box *b); /* without callbacks */
 void mr_calls_deliver(struct mr_ready *r);
+
+/* ---- packages (layer.c), see layer_t.h ---- */
+
+/* Whether it can be started; else it waits, or its calls were answered with what is wrong. */
+bool mr_layer_ready(struct mr_box *b, const struct mr_local_machine *m);
+void mr_layer_forget(struct mr_box *b);     /* it did not start: look at the disk again the next time */
+void mr_layer_release(struct mr_layer **y); /* clears it */
+const char *mr_layer_doing(const struct mr_box *b);
+bool mr_layer_has(const struct mr_box *b, enum mr_sandbox_manager m); /* packages of that manager */
+/* Directories that the launcher puts on top of the machine's, the uppermost first; how many. */
+int mr_layer_paths(const struct mr_box *b, char out[2][MR_LAYER_PATH]);
+int mr_local_prepare(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, mr_sandbox_fn fn,
+                     void *ud);
+void mr_local_prepare_cancel(struct mr_sandbox_driver *d, mr_sandbox_fn fn, void *ud);
 
 /* ---- connection (wire.c) ---- */
 
@@ -218,7 +266,7 @@ struct mr_open {
   struct mr_local_conf *conf;
   struct mr_box *box; /* loop thread only; NULL once the driver is gone */
   struct mr_arena *arena;
-  char session[MR_SESSION_MAX];
+  char session[MR_SESSION_MAX], environment[MR_SESSION_MAX], layer[MR_LAYER_HASH];
   struct mr_sandbox_mount *mounts;
   int nmounts;
   bool end_only;             /* kill what there is, nothing else */
@@ -227,6 +275,9 @@ struct mr_open {
   enum mr_open_how how;
   int conn, listen, report[2], lock; /* -1 or open */
   int64_t uid;
+  char token[MR_EGRESS_TOKEN];
+  bool oom;                /* the life before ran out of memory */
+  char cgroup[MR_CG_PATH]; /* to enter; "" = none */
   struct mr_err err;
 };
 void mr_open_work(struct mr_job *j, void *worker);
@@ -237,8 +288,11 @@ int mr_local_session_dir(const struct mr_local_conf *c, const char *session, boo
 /* A listening socket at <dir>/envd.sock with *conn already connected to it; -1 and errno. */
 int mr_local_listen(int dir, int *conn);
 int mr_local_connect(int dir); /* -1 and errno */
+bool mr_local_alive(int dir);  /* a launcher holds the lock of this session's directory */
 /* Ends the sandbox of a session and waits until nothing of it runs. */
-int mr_local_end(int dir, struct mr_err *err);
+int mr_local_end(const struct mr_local_conf *c, int dir, struct mr_err *err);
+/* Ends it and removes all of it. */
+int mr_local_remove(const struct mr_local_conf *c, const char *session, struct mr_err *err);
 /* The host uid of a session: the one it has, else a free one. */
 int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t have, int64_t *uid,
                      struct mr_err *err);
@@ -284,7 +338,5 @@ int mr_local_image(struct mr_local_conf *c, struct mr_err *err); /* image.c: the
 void mr_local_destroy(struct mr_sandbox_driver *d, const char *session, const char *ref, mr_sandbox_fn fn,
                       void *ud);
 void mr_destroys_free(struct mr_local *l);
-/* Ends it and removes all that there is of it. (pool) */
-int mr_local_remove(const struct mr_local_conf *c, const char *session, struct mr_err *err);
 
 #endif

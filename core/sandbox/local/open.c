@@ -44,13 +44,69 @@ static int get_uid(struct mr_open *o, int dir)
   return mr_local_uid_get(o->conf, o->session, (int64_t)st.st_uid, &o->uid, &o->err);
 }
 
+/* So that nobody removes it while it is mounted, whoever's server runs then. */
+static int note_layer(struct mr_open *o, int dir)
+{
+  if (unlinkat(dir, "layer", 0) != 0 && errno != ENOENT) return mr_err_errno(&o->err, "the sandbox's layer");
+  if (o->layer[0] && symlinkat(o->layer, dir, "layer") != 0)
+    return mr_err_errno(&o->err, "the sandbox's layer");
+  return MR_OK;
+}
+
+/* The password of the session's proxy: it outlives the server as the sandbox does that was told it. Files of the
+ * session's directory are the server's; only its subdirectories are shown inside. */
+static int token(struct mr_open *o, int dir, bool anew)
+{
+  unsigned char bytes[(MR_EGRESS_TOKEN - 1) / 2];
+  int fd, code = MR_OK;
+
+  if (!o->conf->network) return MR_OK;
+  fd = openat(dir, "token", O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+  if (!anew && fd >= 0 && read(fd, o->token, MR_EGRESS_TOKEN - 1) != MR_EGRESS_TOKEN - 1) o->token[0] = '\0';
+  if (fd >= 0) close(fd);
+  if (!anew) return MR_OK; /* without one: a sandbox from before it had a network */
+  if (o->conf->sys->random(o->conf->sys->ud, bytes, sizeof bytes) != 0)
+    return mr_err_set(&o->err, MR_E_IO, NULL, "no randomness");
+  for (size_t i = 0; i < sizeof bytes; i++)
+    snprintf(o->token + 2 * i, 3, "%02x", bytes[i]);
+  unlinkat(dir, "token", 0);
+  fd = openat(dir, "token", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+  if (fd < 0 || write(fd, o->token, MR_EGRESS_TOKEN - 1) != MR_EGRESS_TOKEN - 1)
+    code = mr_err_errno(&o->err, "the sandbox's token");
+  if (fd >= 0) close(fd);
+  return code;
+}
+
+/* For who asks what lives of an environment. */
+static int note_environment(const struct mr_open *o, int dir)
+{
+  unlinkat(dir, "environment", 0);
+  return o->environment[0] ? symlinkat(o->environment, dir, "environment") : 0;
+}
+
+static int join_cgroup(struct mr_open *o, int dir)
+{
+  int force, need = MR_CG_MEMORY | MR_CG_PIDS, code;
+  char why[200];
+
+  code = mr_cgroup_make(&o->conf->cgroup, o->session, dir, o->cgroup, &force, why);
+  if (code == MR_OK && o->conf->require_limits && (force & need) != need)
+    code = mr_err_set(&o->err, MR_E_UNSUPPORTED, NULL, "sandbox.require_limits: %s", why);
+  return code;
+}
+
 static int make(struct mr_open *o, int dir)
 {
   int code = get_uid(o, dir);
 
   if (code == MR_OK) code = writable_dir(o, dir, "workspace", &o->err);
   if (code == MR_OK) code = writable_dir(o, dir, "outputs", &o->err);
+  if (code == MR_OK) code = note_layer(o, dir);
+  if (code == MR_OK && o->conf->bare && mkdirat(dir, "run", 0700) != 0 && errno != EEXIST)
+    code = mr_err_errno(&o->err, "run");
+  if (code == MR_OK) code = token(o, dir, true);
   if (code != MR_OK) return code;
+  if (note_environment(o, dir) != 0) return mr_err_errno(&o->err, "the sandbox's directory");
   o->lock = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (o->lock < 0) return mr_err_errno(&o->err, "the sandbox's lock");
   o->listen = mr_local_listen(dir, &o->conn);
@@ -60,8 +116,9 @@ static int make(struct mr_open *o, int dir)
     return mr_err_errno(&o->err, "pipe");
   }
   fcntl(o->report[1], F_SETFL, 0); /* the writers are others: they may wait */
-  o->how = MR_OPEN_MADE;
-  return MR_OK;
+  code = join_cgroup(o, dir);
+  if (code == MR_OK) o->how = MR_OPEN_MADE;
+  return code;
 }
 
 /* The warm sandbox becomes the session's, unless that has files already. */
@@ -69,6 +126,7 @@ static void take_over(struct mr_open *o)
 {
   struct stat st = {0};
   char path[MR_SESSION_MAX + 16];
+  int dir;
 
   if (!o->warm[0] || renameat2(o->conf->s_fd, o->warm, o->conf->s_fd, o->session, RENAME_NOREPLACE) != 0)
     return;
@@ -76,11 +134,16 @@ static void take_over(struct mr_open *o)
   if (o->conf->as_root && fstatat(o->conf->s_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
       mr_local_uid_move(o->conf, (int64_t)st.st_uid, o->warm, o->session) != MR_OK)
     mr_log(o->conf->sys, MR_LOG_WARN, "sandbox", "%s: its uid stays that of %s", o->session, o->warm);
+  dir = mr_local_session_dir(o->conf, o->session, false);
+  if (dir < 0 || note_environment(o, dir) != 0)
+    mr_log(o->conf->sys, MR_LOG_WARN, "sandbox", "%s: its environment is not noted", o->session);
+  if (dir >= 0) close(dir);
   o->warm[0] = '\0';
 }
 
 static int attach_or_make(struct mr_open *o)
 {
+  struct mr_cgroup_stats st;
   int dir, code = MR_OK, refused;
 
   take_over(o);
@@ -88,18 +151,20 @@ static int attach_or_make(struct mr_open *o)
   if (dir < 0 && errno == ENOENT) goto out; /* MR_OPEN_DEAD */
   if (dir < 0) return mr_err_errno(&o->err, "the sandbox's directory");
   if (o->end_only) {
-    code = mr_local_end(dir, &o->err);
+    code = mr_local_end(o->conf, dir, &o->err);
     goto out;
   }
   o->conn = mr_local_connect(dir);
   refused = errno;
+  o->oom = o->conn < 0 && refused != EAGAIN && mr_cgroup_stats(dir, &st) && st.oom_kills > 0;
   if (o->conn >= 0 || o->may_make)
     code = mr_local_uploads(dir, o->mounts, o->nmounts, o->conf->as_root, &o->err);
+  if (code == MR_OK && o->conn >= 0) code = token(o, dir, false);
   if (code == MR_OK && o->conn >= 0)
     o->how = MR_OPEN_ATTACHED;
   else if (code == MR_OK && refused == EAGAIN)
     code = mr_err_set(&o->err, MR_E_UNAVAILABLE, NULL, "the sandbox has too many connections that wait");
-  else if (code == MR_OK && o->may_make && (code = mr_local_end(dir, &o->err)) == MR_OK)
+  else if (code == MR_OK && o->may_make && (code = mr_local_end(o->conf, dir, &o->err)) == MR_OK)
     code = make(o, dir);
 out:
   if (dir >= 0) close(dir);

@@ -4,9 +4,12 @@
  * <root>/s/warm-..., its uid is its own. A session without files takes it over, once, by the renaming of the
  * directory (open.c): then it is that session's, with the uid, and another one is made.
  *
- * Only what every sandbox has alike can be made ahead: a session whose environment has packages, or limits on its
- * network, gets one of its own. Input files do not matter, since those are put in place at each attachment. What
- * is warm ends with the driver; what a crash left is removed at the next start. Loop thread.
+ * Only what every sandbox has alike can be made ahead: a session whose environment has packages, limits on its
+ * network, or secrets of its own, gets one of its own. Input files do not matter, since those are put in place at each
+ * attachment. The proxy's token that a warm one was told is its own, and becomes the session's with the directory;
+ * what the session may reach is decided outside, at its attachment. Its control group keeps its name: the link in the
+ * directory says which it is. What is warm ends with the driver; what a crash left is removed at the next start. Loop
+ * thread.
  */
 #include "sandbox/local/local_t.h"
 
@@ -28,30 +31,40 @@ bool mr_warm_fits(const struct mr_sandbox_spec *spec)
 
   for (int i = 0; i < MR_PKG_MANAGERS; i++)
     if (spec->packages.n[i]) return false;
-  return !n->limited && !n->nhosts && !n->package_managers && !n->nmcp_hosts;
+  return !n->limited && !n->nhosts && !n->package_managers && !n->nmcp_hosts && !n->nsecrets;
+}
+
+static void make_one(struct mr_local *l)
+{
+  const struct mr_sandbox_network open = {0}; /* as of every spec that fits */
+  struct mr_box *b;
+  char name[MR_ID_MAX];
+
+  if (mr_id_make(mr_loop_sys(l->loop), name, "warm") != MR_OK) return;
+  name[4] = '-'; /* no id of anything */
+  if (mr_box_new(&b, l, name) != MR_OK) return;
+  b->policy = l->egress ? mr_egress_policy_new(l->egress, &open) : NULL;
+  if (l->egress && !b->policy) {
+    mr_box_free(b);
+    return;
+  }
+  b->warm = true;
+  mr_box_step(b);
 }
 
 void mr_warm_step(struct mr_timer *t)
 {
   struct mr_local *l = MR_OF(t, struct mr_local, warm_timer);
   bool under_way = l->sweeping != NULL;
-  struct mr_box *b;
-  char name[MR_ID_MAX];
   int n = 0;
 
-  for (b = l->boxes; b; b = b->next) {
+  for (struct mr_box *b = l->boxes; b; b = b->next) {
     if (!b->warm || b->state == MR_BOX_GONE) continue;
     n++;
     under_way |= b->state != MR_BOX_UP;
   }
   if (n >= l->warm) return;
-  if (!under_way && mr_id_make(mr_loop_sys(l->loop), name, "warm") == MR_OK) {
-    name[4] = '-'; /* no id of anything */
-    if (mr_box_new(&b, l, name) == MR_OK) {
-      b->warm = true;
-      mr_box_step(b);
-    }
-  }
+  if (!under_way) make_one(l);
   mr_timer_set(l->loop, &l->warm_timer, SOON_US); /* one after the other */
 }
 

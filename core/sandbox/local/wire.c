@@ -89,13 +89,49 @@ void mr_wire_ask(struct mr_box *b, const char *t, struct mr_str id)
   frame_end(b, &w, at);
 }
 
-static void attach(struct mr_box *b, int64_t proto)
+/* Bytes that wait, with a descriptor on the first of them. */
+static void flush_with(struct mr_box *b, int fd)
+{
+  union {
+    struct cmsghdr h;
+    char room[CMSG_SPACE(sizeof(int))];
+  } control = {0};
+  struct iovec v = {.iov_base = b->out.p, .iov_len = b->out.n};
+  struct msghdr m = {
+      .msg_iov = &v, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room};
+  struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+  ssize_t n;
+
+  h->cmsg_level = SOL_SOCKET;
+  h->cmsg_type = SCM_RIGHTS;
+  h->cmsg_len = CMSG_LEN(sizeof(int));
+  memcpy(CMSG_DATA(h), &fd, sizeof fd);
+  n = sendmsg(b->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT);
+  if (n > 0) mr_buf_drop(&b->out, (size_t)n); /* else it goes without: the sandbox has no network then */
+}
+
+/* The first frame: it may carry the way out. Nothing was sent before, so there is room for it. */
+static void attach(struct mr_box *b, int64_t version)
 {
   struct mr_jw w;
+  struct mr_err err;
+  int theirs = -1;
   size_t at = frame_begin(b, &w, "attach");
 
-  mr_jw_kint(&w, "proto", proto);
-  frame_end(b, &w, at);
+  mr_jw_kint(&w, "proto", version);
+  mr_jw_obj_end(&w);
+  if (b->out.failed) {
+    b->broken = true;
+    mr_ready_post(b->l->loop, &b->io);
+    return;
+  }
+  mr_envd_header_put((unsigned char *)b->out.p + at, (uint32_t)(b->out.n - at - MR_ENVD_HEADER));
+  if (b->l->egress && b->token[0] && version >= MR_ENVD_PROTO_EGRESS &&
+      mr_egress_link_new(&b->way, b->l->egress, b->session, b->token, b->policy, &theirs, &err) == MR_OK) {
+    flush_with(b, theirs);
+    close(theirs);
+  }
+  flush(b);
 }
 
 /* ---- in ---- */
@@ -311,6 +347,7 @@ void mr_wire_close(struct mr_box *b)
   if (b->rd) event_free(b->rd);
   if (b->wr) event_free(b->wr);
   b->rd = b->wr = NULL;
+  mr_egress_link_free(&b->way);
   if (b->fd >= 0) close(b->fd);
   b->fd = -1;
   mr_buf_free(&b->in);

@@ -2,11 +2,11 @@
  * checkpoint.c - moving the write-ahead log into the database file, beside the writer.
  *
  * Automatic checkpoints are off: they would run inside some caller's COMMIT. Instead the writer notes
- * the log's length after each commit, and past MR_WAL_PAGES one pool job checkpoints on a connection of
- * its own (passive: it waits for nobody). Under constant writing such a checkpoint never catches the
- * end, so the log would never start over; past MR_WAL_PAGES_HARD the writer does the rest itself between
- * two transactions, which is short because the job has done most of it. At close the log is truncated
- * (open.c).
+ * the log's length after each commit, and each time it has grown by MR_WAL_PAGES one pool job checkpoints on a
+ * connection of its own (passive: it waits for nobody). A page that many commits wrote is copied once for all of
+ * them, which is why the job does not follow each commit. Under constant writing it never catches the end, so the log
+ * would never start over; past MR_WAL_PAGES_HARD the writer does the rest itself between two transactions, which is
+ * short because the jobs have done most of it. At close the log is truncated (open.c).
  *
  * Invariant: at most one job is under way; ckpt is its alone.
  */
@@ -45,12 +45,17 @@ void mr_sqlite_checkpoint(struct mr_sqlite *q)
 {
   int pages = atomic_load(&q->wal_pages);
 
-  if (!q->path || pages <= MR_WAL_PAGES) return;
+  if (!q->path) return;
+  if (pages < q->ckpt_pages) q->ckpt_pages = 0; /* the log has started over */
+  if (pages - q->ckpt_pages <= MR_WAL_PAGES) return;
   if (pages > MR_WAL_PAGES_HARD) {
     if (sqlite3_wal_checkpoint_v2(q->db, NULL, SQLITE_CHECKPOINT_PASSIVE, NULL, NULL) == SQLITE_OK)
       atomic_store(&q->wal_pages, 0); /* until the next commit tells */
     return;
   }
   if (atomic_exchange(&q->ckpt_busy, true)) return;
-  if (mr_pool_submit(q->readers, &q->ckpt_job) != MR_OK) atomic_store(&q->ckpt_busy, false);
+  if (mr_pool_submit(q->readers, &q->ckpt_job) == MR_OK)
+    q->ckpt_pages = pages;
+  else
+    atomic_store(&q->ckpt_busy, false);
 }

@@ -125,6 +125,7 @@ struct mr_sqlite {
   struct mr_reader self; /* memory stores: reads on db */
 
   atomic_int wal_pages;
+  int ckpt_pages; /* length of the log when the last job began; who calls mr_sqlite_checkpoint */
   atomic_bool ckpt_busy;
   struct mr_job ckpt_job;
 };

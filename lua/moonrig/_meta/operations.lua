@@ -114,7 +114,7 @@ function rig.environments.delete(environment_id, fields, options) end
 
 rig.environments.work = {}
 
----GET /v1/environments/{environment_id}/work/{work_id} (not implemented yet)
+---GET /v1/environments/{environment_id}/work/{work_id}
 ---@param environment_id string|table an id, or what has one
 ---@param work_id string|table an id, or what has one
 ---@param fields? table
@@ -122,7 +122,7 @@ rig.environments.work = {}
 ---@return table? object, moonrig.Error? err
 function rig.environments.work.retrieve(environment_id, work_id, fields, options) end
 
----POST /v1/environments/{environment_id}/work/{work_id} (not implemented yet)
+---POST /v1/environments/{environment_id}/work/{work_id}
 ---@param environment_id string|table an id, or what has one
 ---@param work_id string|table an id, or what has one
 ---@param fields? table
@@ -130,21 +130,14 @@ function rig.environments.work.retrieve(environment_id, work_id, fields, options
 ---@return table? object, moonrig.Error? err
 function rig.environments.work.update(environment_id, work_id, fields, options) end
 
----GET /v1/environments/{environment_id}/work (not implemented yet)
+---GET /v1/environments/{environment_id}/work
 ---@param environment_id string|table an id, or what has one
 ---@param fields? table
 ---@param options? moonrig.CallOptions
----@return moonrig.Page? page, moonrig.Error? err
+---@return table? object, moonrig.Error? err
 function rig.environments.work.list(environment_id, fields, options) end
 
----All items of all pages; raises when one cannot be read.
----@param environment_id string|table an id, or what has one
----@param fields? table
----@param options? moonrig.CallOptions
----@return fun(): table?
-function rig.environments.work.each(environment_id, fields, options) end
-
----POST /v1/environments/{environment_id}/work/{work_id}/ack (not implemented yet)
+---POST /v1/environments/{environment_id}/work/{work_id}/ack
 ---@param environment_id string|table an id, or what has one
 ---@param work_id string|table an id, or what has one
 ---@param fields? table
@@ -152,7 +145,7 @@ function rig.environments.work.each(environment_id, fields, options) end
 ---@return table? object, moonrig.Error? err
 function rig.environments.work.ack(environment_id, work_id, fields, options) end
 
----POST /v1/environments/{environment_id}/work/{work_id}/heartbeat (not implemented yet)
+---POST /v1/environments/{environment_id}/work/{work_id}/heartbeat
 ---@param environment_id string|table an id, or what has one
 ---@param work_id string|table an id, or what has one
 ---@param fields? table
@@ -160,21 +153,21 @@ function rig.environments.work.ack(environment_id, work_id, fields, options) end
 ---@return table? object, moonrig.Error? err
 function rig.environments.work.heartbeat(environment_id, work_id, fields, options) end
 
----GET /v1/environments/{environment_id}/work/poll (not implemented yet)
+---GET /v1/environments/{environment_id}/work/poll
 ---@param environment_id string|table an id, or what has one
 ---@param fields? table
 ---@param options? moonrig.CallOptions
 ---@return table? object, moonrig.Error? err
 function rig.environments.work.poll(environment_id, fields, options) end
 
----GET /v1/environments/{environment_id}/work/stats (not implemented yet)
+---GET /v1/environments/{environment_id}/work/stats
 ---@param environment_id string|table an id, or what has one
 ---@param fields? table
 ---@param options? moonrig.CallOptions
 ---@return table? object, moonrig.Error? err
 function rig.environments.work.stats(environment_id, fields, options) end
 
----POST /v1/environments/{environment_id}/work/{work_id}/stop (not implemented yet)
+---POST /v1/environments/{environment_id}/work/{work_id}/stop
 ---@param environment_id string|table an id, or what has one
 ---@param work_id string|table an id, or what has one
 ---@param fields? table
@@ -243,15 +236,8 @@ function rig.sessions.events.send(session_id, fields, options) end
 ---@param session_id string|table an id, or what has one
 ---@param fields? table
 ---@param options? moonrig.CallOptions
----@return moonrig.Page? page, moonrig.Error? err
+---@return table? object, moonrig.Error? err
 function rig.sessions.events.list(session_id, fields, options) end
-
----All items of all pages; raises when one cannot be read.
----@param session_id string|table an id, or what has one
----@param fields? table
----@param options? moonrig.CallOptions
----@return fun(): table?
-function rig.sessions.events.each(session_id, fields, options) end
 
 ---GET /v1/sessions/{session_id}/events/stream
 ---@param session_id string|table an id, or what has one
@@ -1132,5 +1118,19 @@ function rig.keys.revoke(key_id, fields, options) end
 ---@param options? moonrig.CallOptions
 ---@return table? object, moonrig.Error? err
 function rig.sessions.why(session_id, fields, options) end
+
+---POST /moonrig/v1/environments/{environment_id}/build
+---@param environment_id string|table an id, or what has one
+---@param fields? table
+---@param options? moonrig.CallOptions
+---@return table? object, moonrig.Error? err
+function rig.environments.build(environment_id, fields, options) end
+
+---GET /moonrig/v1/environments/{environment_id}/diagnostics
+---@param environment_id string|table an id, or what has one
+---@param fields? table
+---@param options? moonrig.CallOptions
+---@return table? object, moonrig.Error? err
+function rig.environments.diagnostics(environment_id, fields, options) end
 
 return rig

@@ -604,6 +604,7 @@ function rig.url.unescape(s) end
 ---@field expect? integer|integer[] statuses that are a result; any other is nil, err
 ---@field max_body? integer      bytes kept of the response; default 16 MiB, rig.http.stream: no limit
 ---@field follow? integer        redirects to follow; default 0
+---@field guard? boolean         dial only public addresses and those of allow_private_hosts, else nil, err; default false
 
 ---@class moonrig.KvOptions
 ---@field ttl? number        seconds until it is gone; default: never
@@ -1107,8 +1108,8 @@ function Thread:refresh(o) end
 ---@field outcome? { result: string, explanation: string, iteration: integer } the newest verdict of the grader in it
 local Turn = {}
 
----Goes on after the pending calls were answered, or the budget was raised: waits for the next end of the turn. After a
----timeout_error it can be called again.
+---Goes on after the pending calls were answered, or the budget was raised: waits for the next end of the turn. Calls of
+---kind "tool" are a worker's to answer, when there is one. After a timeout_error it can be called again.
 ---@param o? { timeout?: number } seconds
 ---@return moonrig.Turn?
 ---@return moonrig.Error?

@@ -319,6 +319,13 @@ static void memory(long mib)
   printf("memory %ld %s\n", got, got < mib ? strerrorname_np(errno) : "OK");
 }
 
+/* As much memory, touched, for as long as it lives. */
+static void hold(long mib)
+{
+  memory(mib);
+  pause();
+}
+
 /* Fills a directory with one file until an error, or with empty files. */
 static void fill(const char *dir, long mib)
 {
@@ -364,11 +371,16 @@ static void sparse(const char *path)
   unlink(path);
 }
 
-/* Exchanges two names for ever: a directory and a link. */
-static void exchange(const char *a, const char *b)
+/* Exchanges two names for ever: a directory and a link. How often is in the file, as bytes of a number. */
+static void exchange(const char *a, const char *b, const char *count)
 {
+  int fd = count ? open(count, O_RDWR | O_CREAT, 0600) : -1;
+  volatile long *n = fd >= 0 && ftruncate(fd, 4096) == 0 ? mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+
+  nice(10); /* two cores have to do: who is raced against must get on, too */
   for (;;)
-    syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, 2 /* RENAME_EXCHANGE */);
+    if (syscall(SYS_renameat2, AT_FDCWD, a, AT_FDCWD, b, 2 /* RENAME_EXCHANGE */) == 0 && n != MAP_FAILED)
+      ++*n;
 }
 
 /* Descriptors that are open, other than 0 to 2. */
@@ -410,10 +422,11 @@ int main(int argc, char **argv)
   else if (strcmp(a, "sockets") == 0) sockets();
   else if (strcmp(a, "forks") == 0) forks(atoi(argv[2]));
   else if (strcmp(a, "memory") == 0) memory(atol(argv[2]));
+  else if (strcmp(a, "hold") == 0) hold(atol(argv[2]));
   else if (strcmp(a, "fill") == 0) fill(argv[2], atol(argv[3]));
   else if (strcmp(a, "inodes") == 0) inodes(argv[2], atol(argv[3]));
   else if (strcmp(a, "sparse") == 0) sparse(argv[2]);
-  else if (strcmp(a, "exchange") == 0) exchange(argv[2], argv[3]);
+  else if (strcmp(a, "exchange") == 0) exchange(argv[2], argv[3], argv[4]);
   else if (strcmp(a, "fds") == 0) fds();
   else if (strcmp(a, "forge") == 0) forge();
   else return 2;

@@ -29,6 +29,7 @@ func main() {
 	paging()
 	mistakes()
 	resumes()
+	workers()
 	if run(os.Args[1:]) > 0 {
 		os.Exit(1)
 	}

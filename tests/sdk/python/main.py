@@ -14,6 +14,7 @@ def _():
 
 import story  # noqa: E402,F401  the order of the imports is the order of the tests
 import work   # noqa: E402,F401
+import worker # noqa: E402,F401
 import edges  # noqa: E402,F401
 
 failed = kit.run(sys.argv[1:])

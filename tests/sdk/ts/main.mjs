@@ -19,6 +19,7 @@ import { version } from './sdk.mjs';
 import { surface } from './surface_test.mjs';
 import { makeCa, tlsCases } from './tls_test.mjs';
 import { workCases } from './work_test.mjs';
+import { workerCases } from './worker_test.mjs';
 import { World } from './world.mjs';
 
 const only = process.argv.slice(2);
@@ -52,6 +53,7 @@ async function plain() {
       test('world/the-sdk-is-the-pinned-one', async () => assert.equal(version, pinned));
       flow(get);
       workCases(get);
+      workerCases(get);
       errorCases(get);
       if (old) return oldCases(get);
       messages(get);

@@ -1,16 +1,16 @@
 /*
  * run.c - runs a small program to its end and keeps what it says, for probing. Blocks: pool threads, and
- * the one call of mr_sandbox_report that probes. The program leads a session of its own with an empty
- * environment; its exit status is not asked for, because a host's waitpid(-1) may take it: what counts is
- * what it writes.
+ * the one call of mr_sandbox_report that probes. The program leads a session of its own; its exit status is
+ * not asked for, because a host's waitpid(-1) may take it: what counts is what it writes.
  */
-#include "sandbox/local/local_t.h"
+#include "sandbox/run.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -46,9 +46,9 @@ static int collect(int fd, int timeout_ms, char *out, size_t n)
   return 0;
 }
 
-static int spawn(const char *const *argv, const char *path, int out, pid_t *pid)
+static int spawn(const char *const *argv, const char *const *envp, const char *path, int out, pid_t *pid)
 {
-  static char *const no_env[] = {NULL};
+  static const char *const no_env[] = {NULL};
   posix_spawn_file_actions_t fa;
   posix_spawnattr_t at;
   sigset_t none, dfl;
@@ -67,13 +67,15 @@ static int spawn(const char *const *argv, const char *path, int out, pid_t *pid)
               posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDWR, 0) ||
               posix_spawn_file_actions_addclosefrom_np(&fa, 3)
           ? ENOMEM
-          : posix_spawn(pid, path, &fa, &at, (char *const *)(uintptr_t)argv, no_env);
+          : posix_spawn(pid, path, &fa, &at, (char *const *)(uintptr_t)argv,
+                        (char *const *)(uintptr_t)(envp ? envp : no_env));
   posix_spawn_file_actions_destroy(&fa);
   posix_spawnattr_destroy(&at);
   return e;
 }
 
-int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out, size_t n)
+int mr_sandbox_run(const char *const *argv, const char *const *envp, int exe_fd, int timeout_ms, char *out,
+                   size_t n)
 {
   char self[48];
   int pipefd[2], e;
@@ -82,7 +84,7 @@ int mr_local_run(const char *const *argv, int exe_fd, int timeout_ms, char *out,
   out[0] = '\0';
   if (pipe2(pipefd, O_CLOEXEC) != 0) return errno;
   snprintf(self, sizeof self, "/proc/%d/fd/%d", (int)getpid(), exe_fd);
-  e = spawn(argv, exe_fd >= 0 ? self : argv[0], pipefd[1], &pid);
+  e = spawn(argv, envp, exe_fd >= 0 ? self : argv[0], pipefd[1], &pid);
   close(pipefd[1]);
   if (e == 0) {
     e = collect(pipefd[0], timeout_ms, out, n);
