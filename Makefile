@@ -67,7 +67,7 @@ LUA54_LIBS    = $(shell pkg-config --libs $(LUA54)) -ldl
 LUAJIT_CFLAGS = $(shell pkg-config --cflags $(LUAJIT))
 
 # The helpers that run around and inside a sandbox: static, embedded in the library as bytes.
-HELPERS := $(if $(filter 1,$(SANDBOX)),$(foreach h,launcher envd,$(if $(wildcard core/sandbox/helpers/$(h)*.c),$(h))))
+HELPERS := $(if $(filter 1,$(SANDBOX)),$(foreach h,launcher envd keep,$(if $(wildcard core/sandbox/helpers/$(h)*.c),$(h))))
 
 LIB_OBJ  := $(LIB_SRC:%.c=$(B)/%.o) $(HELPERS:%=$(B)/helpers/%_bytes.o) $(if $(HELPERS),$(B)/helpers/install_bytes.o)
 MAIN_OBJ := $(MAIN_SRC:%.c=$(B)/%.o) $(B)/new_files.o
@@ -130,6 +130,10 @@ $(B)/helpers/launcher: $(call helper_obj,launcher)
 $(B)/helpers/envd: $(call helper_obj,envd)
 	$(call say,LD)
 	$(call ld,-static,$^ -lseccomp -lpcre2-8)
+# Not static: libarchive's own libraries come as shared ones. It runs beside the sandbox, never in it.
+$(B)/helpers/keep: $(call helper_obj,keep)
+	$(call say,LD)
+	$(call ld,,$^ -larchive -lseccomp)
 # The tests of envd run this one in the asan flavour; what is embedded stays static.
 $(B)/helpers/asan/%.o: core/sandbox/helpers/%.c $(B)/.flags
 	$(mkd)

@@ -124,6 +124,22 @@ int mr_copy_close(struct mr_copy *k);
 /* copy.c: title and metadata of a copy. word: "fork of ", key: metadata that names the old session. */
 int mr_copy_label(struct mr_copy *k, yyjson_val *old_title, yyjson_val *old_metadata, const char *word,
                   const char *key, struct mr_jw *w);
+/* copy_space.c: the session's files in the sandbox. k and fn are set before each step but the last, and fn comes once
+ * for each, with c->err filled on failure. */
+struct mr_copy_space {
+  struct mr_copy *k;
+  void (*fn)(struct mr_copy_space *s, int code);
+  bool from_file; /* the archive is somebody's */
+  bool staged;    /* unpacked beside the session */
+  struct mr_sandbox_keep *keep;
+};
+bool mr_copy_space_can(const struct mr_copy *k);
+void mr_copy_space_of(struct mr_copy_space *s); /* the old session's, as they are now, if there are any */
+void mr_copy_space_unpack(struct mr_copy_space *s, int fd); /* fd is duplicated */
+/* Once the copy is over: gives them to the session that was born, else drops them. fn's code is k->code. */
+void mr_copy_space_settle(struct mr_copy_space *s);
+void mr_copy_space_cancel(struct mr_copy_space *s); /* ends a step that is under way; fn comes inside */
+
 /* The environment that the input names (environment_id), else dflt, else the one named "default": fn once. */
 struct mr_copy_env {
   struct mr_call *c;

@@ -3,12 +3,18 @@
  * log is read, page by page, as fast as the reader takes it; memory does not grow with the session. The session may
  * run on: what is exported is its log up to the position that was the last one when the export began.
  *
+ * The files in the session's sandbox are packed before that, while what runs there is frozen; so they may be of a
+ * moment before the last rows. They are read from a file without a name, piece by piece as the others.
+ *
  * Inputs that wait are read before that position is: one that is taken in between is then in both, and left out here
  * by its id. Failures after the head cut the body off, and a file without its last line is no export. Loop thread.
  */
 #include "agent/transfer_t.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 enum { PAGE = 500 };
 
@@ -25,6 +31,9 @@ struct exporter {
   int64_t offset, size; /* of the file at hand */
   char *text;           /* base64 of a piece */
   struct mr_buf b;
+  struct mr_sandbox_keep *keep;
+  int space; /* the workspace's archive, or -1 */
+  int64_t space_size;
   EVP_MD_CTX *sha;
   void (*next)(struct exporter *p);
   bool reading, stopped, more;
@@ -36,6 +45,8 @@ static void end(struct exporter *p, int code, const char *why)
 
   c->out_drained = NULL;
   c->cancel = NULL;
+  mr_sandbox_keep_free(&p->keep);
+  if (p->space >= 0) close(p->space);
   EVP_MD_CTX_free(p->sha);
   mr_mem_free(c->mem, p->text);
   mr_buf_free(&p->b);
@@ -82,6 +93,8 @@ static void cancel(struct mr_call *c)
   struct exporter *p = c->priv;
 
   p->stopped = true;
+  if (p->keep) p->reading = false; /* not waited for */
+  mr_sandbox_keep_free(&p->keep);
   if (!p->reading) end(p, MR_E_CANCELLED, "the reader is gone");
 }
 
@@ -192,6 +205,86 @@ static void next_rows(struct exporter *p)
   mr_read_log(p->c->d->store, p->c->who.workspace, &q, on_rows, p);
 }
 
+/* ---- the workspace ---- */
+
+struct piece_job {
+  struct mr_job job;
+  struct exporter *p;
+  const struct mr_mem *mem;
+  int fd;
+  int64_t offset;
+  size_t n;
+  ssize_t got;
+  char *bytes;
+};
+
+static void next_space(struct exporter *p);
+
+static void read_piece(struct mr_job *job, void *worker)
+{
+  struct piece_job *j = MR_OF(job, struct piece_job, job);
+
+  (void)worker;
+  do
+    j->got = pread(j->fd, j->bytes, j->n, j->offset);
+  while (j->got < 0 && errno == EINTR);
+}
+
+static void piece_lines(struct exporter *p, struct mr_str bytes)
+{
+  p->offset += (int64_t)bytes.n;
+  mr_buf_c(&p->b, "{\"row\":\"bytes\",\"data\":\"");
+  mr_buf_add(&p->b, p->text, mr_base64_encode(bytes, p->text));
+  mr_buf_c(&p->b, "\"}\n");
+}
+
+static void have_piece(struct mr_job *job)
+{
+  struct piece_job *j = MR_OF(job, struct piece_job, job);
+  struct exporter *p = j->p;
+  bool good = j->got > 0;
+
+  if (came(p, MR_OK, NULL)) {
+    if (good) piece_lines(p, mr_str_n(j->bytes, (size_t)j->got));
+    if (good)
+      flush(p, next_space);
+    else
+      end(p, MR_E_IO, "the archive of the session's files could not be read");
+  }
+  mr_mem_free(j->mem, j);
+}
+
+static void next_space(struct exporter *p)
+{
+  int64_t left = p->space_size - p->offset;
+  struct piece_job *j;
+
+  if (left <= 0) {
+    next_rows(p);
+    return;
+  }
+  j = mr_mem_zalloc(p->c->mem, sizeof *j + MR_FILE_CHUNK);
+  if (j) {
+    *j = (struct piece_job){
+        .p = p, .mem = p->c->mem, .fd = p->space, .offset = p->offset, .bytes = (char *)(j + 1)};
+    j->n = (size_t)(left < MR_FILE_CHUNK ? left : MR_FILE_CHUNK);
+    j->job.work = read_piece;
+    j->job.done = have_piece;
+    p->reading = mr_pool_submit(p->c->d->pool, &j->job) == MR_OK;
+    if (p->reading) return;
+  }
+  if (j) mr_mem_free(p->c->mem, j);
+  end(p, MR_E_UNAVAILABLE, "too much work is waiting");
+}
+
+static void space_line(struct exporter *p)
+{
+  p->offset = 0;
+  if (p->space >= 0)
+    mr_buf_printf(&p->b, "{\"row\":\"workspace\",\"size_bytes\":%lld}\n", (long long)p->space_size);
+  flush(p, next_space);
+}
+
 /* ---- files ---- */
 
 static void next_file(struct exporter *p);
@@ -206,10 +299,7 @@ static void on_piece(void *ud, int code, struct mr_str bytes)
     end(p, MR_E_INTERNAL, "a file of the session is shorter than it was");
     return;
   }
-  p->offset += (int64_t)bytes.n;
-  mr_buf_c(&p->b, "{\"row\":\"bytes\",\"data\":\"");
-  mr_buf_add(&p->b, p->text, mr_base64_encode(bytes, p->text));
-  mr_buf_c(&p->b, "\"}\n");
+  piece_lines(p, bytes);
   flush(p, next_piece);
 }
 
@@ -252,7 +342,7 @@ static void next_file(struct exporter *p)
   yyjson_doc *doc = NULL;
 
   if (p->at == p->nfiles) {
-    next_rows(p);
+    space_line(p);
     return;
   }
   if (mr_json_parse(p->c->mem, p->files[p->at].body, SIZE_MAX, &doc, NULL) != MR_OK) {
@@ -282,7 +372,7 @@ static void begin(struct exporter *p)
   mr_buf_printf(&p->b,
                 "{\"format\":\"" MR_EXPORT_FORMAT "\",\"version\":%d,\"moonrig\":\"" MR_VERSION
                 "\",\"exported_at\":\"%s\",\"primary\":\"" MR_FMT "\",\"session\":",
-                MR_EXPORT_VERSION, at, MR_ARG(p->primary));
+                p->space >= 0 ? MR_EXPORT_VERSION : 1, at, MR_ARG(p->primary));
   mr_buf_str(&p->b, p->session);
   mr_buf_c(&p->b, "}\n");
   flush(p, next_file);
@@ -295,6 +385,61 @@ static void on_last(void *ud, const struct mr_rows *r)
   if (!came(p, r->code, r->err)) return;
   p->last = r->n ? r->log[0].pos : 0;
   begin(p);
+}
+
+static void on_inbox(void *ud, const struct mr_rows *r);
+
+static void read_inbox(struct exporter *p)
+{
+  p->reading = true;
+  mr_read_inbox(p->c->d->store, p->c->who.workspace, p->c->path[0], on_inbox, p);
+}
+
+static void on_packed(void *ud, const struct mr_sandbox_kept *r)
+{
+  struct exporter *p = ud;
+  struct stat st = {0};
+  int code = r->code == MR_E_NOTFOUND ? MR_OK : r->code;
+
+  if (r->code == MR_OK) {
+    p->space = r->fd;
+    if (fstat(p->space, &st) != 0) code = MR_E_IO;
+    p->space_size = (int64_t)st.st_size;
+  }
+  p->reading = false;
+  mr_sandbox_keep_free(&p->keep);
+  if (code == MR_OK && p->space_size > MR_EXPORT_WORKSPACE) {
+    code = MR_E_TOO_LARGE;
+    mr_err_set(&p->c->err, code, NULL, "they take %lld MiB, and a file of a session can hold %d",
+               (long long)(p->space_size >> 20), MR_EXPORT_WORKSPACE >> 20);
+  } else if (code != MR_OK) {
+    mr_err_set(&p->c->err, code, NULL, "%s", r->err ? r->err->message : mr_strerror(code));
+  }
+  if (p->stopped) {
+    end(p, MR_E_CANCELLED, "the reader is gone");
+  } else if (code != MR_OK) {
+    end(p, code == MR_E_TOO_LARGE ? MR_E_STATE : code,
+        mr_arena_printf(p->c->arena,
+                        "the session's files cannot be exported: %s; with workspace=false they are left out",
+                        p->c->err.message));
+  } else {
+    read_inbox(p);
+  }
+}
+
+/* The files in the sandbox, if there are any. */
+static void pack(struct exporter *p)
+{
+  struct mr_call *c = p->c;
+  struct mr_sandbox_keep_opts o = {
+      .session_id = mr_arena_str(c->arena, c->path[0]).p, .fn = on_packed, .ud = p};
+
+  if (!mr_json_get_bool(c->in, "workspace", true) || !mr_sandbox_can_keep(c->d->sandbox))
+    read_inbox(p);
+  else if (!o.session_id || mr_sandbox_checkpoint(c->d->sandbox, &o, &p->keep) != MR_OK)
+    end(p, MR_E_NOMEM, "out of memory");
+  else
+    p->reading = true;
 }
 
 static void on_inbox(void *ud, const struct mr_rows *r)
@@ -339,7 +484,7 @@ static void on_files(void *ud, const struct mr_rows *r)
   if (p->nfiles < r->n)
     end(p, MR_E_NOMEM, "out of memory");
   else
-    mr_read_inbox(p->c->d->store, p->c->who.workspace, p->c->path[0], on_inbox, p);
+    pack(p);
 }
 
 static void read_files(void *ud, int code)
@@ -392,6 +537,7 @@ void mr_sessions_export(struct mr_call *c)
     return;
   }
   p->c = c;
+  p->space = -1;
   mr_buf_init(&p->b, c->mem, SIZE_MAX / 2);
   mr_read_session(c->d->store, c->who.workspace, c->path[0], on_session, p);
 }

@@ -3,8 +3,10 @@
  * to now. The cut is by log position, in all threads at once; the old session may be running, and is not touched.
  *
  * A cut inside a model's reply keeps the blocks of the reply up to the event, in the history that the model reads
- * too; what was going on is closed (copy_rest.c). The sandbox of the fork is a new one; the session's input files,
- * and files of its outputs that were there at the event, are copied as files. Usage starts at zero. Loop thread.
+ * too; what was going on is closed (copy_rest.c). The sandbox of the fork is a new one. Of a session as it is now it
+ * gets the files, workspace and outputs; of an event in the past it cannot, as nobody kept what they were then. The
+ * session's input files, and files of its outputs that were there at the event, are copied as files in either case.
+ * Usage starts at zero. Loop thread.
  */
 #include "agent/copy_t.h"
 
@@ -13,6 +15,7 @@ enum { PAGE = 500, FILES_MAX = 5000 };
 struct fork {
   struct mr_copy k; /* first */
   struct mr_copy_env env;
+  struct mr_copy_space space;
   struct mr_str agent, agent_id, doc;
   int64_t agent_version;
   int64_t cut, cut_us; /* the last position; files of the outputs up to this time */
@@ -25,12 +28,22 @@ struct fork {
   int nfiles, at;
 };
 
+static void answer(struct mr_copy_space *s, int code)
+{
+  struct fork *p = MR_OF(s, struct fork, space);
+
+  (void)code; /* k.code */
+  p->k.c->cancel = NULL;
+  mr_env_use_end(&p->env.use);
+  mr_copy_answer(&p->k);
+}
+
 static void over(struct mr_copy *k)
 {
   struct fork *p = MR_OF(k, struct fork, k);
 
-  mr_env_use_end(&p->env.use);
-  mr_copy_answer(k);
+  p->space.fn = answer;
+  mr_copy_space_settle(&p->space);
 }
 
 static void stop(struct fork *p, int code)
@@ -72,19 +85,38 @@ static int write_doc(struct fork *p, struct mr_buf *out)
   return code == MR_OK && out->failed ? mr_err_nomem(&c->err) : code;
 }
 
-static void finish(struct fork *p)
+static void on_space(struct mr_copy_space *s, int space_code)
 {
+  struct fork *p = MR_OF(s, struct fork, space);
   struct mr_buf doc;
   int code;
 
   mr_buf_init(&doc, p->k.c->mem, 1 << 22);
-  code = write_doc(p, &doc);
+  code = space_code == MR_OK ? write_doc(p, &doc) : space_code;
   p->k.rest.self_hosted = p->env.self_hosted;
   if (code == MR_OK)
     mr_copy_finish(&p->k, mr_buf_get(&doc), p->env.id);
   else
     stop(p, code);
   mr_buf_free(&doc);
+}
+
+static void finish(struct fork *p)
+{
+  struct mr_call *c = p->k.c;
+  bool wanted = mr_json_get_bool(c->in, "workspace", !mr_json_get_str(c->in, "event_id").n);
+
+  p->space.fn = on_space;
+  if (wanted && !p->env.self_hosted && mr_copy_space_can(&p->k))
+    mr_copy_space_of(&p->space);
+  else
+    on_space(&p->space, MR_OK);
+}
+
+static void cancel(struct mr_call *c)
+{
+  struct fork *p = c->priv;
+  mr_copy_space_cancel(&p->space);
 }
 
 /* ---- rows ---- */
@@ -404,7 +436,17 @@ void mr_sessions_fork(struct mr_call *c)
     mr_call_fail(c, MR_E_NOMEM, NULL, "out of memory");
     return;
   }
+  if (mr_json_get_bool(c->in, "workspace", false) && mr_json_get_str(c->in, "event_id").n) {
+    mr_call_fail(
+        c, MR_E_INVALID, "workspace",
+        "workspace: the files of the session are kept as they are now, not as they were at an event; leave "
+        "out one of workspace and event_id");
+    return;
+  }
   p->k.c = p->env.c = c;
+  p->space.k = &p->k;
+  c->priv = p;
+  c->cancel = cancel;
   p->k.rest.mem = c->mem;
   p->k.over = over;
   p->env.fn = on_env;

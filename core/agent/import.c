@@ -7,24 +7,34 @@
  * history. Environment (given, or "default"), title and metadata are of this server; vaults, repositories, memory
  * stores and budget do not travel.
  *
+ * The files of its sandbox, if the file has them, are written to a blob that nothing refers to, and unpacked by a
+ * process of their own (sandbox/) when the whole file has proved to be good. They are passed over where they have no
+ * place: no sandbox here, a store in memory, an environment whose client runs the tools.
+ *
  * Bounded: a line by MR_LINE_MAX, commits and blob bytes under way by their writers (the upload waits), the file by
  * the limit of uploads. Loop thread.
  */
 #include "agent/transfer_t.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
-enum { FILE_LEFT = 1 << 20 };
-enum at { AT_HEADER, AT_FILES, AT_ROWS, AT_INBOX, AT_END };
+enum { FILE_LEFT = 1 << 20, INPUTS_MAX = 10000 };
+static const size_t INPUT_BYTES_MAX = 64 << 20, OUTCOME_BYTES_MAX = 64 << 20;
+enum at { AT_HEADER, AT_FILES, AT_SPACE, AT_ROWS, AT_INBOX, AT_END };
 
 struct import {
   struct mr_copy k; /* first */
   struct mr_copy_env env;
+  struct mr_copy_space space;
   struct mr_buf in;
   size_t used; /* bytes of in that are done */
   enum at at;
   int64_t line, rows;
-  size_t seen; /* of in: no line ends before it */
+  int ninputs;
+  size_t input_bytes, outcome_bytes; /* that are kept in memory */
+  size_t seen;                       /* of in: no line ends before it */
   EVP_MD_CTX *sha;
   yyjson_doc *header;
   /* the file that is being read */
@@ -34,7 +44,10 @@ struct import {
   int64_t f_left;
   struct mr_copy_file *f_copy;
   unsigned char *bytes; /* decoded */
-  bool waits;           /* for a commit or a blob */
+  /* the workspace: its blob, "" when there is none; passed over */
+  char space_id[MR_ID_MAX];
+  bool space_whole, passing;
+  bool waits; /* for a commit or a blob */
   bool whole, paused, over;
 };
 
@@ -49,6 +62,8 @@ static int bad(struct import *p, const char *what)
 
 static void answer(struct import *p)
 {
+  p->k.c->cancel = NULL;
+  if (p->space_id[0]) mr_blob_delete(p->k.c->d->store, mr_str_c(p->space_id));
   EVP_MD_CTX_free(p->sha);
   mr_mem_free(p->k.c->mem, p->bytes);
   yyjson_doc_free(p->header);
@@ -89,14 +104,23 @@ static void on_loaded(void *ud, int code, struct mr_session *s, const struct mr_
   mr_commit_submit(&cm, on_unloadable, p);
 }
 
+static void on_settled(struct mr_copy_space *s, int code)
+{
+  struct import *p = MR_OF(s, struct import, space);
+  struct mr_copy *k = &p->k;
+
+  if (code == MR_OK)
+    mr_session_get(k->c->d, k->c->who.workspace, mr_str_c(k->id), on_loaded, p);
+  else
+    answer(p);
+}
+
 static void over(struct mr_copy *k)
 {
   struct import *p = MR_OF(k, struct import, k);
 
-  if (k->code == MR_OK)
-    mr_session_get(k->c->d, k->c->who.workspace, mr_str_c(k->id), on_loaded, p);
-  else
-    answer(p);
+  p->space.fn = on_settled;
+  mr_copy_space_settle(&p->space);
 }
 
 /* Ends the call from wherever it is; not inside feed, whose caller calls feed_end. */
@@ -124,9 +148,9 @@ static int on_header(struct import *p, yyjson_val *line)
 
   if (!mr_str_is(mr_json_get_str(line, "format"), MR_EXPORT_FORMAT))
     return bad(p, "not an exported session: it does not begin with {\"format\":\"" MR_EXPORT_FORMAT "\"");
-  if (version != MR_EXPORT_VERSION)
+  if (version < 1 || version > MR_EXPORT_VERSION)
     return mr_err_set(&c->err, MR_E_INVALID, "file",
-                      "the file is of format version %lld; this version of moonrig reads version %d",
+                      "the file is of format version %lld; this version of moonrig reads 1 to %d",
                       (long long)version, MR_EXPORT_VERSION);
   p->k.old_id = mr_json_get_str(session, "id");
   p->k.old_primary = mr_json_get_str(line, "primary");
@@ -151,7 +175,7 @@ static void on_blob(void *ud, int code, int64_t size, const char *sha256, const 
 {
   struct import *p = ud;
   struct mr_call *c = p->k.c;
-  struct mr_doc_row *d = &p->f_copy->doc;
+  struct mr_doc_row *d;
   struct mr_buf b;
 
   p->waits = false;
@@ -159,9 +183,12 @@ static void on_blob(void *ud, int code, int64_t size, const char *sha256, const 
   if (code != MR_OK) {
     mr_err_copy(&c->err, err);
     p->k.code = code;
+  } else if (!p->f_copy) {
+    p->space_whole = true;
   } else if (size != p->f.size || !mr_str_is(p->f_sha, sha256)) {
     p->k.code = bad(p, "a file's bytes are not those that its sha256 is of");
   } else {
+    d = &p->f_copy->doc;
     *d = (struct mr_doc_row){.kind = MR_S("file"), .id = mr_str_c(p->f_copy->id), .rev = 1};
     d->parent = mr_str_c(p->k.id);
     d->created_us = d->updated_us = p->f.created_us = mr_loop_wall_us(c->d->loop);
@@ -212,6 +239,25 @@ static int on_file(struct import *p, yyjson_val *line)
   return code;
 }
 
+static int on_workspace(struct import *p, yyjson_val *line)
+{
+  struct mr_call *c = p->k.c;
+  char path[4096];
+
+  p->at = AT_SPACE;
+  p->f_left = mr_json_get_int(line, "size_bytes", -1);
+  if (p->f_left <= 0 || p->f_left > MR_EXPORT_WORKSPACE)
+    return bad(p, "workspace: size_bytes is not one that is possible");
+  if (mr_id_make(c->d->sys, p->space_id, "file") != MR_OK)
+    return mr_err_set(&c->err, MR_E_IO, NULL, "no randomness");
+  p->passing = !mr_copy_space_can(&p->k) || mr_blob_path(c->d->store, mr_str_c(p->space_id), path) != MR_OK;
+  if (p->passing) {
+    p->space_id[0] = '\0';
+    return MR_OK;
+  }
+  return mr_blob_begin(c->d->store, mr_str_c(p->space_id), &p->blob, &c->err);
+}
+
 static void on_drained(void *ud)
 {
   struct import *p = ud;
@@ -227,13 +273,14 @@ static int on_bytes(struct import *p, yyjson_val *line)
   int64_t n;
   int code;
 
-  if (!p->blob) return bad(p, "bytes without a file before them");
+  if (!p->blob && !(p->passing && p->f_left)) return bad(p, "bytes without a file before them");
   if (!data.n || data.n > MR_FILE_CHUNK / 3 * 4 + 4) return bad(p, "data: too much or nothing");
   if (!p->bytes) p->bytes = mr_mem_alloc(c->mem, MR_FILE_CHUNK + 16);
   if (!p->bytes) return mr_err_nomem(&c->err);
   n = mr_base64_decode(data, p->bytes);
   if (n <= 0 || n > p->f_left) return bad(p, "data: not base64, or more than size_bytes says");
   p->f_left -= n;
+  if (p->passing) return MR_OK;
   code = mr_blob_write(p->blob, mr_str_n((char *)p->bytes, (size_t)n), on_drained, p);
   if (code < 0) return mr_err_set(&c->err, code, NULL, "the file could not be stored: %s", mr_strerror(code));
   if (p->f_left == 0)
@@ -262,6 +309,10 @@ static int on_log_row(struct import *p, yyjson_val *line, bool wire)
   if (code == MR_OK && mr_str_is(r.row.type, "thread.created"))
     code = mr_import_child(c, mr_json_get(r.body, "agent"));
   if (code != MR_OK) return code;
+  if (mr_str_is(r.row.type, "user.define_outcome"))
+    p->outcome_bytes +=
+        mr_json_get_str(r.body, "description").n + mr_json_get_str(mr_json_get(r.body, "rubric"), "content").n;
+  if (p->outcome_bytes > OUTCOME_BYTES_MAX) return bad(p, "its outcomes are longer than a session may have");
   p->at = AT_ROWS;
   p->rows++;
   code = mr_copy_row(&p->k, &r.row, r.body);
@@ -280,6 +331,9 @@ static int on_inbox(struct import *p, yyjson_val *line)
 
   p->at = AT_INBOX;
   if (code != MR_OK || !in) return code;
+  p->input_bytes += in->content.n;
+  if (++p->ninputs > INPUTS_MAX || p->input_bytes > INPUT_BYTES_MAX)
+    return bad(p, "more messages wait than a session may have");
   if (!p->k.inputs_tail) p->k.inputs_tail = &p->k.inputs;
   *p->k.inputs_tail = in;
   p->k.inputs_tail = &in->next;
@@ -311,9 +365,11 @@ static int on_doc(struct import *p, yyjson_val *line)
 
   if (p->at == AT_HEADER) return on_header(p, line);
   if (p->at == AT_END) return bad(p, "there is something after the last line");
-  if (p->blob && !mr_str_is(row, "bytes")) return bad(p, "a file is shorter than its size_bytes");
+  if ((p->blob || (p->passing && p->f_left)) && !mr_str_is(row, "bytes"))
+    return bad(p, "a file is shorter than its size_bytes");
   if (mr_str_is(row, "bytes")) return on_bytes(p, line);
   if (mr_str_is(row, "file") && p->at == AT_FILES) return on_file(p, line);
+  if (mr_str_is(row, "workspace") && p->at == AT_FILES) return on_workspace(p, line);
   if ((mr_str_is(row, "wire") || mr_str_is(row, "private")) && p->at <= AT_ROWS)
     return on_log_row(p, line, mr_str_is(row, "wire"));
   if (mr_str_is(row, "inbox")) return on_inbox(p, line);
@@ -381,9 +437,9 @@ static int write_doc(struct import *p, struct mr_buf *out)
   return code == MR_OK && out->failed ? mr_err_nomem(&p->k.c->err) : code;
 }
 
-static void on_env(struct mr_copy_env *e, int code)
+static void on_space(struct mr_copy_space *s, int code)
 {
-  struct import *p = MR_OF(e, struct import, env);
+  struct import *p = MR_OF(s, struct import, space);
   struct mr_buf doc;
 
   mr_buf_init(&doc, p->k.c->mem, 1 << 22);
@@ -398,6 +454,27 @@ static void on_env(struct mr_copy_env *e, int code)
   mr_buf_free(&doc);
 }
 
+static void on_env(struct mr_copy_env *e, int code)
+{
+  struct import *p = MR_OF(e, struct import, env);
+  struct mr_call *c = p->k.c;
+  char path[4096];
+  int fd;
+
+  p->space.fn = on_space;
+  if (code != MR_OK || !p->space_whole || p->env.self_hosted) {
+    on_space(&p->space, code);
+    return;
+  }
+  fd = mr_blob_path(c->d->store, mr_str_c(p->space_id), path) == MR_OK ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+  if (fd >= 0) {
+    mr_copy_space_unpack(&p->space, fd);
+    close(fd);
+  } else {
+    on_space(&p->space, mr_err_errno(&c->err, "the session's files"));
+  }
+}
+
 static void go(struct mr_call *c)
 {
   struct import *p = c->priv;
@@ -405,9 +482,16 @@ static void go(struct mr_call *c)
   mr_copy_env(&p->env, mr_str_n(NULL, 0));
 }
 
+static void cancel(struct mr_call *c)
+{
+  struct import *p = c->priv;
+  mr_copy_space_cancel(&p->space);
+}
+
 static void finish(struct import *p)
 {
   p->over = true;
+  p->k.c->cancel = cancel;
   if (p->at != AT_END) {
     p->k.code = bad(p, p->at == AT_HEADER ? "not an exported session: the file is empty"
                                           : "the file is not whole: its last line is missing");
@@ -492,6 +576,8 @@ void mr_sessions_import(struct mr_call *c)
     return;
   }
   p->k.c = p->env.c = c;
+  p->space.k = &p->k;
+  p->space.from_file = true;
   p->k.rest.mem = c->mem;
   p->k.strict = true;
   p->k.over = over;

@@ -1,15 +1,17 @@
 /*
- * transfer_t - the file that a session is exported to and imported from, version 1: lines of JSON.
+ * transfer_t - the file that a session is exported to and imported from, version 1 or 2: lines of JSON.
  *
- *   {"format":"moonrig.session","version":1,"moonrig":..,"exported_at":..,"primary":"sthr_..","session":{..}}
+ *   {"format":"moonrig.session","version":2,"moonrig":..,"exported_at":..,"primary":"sthr_..","session":{..}}
  *   {"row":"file","id","filename","mime_type","size_bytes","downloadable","created_at","name","sha256"}
- *   {"row":"bytes","data":"<base64>"}             of the file before it, at most MR_FILE_CHUNK bytes each
+ *   {"row":"workspace","size_bytes"}              (2) once at most: the session's files in the sandbox, a tar archive of
+ *                                                 "workspace/..." and "outputs/..." (sandbox/sandbox.h)
+ *   {"row":"bytes","data":"<base64>"}             of the file or workspace before it, at most MR_FILE_CHUNK bytes each
  *   {"row":"wire","at":<microseconds>,"thread":"sthr_..",...,"body":{the event}}    thread: not of the primary one
  *   {"row":"private","at","thread","format","type","id","body":{..}}                the machine's own rows
  *   {"row":"inbox","body":{an event that waits}}
  *   {"row":"end","rows":<wire and private>,"sha256":"<of every byte before this line>"}
  *
- * In this order; wire and private rows in log order. The header's session is the wire object: nothing that the API
+ * In this order; wire and private rows in log order. A file is of version 2 when it holds a workspace. The header's session is the wire object: nothing that the API
  * does not show of a session (tokens of vaults and repositories) is in the file.
  */
 #ifndef MR_AGENT_TRANSFER_T_H
@@ -22,10 +24,11 @@
 
 #define MR_EXPORT_FORMAT "moonrig.session"
 enum {
-  MR_EXPORT_VERSION = 1,
+  MR_EXPORT_VERSION = 2,
   MR_FILE_CHUNK = 192 << 10,
   MR_LINE_MAX = 64 << 20, /* bytes of a line */
-  MR_EXPORT_FILES = 2000
+  MR_EXPORT_FILES = 2000,
+  MR_EXPORT_WORKSPACE = 320 << 20 /* bytes of the archive: what an upload of 500 MB has room for */
 };
 
 /* import_check.c: does a line hold what it must? Else MR_E_INVALID, and err says what is wrong with it. */

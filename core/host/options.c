@@ -48,6 +48,7 @@ static const struct option table[] = {
     {"sandbox.tmp_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.disk_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.nproc", K_INT, 8, 100000},
+    {"sandbox.warm", K_INT, 0, 1000},
     {"sandbox.layers_max", K_INT, 1 << 20, INT64_MAX},
     {"sandbox.build_timeout_s", K_INT, 1, 86400},
     {"sandbox.build_env", K_FREE, 0, 0}, /* strings, as the driver checks */

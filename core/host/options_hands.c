@@ -42,6 +42,7 @@ int mr_options_sandbox(yyjson_val *options, struct mr_sandbox_options *so, struc
   so->disk_max = mr_json_get_int(s, "disk_max", 0);
   so->bare = mr_str_is(mr_json_get_str(s, "driver"), "none");
   so->nproc = (int)mr_json_get_int(s, "nproc", 0);
+  so->warm = (int)mr_json_get_int(s, "warm", 0);
   so->layers_max = mr_json_get_int(s, "layers_max", 0);
   so->build_timeout_s = (int)mr_json_get_int(s, "build_timeout_s", 0);
   so->memory_total = mr_json_get_int(s, "memory_total", 0);

@@ -242,14 +242,18 @@ MR_API int mr_call(struct mr_runtime *rt, const struct mr_req *req, const struct
 
 /*
  * Beside the operations of the SDKs there are our own:
- *   sessions.fork    {"session_id", "event_id", "title", "metadata", "environment_id"}: all but the first may be left
- *                    out. A session whose history is that one's, up to and with the event, or up to now. The reply is
- *                    the new session. MR_E_NOTFOUND: no such session, or event in its log.
- *   sessions.export  {"session_id"}: a session as one file, given to callbacks.body as it is read. It is whole when
- *                    reply says MR_OK.
+ *   sessions.fork    {"session_id", "event_id", "title", "metadata", "environment_id", "workspace"}: all but the first
+ *                    may be left out. A session whose history is that one's, up to and with the event, or up to now.
+ *                    The reply is the new session. MR_E_NOTFOUND: no such session, or event in its log.
+ *                    Without event_id it gets the files of the other's sandbox (/workspace, /mnt/session/outputs) as
+ *                    they are now, unless workspace is false; what they were at an event nobody kept.
+ *   sessions.export  {"session_id", "workspace"}: a session as one file, given to callbacks.body as it is read. It is
+ *                    whole when reply says MR_OK. The sandbox's files are in it, up to 320 MiB (MR_E_STATE above),
+ *                    unless workspace is false.
  *   sessions.import  {"title", "environment_id"} and req.body, such a file: the reply is the new session.
  *                    MR_E_INVALID: the file is damaged, not whole, or not one that a runtime wrote; nothing was made.
- * A copy has ids of its own, runs nothing, and its sandbox is a new one; what was going on is closed: an open model
+ * A copy has ids of its own, runs nothing, and its sandbox is a new one: what ran in the other one goes on there, frozen
+ * for the moment in which its files were copied. What was going on is closed: an open model
  * request ends with is_error, a call without a result gets the text of an interrupted one. Calls that wait for a client
  * wait on in the copy. Watchers are not shown what came with it. Sessions that were archived can be copied; the copy is
  * not. A file holds no tokens; vaults, repositories, memory stores and the budget do not travel in it.

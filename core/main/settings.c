@@ -50,6 +50,7 @@ static const struct flag flags[] = {
     {"--offline", F_BOOL, AT(no_requests), TAKES_CHECK},
     {"-o", F_STR, AT(output), TAKES_EXPORT},
     {"--output", F_STR, AT(output), TAKES_EXPORT},
+    {"--no-workspace", F_BOOL, AT(no_workspace), TAKES_EXPORT | TAKES_FORK},
     {"--title", F_STR, AT(title), TAKES_COPY},
     {"--environment", F_STR, AT(environment), TAKES_COPY | TAKES_KEY | TAKES_WORKER},
     {"--environment-key", F_STR, AT(environment_key), TAKES_WORKER},

@@ -27,6 +27,7 @@ struct settings {
   const char *dir;                 /* new */
   const char *output;              /* export */
   const char *title, *environment; /* fork, import, key */
+  bool no_workspace;               /* fork, export */
   int timeout_s;
   const char *environment_key, *network; /* worker, with environment */
   int max_sessions, drain_s, keep_s, idle_s, lease_s;
@@ -63,7 +64,8 @@ enum {
   TAKES_COPY = 262144,
   TAKES_KEY = 524288,
   TAKES_WORKER = 1048576, /* and the configuration file */
-  TAKES_DOCTOR = 2097152  /* a configuration, when one is named */
+  TAKES_DOCTOR = 2097152, /* a configuration, when one is named */
+  TAKES_FORK = 4194304
 };
 
 /* Reads argv (without the program's name; argv[0] is the command). 0, or the exit status after it said why.

@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <unistd.h>
 
-/* The object of an operation: members whose value is NULL are left out. */
-static char *object(const char *const pairs[][2], size_t n)
+/* The object of an operation: members whose value is NULL are left out, and workspace unless it is not wanted. */
+static char *object(const char *const pairs[][2], size_t n, bool no_workspace)
 {
   yyjson_mut_doc *d = yyjson_mut_doc_new(NULL);
   yyjson_mut_val *o = yyjson_mut_obj(d);
@@ -14,6 +14,7 @@ static char *object(const char *const pairs[][2], size_t n)
   yyjson_mut_doc_set_root(d, o);
   for (size_t i = 0; i < n; i++)
     if (pairs[i][1]) yyjson_mut_obj_add_str(d, o, pairs[i][0], pairs[i][1]);
+  if (no_workspace) yyjson_mut_obj_add_bool(d, o, "workspace", false);
   text = mr_main_json(d);
   yyjson_mut_doc_free(d);
   return text;
@@ -38,7 +39,7 @@ static int fork_(int argc, char **argv)
   struct settings s;
   char *in, *out = NULL, id[128];
   const char *at;
-  int status = mr_settings_read(&s, &mr_cmd_fork, TAKES_CLIENT | TAKES_COPY, argc, argv);
+  int status = mr_settings_read(&s, &mr_cmd_fork, TAKES_CLIENT | TAKES_COPY | TAKES_FORK, argc, argv);
 
   if (status) return status;
   if (s.npaths != 1 || !s.paths[0][0] || strlen(s.paths[0]) >= sizeof id) {
@@ -51,7 +52,7 @@ static int fork_(int argc, char **argv)
                                          {"event_id", at ? at + 1 : NULL},
                                          {"title", s.title},
                                          {"environment_id", s.environment}},
-                4);
+                4, s.no_workspace);
     status = mr_client_op(&s, "sessions.fork", in, true, &out);
     if (status == EXIT_OK) show(&s, out);
     mr_main_free(in);
@@ -67,7 +68,11 @@ const struct command mr_cmd_fork = {
     "  --title TEXT  its title (default \"fork of ...\")\n"
     "  --environment ID\n"
     "                its environment (default: the same)\n"
-    "Prints the new session's id. Its sandbox is a new one: files of the old one are not in it.\n",
+    "  --no-workspace\n"
+    "                without the files of its sandbox\n"
+    "Prints the new session's id. Its sandbox is a new one, with the files that are in the old one's "
+    "/workspace and\n"
+    "/mnt/session/outputs now; a fork at an event has none, as nobody kept what they were then.\n",
     fork_};
 
 /* ---- export ---- */
@@ -105,7 +110,7 @@ static int export_(int argc, char **argv)
   if (s.npaths != 1) {
     status = mr_main_usage(&mr_cmd_export, "one session id");
   } else {
-    in = object((const char *const[][2]){{"session_id", s.paths[0]}}, 1);
+    in = object((const char *const[][2]){{"session_id", s.paths[0]}}, 1, s.no_workspace);
     if (s.output) {
       status = to_file(&s, in, s.output);
     } else {
@@ -119,8 +124,9 @@ static int export_(int argc, char **argv)
 }
 
 const struct command mr_cmd_export = {
-    "export", "ID [-o FILE]", "a session as one file: history, agent, input files, outputs",
-    "  -o FILE       write it there (default: standard output)\n" CLIENT_OPTIONS
+    "export", "ID [-o FILE]", "a session as one file: history, agent, input files, outputs, workspace",
+    "  -o FILE       write it there (default: standard output)\n" CLIENT_OPTIONS "  --no-workspace\n"
+    "                without the files of its sandbox\n"
     "Without a running server the data directory is opened directly.\n"
     "For example: moonrig export sesn_... -o talk.jsonl\n",
     export_};
@@ -137,7 +143,7 @@ static int import_(int argc, char **argv)
   if (s.npaths != 1) {
     status = mr_main_usage(&mr_cmd_import, "one file");
   } else {
-    in = object((const char *const[][2]){{"title", s.title}, {"environment_id", s.environment}}, 2);
+    in = object((const char *const[][2]){{"title", s.title}, {"environment_id", s.environment}}, 2, false);
     status = mr_client_upload(&s, "sessions.import", in, s.paths[0], &out);
     if (status == EXIT_OK) show(&s, out);
     mr_main_free(in);

@@ -66,6 +66,7 @@ MR_SHAPE(sessions_threads_list, PAGED, {"statuses", MR_F_ARR, .max = 16, .item =
 /* Our extensions. Over HTTP an import is multipart like an upload of a file, whose filename and media_type it ignores. */
 MR_SHAPE(sessions_fork, {"event_id", MR_F_STR, .min = 1, .max = 256},
          {"environment_id", MR_F_STR, .min = 1, .max = 256}, {"title", MR_F_STR | MR_F_NULL, .max = 512},
-         METADATA);
+         METADATA, {"workspace", MR_F_BOOL});
+MR_SHAPE(sessions_export, {"workspace", MR_F_BOOL});
 MR_SHAPE(sessions_import, {"filename", MR_F_STR, .max = 4096}, {"media_type", MR_F_STR, .max = 255},
          {"environment_id", MR_F_STR, .min = 1, .max = 256}, {"title", MR_F_STR, .max = 512});

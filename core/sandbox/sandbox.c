@@ -62,6 +62,34 @@ int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id,
   return d->v->outputs_path(d, session_id, out);
 }
 
+bool mr_sandbox_can_keep(const struct mr_sandbox_driver *d)
+{
+  return d && d->v->checkpoint;
+}
+
+int mr_sandbox_checkpoint(struct mr_sandbox_driver *d, const struct mr_sandbox_keep_opts *o,
+                          struct mr_sandbox_keep **out)
+{
+  return mr_sandbox_can_keep(d) ? d->v->checkpoint(d, o, out) : MR_E_UNSUPPORTED;
+}
+
+int mr_sandbox_restore(struct mr_sandbox_driver *d, int fd, const struct mr_sandbox_keep_opts *o,
+                       struct mr_sandbox_keep **out)
+{
+  return mr_sandbox_can_keep(d) ? d->v->restore(d, fd, o, out) : MR_E_UNSUPPORTED;
+}
+
+int mr_sandbox_take(struct mr_sandbox_keep *k, mr_sandbox_kept_fn fn, void *ud)
+{
+  return k->v->take(k, fn, ud);
+}
+
+void mr_sandbox_keep_free(struct mr_sandbox_keep **k)
+{
+  if (*k) (*k)->v->keep_free(*k);
+  *k = NULL;
+}
+
 const char *mr_sandbox_doing(const struct mr_sandbox *s)
 {
   return s->d->v->doing ? s->d->v->doing(s) : "";

@@ -116,6 +116,7 @@ struct mr_sandbox_options {
   int64_t memory_max, tmp_max;  /* bytes of data of each process (4 GiB), of /tmp (512 MiB); 0 = defaults */
   int64_t disk_max;             /* bytes of workspace and outputs, above which commands are ended; 0 = 10 GiB */
   int nproc;                    /* processes and threads of one sandbox; 0 = 512 */
+  int warm;                     /* sandboxes that are made before a session needs one; 0 = none */
   int64_t layers_max;           /* bytes of all layers of packages on disk; 0 = 20 GiB */
   int build_timeout_s;          /* for installing an environment's packages; 0 = 1800 */
   const char *build_env;        /* JSON object of strings: environment variables meanwhile; NULL = none */
@@ -205,6 +206,40 @@ void mr_sandbox_egress_stats(struct mr_sandbox_driver *d, struct mr_egress_stats
 /* Host path of the session's output directory (/mnt/session/outputs inside). out has 4096 bytes. */
 int mr_sandbox_outputs_path(struct mr_sandbox_driver *d, const char *session_id, char out[4096]);
 
+/* ---- the files of a session, kept ----
+ * workspace and outputs as one archive: plain tar with "workspace/..." and "outputs/...". What runs in the sandbox is
+ * frozen meanwhile, and goes on after, also when this program dies. FIFOs, sockets, owners and extended attributes
+ * are not kept, nor processes, /tmp and the shell's state. */
+struct mr_sandbox_keep; /* one copy under way, or a restore that waits to be taken */
+struct mr_sandbox_kept {
+  int code; /* MR_OK, or: MR_E_NOTFOUND the session has no files; MR_E_TOO_LARGE above the limits of
+                                       the driver; MR_E_INVALID an archive that is refused, err says what in it;
+                                       MR_E_STATE its sandbox is in use; MR_E_CANCELLED, MR_E_IO, .. */
+  const struct mr_err *err;
+  int fd; /* checkpoint: the archive at its beginning, a file without a name; yours to close */
+  int64_t bytes, entries, skipped; /* of data; files, directories and links; what was left out */
+  bool frozen;                     /* checkpoint: nothing ran while it was made */
+};
+typedef void (*mr_sandbox_kept_fn)(void *ud, const struct mr_sandbox_kept *k);
+struct mr_sandbox_keep_opts {
+  const char *session_id;
+  void (*progress)(void *ud, int64_t bytes, int64_t entries); /* or NULL; every few MiB or thousand entries */
+  mr_sandbox_kept_fn fn; /* once, never inside the call, not after mr_sandbox_keep_free */
+  void *ud;
+};
+bool mr_sandbox_can_keep(const struct mr_sandbox_driver *d);
+/* MR_OK: *out is yours to free. Bounded by disk_max and a number of files that belongs to it. */
+int mr_sandbox_checkpoint(struct mr_sandbox_driver *d, const struct mr_sandbox_keep_opts *o,
+                          struct mr_sandbox_keep **out);
+/* Unpacks the archive (fd: read from its beginning; yours) beside the session, under the session's own host uid. fn
+ * says that it is whole and waits; nothing of the session has changed yet. */
+int mr_sandbox_restore(struct mr_sandbox_driver *d, int fd, const struct mr_sandbox_keep_opts *o,
+                       struct mr_sandbox_keep **out);
+/* What a restore unpacked becomes the session's, in place of what it had; ends its sandbox if one runs. fn as above. */
+int mr_sandbox_take(struct mr_sandbox_keep *k, mr_sandbox_kept_fn fn, void *ud);
+/* Cancels what is under way, drops what was not taken. */
+void mr_sandbox_keep_free(struct mr_sandbox_keep **k);
+
 /* The seam for other drivers. */
 struct mr_sandbox_vtable {
   void (*free)(struct mr_sandbox_driver *d);
@@ -224,6 +259,13 @@ struct mr_sandbox_vtable {
   int (*diagnose)(struct mr_sandbox_driver *d, const char *environment_id, mr_sandbox_diagnosis_fn fn,
                   void *ud);
   void (*egress_stats)(struct mr_sandbox_driver *d, struct mr_egress_stats *out); /* NULL: no network */
+  /* All four, or none: a driver that cannot keep files. */
+  int (*checkpoint)(struct mr_sandbox_driver *d, const struct mr_sandbox_keep_opts *o,
+                    struct mr_sandbox_keep **out);
+  int (*restore)(struct mr_sandbox_driver *d, int fd, const struct mr_sandbox_keep_opts *o,
+                 struct mr_sandbox_keep **out);
+  int (*take)(struct mr_sandbox_keep *k, mr_sandbox_kept_fn fn, void *ud);
+  void (*keep_free)(struct mr_sandbox_keep *k);
 };
 /* Drivers put these first in their structs. */
 struct mr_sandbox_driver {
@@ -231,6 +273,9 @@ struct mr_sandbox_driver {
 };
 struct mr_sandbox {
   struct mr_sandbox_driver *d;
+};
+struct mr_sandbox_keep { /* outlives the driver, when its holder does */
+  const struct mr_sandbox_vtable *v;
 };
 
 #endif

@@ -499,22 +499,24 @@ function methods:transcript(o)
   return { session = wire, events = events }
 end
 
----The session as one file, which rig.import reads, here or elsewhere: history, agent, input files, outputs. It may
----run on meanwhile.
----@param o? { to?: string, timeout?: number } to: a path; whole or not there. timeout: seconds
+---The session as one file, which rig.import reads, here or elsewhere: history, agent, input files, outputs, and the
+---files of its sandbox, up to 320 MiB. It may run on meanwhile.
+---@param o? { to?: string, workspace?: boolean, timeout?: number } to: a path; whole or not there. workspace: false leaves the sandbox's files out. timeout: seconds
 ---@return string|{ path: string, size: number }|nil bytes or, with `to`, where they are
 ---@return moonrig.Error?
 function methods:export(o)
-  o = options("session:export", o, "to timeout")
+  o = options("session:export", o, "to workspace timeout")
   declare.check("session:export", o, "to", "string")
+  declare.check("session:export", o, "workspace", "boolean")
   if o.to == "" then err.misuse("session:export: to is a path") end
-  return side_of(self).transport.call("sessions.export", { session_id = self.id }, { to = o.to or "", timeout = o.timeout })
+  return side_of(self).transport.call("sessions.export", { session_id = self.id, workspace = o.workspace }, { to = o.to or "", timeout = o.timeout })
 end
 
 ---@class moonrig.CopyOptions
 ---@field title? string
 ---@field metadata? table<string, string> of a fork
 ---@field environment? moonrig.Environment|string handle, name or id
+---@field workspace? boolean of a fork: false leaves the files of the sandbox out
 ---@field timeout? number seconds
 
 ---What fork and import share: the options as fields of the operation.
@@ -529,7 +531,8 @@ local function copy_params(what, side, o, allowed)
 end
 
 ---A new session whose history is this one's up to an event, or up to now. What was going on there is closed in it, its
----usage starts at zero, and its sandbox is a new one; calls that wait for a client can be answered in both.
+---usage starts at zero, and its sandbox is a new one: with the files that are in this one's now, or, at an event, with
+---none. Calls that wait for a client can be answered in both.
 ---@param event? string|table the last event of the fork: its id, or the event
 ---@param o? moonrig.CopyOptions
 ---@return moonrig.Session?
@@ -538,9 +541,11 @@ function methods:fork(event, o)
   if type(event) == "table" and event.id then event = event.id end
   if event ~= nil and type(event) ~= "string" then err.misuse("session:fork takes an event or its id, then options") end
   local side = side_of(self)
-  local params, opts = copy_params("session:fork", side, o, "title metadata environment timeout")
+  local params, opts = copy_params("session:fork", side, o, "title metadata environment workspace timeout")
   if not params then return nil, opts end
+  declare.check("session:fork", o or {}, "workspace", "boolean")
   params.event_id = event
+  params.workspace = o and o.workspace
   local wire, e = call(self, "sessions.fork", params, opts)
   if not wire then return nil, e end
   return M.handle(wire.id, wire, side)

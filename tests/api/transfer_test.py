@@ -24,6 +24,10 @@ def export(w, s):
     return r.body
 
 
+def sent_version(data):
+    return json.loads(data.split(b"\n", 1)[0])["version"]
+
+
 def send_file(w, data, **fields):
     boundary = "moonrig-test-boundary"
     parts = "".join(f'--{boundary}\r\ncontent-disposition: form-data; name="{k}"\r\n\r\n{v}\r\n' for k, v in fields.items())

@@ -17,12 +17,12 @@ def start_reports_what_is_wrong(box):
 def hello_and_attach(box):
     b = box(attach=False)
     c = b.connect(attach=False)
-    assert c.hello["t"] == "hello" and c.hello["proto"] == [1, 2] and c.hello["seccomp"] is True, c.hello
+    assert c.hello["t"] == "hello" and c.hello["proto"] == [1, 3] and c.hello["seccomp"] is True, c.hello
     c.send({"t": "call", "id": "a", "name": "bash", "input": {"command": "echo x"}})
     assert c.until(("error",))["message"] == "the first frame must be attach"
     assert c.closed()
     c = b.connect(attach=False)
-    c.send({"t": "attach", "proto": 3})
+    c.send({"t": "attach", "proto": 4})
     assert "proto" in c.until(("error",))["message"] and c.closed()
     b.c = b.connect()
     b.c.send({"t": "status", "id": "a"})

@@ -2,9 +2,11 @@
 #include "kit.h"
 
 #include <grp.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/json.h"
@@ -73,7 +75,7 @@ static const char *ask(struct rig *r, const char *id, const char *name, const ch
 
 static int open_rig(struct rig *r, struct mr_err *err)
 {
-  struct mr_sandbox_options o = {.root = r->root, .orphan_ttl_s = 20, .bare = true};
+  struct mr_sandbox_options o = {.root = r->root, .orphan_ttl_s = 20, .bare = true, .warm = 1 /* nothing is made ahead */};
 
   snprintf(r->root, sizeof r->root, "%s/sandboxes", test_dir());
   CHECK_INT(mr_loop_new(&r->loop, test_sys(), NULL, NULL), MR_OK);
@@ -165,4 +167,65 @@ TEST(it_works_and_leaves_nothing)
   CHECK(!runs(mark));
   mr_sandbox_put(&r.s);
   close_rig(&r);
+}
+
+static void on_kept(void *ud, const struct mr_sandbox_kept *k)
+{
+  struct rig *r = ud;
+
+  r->count++;
+  r->code = k->code;
+  CHECK(!k->frozen); /* what shares its processes with others is not stopped */
+  if (k->fd >= 0) {
+    CHECK(lseek(k->fd, 0, SEEK_END) > 0);
+    close(k->fd);
+  }
+}
+
+TEST(files_are_kept_and_nobody_is_stopped)
+{
+  struct rig r = {0};
+  struct mr_err err = {0};
+  struct mr_sandbox_keep *k;
+  struct mr_sandbox_keep_opts o = {.session_id = "sesn_bare", .fn = on_kept, .ud = &r};
+  char path[600];
+  int ticks[2];
+  char byte;
+
+  become_user();
+  CHECK(pipe(ticks) == 0);
+  pid_t other = fork();
+  if (other == 0) {
+    while (write(ticks[1], "x", 1) == 1)
+      usleep(1000);
+    _exit(0);
+  }
+  CHECK_INT(open_rig(&r, &err), MR_OK);
+  r.s = mr_sandbox_get(r.d, &(struct mr_sandbox_spec){.session_id = "sesn_bare"}, NULL);
+  ask(&r, "e1", "bash", "{\"command\":\"echo kept > f; head -c 20000000 /dev/zero > big\"}", 0);
+  r.count = 0;
+  CHECK_INT(mr_sandbox_checkpoint(r.d, &o, &k), MR_OK);
+  until(&r);
+  CHECK_INT(r.code, MR_OK);
+  mr_sandbox_keep_free(&k);
+  snprintf(path, sizeof path, "/proc/%d/stat", (int)other);
+  FILE *f = fopen(path, "r");
+  char state = 0;
+  CHECK(f && fscanf(f, "%*d %*s %c", &state) == 1);
+  fclose(f);
+  CHECK(state != 'T');
+  kill(other, SIGKILL);
+  CHECK(waitpid(other, NULL, 0) == other);
+  close(ticks[1]);
+  while (read(ticks[0], &byte, 1) == 1)
+    ;
+  ask(&r, "e2", "bash", "{\"command\":\"cat f\"}", 0);
+  CHECK(strncmp(r.text, "kept", 4) == 0);
+  r.count = 0;
+  mr_sandbox_destroy(r.d, "sesn_bare", NULL, on_answer, &r);
+  until(&r);
+  mr_sandbox_put(&r.s);
+  close_rig(&r);
+  snprintf(path, sizeof path, "rmdir %s/s", r.root); /* nothing was made ahead */
+  CHECK_INT(system(path), 0);
 }

@@ -76,7 +76,7 @@ static bool config_paths(const struct ej *root, const char *key, const char **ou
   return true;
 }
 
-static bool configure(struct config *c, struct jail *j, const char *text, char *why, size_t n)
+static bool configure(struct config *c, struct jail *j, struct disk *d, const char *text, char *why, size_t n)
 {
   const char *bad;
   const struct ej *proto, *bare;
@@ -94,6 +94,8 @@ static bool configure(struct config *c, struct jail *j, const char *text, char *
       !config_int(root, "bash_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->bash_ms, why, n) ||
       !config_int(root, "file_timeout_ms", 1, ENVD_TIMEOUT_MAX, &c->file_ms, why, n) ||
       !config_int(root, "nproc", 1, 1 << 20, &j->nproc, why, n) ||
+      !config_int(root, "disk_max", 0, INT64_MAX / 8, &d->max, why, n) ||
+      !config_int(root, "files_max", 1, INT64_MAX / 8, &d->files_max, why, n) ||
       !config_int(root, "proxy_port", 1, 65535, &c->proxy_port, why, n) ||
       !config_path(root, "home", &c->home, why, n) || !config_path(root, "run", &c->run, why, n) ||
       !config_paths(root, "write", c->write, why, n) || !config_paths(root, "read_only", c->read_only, why, n))
@@ -141,11 +143,14 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
     snprintf(why, n, "/dev/null: %s", strerror(errno));
     return false;
   }
-  if (!configure(&e->cfg, &e->jail, config, why, n)) return false;
+  if (!configure(&e->cfg, &e->jail, &e->disk, config, why, n)) return false;
   if (e->cfg.bare ? prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0 : getpid() != 1) {
     snprintf(why, n, "envd must be process 1 of a PID namespace: it stops and kills every process it sees");
     return false;
   }
+  if (e->cfg.bare) e->disk.max = 0; /* to look it stops every process, of others as well */
+  e->disk.allowed = e->disk.max;
+  e->disk.files_allowed = e->disk.files_max;
   e->home = open(e->cfg.home, O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (e->home < 0 || fchdir(e->home)) {
     snprintf(why, n, "home %s: %s", e->cfg.home, strerror(errno));
@@ -170,8 +175,8 @@ static bool start(struct envd *e, const char *config, char *why, size_t n)
 
 /* --- the loop ---------------------------------------------------------------------------------------- */
 
-enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER, W_RELAY };
-enum { POLL_MAX = 6 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS + 2 * ENVD_RELAYS };
+enum what { W_LISTEN, W_SIGNALS, W_CONN, W_STATUS, W_OUTPUT, W_BACKGROUND, W_WORKER, W_RELAY, W_DISK };
+enum { POLL_MAX = 7 + ENVD_CONNS + ENVD_OUTPUTS + ENVD_WORKERS + 2 * ENVD_RELAYS };
 struct polled {
   struct pollfd fd[POLL_MAX];
   enum what what[POLL_MAX];
@@ -204,7 +209,8 @@ static void watch_relay(const struct envd *e, struct polled *p, enum relay_what 
 /* What to wait for; returns until when. */
 static int64_t prepare(struct envd *e, struct polled *p)
 {
-  int64_t due = e->orphan_at, now = envd_now();
+  bool frozen = e->freezer >= 0;
+  int64_t due = frozen ? e->freeze_look : e->orphan_at, now = envd_now();
   p->n = 0;
   watch(p, e->listen, POLLIN, W_LISTEN, 0);
   watch(p, e->signals, POLLIN, W_SIGNALS, 0);
@@ -218,8 +224,10 @@ static int64_t prepare(struct envd *e, struct polled *p)
     watch(p, e->shell.out.fd, POLLIN, W_OUTPUT, 0);
   else
     soonest(&due, e->shell.listen_at);
-  soonest(&due, shell_due(e));
+  if (!frozen) soonest(&due, shell_due(e));
   if (e->calls.tell_at) soonest(&due, e->calls.tell_at);
+  if (!frozen && e->disk.max) soonest(&due, e->disk.tick);
+  watch(p, e->disk.fd, POLLIN, W_DISK, 0);
   for (int i = 0; i < ENVD_OUTPUTS; i++) {
     if (e->outputs[i].fd < 0 || now >= e->outputs[i].paused_until)
       watch(p, e->outputs[i].fd, POLLIN, W_BACKGROUND, i);
@@ -229,7 +237,7 @@ static int64_t prepare(struct envd *e, struct polled *p)
   for (int i = 0; i < ENVD_WORKERS; i++) {
     if (!e->workers[i].call) continue;
     watch(p, e->workers[i].fd, POLLIN, W_WORKER, i);
-    soonest(&due, e->workers[i].kill_at);
+    if (!frozen) soonest(&due, e->workers[i].kill_at);
   }
   watch_relay(e, p, RELAY_LISTEN, 0);
   watch_relay(e, p, RELAY_CHANNEL, 0);
@@ -237,7 +245,7 @@ static int64_t prepare(struct envd *e, struct polled *p)
     watch_relay(e, p, RELAY_CLIENT, i);
     watch_relay(e, p, RELAY_SERVER, i);
   }
-  soonest(&due, relay_due(e));
+  if (!frozen) soonest(&due, relay_due(e));
   return due;
 }
 
@@ -275,6 +283,9 @@ static void handle(struct envd *e, const struct polled *p, int at)
   case W_BACKGROUND:
     if (e->outputs[i].fd == fd.fd) output_on_background(e, i);
     break;
+  case W_DISK:
+    if (e->disk.fd == fd.fd) disk_on_walk(e);
+    break;
   case W_WORKER:
     if (e->workers[i].call && e->workers[i].fd == fd.fd) worker_on_data(e, i);
     break;
@@ -285,21 +296,23 @@ static void handle(struct envd *e, const struct polled *p, int at)
 static void on_time(struct envd *e)
 {
   int64_t now = envd_now();
-  if (now >= shell_due(e)) shell_on_time(e);
+  freeze_on_time(e);
+  disk_on_time(e);
+  if (e->freezer < 0 && now >= shell_due(e)) shell_on_time(e);
   if (e->calls.tell_at && now >= e->calls.tell_at) calls_tell(e);
-  for (int i = 0; i < ENVD_WORKERS; i++)
+  for (int i = 0; i < ENVD_WORKERS && e->freezer < 0; i++)
     if (e->workers[i].call && now >= e->workers[i].kill_at) worker_on_time(e, i);
   for (int i = 0; i < ENVD_CONNS; i++)
     if (e->conns[i].fd >= 0 && i != e->attached && now >= e->conns[i].attach_by) conn_close(e, i);
-  if (now >= relay_due(e)) relay_on_time(e);
-  if (now >= e->orphan_at) e->quit = true;
+  if (e->freezer < 0 && now >= relay_due(e)) relay_on_time(e);
+  if (now >= e->orphan_at && e->freezer < 0) e->quit = true;
 }
 
 static void loop(struct envd *e)
 {
   struct polled p;
   while (!e->quit) {
-    calls_run(e);
+    if (e->freezer < 0) calls_run(e);
     int64_t wait = prepare(e, &p) - envd_now();
     int n = poll(p.fd, (nfds_t)p.n, wait < 0 ? 0 : wait > 60000 ? 60000 : (int)wait);
     for (int i = 0; i < p.n && n > 0 && !e->quit; i++)
@@ -310,7 +323,8 @@ static void loop(struct envd *e)
 
 int main(int argc, char **argv)
 {
-  struct envd e = {.attached = -1};
+  struct envd e = {
+      .attached = -1, .freezer = -1, .disk = {.files_max = INT64_MAX / 8, .fd = -1, .tick = INT64_MAX}};
   char why[300] = "", line[310];
   prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
   umask(077);

@@ -9,6 +9,7 @@
  *   envd_path.c    where they may go               envd_read.c, envd_media.c, envd_notebook.c
  *   envd_file.c    write, edit                     envd_walk.c, envd_glob.c, envd_grep.c
  *   envd_jail.c    seccomp and Landlock            envd_text.c, envd_json.c   bytes, text, JSON
+ *   envd_freeze.c  everything stands still         envd_disk.c    what files may take
  *
  * One thread, one struct envd, no writable statics; nothing in the loop blocks: every fd is O_NONBLOCK, and
  * what may hang (files, patterns) runs in a child that is killed when its time is over. Whatever the payload
@@ -166,6 +167,12 @@ void conn_read(struct envd *e, int i);
 void conn_write(struct envd *e, int i);
 void conn_close(struct envd *e, int i);
 void conn_send(struct envd *e, const struct ebuf *json); /* to the attached one, if any */
+void conn_say(struct envd *e, int i, const char *json);
+
+/* --- envd_freeze.c ----------------------------------------------------------------------------------- */
+bool freeze_begin(struct envd *e, int conn, int64_t ms); /* false: there is one, or ms is none */
+void freeze_on_time(struct envd *e);
+void freeze_end(struct envd *e); /* its connection is closed */
 
 /* --- the shell --------------------------------------------------------------------------------------- */
 struct output { /* one command's pipe */
@@ -192,6 +199,7 @@ struct shell {
   bool lost;         /* the shell ended outside a command: the next result says so */
   bool going;        /* bash has been told what to do */
   bool aborted;      /* time is over or the call was cancelled */
+  bool full;         /* or the disk is */
   char nonce[33];
   struct ebuf heard; /* from the status FIFO */
   int code;          /* exit status of the command */
@@ -201,6 +209,7 @@ struct shell {
   uint32_t serial;
 };
 void shell_init(struct envd *e);
+bool shell_over(struct envd *e); /* the disk is full: the running command ends; false when there is none */
 void shell_run(struct envd *e, struct call *c); /* the shell is OFF or IDLE */
 bool shell_free(struct envd *e);
 void shell_cancel(struct envd *e); /* the running call */
@@ -223,6 +232,25 @@ int output_tail(struct envd *e, struct output *o, size_t max);
 void output_background(struct envd *e, struct output *o); /* moves it to e->outputs */
 void output_on_background(struct envd *e, int i);
 void output_close(struct output *o);
+
+/* --- envd_disk.c ------------------------------------------------------------------------------------- */
+struct disk {
+  int64_t max, files_max;         /* bytes, files and directories; max 0 = not watched */
+  int64_t bytes, files;           /* found by the last walk */
+  int64_t allowed, files_allowed; /* above which everything is killed; more than max when it was over already */
+  int64_t free_bytes, free_files; /* of the file system, then */
+  int64_t tick, walked_at, walk_ms;
+  pid_t walker;
+  int fd;          /* of the walker, or -1 */
+  uint32_t serial; /* the shell's command when it began */
+  bool measured, settled, stopped, over;
+  bool closed; /* far over: shells that start now can write no file */
+  bool note;   /* the next command's result says why */
+  char why[200];
+};
+void disk_on_time(struct envd *e);
+void disk_on_walk(struct envd *e);
+void disk_wake(struct envd *e); /* something runs */
 
 /* --- envd_relay.c: the way out ------------------------------------------------------------------------ */
 struct relay_way { /* one direction */
@@ -251,6 +279,7 @@ short relay_events(const struct envd *e, enum relay_what what, int i, int *fd);
 void relay_on(struct envd *e, enum relay_what what, int i, short revents);
 int64_t relay_due(const struct envd *e);
 void relay_on_time(struct envd *e);
+void relay_thaw(struct envd *e, int64_t ms); /* nobody inside could run for so long */
 
 /* --- workers ----------------------------------------------------------------------------------------- */
 struct worker {
@@ -356,6 +385,8 @@ struct envd {
   int listen, signals, null, home;
   struct conn conns[ENVD_CONNS];
   int attached; /* index, or -1 */
+  int freezer;  /* likewise: the connection that everything stands still for */
+  int64_t frozen_at, freeze_look;
   int64_t orphan_at;
   struct calls calls;
   struct shell shell;
@@ -363,6 +394,7 @@ struct envd {
   struct worker workers[ENVD_WORKERS];
   struct relays relays;
   struct jail jail;
+  struct disk disk;
   bool quit;
 };
 

@@ -262,6 +262,7 @@ void calls_cancel(struct envd *e, struct estr id)
     calls_status(e, id);
     return;
   }
+  if (e->freezer >= 0) conn_close(e, e->freezer);
   c->asked = true;
   if (c->state == CALL_WAITING)
     call_cancelled(e, c);
@@ -280,6 +281,14 @@ void calls_run(struct envd *e)
   for (struct call *c = cs->first_open, *next; c; c = next) {
     next = c->next;
     if (c->state != CALL_WAITING || !(c->tool == TOOL_BASH ? bash : workers_free(e))) continue;
+    if ((c->tool == TOOL_WRITE || c->tool == TOOL_EDIT) && e->disk.over) {
+      call_answer_text(e, c, true, "%s: %s. Delete some before writing more.",
+                       c->tool == TOOL_WRITE ? "write" : "edit", e->disk.why);
+      e->disk.settled = false; /* look again: something may have been deleted just now */
+      e->disk.tick = 0;
+      continue;
+    }
+    disk_wake(e);
     c->state = CALL_RUNNING;
     if (c->tool == TOOL_BASH)
       shell_run(e, c);

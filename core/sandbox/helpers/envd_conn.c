@@ -23,6 +23,7 @@ void conn_close(struct envd *e, int i)
   ebuf_free(&c->in);
   ebuf_free(&c->out);
   *c = (struct conn){.fd = -1, .given = -1};
+  if (e->freezer == i) freeze_end(e);
   if (e->attached != i) return;
   e->attached = -1;
   relay_channel(e, -1);
@@ -75,6 +76,14 @@ void conn_send(struct envd *e, const struct ebuf *json)
   if (e->attached >= 0) frame_out(e, e->attached, json);
 }
 
+void conn_say(struct envd *e, int i, const char *json)
+{
+  struct ebuf b = {0};
+  ebuf_s(&b, json);
+  frame_out(e, i, &b);
+  ebuf_free(&b);
+}
+
 void conn_accept(struct envd *e)
 {
   int fd = accept4(e->listen, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), i = 0;
@@ -124,6 +133,15 @@ static void attach(struct envd *e, int i, const struct ej *frame)
   if (proto->i >= MR_ENVD_PROTO_EGRESS) e->conns[i].given = -1;
 }
 
+static void freeze(struct envd *e, int i, const struct ej *frame)
+{
+  const struct ej *ms = ej_get(frame, "ms");
+  if (e->cfg.bare || e->attached == i || !ms || ms->t != EJ_INT || !freeze_begin(e, i, ms->i))
+    refuse(e, i,
+           e->cfg.bare ? "freeze: not without a PID namespace"
+                       : "freeze: it needs ms, a connection of its own, and no other one");
+}
+
 static void frame_in(struct envd *e, int i, const char *p, size_t n)
 {
   struct ej_doc d;
@@ -138,6 +156,8 @@ static void frame_in(struct envd *e, int i, const char *p, size_t n)
   bool with_id = is(t, "call") || is(t, "status") || is(t, "cancel");
   if (is(t, "attach"))
     attach(e, i, d.root);
+  else if (is(t, "freeze"))
+    freeze(e, i, d.root);
   else if (e->attached != i)
     refuse(e, i, "the first frame must be attach");
   else if (with_id && (!id.p || !id.n || id.n > MR_ENVD_ID_MAX))

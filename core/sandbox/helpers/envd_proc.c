@@ -21,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -102,6 +103,7 @@ __attribute__((noreturn)) static void shell_child(struct envd *e)
   signal(SIGPIPE, SIG_DFL);
   setpgid(0, 0); /* no session of its own: the scheduler would weigh it against envd as two strangers */
   umask(022);
+  if (e->disk.closed) setrlimit(RLIMIT_FSIZE, &(struct rlimit){0, 0});
   if (fchdir(e->home) && chdir("/")) _exit(126);
   for (int fd = 0; fd < 3; fd++)
     if (dup2(e->null, fd) < 0) _exit(126);
@@ -129,7 +131,7 @@ bool proc_shell_start(struct envd *e)
 
 static bool spared(const struct envd *e, pid_t pid, bool keep_shell)
 {
-  if (pid == 1 || (keep_shell && pid == e->shell.pid)) return true;
+  if (pid == 1 || pid == e->disk.walker || (keep_shell && pid == e->shell.pid)) return true;
   for (int i = 0; i < ENVD_WORKERS; i++)
     if (e->workers[i].pid == pid) return true;
   return false;
@@ -247,7 +249,7 @@ bool proc_kill(struct envd *e, bool keep_shell)
     bare_kill(e, keep_shell);
     return keep_shell;
   }
-  bool workers = false;
+  bool workers = e->disk.walker > 0;
   for (int i = 0; i < ENVD_WORKERS; i++)
     workers = workers || e->workers[i].pid > 0;
   DIR *proc = NULL;

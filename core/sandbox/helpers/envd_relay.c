@@ -254,3 +254,10 @@ void relay_on_time(struct envd *e)
       refuse(r); /* the answer that still comes goes to a later one: both are this session's */
   }
 }
+
+/* Who was frozen could neither read nor be given anything. */
+void relay_thaw(struct envd *e, int64_t ms)
+{
+  for (int i = 0; i < ENVD_RELAYS; i++)
+    if (e->relays.r[i].give_up) e->relays.r[i].give_up += ms;
+}

@@ -109,7 +109,7 @@ static void answer(struct envd *e, struct ebuf *text, bool is_error)
   ebuf_free(text);
   ebuf_free(&s->tail);
   s->call = NULL;
-  s->aborted = s->cut = false;
+  s->aborted = s->cut = s->full = false;
   if (cancelled) {
     ebuf_free(&content);
     call_cancelled(e, c);
@@ -133,10 +133,14 @@ static void answer_event(struct envd *e, const char *what)
 
 static void answer_given_up(struct envd *e, bool kept)
 {
-  char what[400];
-  snprintf(what, sizeof what,
-           "bash: bash command timed out after %lldms\nEvery process was killed, background ones too; %s%s.",
-           (long long)e->shell.call->timeout_ms,
+  char what[700], first[400];
+  if (e->shell.full)
+    snprintf(first, sizeof first, "bash: the command was ended: %s. Delete some before writing more.",
+             e->disk.why);
+  else
+    snprintf(first, sizeof first, "bash: bash command timed out after %lldms",
+             (long long)e->shell.call->timeout_ms);
+  snprintf(what, sizeof what, "%s\nEvery process was killed, background ones too; %s%s.", first,
            kept ? "the shell kept its state" : "the shell had to be killed as well: ", kept ? "" : lost_text);
   answer_event(e, what);
 }
@@ -154,6 +158,9 @@ static void finish(struct envd *e)
   if (s->lost)
     ebuf_f(&text, "[the shell had ended since the last command, this is a new one: %s]\n", lost_text);
   s->lost = false;
+  if (e->disk.note)
+    ebuf_f(&text, "[every process was killed: %s; delete some before writing more]\n", e->disk.why);
+  e->disk.note = false;
   size_t said = text.n;
   visible(e, &text);
   if (text.n == said && s->code) ebuf_f(&text, "exit %d", s->code);
@@ -197,6 +204,14 @@ static void abort_start(struct envd *e)
   s->state = SHELL_ABORTING;
   s->give_up = envd_now() + ABORT_MS;
   abort_again(e);
+}
+
+bool shell_over(struct envd *e)
+{
+  if (e->shell.state != SHELL_RUNNING) return false;
+  e->shell.full = true;
+  abort_start(e);
+  return true;
 }
 
 void shell_cancel(struct envd *e)

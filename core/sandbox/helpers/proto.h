@@ -17,6 +17,7 @@
  *   write         directories that the payload may write (MR_ENVD_HOME, /tmp, MR_ENVD_OUTPUTS)
  *   read_only     directories named as read-only in errors (MR_ENVD_UPLOADS)
  *   nproc         processes and threads that the payload may have (as many as envd)
+ *   disk_max, files_max   bytes, and files and directories, that home and MR_ENVD_OUTPUTS may have (no limit)
  *   env           object of strings: more environment variables for the payload
  *   bare          true: not PID 1, in no namespace of its own; it looks after what descends from it (false)
  *   proxy_port    listen there on 127.0.0.1 for clients of the server's egress proxy (none)
@@ -31,6 +32,9 @@
  *                   From version 2 on the first byte of this frame may carry one descriptor: the egress channel.
  * server:           {"t":"call","id":ID,"name":"bash|read|write|edit|glob|grep","input":{..},"timeout_ms":N}
  *                   {"t":"status","id":ID}  {"t":"cancel","id":ID}  {"t":"shutdown"}
+ * instead of attach: {"t":"freeze","ms":N}     (3) stops every process until this connection ends, at most N ms;
+ *                   one at a time. Calls wait meanwhile, and their time does not run. Answered, when all stand still,
+ *                   by {"t":"frozen"}. A cancel ends the freeze. Refused with bare.
  * envd:             {"t":"accepted","id":ID}        it is known and runs or waits: an answer will follow (to a call
  *                                                   that is answered at once the answer alone comes)
  *                   {"t":"result","id":ID,"content":[blocks],"is_error":bool}
@@ -55,9 +59,10 @@
 #include <stdint.h>
 
 #define MR_ENVD_PROTO_MIN 1
-#define MR_ENVD_PROTO_MAX 2
+#define MR_ENVD_PROTO_MAX 3
 
 #define MR_ENVD_PROTO_EGRESS 2 /* from this version on attach may carry the egress channel */
+#define MR_ENVD_PROTO_FREEZE 3 /* the first with freeze */
 
 #define MR_ENVD_FD_LISTEN 3
 #define MR_ENVD_FD_REPORT 4

@@ -119,10 +119,13 @@ static void envd_config(const struct mr_box *b, struct mr_buf *out)
   mr_jw_int(&w, MR_ENVD_PROTO_MAX);
   mr_jw_arr_end(&w);
   mr_jw_kint(&w, "orphan_ttl_s", b->builds ? BUILD_TTL_S : c->orphan_ttl_s);
-  if (c->bare)
+  if (c->bare) {
     bare_config(b, &w);
-  else
+  } else {
     mr_jw_kint(&w, "nproc", c->nproc);
+    mr_jw_kint(&w, "disk_max", c->disk_max);
+    mr_jw_kint(&w, "files_max", c->files_max);
+  }
   if (b->l->egress && !c->bare) mr_jw_kint(&w, "proxy_port", MR_EGRESS_PORT);
   mr_jw_key(&w, "env");
   mr_jw_obj(&w);
@@ -232,6 +235,7 @@ static void open_done(struct mr_job *j)
 
   if (b) {
     b->job = NULL;
+    if (o->warm[0]) mr_local_destroy(&b->l->base, o->warm, NULL, NULL, NULL); /* the session had files */
     if (o->how == MR_OPEN_MADE) {
       b->note_oom |= o->oom && !b->told_oom;
       b->told_oom = false;
@@ -278,6 +282,7 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     o->conn = o->listen = o->report[0] = o->report[1] = o->lock = -1;
     o->box = b;
     o->may_make = may_make;
+    if (may_make && b->plain && !b->provisioned) mr_warm_take(b->l, o->warm);
     o->end_only = end_only;
     snprintf(o->session, sizeof o->session, "%s", b->session);
     if (b->layer) memcpy(o->layer, b->layer->hash, sizeof o->layer);
@@ -288,6 +293,7 @@ static void open_start(struct mr_box *b, bool may_make, bool end_only)
     o->nmounts = b->nmounts;
     code = o->arena ? copy_mounts(o->arena, b->mounts, b->nmounts, &o->mounts) : MR_E_NOMEM;
     if (code == MR_OK) code = mr_pool_submit(b->l->pool, &o->job);
+    if (code != MR_OK && o->warm[0]) mr_local_destroy(&b->l->base, o->warm, NULL, NULL, NULL);
     if (code != MR_OK) mr_open_free(o);
   }
   if (code == MR_OK) {
@@ -364,7 +370,11 @@ static void step_cold(struct mr_box *b)
   const struct mr_local_machine *m;
   int present = mr_calls_present(b);
 
-  if (present == 0 || b->job || b->spawning) return;
+  if (b->job || b->spawning || (present == 0 && !b->warm)) return;
+  if (b->warm && b->tried) {
+    mr_warm_lost(b);
+    return;
+  }
   if (present & (MR_CALLS_SENT | MR_CALLS_STATUS)) {
     open_start(b, false, false);
     return;
@@ -373,8 +383,10 @@ static void step_cold(struct mr_box *b)
   if (!m) {
     b->state = MR_BOX_PROBING;
   } else if (m->code != MR_OK) {
+    if (b->warm) mr_warm_lost(b);
     mr_calls_fail(b, MR_CALLS_QUEUED, m->code, m->err.message);
   } else if (mr_layer_ready(b, m)) {
+    b->tried = true;
     open_start(b, true, false);
   }
 }
@@ -430,7 +442,7 @@ void mr_box_step(struct mr_box *b)
 
 /* ---- coming and going ---- */
 
-static int box_new(struct mr_box **out, struct mr_local *l, const char *session)
+int mr_box_new(struct mr_box **out, struct mr_local *l, const char *session)
 {
   struct mr_box *b = mr_mem_zalloc(l->mem, sizeof *b);
 
@@ -466,7 +478,7 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   struct mr_box *b = NULL;
   int packages = 0;
 
-  (void)ref; /* the directory of the session says all that there is to know */
+  /* The directory of the session says all that there is to know; ref, that there is one. */
   if (!a || (l->egress && !policy) || !mr_session_name_ok(spec->session_id) ||
       copy_mounts(a, spec->mounts, spec->nmounts, &mounts) != MR_OK)
     goto fail;
@@ -475,7 +487,7 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   if (packages && !(layer = mr_layer_get(l, &spec->packages))) goto fail;
   b = mr_local_find(l, spec->session_id);
   if (b && !b->released) goto fail; /* one holder at a time */
-  if (!b && box_new(&b, l, spec->session_id) != MR_OK) goto fail;
+  if (!b && mr_box_new(&b, l, spec->session_id) != MR_OK) goto fail;
   b->released = false;
   mr_arena_free(&b->arena);
   mr_egress_policy_free(&b->policy); /* no link has it: there is no connection while nobody holds the box */
@@ -483,6 +495,7 @@ struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandb
   b->arena = a;
   b->mounts = mounts;
   b->nmounts = spec->nmounts;
+  b->plain = mr_warm_fits(spec) && !(ref && ref[0]);
   mr_layer_release(&b->layer);
   b->layer = layer;
   b->builds = NULL;

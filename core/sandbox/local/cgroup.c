@@ -379,6 +379,25 @@ static void each_forsaken(const struct mr_cgroup_conf *c)
   if (d) closedir(d);
 }
 
+/* By a session of another name, which took over what was in it. */
+static bool in_use(int s_fd, const char *group)
+{
+  int fd = openat(s_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC), dir;
+  DIR *d = fd >= 0 ? fdopendir(fd) : NULL;
+  char theirs[MR_CG_PATH];
+  struct dirent *e;
+  bool found = !d; /* better left alone */
+
+  if (!d && fd >= 0) close(fd);
+  while (d && !found && (e = readdir(d))) {
+    dir = e->d_name[0] == '.' ? -1 : openat(s_fd, e->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    found = dir >= 0 && linked(dir, theirs) && strcmp(theirs, group) == 0;
+    if (dir >= 0) close(dir);
+  }
+  if (d) closedir(d);
+  return found;
+}
+
 void mr_cgroup_sweep(const struct mr_cgroup_conf *c, int s_fd)
 {
   DIR *d = c->base[0] ? opendir(c->group) : NULL;
@@ -391,7 +410,10 @@ void mr_cgroup_sweep(const struct mr_cgroup_conf *c, int s_fd)
     snprintf(group, sizeof group, "%s/%.80s", c->group, e->d_name);
     if (s_fd < 0) {
       if (empty(group)) rmdir(group);
-    } else if (fstatat(s_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) {
+    } else if (strcmp(e->d_name, MR_CG_PROBE) == 0) {
+      ; /* of no session: it may be looked at just now, and goes when it is empty at the next start */
+    } else if (fstatat(s_fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT &&
+               !in_use(s_fd, group)) {
       end_group(group); /* a session's directory is made before its group: none is on its way */
     }
   }

@@ -12,6 +12,7 @@
 #include "base/sys.h"
 
 enum { MR_CG_MEMORY = 1, MR_CG_PIDS = 2, MR_CG_CPU = 4, MR_CG_KILL = 8, MR_CG_PATH = 600 };
+#define MR_CG_PROBE "probe" /* the name of the group that the machine is tried out with */
 
 struct mr_cgroup_conf {
   char base[400];  /* where groups can be made; "" = nowhere, and why says why */
@@ -32,7 +33,7 @@ int mr_cgroup_make(const struct mr_cgroup_conf *c, const char *session, int dir,
                    int *force, char why[200]);
 /* Kills what is in a session's group, waits for it, removes group and link. No group: MR_OK. */
 int mr_cgroup_end(const struct mr_cgroup_conf *c, int dir, struct mr_err *err);
-/* What a crash left. s_fd >= 0: groups whose session is not below it any more, with all that is in them.
+/* What a crash left. s_fd >= 0: groups that no session below it has any more, with all that is in them.
  * -1: empty ones, before any is made, and those of drivers whose root is gone; blocks shortly. */
 void mr_cgroup_sweep(const struct mr_cgroup_conf *c, int s_fd);
 

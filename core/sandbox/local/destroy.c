@@ -99,6 +99,15 @@ static void sweep_uid(const struct mr_local_conf *c, const char *name)
   if (fstatat(c->s_fd, session, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT) unlinkat(c->u_fd, name, 0);
 }
 
+/* Made ahead by a server that did not come to end it. */
+static void sweep_warm(const struct mr_local_conf *c, const char *name)
+{
+  struct mr_err err;
+
+  if (strncmp(name, "warm-", 5) == 0 && mr_session_name_ok(name) && mr_local_remove(c, name, &err) != MR_OK)
+    mr_log(c->sys, MR_LOG_WARN, "sandbox", "%s: %s", name, err.message);
+}
+
 static void sweep_build(const struct mr_local_conf *c, const char *name)
 {
   (void)mr_layer_leftover(c, name);
@@ -106,6 +115,7 @@ static void sweep_build(const struct mr_local_conf *c, const char *name)
 
 void mr_local_sweep(const struct mr_local_conf *c)
 {
+  each(c->s_fd, sweep_warm, c);
   each(c->trash_fd, sweep_trash, c);
   each(c->s_fd, sweep_build, c);
   each(c->u_fd, sweep_uid, c);

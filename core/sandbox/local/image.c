@@ -1,5 +1,5 @@
 /*
- * image.c - the two helper programs as descriptors that can be executed: memory files with the embedded
+ * image.c - the helper programs as descriptors that can be executed: memory files with the embedded
  * bytes, sealed so that nobody can change what runs; or files of a directory that was configured
  * (MOONRIG_LIBEXEC). One memory file serves all sandboxes of a runtime: its pages are shared.
  */
@@ -15,8 +15,8 @@
 #define MFD_EXEC 0x0010U
 #endif
 
-extern const unsigned char mr_helper_launcher[], mr_helper_envd[];
-extern const size_t mr_helper_launcher_size, mr_helper_envd_size;
+extern const unsigned char mr_helper_launcher[], mr_helper_envd[], mr_helper_keep[];
+extern const size_t mr_helper_launcher_size, mr_helper_envd_size, mr_helper_keep_size;
 
 /* The pages of the embedded bytes, 2 MB, would stay resident though nobody reads them again. They are constant: read
  * again, they would come from the program's file. */
@@ -69,5 +69,8 @@ int mr_local_image(struct mr_local_conf *c, struct mr_err *err)
   if (c->launcher_fd < 0) return MR_E_IO;
   c->envd_fd = dir ? from_dir(c->libexec, "envd", err)
                    : sealed("moonrig-envd", mr_helper_envd, mr_helper_envd_size, err);
-  return c->envd_fd < 0 ? MR_E_IO : MR_OK;
+  if (c->envd_fd < 0) return MR_E_IO;
+  c->keep_fd = dir ? from_dir(c->libexec, "keep", NULL) /* as long as nothing is kept it can do without */
+                   : sealed("moonrig-keep", mr_helper_keep, mr_helper_keep_size, err);
+  return c->keep_fd < 0 && !dir ? MR_E_IO : MR_OK;
 }

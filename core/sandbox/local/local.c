@@ -7,11 +7,13 @@
  *   wire.c     its connection to envd: frames (helpers/proto.h)
  *   watch.c    its disk space
  *   destroy.c  ending one for good; what a crash left behind
+ *   keep.c     checkpoint and restore
+ *   warm.c     sandboxes made ahead
  *   diagnose.c what is in force, and what lives
  *   probe.c    what the machine offers                      | these run in pool jobs:
  *   open.c     attach, or prepare directories and a socket  | they block, and know the
  *   end.c uids.c uploads.c tree.c ../run.c cgroup.c         | conf and their arguments
- *   layer_disk.c                                            |
+ *   layer_disk.c freeze.c                                   |
  *   layer.c    packages of environments (layer_t.h)
  *   image.c    the helper programs as descriptors
  *
@@ -28,13 +30,23 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PROBE_AGAIN_US = 10 * 1000000, LOOKING_AFTER = 32 /* processes of bubblewrap and envd */ };
+enum {
+  PROBE_AGAIN_US = 10 * 1000000,
+  LOOKING_AFTER = 32, /* processes of bubblewrap and envd */
+  FILES_MIN = 20000
+};
 
 struct mr_probe_job {
   struct mr_job job;
   struct mr_local *l; /* NULL once the driver is gone */
   struct mr_local_conf *conf;
   struct mr_local_machine machine;
+};
+
+struct mr_sweep {
+  struct mr_job job;
+  struct mr_local *l; /* NULL once the driver is gone */
+  struct mr_local_conf *conf;
 };
 
 bool mr_session_name_ok(const char *s)
@@ -70,7 +82,7 @@ void mr_local_conf_unref(struct mr_local_conf **cp)
   *cp = NULL;
   if (!c || --c->refs > 0) return;
   m = &c->sys->mem;
-  const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->layers_fd, c->launcher_fd, c->envd_fd};
+  const int fds[] = {c->s_fd, c->u_fd, c->trash_fd, c->layers_fd, c->launcher_fd, c->envd_fd, c->keep_fd};
   for (size_t i = 0; i < sizeof fds / sizeof *fds; i++)
     if (fds[i] >= 0) close(fds[i]);
   mr_mem_free(m, c->root);
@@ -150,7 +162,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   *out = c;
   c->refs = 1;
   c->sys = sys;
-  c->s_fd = c->u_fd = c->trash_fd = c->layers_fd = c->launcher_fd = c->envd_fd = -1;
+  c->s_fd = c->u_fd = c->trash_fd = c->layers_fd = c->launcher_fd = c->envd_fd = c->keep_fd = -1;
   c->as_root = geteuid() == 0;
   c->uid_first = o->uid_first ? o->uid_first : 2000000;
   c->uid_count = o->uid_count ? o->uid_count : 65536;
@@ -161,6 +173,7 @@ static int conf_new(struct mr_local_conf **out, const struct mr_sys *sys, const 
   c->file_max = c->disk_max < INT64_C(4) << 30 ? c->disk_max : INT64_C(4) << 30;
   c->nproc = o->nproc ? o->nproc : 512;
   c->nofile = 8192;
+  c->files_max = c->disk_max / 4096 > FILES_MIN ? c->disk_max / 4096 : FILES_MIN;
   c->layers_max = o->layers_max ? o->layers_max : INT64_C(20) << 30;
   c->build_timeout_s = o->build_timeout_s ? o->build_timeout_s : 1800;
   c->network = o->http != NULL;
@@ -284,7 +297,7 @@ static void wait_for_spawns(struct mr_local *l)
   bool busy = true;
 
   for (int i = 0; busy && i < 200; i++) {
-    busy = false;
+    busy = mr_keeps_spawning(l);
     for (struct mr_box *b = l->boxes; b; b = b->next)
       busy |= b->spawning;
     if (busy) {
@@ -299,9 +312,12 @@ static void local_free(struct mr_sandbox_driver *d)
   struct mr_local *l = MR_OF(d, struct mr_local, base);
 
   wait_for_spawns(l);
+  mr_warm_free(l);
   mr_timer_cancel(l->loop, &l->retry);
   if (l->probing) l->probing->l = NULL;
+  if (l->sweeping) l->sweeping->l = NULL;
   mr_destroys_free(l);
+  mr_keeps_free(l);
   mr_layers_free(l);
   mr_diagnoses_free(l);
   while (l->boxes)
@@ -311,31 +327,30 @@ static void local_free(struct mr_sandbox_driver *d)
   mr_mem_free(l->mem, l);
 }
 
-struct sweep {
-  struct mr_job job;
-  struct mr_local_conf *conf;
-};
-
 static void sweep_work(struct mr_job *j, void *worker)
 {
   (void)worker;
-  mr_local_sweep(MR_OF(j, struct sweep, job)->conf);
+  mr_local_sweep(MR_OF(j, struct mr_sweep, job)->conf);
 }
 
 static void sweep_done(struct mr_job *j)
 {
-  struct sweep *s = MR_OF(j, struct sweep, job);
+  struct mr_sweep *s = MR_OF(j, struct mr_sweep, job);
   const struct mr_mem *mem = &s->conf->sys->mem;
+
+  if (s->l) s->l->sweeping = NULL;
   mr_local_conf_unref(&s->conf);
   mr_mem_free(mem, s);
 }
 
 static void sweep(struct mr_local *l)
 {
-  struct sweep *s = mr_mem_zalloc(l->mem, sizeof *s);
+  struct mr_sweep *s = mr_mem_zalloc(l->mem, sizeof *s);
 
   if (!s) return;
+  s->l = l;
   s->conf = mr_local_conf_ref(l->conf);
+  l->sweeping = s;
   s->job.work = sweep_work;
   s->job.done = sweep_done;
   if (mr_pool_submit(l->pool, &s->job) != MR_OK) sweep_done(&s->job); /* the next start sweeps */
@@ -365,6 +380,9 @@ int mr_sandbox_local_new(struct mr_sandbox_driver **out, struct mr_loop *loop, s
     mr_mem_free(l->mem, l);
     return code;
   }
+  l->warm = o->bare ? 0 : o->warm; /* without namespaces the directory's name is what runs in it is told */
+  mr_timer_init(&l->warm_timer, mr_warm_step);
+  mr_warm_want(l, false);
   sweep(l);
   mr_layer_sweep(l);
   *out = &l->base;
@@ -407,4 +425,8 @@ const struct mr_sandbox_vtable mr_local_vtable = {.free = local_free,
                                                   .doing = box_doing,
                                                   .prepare = mr_local_prepare,
                                                   .prepare_cancel = mr_local_prepare_cancel,
-                                                  .egress_stats = egress_stats};
+                                                  .egress_stats = egress_stats,
+                                                  .checkpoint = mr_keep_checkpoint,
+                                                  .restore = mr_keep_restore,
+                                                  .take = mr_keep_take,
+                                                  .keep_free = mr_keep_free};

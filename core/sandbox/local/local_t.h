@@ -35,10 +35,12 @@ struct mr_local_conf {
   char *root, *libexec;                /* root is absolute */
   int s_fd, u_fd, trash_fd, layers_fd; /* its directories */
   int launcher_fd, envd_fd;            /* programs: sealed memory files, or files of libexec */
+  int keep_fd;                         /* likewise; -1: libexec has none */
   bool as_root, network;               /* network: there is a way out */
   int64_t uid_first, uid_count;        /* uid_first itself is the probe's */
   int orphan_ttl_s;
   int64_t memory_max, tmp_max, file_max, disk_max, nproc, nofile;
+  int64_t files_max;  /* files and directories of a workspace */
   int64_t layers_max; /* bytes of all layers, above which the least recently used go */
   int build_timeout_s;
   char *build_env; /* of build sandboxes: lines of a script that set variables */
@@ -78,6 +80,7 @@ static inline int mr_local_run(const char *const *argv, int exe_fd, int timeout_
 
 struct mr_box;
 struct mr_destroy;
+struct mr_keep;
 struct mr_local {
   struct mr_sandbox_driver base;
   struct mr_loop *loop;
@@ -92,7 +95,11 @@ struct mr_local {
   struct mr_layer *layers; /* layer_t.h */
   struct mr_destroy *destroys;
   struct mr_diagnose *diagnoses;
-  struct mr_timer retry; /* destroys that the pool had no room for */
+  struct mr_keep *keeps;
+  struct mr_sweep *sweeping; /* in the pool: clears up after a crash; or NULL */
+  struct mr_timer retry;     /* destroys that the pool had no room for */
+  int warm;                  /* sandboxes to have ready */
+  struct mr_timer warm_timer;
 };
 /* The machine as far as known; starts a probe when nothing, or only a stale failure, is known: NULL then,
  * and every box in state MR_BOX_PROBING is stepped when it is done. */
@@ -149,6 +156,9 @@ struct mr_box {
   struct mr_layer *builds; /* the packages that are installed in it; NULL: a session's */
   enum mr_box_state state;
   bool released; /* put: nobody holds it, no callbacks */
+  bool warm;     /* made ahead, of no session */
+  bool tried;    /* to make it */
+  bool plain;    /* a warm one would do */
   bool delivering;
   bool provisioned;       /* ref is valid */
   bool was_up;            /* before it was lost */
@@ -179,6 +189,7 @@ struct mr_box {
   struct mr_disk_job *measuring;
 };
 
+int mr_box_new(struct mr_box **out, struct mr_local *l, const char *session);
 /* The vtable's entries. */
 struct mr_sandbox *mr_box_get(struct mr_sandbox_driver *d, const struct mr_sandbox_spec *spec, const char *ref);
 void mr_box_put(struct mr_box *b);
@@ -258,8 +269,9 @@ struct mr_open {
   char session[MR_SESSION_MAX], environment[MR_SESSION_MAX], layer[MR_LAYER_HASH];
   struct mr_sandbox_mount *mounts;
   int nmounts;
-  bool end_only; /* kill what there is, nothing else */
-  bool may_make; /* attach, else make a new one */
+  bool end_only;             /* kill what there is, nothing else */
+  bool may_make;             /* attach, else make a new one */
+  char warm[MR_SESSION_MAX]; /* one that may be taken over, "" = none; still set after: it was not */
   enum mr_open_how how;
   int conn, listen, report[2], lock; /* -1 or open */
   int64_t uid;
@@ -284,6 +296,8 @@ int mr_local_remove(const struct mr_local_conf *c, const char *session, struct m
 /* The host uid of a session: the one it has, else a free one. */
 int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t have, int64_t *uid,
                      struct mr_err *err);
+/* The uid changes hands with the files. */
+int mr_local_uid_move(const struct mr_local_conf *c, int64_t uid, const char *from, const char *to);
 void mr_local_uid_drop(const struct mr_local_conf *c, const char *session, int64_t have);
 int mr_local_uploads(int dir, const struct mr_sandbox_mount *m, int n, bool as_root, struct mr_err *err);
 int mr_tree_chown(int dir, const char *name, int64_t uid, struct mr_err *err);
@@ -293,7 +307,34 @@ int mr_tree_remove(int dir, const char *name, struct mr_err *err);
 int64_t mr_tree_size(int dir, const char *name, int64_t max);
 void mr_local_sweep(const struct mr_local_conf *c); /* what a crash left behind */
 
-int mr_local_image(struct mr_local_conf *c, struct mr_err *err); /* image.c: launcher_fd, envd_fd */
+/* Freezes what runs in the sandbox of dir, as long as the descriptor is open; -1 when it cannot. *still: nothing runs
+ * now. (pool) */
+int mr_local_freeze(const struct mr_local_conf *c, int dir, bool *still);
+bool mr_local_frozen(int fd); /* still; any thread */
+
+/* ---- made ahead (warm.c) ---- */
+
+bool mr_warm_fits(const struct mr_sandbox_spec *spec);
+void mr_warm_want(struct mr_local *l,
+                  bool failed); /* see, soon or a while after a failure, that there are enough */
+void mr_warm_step(struct mr_timer *t);
+void mr_warm_lost(struct mr_box *b);
+/* The name of one that is ready; the caller's from now on. */
+bool mr_warm_take(struct mr_local *l, char name[MR_SESSION_MAX]);
+void mr_warm_free(struct mr_local *l);
+
+/* ---- checkpoint and restore (keep.c) ---- */
+
+int mr_keep_checkpoint(struct mr_sandbox_driver *d, const struct mr_sandbox_keep_opts *o,
+                       struct mr_sandbox_keep **out);
+int mr_keep_restore(struct mr_sandbox_driver *d, int fd, const struct mr_sandbox_keep_opts *o,
+                    struct mr_sandbox_keep **out);
+int mr_keep_take(struct mr_sandbox_keep *k, mr_sandbox_kept_fn fn, void *ud);
+void mr_keep_free(struct mr_sandbox_keep *k);
+bool mr_keeps_spawning(const struct mr_local *l);
+void mr_keeps_free(struct mr_local *l);
+
+int mr_local_image(struct mr_local_conf *c, struct mr_err *err); /* image.c: the programs' descriptors */
 void mr_local_destroy(struct mr_sandbox_driver *d, const char *session, const char *ref, mr_sandbox_fn fn,
                       void *ud);
 void mr_destroys_free(struct mr_local *l);

@@ -77,6 +77,13 @@ static int token(struct mr_open *o, int dir, bool anew)
   return code;
 }
 
+/* For who asks what lives of an environment. */
+static int note_environment(const struct mr_open *o, int dir)
+{
+  unlinkat(dir, "environment", 0);
+  return o->environment[0] ? symlinkat(o->environment, dir, "environment") : 0;
+}
+
 static int join_cgroup(struct mr_open *o, int dir)
 {
   int force, need = MR_CG_MEMORY | MR_CG_PIDS, code;
@@ -99,9 +106,7 @@ static int make(struct mr_open *o, int dir)
     code = mr_err_errno(&o->err, "run");
   if (code == MR_OK) code = token(o, dir, true);
   if (code != MR_OK) return code;
-  unlinkat(dir, "environment", 0);
-  if (o->environment[0] && symlinkat(o->environment, dir, "environment") != 0)
-    return mr_err_errno(&o->err, "the sandbox's directory");
+  if (note_environment(o, dir) != 0) return mr_err_errno(&o->err, "the sandbox's directory");
   o->lock = openat(dir, "lock", O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (o->lock < 0) return mr_err_errno(&o->err, "the sandbox's lock");
   o->listen = mr_local_listen(dir, &o->conn);
@@ -116,11 +121,33 @@ static int make(struct mr_open *o, int dir)
   return code;
 }
 
+/* The warm sandbox becomes the session's, unless that has files already. */
+static void take_over(struct mr_open *o)
+{
+  struct stat st = {0};
+  char path[MR_SESSION_MAX + 16];
+  int dir;
+
+  if (!o->warm[0] || renameat2(o->conf->s_fd, o->warm, o->conf->s_fd, o->session, RENAME_NOREPLACE) != 0)
+    return;
+  snprintf(path, sizeof path, "%s/workspace", o->session);
+  if (o->conf->as_root && fstatat(o->conf->s_fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+      mr_local_uid_move(o->conf, (int64_t)st.st_uid, o->warm, o->session) != MR_OK)
+    mr_log(o->conf->sys, MR_LOG_WARN, "sandbox", "%s: its uid stays that of %s", o->session, o->warm);
+  dir = mr_local_session_dir(o->conf, o->session, false);
+  if (dir < 0 || note_environment(o, dir) != 0)
+    mr_log(o->conf->sys, MR_LOG_WARN, "sandbox", "%s: its environment is not noted", o->session);
+  if (dir >= 0) close(dir);
+  o->warm[0] = '\0';
+}
+
 static int attach_or_make(struct mr_open *o)
 {
-  int dir = mr_local_session_dir(o->conf, o->session, o->may_make), code = MR_OK, refused;
   struct mr_cgroup_stats st;
+  int dir, code = MR_OK, refused;
 
+  take_over(o);
+  dir = mr_local_session_dir(o->conf, o->session, o->may_make);
   if (dir < 0 && errno == ENOENT) goto out; /* MR_OPEN_DEAD */
   if (dir < 0) return mr_err_errno(&o->err, "the sandbox's directory");
   if (o->end_only) {

@@ -210,7 +210,7 @@ static void probe_namespaces(const struct mr_local_conf *c, struct mr_local_mach
   }
   e = probe_dirs(c, dir);
   fd = e == 0 ? open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-  if (fd >= 0) mr_cgroup_make(&c->cgroup, "probe", fd, cgroup, &m->cgroup, m->cgroup_why);
+  if (fd >= 0) mr_cgroup_make(&c->cgroup, MR_CG_PROBE, fd, cgroup, &m->cgroup, m->cgroup_why);
   snprintf(arg, sizeof arg, "cgroup=%s", cgroup);
   made = e == 0 && try_sandbox(c, m, dir, cgroup[0] ? arg : NULL, out, &e);
   if (fd >= 0) {
@@ -350,7 +350,7 @@ static void probe_bare(const struct mr_local_conf *c, struct mr_local_machine *m
       "reaches; only writing is bound to their directories and /tmp, where there is Landlock",
       (int)geteuid());
   if (fd < 0) return;
-  mr_cgroup_make(&c->cgroup, "probe", fd, cgroup, &m->cgroup, m->cgroup_why);
+  mr_cgroup_make(&c->cgroup, MR_CG_PROBE, fd, cgroup, &m->cgroup, m->cgroup_why);
   mr_cgroup_end(&c->cgroup, fd, NULL);
   close(fd);
 }

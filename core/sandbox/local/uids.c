@@ -50,6 +50,17 @@ int mr_local_uid_get(const struct mr_local_conf *c, const char *session, int64_t
                     (long long)n);
 }
 
+int mr_local_uid_move(const struct mr_local_conf *c, int64_t uid, const char *from, const char *to)
+{
+  char name[24], tmp[32];
+
+  uid_name(uid, name);
+  if (!is_ours(c, name, from)) return MR_E_STATE;
+  snprintf(tmp, sizeof tmp, "%s.new", name);
+  unlinkat(c->u_fd, tmp, 0);
+  return symlinkat(to, c->u_fd, tmp) == 0 && renameat(c->u_fd, tmp, c->u_fd, name) == 0 ? MR_OK : MR_E_IO;
+}
+
 void mr_local_uid_drop(const struct mr_local_conf *c, const char *session, int64_t have)
 {
   char name[24];

@@ -1,14 +1,15 @@
 /*
- * watch.c - how much a sandbox has on disk: workspace and outputs are directories of the host, which no
- * mount bounds. A pool job walks them every few seconds while calls run; a sandbox above the limit is ended,
- * its files stay. What is written between two walks is not seen: the limit is a guard, not a quota.
+ * watch.c - how much a sandbox has on disk, seen from outside. The limit is envd's to keep (helpers/envd_disk.c), which
+ * looks often and stops commands gently; this is for an envd that does not, because it is older or was taken over. A
+ * pool job walks the directories every few seconds while calls run; a sandbox well above the limit is ended, its files
+ * stay.
  */
 #include "sandbox/local/local_t.h"
 
 #include <stdio.h>
 #include <unistd.h>
 
-static const int64_t DISK_SLACK = INT64_C(64) << 20;
+static const int64_t DISK_SLACK = INT64_C(256) << 20;
 
 static void disk_work(struct mr_job *j, void *worker)
 {
@@ -33,7 +34,7 @@ static void disk_done(struct mr_job *j)
     b->measuring = NULL;
     b->disk_at_us = mr_loop_now_us(b->l->loop);
     /* One that is over from the start may still run, so that something can be deleted in it. */
-    if (b->disk_allowed == 0) b->disk_allowed = m->size > max ? m->size + DISK_SLACK : max;
+    if (b->disk_allowed == 0) b->disk_allowed = (m->size > max ? m->size : max) + DISK_SLACK + max / 4;
     if (b->state == MR_BOX_UP && m->size > b->disk_allowed) {
       snprintf(
           text, sizeof text,

@@ -532,6 +532,7 @@ function rig.url.unescape(s) end
 ---@field title? string
 ---@field metadata? table<string, string> of a fork
 ---@field environment? moonrig.Environment|string handle, name or id
+---@field workspace? boolean of a fork: false leaves the files of the sandbox out
 ---@field timeout? number seconds
 
 ---@class moonrig.Defaults
@@ -758,15 +759,16 @@ function Session:threads(o) end
 ---@return moonrig.Error?
 function Session:transcript(o) end
 
----The session as one file, which rig.import reads, here or elsewhere: history, agent, input files, outputs. It may
----run on meanwhile.
----@param o? { to?: string, timeout?: number } to: a path; whole or not there. timeout: seconds
+---The session as one file, which rig.import reads, here or elsewhere: history, agent, input files, outputs, and the
+---files of its sandbox, up to 320 MiB. It may run on meanwhile.
+---@param o? { to?: string, workspace?: boolean, timeout?: number } to: a path; whole or not there. workspace: false leaves the sandbox's files out. timeout: seconds
 ---@return string|{ path: string, size: number }|nil bytes or, with `to`, where they are
 ---@return moonrig.Error?
 function Session:export(o) end
 
 ---A new session whose history is this one's up to an event, or up to now. What was going on there is closed in it, its
----usage starts at zero, and its sandbox is a new one; calls that wait for a client can be answered in both.
+---usage starts at zero, and its sandbox is a new one: with the files that are in this one's now, or, at an event, with
+---none. Calls that wait for a client can be answered in both.
 ---@param event? string|table the last event of the fork: its id, or the event
 ---@param o? moonrig.CopyOptions
 ---@return moonrig.Session?
