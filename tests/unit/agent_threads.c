@@ -178,6 +178,7 @@ static void replayed(struct rig *g, const struct mr_session *live, int64_t until
   show(out, s);
   for (struct mr_thread *th = &s->main; th; th = th->next)
     mr_thread_free(th);
+  mr_seen_free(s);
   yyjson_doc_free(s->agent_doc);
   yyjson_doc_free(s->doc);
   mr_arena_free(&s->mem);
