@@ -97,7 +97,7 @@ def credentials_are_checked_and_never_told(w):
                           (', credentials = { { env = "PATH", hosts = { "a.example" }, value_env = "X" } }', r"egress\.credentials\.0\.env"),
                           (', credentials = { { env = "K", hosts = {}, value_env = "X" } }', r"egress\.credentials\.0\.hosts"),
                           (', credentials = { { env = "K", hosts = { "http://a" }, value_env = "X" } }', r"egress\.credentials\.0\.hosts"),
-                          (', credentials = { { env = "K", hosts = { "a.example" }, value_env = "NOT_SET" } }', r"egress\.credentials\.0: either"),
+                          (', credentials = { { env = "K", hosts = { "a.example" }, value_env = "NOT_SET" } }', r"egress\.credentials\.0\.value_env: the environment variable NOT_SET is not set"),
                           (', credentials = { { env = "K", hosts = { "a.example" }, value_file = "/nowhere" } }', r"egress\.credentials\.0: either"),
                           (', credentials = { { env = "K", hosts = { "a.example" }, value_env = "BAD" } }', r"egress\.credentials\.0: either"),
                           (', blocked_hosts = { "a b" }', r"egress\.blocked_hosts\.0"), (', blocked_hosts = 7', r"egress\.blocked_hosts: must be"),
